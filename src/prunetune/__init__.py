@@ -1,0 +1,37 @@
+"""prunetune: what should my sparse network be trained from?
+
+The names below are the public interface; each is imported on first use, so that `import prunetune` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunetune.api import audit
+    from prunetune.sparsity.choose import prune
+    from prunetune.sparsity.holding import held_mask, hold, release
+    from prunetune.sparsity.mask import Mask
+    from prunetune.sparsity.overlap import correlation
+    from prunetune.sparsity.scope import Scope, survey
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "audit": "prunetune.api",
+    "prune": "prunetune.sparsity.choose",
+    "held_mask": "prunetune.sparsity.holding",
+    "hold": "prunetune.sparsity.holding",
+    "release": "prunetune.sparsity.holding",
+    "Mask": "prunetune.sparsity.mask",
+    "correlation": "prunetune.sparsity.overlap",
+    "Scope": "prunetune.sparsity.scope",
+    "survey": "prunetune.sparsity.scope",
+}
+
+__all__ = ["Mask", "Scope", "audit", "correlation", "held_mask", "hold", "prune", "release", "survey"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'prunetune' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,166 @@
+"""A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunetune.errors import RequestError
+from prunetune.report.verdict import Verdict
+from prunetune.report.write import Report, write_report
+from prunetune.run.collect import collect
+from prunetune.run.events import Event
+from prunetune.run.local import LocalExecutor
+from prunetune.run.store import Store
+from prunetune.study.plan import Plan, Remaining, plan
+from prunetune.study.results import Results
+from prunetune.study.spec import Spec, load_spec
+from prunetune.train.data import load
+
+Source = str | Path | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is planned and compared with a store, and not yet run."""
+
+    spec: Spec
+    plan: Plan
+    store: Store
+    remaining: Remaining
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A finished audit: the verdicts, what they rest on, and the page that shows them."""
+
+    report: Report
+    results: Results
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict per learning rate and mask algorithm."""
+        return self.report.verdicts
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line for every training that failed (not: that a diverged source made impossible) and every breach."""
+        missing = (f"{m.arm} {m.mask} seed {m.seed}: {m.why}" for m in self.results.missing if m.failed)
+        breaches = (f"{rule.name}: {breach}" for rule in self.results.invariants for breach in rule.breaches)
+        return (*missing, *breaches)
+
+    def __str__(self) -> str:
+        return self.report.text
+
+
+def prepare(
+    source: Source = None,
+    overrides: Sequence[str] = (),
+    *,
+    seeds: int | None = None,
+    store: str | Path | None = None,
+    device: str = "auto",
+) -> Prepared:
+    """Read the spec, compile it to steps, and look up which of them `store` already holds. Trains nothing.
+
+    `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
+    `key=value` texts. Raises RequestError for anything wrong in them.
+    """
+    changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
+    spec = load_spec(source, changed)
+    planned = plan(spec, device=resolve_device(device))
+    opened = Store(store if store is not None else default_store())
+    return Prepared(spec, planned, opened, planned.against(opened))
+
+
+def ready(prepared: Prepared, out: str | Path | None = None) -> Path:
+    """The report's folder, once it is certain that data, store and folder are to be had: before anything runs."""
+    if prepared.remaining.trainings_left:
+        load(prepared.plan.data)
+    prepared.store.prepare()
+    folder = Path(out) if out is not None else Path("runs") / prepared.spec.name
+    _check_writable(folder)
+    return folder
+
+
+def conduct(
+    prepared: Prepared,
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    command: str | None = None,
+) -> Audit:
+    """Run what is left of a prepared study on `jobs` worker processes, judge it, and write the report to `out`.
+
+    `command` is what somebody typed to ask for it; the page shows it.
+    """
+    folder = ready(prepared, out)
+    failures: dict[str, str] = {}
+    cached = set(prepared.remaining.cached)
+    for event in LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store):
+        if event.kind == "failed":
+            failures[event.key] = event.message
+        elif event.kind == "done":
+            cached.discard(event.key)  # what was damaged and made again was not there before
+        on_event(event)
+    results = collect(prepared.plan, prepared.store, cached, failures)
+    if command is not None:
+        results = replace(results, environment={**results.environment, "command": command})
+    return Audit(write_report(results, folder), results)
+
+
+def audit(
+    source: Source = None,
+    overrides: Sequence[str] = (),
+    *,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    jobs: int | None = None,
+    device: str = "auto",
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Audit:
+    """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
+
+    >>> import prunetune as pt
+    >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
+    """
+    return conduct(
+        prepare(source, overrides, seeds=seeds, store=store, device=device), out=out, jobs=jobs, on_event=on_event
+    )
+
+
+def default_store() -> Path:
+    """`$PRUNETUNE_STORE`, else a folder of the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PRUNETUNE_STORE") or Path(cache) / "prunetune" / "store")
+
+
+def default_jobs() -> int:
+    """One worker per core that this process may use: each training has one thread."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is the best device at hand; a device that is not there is a RequestError."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    if not present.get(name, False):
+        here = ", ".join(device for device, there in present.items() if there)
+        raise RequestError(f"device: '{name}' is not available here; use auto or one of: {here}")
+    return name
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse an output folder that cannot be written before hours are spent, and not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"out: cannot write to '{folder}': {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise RequestError(f"out: cannot write to '{folder}': permission denied")

@@ -1,0 +1,278 @@
+"""The command line. Everything heavy is imported inside a verb, so that `--help` answers at once."""
+
+import json
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from prunetune import __version__
+from prunetune.errors import DamageError, RequestError, unknown
+
+if TYPE_CHECKING:
+    from prunetune.run.estimate import Estimate
+    from prunetune.run.store import Store
+    from prunetune.study.plan import Plan, Remaining
+
+INTERRUPTED = 130
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
+
+app = typer.Typer(
+    name="prunetune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """What should my sparse network be trained from? Ask `prunetune audit`."""
+    if show:
+        typer.echo(f"prunetune {__version__}")
+        raise typer.Exit
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not a number, such as 0.2") from error
+
+
+Source = Annotated[
+    str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec file or a preset; without it: `quick`.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
+]
+Seeds = Annotated[
+    int | None, typer.Option(parser=_count, metavar="N", help="How many repetitions; one seed is never a verdict.")
+]
+StoreDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", metavar="DIR", help="Where finished steps lie; else $PRUNETUNE_STORE, else the user cache."
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(parser=_count, metavar="N", help="Trainings at once, each on one thread; else one per core."),
+]
+Executor = Annotated[str, typer.Option(help="Where steps run: local.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def audit(
+    source: Source = None,
+    changes: Set = None,
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report goes; else runs/NAME.")] = None,
+    store: StoreDir = None,
+    jobs: Jobs = None,
+    executor: Executor = "local",
+    device: Device = "auto",
+) -> None:
+    """Train the arms, judge the winning property, and write the report.
+
+    Nothing is trained twice: the same command after an interruption goes on, and a second audit only reports.
+
+        prunetune audit
+
+        prunetune audit quick --set recipe.epochs=2 --seeds 2
+
+        prunetune audit my-study.yaml --jobs 8
+    """
+    _check(executor)
+    from prunetune.api import conduct, default_jobs, prepare, ready
+    from prunetune.progress import Progress
+    from prunetune.run.estimate import estimate
+
+    prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
+    ready(prepared, out)
+    jobs = jobs or default_jobs()
+    expected = estimate(prepared.plan, prepared.remaining, jobs)
+    typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    with Progress(prepared.plan, prepared.remaining) as progress:
+        command = shlex.join(["prunetune", *sys.argv[1:]])
+        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=command)
+    typer.echo(f"\n{finished}\n\nReport: {finished.report.page}")
+    for line in finished.failures:
+        typer.echo(f"failed: {line}", err=True)
+    raise typer.Exit(1 if finished.failures else 0)
+
+
+@app.command()
+def plan(
+    source: Source = None,
+    changes: Set = None,
+    seeds: Seeds = None,
+    store: StoreDir = None,
+    jobs: Jobs = None,
+    executor: Executor = "local",
+    device: Device = "auto",
+) -> None:
+    """Show what `audit` with the same arguments would run and cost. Trains nothing."""
+    _check(executor)
+    from prunetune.api import default_jobs, prepare
+    from prunetune.run.estimate import estimate
+
+    prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
+    typer.echo(_outline(prepared.plan))
+    typer.echo(
+        _headline(
+            prepared.plan, prepared.remaining, estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
+        )
+    )
+    for note in prepared.plan.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def correlate(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint: safetensors, or torch.save of tensors.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another checkpoint of the same model.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Count only weights that this mask keeps (safetensors, bool or 0/1)."),
+    ] = None,
+    p: Annotated[
+        list[float] | None,
+        typer.Option(
+            "-p",
+            parser=_share,
+            metavar="SHARE",
+            help="Share of largest weights to compare; may be repeated; else .1 to .5.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only tensors whose name matches.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
+) -> None:
+    """Print the weight correlation R_p between two checkpoints of anybody's model.
+
+    R_p is the share of the p largest-magnitude weights that two states have in common. Near p: independent;
+    above: correlated. All shared floating tensors of two or more dimensions count, those listed.
+
+        prunetune correlate initial.safetensors trained.safetensors -p 0.2
+    """
+    from prunetune.sparsity.compare import compare, comparison_table
+
+    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [])
+    typer.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with results.json.")]) -> None:
+    """Render figures, tables and page again from a folder's results.json. Trains nothing."""
+    from prunetune.report.write import render_again
+
+    rendered = render_again(folder)
+    typer.echo(f"{rendered.text}\n\nReport: {rendered.page}")
+
+
+@app.command()
+def presets() -> None:
+    """List the studies that come with prunetune."""
+    from prunetune.study.presets import summaries
+
+    for name, summary in summaries().items():
+        typer.echo(f"{name:<10} {summary}")
+
+
+@store_app.command("ls")
+def store_ls(store: StoreDir = None) -> None:
+    """List what is stored: kind, key, size, and what was measured."""
+    for entry in _open(store).ls():
+        typer.echo(str(entry))
+
+
+@store_app.command("verify")
+def store_verify(store: StoreDir = None) -> None:
+    """Read everything again and compare it with its checksum; exit code 1 when something is damaged."""
+    opened = _open(store)
+    problems = list(opened.verify())
+    for problem in problems:
+        typer.echo(f"damaged: {problem}")
+    typer.echo(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
+    raise typer.Exit(1 if problems else 0)
+
+
+@store_app.command("gc")
+def store_gc(store: StoreDir = None) -> None:
+    """Remove what interrupted processes left behind and what was found damaged. Finished steps stay."""
+    typer.echo(f"{_open(store).gc()} bytes freed")
+
+
+def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate") -> str:
+    from prunetune.progress import duration
+
+    trainings = f"{remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run"
+    left = f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
+    if not remaining.left:
+        return left
+    cost = "time unknown until the data are here" if expected.seconds is None else f"about {duration(expected.seconds)}"
+    return f"{left}; {cost} with --jobs {expected.jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
+
+
+def _outline(plan: "Plan") -> str:
+    kinds = Counter(type(step).__name__ for step in plan.steps)
+    steps = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return (
+        f"model {plan.model.name}, data {plan.data.name}: {len(plan.trials)} trials\n"
+        f"steps: {steps}\n"
+        f"distinct trainings: {plan.trainings} ({plan.epochs} epochs); as separate experiments they would be "
+        f"{plan.separate_trainings} ({plan.separate_epochs} epochs)"
+    )
+
+
+def _check(executor: str) -> None:
+    if executor != "local":
+        raise unknown("--executor", executor, ["local"])
+
+
+def _open(store: Path | None) -> "Store":
+    from prunetune.api import default_store
+    from prunetune.run.store import Store
+
+    return Store(store or default_store())
+
+
+def _end(message: str, code: int) -> NoReturn:
+    if message:  # a verb without arguments has shown its help already
+        typer.echo(f"prunetune: {message}", err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point: turns a wrong request into one line and exit code 2, an interruption into 130."""
+    sys.path.insert(0, str(Path.cwd()))  # `package.module:callable` of the user's, as `python -m` would find it
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        _end(" ".join(error.format_message().split()), 2)
+    except RequestError as error:
+        _end(str(error), 2)
+    except DamageError as error:
+        _end(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("interrupted; every finished training is stored, and the same command goes on from here", INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,103 @@
+"""Live progress of an audit: trainings done, the last accuracy, an honest time left."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+
+from prunetune.run.events import Blocked, Done, Event, Failed, Notice
+from prunetune.run.events import Progress as EpochDone
+from prunetune.study.plan import Plan, Remaining
+from prunetune.study.steps import Train
+
+LINE_EVERY = 15.0  # seconds between lines where the output is no terminal
+
+
+class Progress:
+    """Consumer of an executor's events: a bar in a terminal, a line now and then elsewhere.
+
+    Time left is the epochs still to train over the epochs per second since the start, so it includes
+    whatever else the machine is doing.
+    """
+
+    def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.labels = {
+            t.step.key: f"{t.arm} {f'{t.mask} {t.sparsity:.1%} ' if t.mask else ''}lr {t.learning_rate:g} seed {t.seed}"
+            for t in plan.trials
+        }
+        self.epochs = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
+        self.total_epochs = sum(self.epochs.values())
+        self.reached: dict[str, int] = {}
+        self.finished = 0
+        self.last = ""
+        self.started = self.last_line = time.monotonic()
+        self.bars = Bars(
+            TextColumn("trainings"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[last]}", style="dim"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.bar = self.bars.add_task("", total=len(self.epochs), left="", last="")
+
+    def __enter__(self) -> "Progress":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event, and show it when it is worth a look."""
+        if isinstance(event, EpochDone):
+            self.reached[event.key] = event.epoch
+        elif isinstance(event, Done | Blocked | Failed) and event.key in self.epochs:
+            self.reached[event.key] = self.epochs[event.key]
+            self.finished += 1
+        if isinstance(event, Done):
+            self._note(event)
+        elif isinstance(event, Blocked):
+            self._say(f"not run: {self._name(event.key)}: {event.why}")
+        elif isinstance(event, Failed | Notice):
+            self._say(f"{event.kind}: {self._name(event.key)}: {event.message}")
+        self._show()
+
+    def time_left(self) -> str:
+        """`about 2 min left`, or nothing before the first epoch is done."""
+        done = sum(self.reached.values())
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self.started) / done * (self.total_epochs - done)
+        return f"about {duration(seconds)} left"
+
+    def _note(self, event: Done) -> None:
+        accuracy = event.metrics.get("test_accuracy")
+        if event.key in self.labels and accuracy is not None:
+            self.last = f"{self.labels[event.key]}: {accuracy:.2f} %"
+
+    def _show(self) -> None:
+        self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
+        if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_EVERY:
+            self.last_line = time.monotonic()
+            self._say(f"{self.finished} of {len(self.epochs)} trainings, {self.time_left()}; {self.last}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _name(self, key: str) -> str:
+        return self.labels.get(key, f"step {key[:12]}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `40 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

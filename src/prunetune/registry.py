@@ -1,0 +1,62 @@
+"""One registry for everything that can be added: criteria, allocations, mask algorithms, arms, models, data sets."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from prunetune.errors import RequestError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names to things of one kind; other packages add theirs through the entry-point group `prunetune.<kind>`.
+
+    >>> colours = Registry("colour")
+    >>> @colours.register("red")
+    ... def red(): return "#f00"
+    >>> colours["red"]()
+    '#f00'
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+        self._entry_points_read = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files a thing under `name`; a name taken by something else raises ValueError."""
+
+        def file(item: T) -> T:
+            if self._items.setdefault(name, item) is not item:
+                raise ValueError(f"{self.kind} '{name}' is registered already")
+            return item
+
+        return file
+
+    def __getitem__(self, name: str) -> T:
+        """The thing called `name`; RequestError with the nearest known name when there is none."""
+        items = self._all()
+        if name not in items:
+            raise unknown(self.kind, name, items)
+        return items[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._all()))
+
+    def _all(self) -> dict[str, T]:
+        if not self._entry_points_read:
+            self._entry_points_read = True
+            for point in entry_points(group=f"prunetune.{self.kind}"):
+                self._items.setdefault(point.name, self._load(point))
+        return self._items
+
+    def _load(self, point: EntryPoint) -> T:
+        try:
+            return point.load()
+        except Exception as error:  # another package's code may fail in any way
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise RequestError(f"{self.kind}: '{point.name}' ({point.value}) cannot be loaded: {why}") from error

@@ -1,0 +1,175 @@
+"""Which trainings may enter a comparison, paired by seed; what is left out is named and never averaged in silently."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prunetune.errors import RequestError
+from prunetune.study.results import Missing, Trial
+
+Place = tuple[str, str | None, float, float]  # arm, mask, learning rate, sparsity
+Answer = Literal["yes", "no", "undecided"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Seed-paired differences first - second in points, what was left out, and the answers that this forbids."""
+
+    first: str
+    second: str
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    barred: frozenset[Answer] = frozenset()
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What guessing would score in percent, with the noise of a finite test set (three standard deviations)."""
+
+    accuracy: float
+    noise: float
+
+    @classmethod
+    def of(cls, outputs: int | None, test_images: int) -> "Chance | None":
+        """The chance level of a classifier with so many classes; None when either number is not known."""
+        if outputs is None or outputs < 2 or test_images < 1:
+            return None
+        share = 1.0 / outputs
+        return cls(100.0 * share, 300.0 * math.sqrt(share * (1.0 - share) / test_images))
+
+    def holds(self, accuracy: float) -> bool:
+        """Whether an accuracy is no better than guessing."""
+        return accuracy <= self.accuracy + self.noise
+
+
+class Evidence:
+    """The trials of a study by arm, mask, rate, sparsity and seed."""
+
+    def __init__(self, trials: Sequence[Trial], missing: Sequence[Missing] = (), chance: Chance | None = None) -> None:
+        self.chance = chance
+        self._trials: dict[Place, dict[int, Trial]] = {}
+        self._missing: dict[Place, dict[int, Missing]] = {}
+        for trial in trials:
+            self._file(trial)
+        for gone in missing:
+            self._missing.setdefault(_place(gone), {})[gone.seed] = gone
+        self.seeds = tuple(sorted({row.seed for row in [*trials, *missing]}))
+        self.places = frozenset([*self._trials, *self._missing])
+
+    def accuracies(self, place: Place) -> dict[int, float]:
+        """Test accuracy in percent by seed, diverged and missing trainings left out."""
+        found = self._trials.get(place, {})
+        values = {seed: _accuracy(trial) for seed, trial in sorted(found.items())}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+    def diverged(self, place: Place) -> tuple[int, ...]:
+        """Seeds whose training here diverged."""
+        found = self._trials.get(place, {})
+        return tuple(sorted(seed for seed, trial in found.items() if _accuracy(trial) is None))
+
+    def cut_off(self, place: Place) -> tuple[int, ...]:
+        """Seeds that could not be trained here because a training that they build on diverged."""
+        found = self._missing.get(place, {})
+        return tuple(sorted(seed for seed, gone in found.items() if not gone.failed))
+
+    def absent(self, place: Place) -> tuple[int, ...]:
+        """Seeds of the study that have no result here for any other reason: failed or not run."""
+        known = {*self._trials.get(place, {}), *self.cut_off(place)}
+        return tuple(seed for seed in self.seeds if seed not in known)
+
+    def stuck(self, place: Place) -> tuple[int, ...]:
+        """Seeds whose accuracy is no better than guessing."""
+        if self.chance is None:
+            return ()
+        return tuple(seed for seed, value in self.accuracies(place).items() if self.chance.holds(value))
+
+    def notes(self, place: Place) -> tuple[str, ...]:
+        """What was left out of a mean over seeds, one phrase each."""
+        causes = {
+            "diverged": self.diverged(place),
+            "could not start, a training that it builds on having diverged,": self.cut_off(place),
+            "has no result": self.absent(place),
+        }
+        name = name_of(place)
+        return tuple(
+            f"{name} {cause} in {seeds_named(seeds)}: left out of the means" for cause, seeds in causes.items() if seeds
+        )
+
+    def pairs(self, first: Place, second: Place) -> Pairs:
+        """Differences first - second, where `second` is a baseline that must have trained.
+
+        A seed in which either diverged is left out, and so is one in which the baseline is no better than guessing.
+        Leaving out a diverged `first` flatters it, so a `yes` is then forbidden; a baseline at chance forbids both.
+        """
+        above, below = self.accuracies(first), self.accuracies(second)
+        stuck = set(self.stuck(second))
+        seeds = tuple(seed for seed in self.seeds if seed in above and seed in below and seed not in stuck)
+        differences = tuple(round(above[seed] - below[seed], 9) for seed in seeds)
+        notes = [*self.notes(first), *self.notes(second), *self._chance_notes(first, second)]
+        if len(seeds) > 1 and len(set(differences)) == 1:
+            notes.append(
+                f"{name_of(first)} minus {second[0]} is the same in all seeds: check that seeds reach the training"
+            )
+        barred: set[Answer] = {"yes", "no"} if stuck else set()
+        if {*self.diverged(first), *self.cut_off(first)} & below.keys():
+            barred.add("yes")
+        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(barred))
+
+    def _chance_notes(self, first: Place, second: Place) -> tuple[str, ...]:
+        notes = []
+        if at_chance := self.stuck(first):
+            notes.append(f"{name_of(first)} is no better than guessing in {seeds_named(at_chance)}: counted as it is")
+        if at_chance := self.stuck(second):
+            notes.append(
+                f"the baseline {name_of(second)} is stuck at chance in {seeds_named(at_chance)}: "
+                "left out of the means, and a comparison with it is not to be trusted"
+            )
+        return tuple(notes)
+
+    def _file(self, trial: Trial) -> None:
+        seeds = self._trials.setdefault(_place(trial), {})
+        known = seeds.setdefault(trial.seed, trial)
+        if _accuracy(known) != _accuracy(trial):
+            raise RequestError(
+                f"trials: {name_of(_place(trial))}, seed {trial.seed}, is there twice, with {known.test_accuracy} "
+                f"and {trial.test_accuracy} percent; each trial must have one result"
+            )
+
+
+def name_of(place: Place) -> str:
+    """`dense at learning rate 0.1`, or `ticket at sparsity 75 %` (its rate and mask are the verdict's)."""
+    arm, mask, rate, sparsity = place
+    return f"{arm} at learning rate {rate:g}" if mask is None else f"{arm} at sparsity {percent(sparsity)}"
+
+
+def percent(sparsity: float) -> str:
+    """A share as it is written for a reader.
+
+    >>> percent(0.9375), percent(0.3858749999)
+    ('93.75 %', '38.59 %')
+    """
+    return f"{round(100.0 * sparsity, 2):g} %"
+
+
+def seeds_named(seeds: Sequence[int]) -> str:
+    """`seed 3`, or `seeds 1, 2 and 4`."""
+    texts = [str(seed) for seed in seeds]
+    return f"seed {texts[0]}" if len(texts) == 1 else f"seeds {', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def mean_of(values: Mapping[int, float]) -> float | None:
+    """Mean over seeds, None for none."""
+    return math.fsum(values.values()) / len(values) if values else None
+
+
+def _place(row: Trial | Missing) -> Place:
+    return row.arm, row.mask, row.learning_rate, row.sparsity
+
+
+def _accuracy(trial: Trial) -> float | None:
+    accuracy = trial.test_accuracy
+    if trial.diverged or accuracy is None or not math.isfinite(accuracy):
+        return None
+    return accuracy

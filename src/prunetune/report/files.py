@@ -1,0 +1,214 @@
+"""The files a study leaves behind: `results.json`, `trials.csv`, `correlations.csv` (schema in docs/store.md).
+
+`results.json` is strict JSON: what is not finite is null. Equal results give equal bytes: rows are sorted and floats
+are written with all their digits.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import types
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from prunetune.errors import RequestError
+from prunetune.report.recommend import Recommendation
+from prunetune.report.verdict import SparsityTest, Verdict
+from prunetune.study.results import SCHEMA_VERSION, Correlation, Missing, Results, Spent, Trial
+
+RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"
+VERDICT_FIELDS = (
+    "learning_rate", "mask", "winning_property", "sparsity", "pretraining", "reasons", "seeds_needed"
+)  # fmt: skip
+RECOMMENDATION_FIELDS = (
+    "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
+)  # fmt: skip
+COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
+
+
+def canonical(results: Results) -> Results:
+    """The same results as a reader of `results.json` gets them: rows sorted, numbers of the declared type."""
+    return decode(json.loads(_json(_sorted(results))), "results")
+
+
+def results_text(results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation]) -> str:
+    """The content of `results.json`."""
+    found = _plain(_sorted(results))
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        **{name: found[name] for name in ("study", "environment", "trials", "correlations")},
+        "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
+        "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
+        **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes")},
+        "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
+    }
+    return _json(content) + "\n"
+
+
+def read_results(path: Path) -> Results:
+    """Read `results.json`.
+
+    A null where a number is required reads as NaN. Fields that are not known are passed over. Raises RequestError with
+    one line when the file is missing, is not strict JSON, has another schema version, or lacks a field.
+    """
+    try:
+        found = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: not found; give a folder that `prunetune audit` wrote") from error
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: not valid JSON, so truncated or damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"{path}: holds a {_json_kind(found)}; it must hold an object")
+    version = found.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise RequestError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {SCHEMA_VERSION}")
+    return decode(found, str(path))
+
+
+def decode(content: dict[str, Any], where: str) -> Results:
+    """Results from the parsed JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
+    return _decode(content, Results, where, "")
+
+
+def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
+    """A CSV, a column for each field of `kind` in their order; null is an empty cell, true and false as in JSON."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write all of a file or nothing of it; RequestError when the folder cannot be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise RequestError(f"out: cannot write {path}: {error.strerror}") from error
+
+
+def trial_order(row: Trial | Missing | Spent) -> tuple[Any, ...]:
+    """Sorts rows as tables show them: by rate, mask algorithm (none first), sparsity, arm, seed."""
+    return row.learning_rate, row.mask or "", row.sparsity, row.arm, getattr(row, "seed", 0)
+
+
+def _correlation_order(row: Correlation) -> tuple[Any, ...]:
+    return row.pair, row.learning_rate, row.mask or "", row.sparsity, row.seed, row.p
+
+
+def _comparisons(verdict: Verdict, test: SparsityTest) -> list[dict[str, Any]]:
+    place = {"learning_rate": verdict.learning_rate, "mask": verdict.mask, "sparsity": test.sparsity}
+    halves = (test.dense, test.reinit)
+    return [
+        place | {name: getattr(half, name) for name in COMPARISON_FIELDS} | {"p_holm": test.p_holm} for half in halves
+    ]
+
+
+def _sorted(results: Results) -> Results:
+    return dataclasses.replace(
+        results,
+        trials=tuple(sorted(results.trials, key=trial_order)),
+        correlations=tuple(sorted(results.correlations, key=_correlation_order)),
+        missing=tuple(sorted(results.missing, key=trial_order)),
+        budget=tuple(sorted(results.budget, key=trial_order)),
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: dataclasses as objects, what is not finite as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _cell(value: Any) -> str:
+    plain = _plain(value)
+    if plain is None:
+        return ""
+    return json.dumps(plain) if isinstance(plain, bool) else str(plain)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not strict JSON")
+
+
+def _decode(value: Any, kind: Any, where: str, name: str) -> Any:
+    """`value` as the type hint `kind` asks for it; `name` is the field's path, such as `trials[3].seed`."""
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(value, kind, where, name)
+    if get_origin(kind) in (types.UnionType, Union):
+        inner = next(option for option in get_args(kind) if option is not types.NoneType)
+        return None if value is None else _decode(value, inner, where, name)
+    if get_origin(kind) is tuple:
+        items = _require(value, list, "a list", where, name)
+        return tuple(_decode(item, get_args(kind)[0], where, f"{name}[{i}]") for i, item in enumerate(items))
+    if get_origin(kind) is dict:
+        items = _require(value, dict, "an object", where, name)
+        return {key: _decode(item, get_args(kind)[1], where, f"{name}[{key!r}]") for key, item in items.items()}
+    return value if kind is Any else _SCALARS[kind](value, where, name)
+
+
+def _decode_fields(value: Any, kind: Any, where: str, name: str) -> Any:
+    content = _require(value, dict, "an object", where, name)
+    hints = get_type_hints(kind)
+    for missing in (field.name for field in dataclasses.fields(kind) if field.name not in content):
+        raise RequestError(f"{where}: {_inside(name, missing)} is missing")
+    return kind(**{key: _decode(content[key], hint, where, _inside(name, key)) for key, hint in hints.items()})
+
+
+def _number(value: Any, where: str, name: str) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _require(value, float, "a number", where, name)
+    return float(value)
+
+
+def _integer(value: Any, where: str, name: str) -> int:
+    return _require(None if isinstance(value, bool) else value, int, "an integer", where, name)
+
+
+_SCALARS: dict[Any, Callable[[Any, str, str], Any]] = {
+    float: _number,
+    int: _integer,
+    bool: lambda value, where, name: _require(value, bool, "true or false", where, name),
+    str: lambda value, where, name: _require(value, str, "a text", where, name),
+}
+
+
+def _require(value: Any, kind: type, words: str, where: str, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise RequestError(f"{where}: {name} is a {_json_kind(value)}; it must be {words}")
+    return value
+
+
+def _inside(name: str, field: str) -> str:
+    return f"{name}.{field}" if name else field
+
+
+def _json_kind(value: Any) -> str:
+    kinds = {dict: "object", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
+    return kinds.get(type(value), "null")

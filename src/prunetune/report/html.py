@@ -1,0 +1,162 @@
+"""The page of a report: one HTML file that opens offline, loads nothing, and needs no script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prunetune.report import tables
+from prunetune.report.evidence import Evidence, percent
+from prunetune.report.figures import Drawing, Group
+from prunetune.report.pretraining import explanation
+from prunetune.report.recommend import Recommendation
+from prunetune.report.statistics import Rule
+from prunetune.report.svg import css_variables, inline
+from prunetune.report.verdict import Verdict
+from prunetune.report.words import STARTS, definition_words, lead, recommendation_words, whys
+from prunetune.study.results import Results
+
+_SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
+_SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A learning rate as it stands at the top of the page: its verdicts, one for each mask algorithm."""
+
+    rate: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def pretraining(self) -> str:
+        """Why pre-training was sufficient or not, in a sentence."""
+        dense = self.verdicts[0].dense
+        return f"{dense.finding[:1].upper()}{dense.finding[1:]}." if dense else ""
+
+
+def page_text(
+    results: Results,
+    verdicts: Sequence[Verdict],
+    recommendation: Sequence[Recommendation],
+    rule: Rule,
+    drawn: Sequence[tuple[Drawing, str]],
+) -> str:
+    """The whole page. `drawn` are the drawings with their standalone SVG text."""
+    environment = Environment(
+        loader=PackageLoader("prunetune", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["percent"] = percent
+    template = environment.get_template("page.html")
+    style = Markup(environment.get_template("page.css").render(light=css_variables(0), dark=css_variables(1)))
+    return template.render(
+        style=style,
+        results=results,
+        rule=rule,
+        headline=headline(verdicts),
+        facts=_facts(results),
+        cards=_cards(verdicts),
+        signs=_SIGNS,
+        lead=lead,
+        whys=whys,
+        definition=definition_words(rule),
+        best=_best(recommendation),
+        recommended=recommendation_words(recommendation, rule).splitlines(),
+        meanings=_meanings(verdicts),
+        tables=_tables(results, verdicts, recommendation, rule),
+        figures=_figures(drawn),
+        spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
+        command=results.environment.get("command"),
+    )
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """The answer in a few words, rate by rate."""
+    found: dict[str, list[str]] = {}
+    for rate in sorted({verdict.learning_rate for verdict in verdicts}):
+        answers = {verdict.winning_property for verdict in verdicts if verdict.learning_rate == rate}
+        word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
+        found.setdefault(word, []).append(f"{rate:g}")
+    if not found:
+        return "No verdict: there is no sparse training to judge"
+    parts = (f"{word} at learning rate\N{NO-BREAK SPACE}{' and '.join(rates)}" for word, rates in found.items())
+    return f"A winning ticket? {'; '.join(parts).capitalize()}."
+
+
+def _cards(verdicts: Sequence[Verdict]) -> list[Card]:
+    rates = sorted({verdict.learning_rate for verdict in verdicts})
+    return [Card(f"{rate:g}", tuple(v for v in verdicts if v.learning_rate == rate)) for rate in rates]
+
+
+def _best(recommendation: Sequence[Recommendation]) -> list[tuple[str, str, str]]:
+    """The recommendation in brief, as start weights, what with, and where; equal ones together."""
+    where: dict[tuple[str, str], list[Recommendation]] = {}
+    for row in recommendation:
+        start = f"{STARTS[row.arm]} ({row.arm})" if row.arm in STARTS else row.arm
+        where.setdefault((start, f"{row.mask} masks, learning rate {row.learning_rate:g}"), []).append(row)
+    return [(*found, _where(rows)) for found, rows in where.items()]
+
+
+def _where(rows: Sequence[Recommendation]) -> str:
+    """`best at 50 %; at 75 % and 87.5 % a tie with the runner-up`."""
+    ahead, tied = ([percent(row.sparsity) for row in rows if row.tie is tie] for tie in (False, True))
+    best = [f"best at {_listed(ahead)} sparsity"] if ahead else []
+    return "; ".join([*best, *([f"at {_listed(tied)} a tie with the runner-up"] if tied else [])])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _facts(results: Results) -> list[str]:
+    """Model, data and size of the study, as far as it says them."""
+    study: dict[str, Any] = results.study
+    recipe = study.get("recipe") or {}
+    facts = [f"{study[name]}" for name in ("model", "data") if name in study]
+    facts += [_counted(recipe["epochs"], "epoch")] if "epochs" in recipe else []
+    seeds = len({trial.seed for trial in results.trials})
+    return [*facts, _counted(seeds, "seed"), f"{_counted(len(results.trials), 'training')} in the table"]
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _meanings(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
+    """What R_p of the dense runs says, for every learning rate."""
+    by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
+    found = ((f"{rate:g}", explanation(dense)) for rate, dense in sorted(by_rate.items()))
+    return [(rate, words) for rate, words in found if words]
+
+
+def _figures(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str, Markup]]]:
+    found: dict[Group, list[tuple[str, Markup]]] = {}
+    for drawing, svg in drawn:
+        found.setdefault(drawing.group, []).append((drawing.name, Markup(inline(svg))))
+    return found
+
+
+def _tables(
+    results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule
+) -> dict[str, tables.Table]:
+    evidence = Evidence(results.trials, results.missing)
+    facts = {name: value for name, value in results.environment.items() if name != "command"}
+    return {
+        "recommendation": tables.recommendation_table(recommendation, rule),
+        "comparisons": tables.comparison_table(verdicts, rule),
+        "dense": tables.dense_table(verdicts, evidence, rule),
+        "means": tables.means_table(evidence, results.trials),
+        "trials": tables.trials_table(results.trials),
+        "correlations": tables.correlation_table(results.correlations),
+        "budget": tables.budget_table(results.budget),
+        "invariants": tables.invariants_table(results.invariants),
+        "layers": tables.layers_table(results.layers),
+        "missing": tables.missing_table(results.trials, results.missing),
+        "environment": tables.facts_table(facts, "The machine and the versions that the results were made with."),
+    }

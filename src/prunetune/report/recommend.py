@@ -1,0 +1,107 @@
+"""What to train the sparse network from: the arm, mask and rate with the best accuracy at each sparsity."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from prunetune.report.evidence import Chance, Evidence, Place, mean_of, seeds_named
+from prunetune.report.statistics import USUAL_RULE, Rule, Sample, plain
+from prunetune.study.results import Missing, Trial
+
+CONTROLS = frozenset({"shuffle", "sign_reinit", "random_mask"})
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The best arm at one sparsity and its lead over the runner-up, in points over paired seeds."""
+
+    sparsity: float
+    learning_rate: float
+    arm: str
+    mask: str
+    accuracy: float  # mean over seeds, percent
+    runner_up: str | None  # such as "rewind (iterative masks, learning rate 0.1)"; None without another candidate
+    difference: float | None
+    low: float | None  # two-sided interval at 1 - alpha; None with one seed
+    high: float | None
+    tie: bool  # the interval holds zero, or one seed gives no interval
+    left_out: tuple[str, ...] = ()  # arms that were no candidates, and why
+
+
+def recommend(
+    trials: Sequence[Trial],
+    rule: Rule = USUAL_RULE,
+    *,
+    missing: Sequence[Missing] = (),
+    outputs: int | None = None,
+    test_images: int = 10_000,
+    controls: Collection[str] = CONTROLS,
+) -> tuple[Recommendation, ...]:
+    """The best candidate at every sparsity, with its paired t interval over the runner-up (n - 1 degrees of freedom).
+
+    A candidate is an arm that is no control, at one mask algorithm and learning rate, with a result that did not
+    diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`: see `judge`). A
+    sparsity without candidates has no row.
+    """
+    evidence = Evidence(trials, missing, Chance.of(outputs, test_images))
+    places = sorted((place for place in evidence.places if place[1] is not None and place[0] not in controls), key=str)
+    found = (
+        _recommend_at([place for place in places if place[3] == sparsity], evidence, rule)
+        for sparsity in sorted({place[3] for place in places})
+    )
+    return tuple(row for row in found if row is not None)
+
+
+def place_named(place: Place) -> str:
+    """`rewind (iterative masks, learning rate 0.1)`."""
+    arm, mask, rate, _ = place
+    return f"{arm} ({mask} masks, learning rate {rate:g})"
+
+
+def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Recommendation | None:
+    reasons = {place: _disqualified(place, evidence) for place in places}
+    ranked = sorted((place for place in places if reasons[place] is None), key=lambda at: _rank(at, evidence))
+    if not ranked:
+        return None
+    best = ranked[0]
+    accuracy = mean_of(evidence.accuracies(best))
+    assert accuracy is not None  # a candidate has results
+    left_out = tuple(f"{place_named(place)} {why}" for place, why in reasons.items() if why is not None)
+    runner_up = ranked[1] if len(ranked) > 1 else None
+    difference, low, high = _lead(best, runner_up, evidence, rule)
+    tie = runner_up is not None and (low is None or high is None or low <= 0.0 <= high)
+    name = None if runner_up is None else place_named(runner_up)
+    arm, mask, rate, sparsity = best
+    return Recommendation(sparsity, rate, arm, str(mask), accuracy, name, difference, low, high, tie, left_out)
+
+
+def _disqualified(place: Place, evidence: Evidence) -> str | None:
+    """Why a place is no candidate, if so."""
+    if diverged := evidence.diverged(place):
+        return f"diverged in {seeds_named(diverged)}"
+    if lacking := [seed for seed in evidence.seeds if seed not in evidence.accuracies(place)]:
+        return f"has no result in {seeds_named(lacking)}"
+    mean = mean_of(evidence.accuracies(place))
+    if evidence.chance and mean is not None and evidence.chance.holds(mean):
+        return "is no better than guessing"
+    return None
+
+
+def _rank(place: Place, evidence: Evidence) -> tuple[float, str]:
+    mean = mean_of(evidence.accuracies(place))
+    return (math.inf if mean is None else -round(mean, 9)), str(place)
+
+
+def _lead(
+    best: Place, runner_up: Place | None, evidence: Evidence, rule: Rule
+) -> tuple[float | None, float | None, float | None]:
+    """Mean difference and its two-sided interval."""
+    if runner_up is None:
+        return None, None, None
+    above, below = evidence.accuracies(best), evidence.accuracies(runner_up)
+    differences = tuple(round(above[seed] - below[seed], 9) for seed in evidence.seeds)
+    sample = Sample.of(differences)
+    estimate = plain(sample)
+    if estimate is None:
+        return sample.mean, None, None
+    return sample.mean, estimate.low(rule.alpha / 2), estimate.high(rule.alpha / 2)

@@ -1,0 +1,143 @@
+"""Means over few seeds: t bounds, shrunk variances, p-values, Holm's correction. Numbers only, no trials."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scipy.special import stdtr, stdtrit
+
+from prunetune.errors import RequestError
+
+DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
+SMALLEST_VARIANCE = 1e-18  # points squared: what rounding leaves of differences that are all equal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a verdict is reached (DESIGN section 5). Accuracies are in percentage points."""
+
+    margin: float = 0.5  # what still counts as similar accuracy
+    gap: float = 0.5  # the least difference worth calling notable
+    alpha: float = 0.05
+    nontrivial_sparsity: float = 0.5
+
+    @classmethod
+    def of(cls, study: Mapping[str, Any]) -> "Rule":
+        """The rule of a resolved spec (the `study` of results.json); what that leaves out has its default.
+
+        Raises RequestError for a value that is not a finite number, an alpha outside (0, 1) or a negative margin.
+        """
+        given = study.get("verdict") or {}
+        return cls(**{name: _setting(name, given[name]) for name in cls.__dataclass_fields__ if name in given})
+
+
+def _setting(name: str, value: Any) -> float:
+    high = 1.0 if name in ("alpha", "nontrivial_sparsity") else math.inf
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0.0 <= value < high or (name == "alpha" and value == 0):
+        limits = "between 0 and 1" if high == 1.0 else "of at least 0"
+        raise RequestError(f"verdict.{name}: is {value!r}; it must be a number {limits}")
+    return float(value)
+
+
+USUAL_RULE = Rule()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Size, mean and unbiased variance of paired differences; the variance is None for fewer than two."""
+
+    n: int
+    mean: float
+    variance: float | None
+
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> "Sample":
+        """Summarise at least one difference."""
+        n = len(differences)
+        mean = round(math.fsum(differences) / n, DIGITS)
+        if n < 2:
+            return cls(n, mean, None)
+        variance = math.fsum((value - mean) ** 2 for value in differences) / (n - 1)
+        return cls(n, mean, 0.0 if variance < SMALLEST_VARIANCE else variance)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of `n` differences whose variance is known with so many degrees of freedom."""
+
+    n: int
+    mean: float
+    variance: float
+    freedom: int
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return math.sqrt(self.variance / self.n)
+
+    def low(self, alpha: float) -> float:
+        """Lower one-sided bound: the true mean is below it with probability `alpha` at most."""
+        return self.mean - self._reach(alpha)
+
+    def high(self, alpha: float) -> float:
+        """Upper one-sided bound."""
+        return self.mean + self._reach(alpha)
+
+    def p_above(self, null: float) -> float:
+        """One-sided p-value of "the true mean is above `null`"; without any spread it is 0 or 1."""
+        if self.error == 0.0:
+            return 0.0 if self.mean > null else 1.0
+        return float(stdtr(self.freedom, -(self.mean - null) / self.error))
+
+    def shifted(self, errors: float) -> "Estimate":
+        """The same estimate with its mean moved by so many standard errors."""
+        return replace(self, mean=self.mean + errors * self.error)
+
+    def _reach(self, alpha: float) -> float:
+        return float(stdtrit(self.freedom, 1.0 - alpha)) * self.error
+
+
+def plain(sample: Sample | None) -> Estimate | None:
+    """The ordinary paired t: own variance, n - 1 degrees of freedom. None for fewer than two differences."""
+    if sample is None or sample.variance is None:
+        return None
+    return Estimate(sample.n, sample.mean, sample.variance, sample.n - 1)
+
+
+def shrink(samples: Sequence[Sample | None]) -> list[Estimate | None]:
+    """Estimates whose variances are shrunk half-way to the pooled one (DESIGN section 5), one per sample.
+
+    s~2 = (2 s2_pooled + (n - 1) s2_own) / (n + 1), with n + 1 degrees of freedom but never more than the samples hold
+    together: one sample alone has nothing to lean on, and its estimate is the ordinary paired t. A sample of one has
+    no variance of its own, enters no pool and gets None.
+    """
+    known = [(sample.n, sample.variance) for sample in samples if sample is not None and sample.variance is not None]
+    if not known:
+        return [None] * len(samples)
+    pooled = math.fsum(variance for _, variance in known) / len(known)
+    freedom = sum(n - 1 for n, _ in known)
+    return [None if sample is None else _shrunk(sample, pooled, freedom) for sample in samples]
+
+
+def _shrunk(sample: Sample, pooled: float, freedom: int) -> Estimate | None:
+    if sample.variance is None:
+        return None
+    n = sample.n
+    variance = (2.0 * pooled + (n - 1) * sample.variance) / (n + 1)
+    return Estimate(n, sample.mean, variance, min(n + 1, freedom))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given: reject where they are below alpha.
+
+    >>> holm([0.25, 0.125])
+    [0.25, 0.25]
+    """
+    adjusted = [0.0] * len(p_values)
+    reached = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = reached
+    return adjusted

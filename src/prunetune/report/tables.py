@@ -1,0 +1,329 @@
+"""The tables of a report as texts in rows: what is in them, in which words and with how many digits. No HTML here."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prunetune.report.cells import (
+    NONE,
+    Column,
+    Table,
+    bounds,
+    deviation,
+    flat,
+    mean,
+    number,
+    numeric,
+    p_value,
+    signed,
+    span,
+)
+from prunetune.report.evidence import Evidence, Place, mean_of, percent
+from prunetune.report.figures import PAIRS, arm_order
+from prunetune.report.recommend import Recommendation
+from prunetune.report.statistics import Rule
+from prunetune.report.verdict import Comparison, SparsityTest, Verdict
+from prunetune.study.results import Correlation, Invariant, Layer, Missing, Spent, Trial
+
+RATE, MASKS, SPARSITY, ARM = numeric("Rate"), Column("Masks"), numeric("Sparsity"), Column("Arm")
+
+
+def recommendation_table(rows: Sequence[Recommendation], rule: Rule) -> Table:
+    """What to train from at each sparsity, with the lead over the runner-up."""
+    columns = (
+        SPARSITY,
+        Column("Train from"),
+        MASKS,
+        RATE,
+        numeric("Accuracy %"),
+        numeric("Lead"),
+        numeric("Interval"),
+        Column("Tie", "answer"),
+        Column("Runner-up"),
+    )
+    caption = f"The best arm at each sparsity; its lead in points over paired seeds, {_level(rule)} two-sided interval."
+    return Table(caption, columns, tuple(_recommended(row) for row in rows))
+
+
+def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
+    """Both halves of every test with their bounds, as they decide and from each sparsity's own spread."""
+    columns = (
+        RATE,
+        MASKS,
+        SPARSITY,
+        Column("Difference"),
+        numeric("n"),
+        numeric("Mean"),
+        numeric("Bounds"),
+        numeric("Own bounds"),
+        numeric("p"),
+        Column("Answer", "answer"),
+        numeric("Holm p"),
+        Column("Property", "answer"),
+    )
+    caption = (
+        f"Mean differences in points over seeds, each with its one-sided {_level(rule)} lower and upper bound. "
+        "The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside them. "
+        "Holm's p is of both halves together."
+    )
+    return Table(caption, columns, tuple(row for v in verdicts for t in v.tests for row in _compared(v, t)))
+
+
+def dense_table(verdicts: Sequence[Verdict], evidence: Evidence, rule: Rule) -> Table:
+    """The dense networks against those of the best rate: was pre-training sufficient?"""
+    columns = (
+        RATE,
+        numeric("n"),
+        numeric("Dense accuracy %"),
+        numeric("Minus best rate's"),
+        numeric("Bounds"),
+        Column("Pre-training", "answer"),
+    )
+    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_level(rule)} bounds."
+    by_rate = {verdict.learning_rate: verdict for verdict in verdicts}
+    return Table(caption, columns, tuple(_dense_row(by_rate[rate], evidence) for rate in sorted(by_rate)))
+
+
+def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
+    """Mean accuracy of every arm over seeds, with what was left out."""
+    columns = (
+        RATE,
+        MASKS,
+        SPARSITY,
+        ARM,
+        numeric("n"),
+        numeric("Mean %"),
+        numeric("Spread"),
+        numeric("Lowest to highest"),
+        numeric("Density"),
+        Column("Left out"),
+    )
+    caption = "Test accuracy of the final epoch; spread is the standard deviation over seeds, in points."
+    density: dict[Place, list[float]] = {}
+    for trial in trials:
+        density.setdefault((trial.arm, trial.mask, trial.learning_rate, trial.sparsity), []).append(trial.density)
+    order = arm_order(place[0] for place in evidence.places)
+    places = sorted(evidence.places, key=lambda at: (at[2], at[1] or "", at[3], order.index(at[0]) if at[1] else -1))
+    return Table(caption, columns, tuple(_mean_row(place, evidence, density.get(place, [])) for place in places))
+
+
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """Every training."""
+    columns = (
+        Column("Key", "code"),
+        ARM,
+        MASKS,
+        RATE,
+        SPARSITY,
+        numeric("Density"),
+        numeric("Seed"),
+        numeric("Accuracy %"),
+        numeric("Loss"),
+        numeric("Epochs"),
+        numeric("Steps"),
+        numeric("Seconds"),
+        Column("Cached"),
+        Column("Start", "code"),
+        Column("Mask", "code"),
+        Column("Order", "code"),
+    )
+    caption = "Every training; digests by their first eight digits (trials.csv has all)."
+    return Table(caption, columns, tuple(_trial_row(trial) for trial in trials))
+
+
+def correlation_table(rows: Sequence[Correlation]) -> Table:
+    """R_p of every pair as a mean over seeds, with its chance level."""
+    columns = (
+        Column("Pair"),
+        RATE,
+        MASKS,
+        SPARSITY,
+        numeric("p"),
+        numeric("n"),
+        numeric("R_p"),
+        numeric("By chance"),
+        numeric("Excess"),
+        numeric("Lowest to highest"),
+    )
+    pairs = list(PAIRS)
+    places = {(row.pair, row.learning_rate, row.mask or "", row.sparsity, row.p): row for row in rows}
+    order = sorted(places, key=lambda at: (pairs.index(at[0]) if at[0] in pairs else -1, *at))
+    cells = [[row for row in rows if _correlated(row) == _correlated(places[at])] for at in order]
+    return Table("Means over seeds.", columns, tuple(_correlation_row(found) for found in cells))
+
+
+def budget_table(rows: Sequence[Spent]) -> Table:
+    """What every arm costs in epochs."""
+    columns = (
+        RATE,
+        MASKS,
+        SPARSITY,
+        ARM,
+        numeric("Pre-training"),
+        numeric("Mask finding"),
+        numeric("Training"),
+        Column("Note"),
+    )
+    caption = "Epochs, summed over seeds. Pre-training and mask finding are shared: each is done once for all arms."
+    return Table(caption, columns, tuple(_spent_row(row) for row in rows))
+
+
+def invariants_table(rows: Sequence[Invariant]) -> Table:
+    """What was checked while training, how often, and what broke it."""
+    columns = (
+        Column("Rule"),
+        Column("Meaning"),
+        Column("Checked", "number"),
+        Column("Outcome", "answer"),
+        Column("Breaches"),
+    )
+    cells = ((row.name, row.meaning, str(row.checked), _outcome(row), "; ".join(row.breaches) or NONE) for row in rows)
+    return Table("Checked at run time: a breach is an error and not a warning.", columns, tuple(cells))
+
+
+def layers_table(rows: Sequence[Layer]) -> Table:
+    """Every parameter: shape, whether it may be pruned and why, and the share kept under each mask."""
+    masks = list(dict.fromkeys(name for row in rows for name in row.kept))
+    columns = (
+        Column("Parameter"),
+        numeric("Shape"),
+        numeric("Weights"),
+        Column("Pruned"),
+        Column("Why"),
+        *(Column(name, "number") for name in masks),
+    )
+    caption = "Parameters in the model's order; the last columns give the mean share of weights kept."
+    return Table(caption, columns, tuple(_layer_row(row, masks) for row in rows))
+
+
+def missing_table(trials: Sequence[Trial], missing: Sequence[Missing]) -> Table:
+    """Diverged and missing trainings by name: never averaged in silently."""
+    columns = (ARM, MASKS, RATE, SPARSITY, numeric("Seed"), Column("What happened"))
+    diverged = [(*_name(row), "diverged: the loss was not finite") for row in trials if row.diverged]
+    gone = [(*_name(row), row.why) for row in missing]
+    return Table("Trainings that no mean counts.", columns, (*diverged, *gone))
+
+
+def facts_table(facts: dict[str, Any], caption: str) -> Table:
+    """Names and values, nested names joined by dots."""
+    return Table(caption, (Column("Name"), Column("Value")), tuple(flat(facts)))
+
+
+def _recommended(row: Recommendation) -> tuple[str, ...]:
+    return (
+        percent(row.sparsity),
+        row.arm,
+        row.mask,
+        f"{row.learning_rate:g}",
+        number(row.accuracy),
+        signed(row.difference),
+        bounds(row.low, row.high),
+        "tie" if row.tie else "no",
+        row.runner_up or NONE,
+    )
+
+
+def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]:
+    for half, together in ((test.dense, (NONE, "")), (test.reinit, (p_value(test.p_holm), test.answer))):
+        yield (
+            f"{verdict.learning_rate:g}",
+            verdict.mask,
+            percent(test.sparsity),
+            f"{half.first} − {half.second}",
+            str(half.n),
+            signed(half.mean),
+            bounds(half.low, half.high),
+            bounds(half.low_own, half.high_own),
+            p_value(half.p),
+            half.answer,
+            *together,
+        )
+
+
+def _dense_row(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
+    values = evidence.accuracies(("dense", None, verdict.learning_rate, 0.0))
+    compared: Comparison | None = verdict.dense.comparison if verdict.dense else None
+    difference = (signed(compared.mean), bounds(compared.low, compared.high)) if compared else (NONE, NONE)
+    return f"{verdict.learning_rate:g}", str(len(values)), number(mean_of(values)), *difference, verdict.pretraining
+
+
+def _mean_row(place: Place, evidence: Evidence, density: list[float]) -> tuple[str, ...]:
+    arm, mask, rate, sparsity = place
+    values = list(evidence.accuracies(place).values())
+    return (
+        f"{rate:g}",
+        mask or NONE,
+        percent(sparsity),
+        arm,
+        str(len(values)),
+        number(mean(values)),
+        number(deviation(values)),
+        span(values),
+        number(mean(density), 4),
+        "; ".join(evidence.notes(place)) or NONE,
+    )
+
+
+def _trial_row(trial: Trial) -> tuple[str, ...]:
+    return (
+        trial.key[:8],
+        trial.arm,
+        trial.mask or NONE,
+        f"{trial.learning_rate:g}",
+        percent(trial.sparsity),
+        number(trial.density, 4),
+        str(trial.seed),
+        "diverged" if trial.diverged else number(trial.test_accuracy),
+        number(trial.test_loss, 4),
+        str(trial.epochs),
+        str(trial.steps),
+        number(trial.seconds, 1),
+        "yes" if trial.cached else "no",
+        trial.start_digest[:8],
+        (trial.mask_digest or NONE)[:8],
+        trial.data_order_digest[:8],
+    )
+
+
+def _correlation_row(rows: Sequence[Correlation]) -> tuple[str, ...]:
+    values = [row.value for row in rows if math.isfinite(row.value)]
+    first, found, expected = rows[0], mean(values), mean([row.expected for row in rows])
+    return (
+        first.pair,
+        f"{first.learning_rate:g}",
+        first.mask or NONE,
+        percent(first.sparsity),
+        f"{first.p:g}",
+        str(len(values)),
+        number(found, 3),
+        number(expected, 3),
+        signed(None if found is None or expected is None else found - expected, 3),
+        span(values, 3),
+    )
+
+
+def _correlated(row: Correlation) -> tuple[Any, ...]:
+    return row.pair, row.learning_rate, row.mask, row.sparsity, row.p
+
+
+def _spent_row(row: Spent) -> tuple[str, ...]:
+    epochs = (f"{count:,}" for count in (row.pretraining_epochs, row.mask_epochs, row.training_epochs))
+    return f"{row.learning_rate:g}", row.mask or NONE, percent(row.sparsity), row.arm, *epochs, row.note or NONE
+
+
+def _outcome(row: Invariant) -> str:
+    return "breached" if row.breaches else "kept" if row.checked else "not checked"
+
+
+def _layer_row(row: Layer, masks: Sequence[str]) -> tuple[str, ...]:
+    shape = " × ".join(str(size) for size in row.shape) or "scalar"
+    kept = (percent(row.kept[name]) if name in row.kept else NONE for name in masks)
+    return row.name, shape, f"{math.prod(row.shape):,}", "yes" if row.prunable else "no", row.reason, *kept
+
+
+def _name(row: Trial | Missing) -> tuple[str, ...]:
+    return row.arm, row.mask or NONE, f"{row.learning_rate:g}", percent(row.sparsity), str(row.seed)
+
+
+def _level(rule: Rule) -> str:
+    return percent(1 - rule.alpha)

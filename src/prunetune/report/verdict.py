@@ -1,0 +1,186 @@
+"""The verdict on a study: does a winning ticket exist, and was pre-training sufficient (DESIGN section 5)?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prunetune.report.comparison import Comparison, Question, beats, compare, figures, matches, sample_of
+from prunetune.report.evidence import Answer, Chance, Evidence, Pairs, percent
+from prunetune.report.pretraining import Pretraining, Sufficiency, dense, pretraining
+from prunetune.report.statistics import USUAL_RULE, Rule, Sample, holm, shrink
+from prunetune.study.results import Correlation, Missing, Trial
+
+__all__ = ["Comparison", "Rule", "SparsityTest", "Verdict", "judge"]
+
+Winning = Literal["holds", "fails", "inconclusive"]
+
+MOST_SEEDS = 20  # more than these are not asked of anybody
+USUAL_SEEDS = 5  # asked where one seed shows no spread to plan by
+PLANNING_SLACK = 0.8416  # standard errors: four of five means to come are better than that
+
+
+@dataclass(frozen=True)
+class SparsityTest:
+    """Both halves of the winning property at one non-trivial sparsity."""
+
+    sparsity: float
+    dense: Comparison  # ticket - dense: does the ticket match the dense network?
+    reinit: Comparison  # ticket - reinit: does it beat random reinitialisation?
+    p: float  # the larger of the two (intersection-union); 1 where one has none
+    p_holm: float  # corrected over the non-trivial sparsities tried
+    answer: Answer  # yes: the property holds here; no: one of the two halves is a no
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one learning rate and mask algorithm; every figure is in percentage points of test accuracy."""
+
+    learning_rate: float
+    mask: str
+    winning_property: Winning
+    sparsity: float | None  # the highest at which it holds
+    pretraining: Sufficiency
+    reasons: tuple[str, ...]
+    seeds_needed: int | None  # in total; None when decided, or where the reasons say why there is no number
+    tests: tuple[SparsityTest, ...] = ()
+    outlook: str = ""  # what would decide an inconclusive property; empty when decided
+    dense: Pretraining | None = None  # what `pretraining` rests on
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The paired differences that answer both questions at one sparsity."""
+
+    sparsity: float
+    dense: Pairs
+    reinit: Pairs
+
+
+def judge(
+    trials: Sequence[Trial],
+    rule: Rule = USUAL_RULE,
+    *,
+    correlations: Sequence[Correlation] = (),
+    missing: Sequence[Missing] = (),
+    outputs: int | None = None,
+    test_images: int = 10_000,
+) -> tuple[Verdict, ...]:
+    """The verdicts of a study, one per learning rate and mask algorithm, sorted by both.
+
+    `outputs` (classes) and `test_images` say what accuracy guessing would reach, 100 / outputs percent with three
+    standard deviations of the test set: baselines no better than that are named and left out. Without `outputs`
+    (a metric other than accuracy) nothing counts as guessing. Raises RequestError when a trial stands there twice
+    with different results.
+    """
+    evidence = Evidence(trials, missing, Chance.of(outputs, test_images))
+    before = pretraining(evidence, rule, correlations)
+    cells = sorted({(rate, mask) for _, mask, rate, _ in evidence.places if mask is not None})
+    return tuple(_judge_cell(evidence, rule, rate, mask, before[rate]) for rate, mask in cells)
+
+
+def _judge_cell(evidence: Evidence, rule: Rule, rate: float, mask: str, before: Pretraining) -> Verdict:
+    pairs = _pairs(evidence, rule, rate, mask)
+    tests = _tests(pairs, rule)
+    winning = _outcome(tests)
+    needed, outlook = (None, "") if winning != "inconclusive" else _seeds_needed(evidence, pairs, rule)
+    notes = dict.fromkeys(note for test in tests for note in (*test.dense.notes, *test.reinit.notes))
+    return Verdict(
+        learning_rate=rate,
+        mask=mask,
+        winning_property=winning,
+        sparsity=max((test.sparsity for test in tests if test.answer == "yes"), default=None),
+        pretraining=before.answer,
+        reasons=tuple(filter(None, dict.fromkeys([*map(_reason, tests), outlook, *notes, *before.reasons]))),
+        seeds_needed=needed,
+        tests=tests,
+        outlook=outlook,
+        dense=before,
+    )
+
+
+def _pairs(evidence: Evidence, rule: Rule, rate: float, mask: str) -> list[_Pair]:
+    sparsities = sorted({at for _, name, lr, at in evidence.places if (name, lr) == (mask, rate)})
+    return [
+        _Pair(
+            sparsity,
+            evidence.pairs(("ticket", mask, rate, sparsity), dense(rate)),
+            evidence.pairs(("ticket", mask, rate, sparsity), ("reinit", mask, rate, sparsity)),
+        )
+        for sparsity in sparsities
+        if sparsity >= rule.nontrivial_sparsity
+    ]
+
+
+def _tests(pairs: Sequence[_Pair], rule: Rule, more: int = 0, slack: float = 0.0) -> tuple[SparsityTest, ...]:
+    """Both questions at every sparsity; `more` seeds and `slack` are for planning (see `compare`)."""
+    against_dense = _compare_all([pair.dense for pair in pairs], matches(rule), rule, more, slack)
+    against_reinit = _compare_all([pair.reinit for pair in pairs], beats(rule), rule, more, slack)
+    both = list(zip(against_dense, against_reinit, strict=True))
+    p_values = [max(1.0 if half.p is None else half.p for half in halves) for halves in both]
+    rows = zip(pairs, both, p_values, holm(p_values), strict=True)
+    return tuple(
+        SparsityTest(pair.sparsity, *halves, p, p_holm, _combined(halves, p_holm, rule))
+        for pair, halves, p, p_holm in rows
+    )
+
+
+def _compare_all(pairs: Sequence[Pairs], question: Question, rule: Rule, more: int, slack: float) -> list[Comparison]:
+    estimates = shrink([_grown(sample_of(pair), more) for pair in pairs])
+    return [
+        compare(pair, estimate, question, rule.alpha, slack) for pair, estimate in zip(pairs, estimates, strict=True)
+    ]
+
+
+def _grown(sample: Sample | None, more: int) -> Sample | None:
+    """The sample as it would look with `more` seeds of the same mean and spread."""
+    return None if sample is None else Sample(sample.n + more, sample.mean, sample.variance)
+
+
+def _combined(halves: tuple[Comparison, Comparison], p_holm: float, rule: Rule) -> Answer:
+    answers = {half.answer for half in halves}
+    if "no" in answers:
+        return "no"
+    return "yes" if answers == {"yes"} and p_holm < rule.alpha else "undecided"
+
+
+def _outcome(tests: Sequence[SparsityTest]) -> Winning:
+    if any(test.answer == "yes" for test in tests):
+        return "holds"
+    return "fails" if tests and all(test.answer == "no" for test in tests) else "inconclusive"
+
+
+def _seeds_needed(evidence: Evidence, pairs: Sequence[_Pair], rule: Rule) -> tuple[int | None, str]:
+    """The smallest total number of seeds that would probably decide, and a sentence about it.
+
+    Means and spreads are taken to stay as they are; the decision must stand with every mean 0.84 standard errors
+    less favourable to it, so that it comes about in four of five repetitions of a single comparison.
+    """
+    if not pairs:
+        return None, f"No sparsity of at least {percent(rule.nontrivial_sparsity)} was tried."
+    now = len(evidence.seeds)
+    for seeds in range(now + 1, MOST_SEEDS + 1):
+        if _outcome(_tests(pairs, rule, seeds - now, PLANNING_SLACK)) != "inconclusive":
+            return seeds, f"In all, {seeds} seeds would probably decide it; {now} were run."
+    return _no_forecast(now, [half for pair in pairs for half in (pair.dense, pair.reinit)])
+
+
+def _no_forecast(now: int, halves: Sequence[Pairs]) -> tuple[int | None, str]:
+    if any(half.barred for half in halves):
+        return None, "More seeds do not help while trainings diverge or a baseline is stuck at chance."
+    if any(not half.seeds for half in halves):
+        return (
+            None,
+            "To decide it, the arms ticket and reinit and the dense run need results for the same seeds.",
+        )
+    if any(len(half.seeds) < 2 for half in halves) and now < USUAL_SEEDS:
+        return USUAL_SEEDS, f"One seed is never a verdict, for it shows no spread; {USUAL_SEEDS} seeds are usual."
+    if any(len(half.seeds) < 2 for half in halves):
+        return None, f"One seed is never a verdict; of the {now} seeds the others have no result somewhere."
+    return None, "Seeds needed: more than 20: the difference sits at the margin."
+
+
+def _reason(test: SparsityTest) -> str:
+    halves = [f"{half.first} - {half.second}: {figures(half)}, {half.answer}" for half in (test.dense, test.reinit)]
+    return (
+        f"at sparsity {percent(test.sparsity)}: {'; '.join(halves)}; Holm p {test.p_holm:.2g}; together {test.answer}"
+    )

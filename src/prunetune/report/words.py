@@ -1,0 +1,129 @@
+"""The verdict and the recommendation in plain words, for the terminal and the page."""
+
+from collections.abc import Mapping, Sequence
+
+from prunetune.report.comparison import Comparison, figures
+from prunetune.report.evidence import Answer, percent
+from prunetune.report.pretraining import explanation
+from prunetune.report.recommend import Recommendation
+from prunetune.report.statistics import Rule
+from prunetune.report.verdict import SparsityTest, Verdict
+
+STARTS = {
+    "ticket": "the initial weights of the dense network",
+    "reinit": "freshly drawn initial weights",
+    "rewind": "weights from early in the training of the dense network",
+    "finetune": "the weights of the trained dense network",
+}
+
+
+def definition_words(rule: Rule) -> str:
+    """What a winning ticket is, and what the figures and their bounds mean."""
+    return (
+        "A winning ticket is a sparse network that, trained from the initial weights of the dense network, matches the "
+        f"trained dense network (less than {rule.margin:g} points below it, if at all) and beats the same sparse "
+        f"network trained from freshly drawn initial weights (by {rule.gap:g} points or more). Sparsity is the share "
+        f"of weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
+        "accuracy in points between trainings of the same seed, with a lower and an upper bound of "
+        f"{percent(1 - rule.alpha)} confidence each; the bounds cover the choice of seeds, not of test images."
+    )
+
+
+def lead(verdict: Verdict) -> str:
+    """The first sentence: does a winning ticket exist for this network at this rate?"""
+    where = f"at learning rate {verdict.learning_rate:g} with {verdict.mask} masks"
+    if verdict.winning_property == "holds":
+        found = _listed([test.sparsity for test in verdict.tests if test.answer == "yes"], "and")
+        return f"Yes: {where}, this network has a winning ticket at {found} sparsity."
+    if verdict.winning_property == "fails":
+        tried = _listed([test.sparsity for test in verdict.tests], "or")
+        return f"No: {where}, this network has no winning ticket at {tried} sparsity."
+    return f"Not decided: {where}, it is not known whether this network has a winning ticket."
+
+
+def pretraining_words(verdict: Verdict) -> str:
+    """Whether the dense network was trained well enough at this rate, and what the weights say beside it."""
+    if verdict.dense is None:
+        return ""
+    rate = f"at learning rate {verdict.learning_rate:g}"
+    opening = {
+        "sufficient": f"Pre-training (the dense training) {rate} is sufficient",
+        "insufficient": f"Pre-training (the dense training) {rate} is insufficient",
+        "inconclusive": f"Whether pre-training (the dense training) {rate} is sufficient is not decided",
+    }[verdict.pretraining]
+    finding = verdict.dense.finding
+    notes = [f"{_capital(note)}." for note in verdict.dense.notes]
+    return " ".join(
+        filter(None, [f"{opening}: {finding[0].lower()}{finding[1:]}.", *notes, explanation(verdict.dense)])
+    )
+
+
+def recommendation_words(recommendations: Sequence[Recommendation], rule: Rule) -> str:
+    """What to train the sparse network from, a line per sparsity."""
+    if not recommendations:
+        return "No arm finished all its seeds above chance, so none is recommended."
+    return "\n".join(_recommended(row, rule) for row in recommendations)
+
+
+def _recommended(row: Recommendation, rule: Rule) -> str:
+    start = STARTS.get(row.arm)
+    source = f"{start} ({row.arm})" if start else f"the start weights of {row.arm}"
+    return (
+        f"At {percent(row.sparsity)} sparsity, train the sparse network from {source}, with {row.mask} masks "
+        f"at learning rate {row.learning_rate:g}: {row.accuracy:.2f} % on average, {_ahead(row, rule)}."
+        f"{_left_out(row)}"
+    )
+
+
+def _left_out(row: Recommendation) -> str:
+    return f" Not considered: {'; '.join(row.left_out)}." if row.left_out else ""
+
+
+def _ahead(row: Recommendation, rule: Rule) -> str:
+    if row.runner_up is None or row.difference is None:
+        return "with nothing to compare it with"
+    if row.low is None or row.high is None:
+        return f"{row.difference:.2f} points above {row.runner_up}, a tie as far as one seed can tell"
+    interval = f"{percent(1 - rule.alpha)} interval {row.low:+.2f} to {row.high:+.2f}"
+    tie = ", a tie" if row.tie else ""
+    return f"{row.difference:.2f} points above {row.runner_up}{tie} ({interval})"
+
+
+def whys(verdict: Verdict, rule: Rule) -> list[str]:
+    """Why: a sentence per sparsity, and what was left out. Without any figures the outlook says why."""
+    notes = dict.fromkeys(note for test in verdict.tests for note in (*test.dense.notes, *test.reinit.notes))
+    has_figures = any(half.low is not None for test in verdict.tests for half in (test.dense, test.reinit))
+    sentences = [_why(test, rule) for test in verdict.tests] if has_figures else []
+    return [*sentences, *(f"{_capital(note)}." for note in notes)]
+
+
+def _why(test: SparsityTest, rule: Rule) -> str:
+    corrected = ""
+    if test.answer == "undecided" and test.dense.answer == test.reinit.answer == "yes":
+        corrected = (
+            f"; but corrected for the number of sparsities tried, the p-value of both together, {test.p_holm:.2g}, "
+            f"is not below {rule.alpha:g}"
+        )
+    against_dense = _clause(test.dense, _MATCHES, "the dense network")
+    against_reinit = _clause(test.reinit, _BEATS, "freshly drawn weights")
+    return f"At {percent(test.sparsity)}, the ticket {against_dense}, and {against_reinit}{corrected}."
+
+
+_MATCHES: dict[Answer, str] = {"yes": "matches", "no": "falls short of", "undecided": "may or may not match"}
+_BEATS: dict[Answer, str] = {"yes": "beats", "no": "does not notably beat", "undecided": "may or may not notably beat"}
+
+
+def _clause(half: Comparison, verbs: Mapping[Answer, str], other: str) -> str:
+    if half.low is None:
+        return f"cannot be compared with {other} ({figures(half)})"
+    withheld = ", which decides nothing with what was left out" if half.withheld else ""
+    return f"{verbs[half.answer]} {other}: {figures(half)}{withheld}"
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _listed(sparsities: Sequence[float], word: str) -> str:
+    texts = [percent(sparsity) for sparsity in sparsities]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {word} {texts[-1]}"

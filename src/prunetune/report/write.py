@@ -1,0 +1,72 @@
+"""All files of a report, from a study's results or from the `results.json` of an earlier one. Nothing here trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunetune.errors import RequestError
+from prunetune.report import files
+from prunetune.report.figures import drawings
+from prunetune.report.html import page_text
+from prunetune.report.recommend import Recommendation, recommend
+from prunetune.report.statistics import Rule
+from prunetune.report.summary import summary
+from prunetune.report.svg import standalone
+from prunetune.report.verdict import Verdict, judge
+from prunetune.study.results import Correlation, Results, Trial
+
+PAGE, FIGURES = "report.html", "figures"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer, and the page that shows it with all that it rests on."""
+
+    verdicts: tuple[Verdict, ...]
+    recommendation: tuple[Recommendation, ...]
+    text: str  # the answer in plain words
+    page: Path
+
+
+def write_report(results: Results, out: Path) -> Report:
+    """Judge the results and write results.json, trials.csv, correlations.csv, figures/*.svg and report.html to `out`.
+
+    Equal results give equal bytes. Raises RequestError where `out` cannot be written.
+    """
+    results = files.canonical(results)
+    rule = Rule.of(results.study)
+    known: Any = {"missing": results.missing, **_guessing(results)}
+    verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
+    recommendation = recommend(results.trials, rule, **known)
+    drawn = drawings(results, verdicts, rule)
+    svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
+
+    files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation))
+    files.write_text(out / files.TRIALS, files.csv_text(results.trials, Trial))
+    files.write_text(out / files.CORRELATIONS, files.csv_text(results.correlations, Correlation))
+    _write_figures(svgs, out / FIGURES)
+    page = out / PAGE
+    files.write_text(page, page_text(results, verdicts, recommendation, rule, [(d, svgs[d.name]) for d in drawn]))
+    return Report(verdicts, recommendation, summary(verdicts, recommendation, rule), page)
+
+
+def render_again(out: Path) -> Report:
+    """Write every file of a report again from its `results.json` alone; the rule that stands there judges."""
+    return write_report(files.read_results(out / files.RESULTS), out)
+
+
+def _write_figures(svgs: dict[str, str], folder: Path) -> None:
+    for name, text in svgs.items():
+        files.write_text(folder / f"{name}.svg", text)
+    try:  # a figure of an earlier report that this one has no data for would be taken for this one's
+        for old in folder.glob("*.svg"):
+            if old.stem not in svgs:
+                old.unlink()
+    except OSError as error:
+        raise RequestError(f"out: cannot write {folder}: {error.strerror}") from error
+
+
+def _guessing(results: Results) -> dict[str, int]:
+    """What the environment says of the data, from which follows what guessing would score."""
+    found = {name: results.environment.get(name) for name in ("outputs", "test_images")}
+    return {name: value for name, value in found.items() if isinstance(value, int)}

@@ -1,0 +1,165 @@
+"""From a store to the rows of a study: what a report shows, and all it can show."""
+
+from collections.abc import Collection, Iterator, Mapping
+from statistics import fmean
+from typing import Any
+
+from prunetune.run.comparisons import compare
+from prunetune.run.environment import environment, mixed
+from prunetune.run.invariants import RULES
+from prunetune.run.shelves import Shelves
+from prunetune.sparsity.scope import Scope, survey
+from prunetune.study.budget import budget
+from prunetune.study.plan import Plan, PlannedTrial
+from prunetune.study.results import Correlation, Invariant, Layer, Missing, Results, Trial
+from prunetune.study.steps import Import, Prune, Step, Train
+from prunetune.train.data import facts, load
+from prunetune.train.models import build
+
+
+def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mapping[str, str]) -> Results:
+    """The results of a study as far as they are stored, rows sorted.
+
+    `cached` holds the keys stored before this command began; `failures` maps the key of a step that failed, or
+    that needs one that did, to the reason. Raises DamageError when a stored file is not what was written.
+    """
+    stored = [trial for trial in plan.trials if store.has(trial.step.key)]
+    missing = [trial for trial in plan.trials if not store.has(trial.step.key)]
+    return Results(
+        study=plan.spec.resolved(),
+        environment=_environment(plan, store),
+        trials=tuple(sorted((_trial(trial, store, cached) for trial in stored), key=_order)),
+        correlations=_correlations(plan, store),
+        missing=tuple(sorted((_missing(trial, store, failures) for trial in missing), key=_order)),
+        invariants=(*_rules_of_steps(plan, store, failures), *compare(plan, store)),
+        budget=budget(plan),
+        layers=_layers(plan, store),
+        notes=(*plan.notes, *_data_notes(plan)),
+    )
+
+
+def _trial(planned: PlannedTrial, store: Shelves, cached: Collection[str]) -> Trial:
+    key = planned.step.key
+    found = store.metrics(key)
+    return Trial(
+        key=key,
+        arm=planned.arm,
+        mask=planned.mask,
+        learning_rate=planned.learning_rate,
+        sparsity=planned.sparsity,
+        density=found.get("density", 1.0),
+        seed=planned.seed,
+        epochs=found.get("epochs", 0),  # a state of the user's was not trained here
+        steps=found.get("steps", 0),
+        test_accuracy=found["test_accuracy"],
+        test_loss=found["test_loss"],
+        diverged=found["diverged"],
+        cached=key in cached,
+        seconds=store.manifest(key)["seconds"],
+        start_digest=found.get("start_digest", ""),
+        mask_digest=found.get("mask_digest"),
+        data_order_digest=found.get("data_order_digest", ""),
+    )
+
+
+def _missing(planned: PlannedTrial, store: Shelves, failures: Mapping[str, str]) -> Missing:
+    diverged = next(_diverged_sources(planned.step, store), None)
+    why = f"failed: {failures[planned.step.key]}" if planned.step.key in failures else "not run"
+    if diverged is not None:
+        rate = diverged.recipe.learning_rate
+        why = f"diverged source: Train {diverged.key[:12]} at learning rate {rate:g}"
+    return Missing(
+        arm=planned.arm,
+        mask=planned.mask,
+        learning_rate=planned.learning_rate,
+        sparsity=planned.sparsity,
+        seed=planned.seed,
+        why=why,
+        failed=diverged is None,
+    )
+
+
+def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
+    """The stored trainings that diverged among those whose states `step` rests on, nearest first."""
+    for parent in step.parents:
+        if isinstance(parent, Train) and store.has(parent.key) and store.metrics(parent.key)["diverged"]:
+            yield parent
+        else:
+            yield from _diverged_sources(parent, store)
+
+
+def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
+    rows = []
+    for planned in plan.correlations:
+        if store.has(planned.step.key):
+            found = next(row for row in store.metrics(planned.step.key)["correlations"] if row["p"] == planned.p)
+            rows.append(
+                Correlation(
+                    pair=planned.pair,
+                    learning_rate=planned.learning_rate,
+                    mask=planned.mask,
+                    sparsity=planned.sparsity,
+                    seed=planned.seed,
+                    p=planned.p,
+                    value=found["value"],
+                    expected=found["expected"],
+                )
+            )
+    return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
+
+
+def _rules_of_steps(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[Invariant]:
+    """The rules that each step was held to while it ran: how many kept them, and the steps that failed by them."""
+    held = [name for step in plan.steps if store.has(step.key) for name in store.metrics(step.key)["invariants"]]
+    for name, meaning in RULES.items():
+        breaches = tuple(sorted({why for why in failures.values() if f": {name}: " in why and "not run" not in why}))
+        yield Invariant(name, meaning, held.count(name) + len(breaches), breaches)
+
+
+def _layers(plan: Plan, store: Shelves) -> tuple[Layer, ...]:
+    model = build(plan.model, plan.input_shape, plan.outputs)
+    scope = Scope(plan.spec.scope.include, plan.spec.scope.exclude)
+    kept = _kept_shares(plan, store)
+    return tuple(
+        Layer(row.name, row.shape, row.prunable, row.reason, kept.get(row.name, {})) for row in survey(model, scope)
+    )
+
+
+def _kept_shares(plan: Plan, store: Shelves) -> dict[str, dict[str, float]]:
+    """Layer -> "mask @ sparsity" -> the mean kept share over the distinct masks (rates and seeds)."""
+    masks: dict[str, dict[str, dict[str, Any]]] = {}
+    for trial in sorted(plan.trials, key=_order):
+        step = trial.step.mask if isinstance(trial.step, Train) else None
+        if isinstance(step, Prune) and store.has(step.key):
+            name = f"{trial.mask} @ {trial.sparsity:g}"
+            masks.setdefault(name, {})[step.key] = store.metrics(step.key)["layers"]
+    shares: dict[str, dict[str, float]] = {}
+    for name, found in masks.items():
+        for layer in next(iter(found.values())):
+            mean = fmean(layers[layer]["kept"] / layers[layer]["total"] for layers in found.values())
+            shares.setdefault(layer, {})[name] = mean
+    return shares
+
+
+def _data_notes(plan: Plan) -> tuple[str, ...]:
+    """What is to be known of the data, such as that they are not the published bytes."""
+    note = load(plan.data).note
+    return (f"data: {note}",) if note else ()
+
+
+def _environment(plan: Plan, store: Shelves) -> dict[str, Any]:
+    fingerprints = [store.manifest(step.key)["environment"] for step in plan.steps if store.has(step.key)]
+    trained = [step for step in plan.steps if isinstance(step, Train | Import)]
+    return {
+        **environment(),
+        "test_images": facts(plan.data).test,
+        **({} if plan.spec.recipe.metric else {"outputs": plan.outputs}),  # guessing has a score only in accuracy
+        "devices": sorted({step.device for step in trained}),
+        "precisions": sorted({step.recipe.precision for step in trained}),
+        "mixed": mixed(fingerprints),
+    }
+
+
+def _order(row: Any) -> tuple[Any, ...]:
+    """As tables show them: by rate, mask algorithm (none first), sparsity, arm, seed."""
+    return row.learning_rate, row.mask or "", row.sparsity, getattr(row, "arm", ""), row.seed

@@ -1,0 +1,202 @@
+"""What must hold between the trainings of a study (DESIGN section 3), recomputed from the stored files at the end.
+
+Each rule yields one finding per comparison it made: None, or what is wrong.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunetune.errors import DivergedSourceError
+from prunetune.run.events import label
+from prunetune.run.inputs import refuse_diverged, weights_read
+from prunetune.run.invariants import masked
+from prunetune.run.shelves import Shelves
+from prunetune.sparsity.digests import digest_tensors
+from prunetune.study.plan import Plan, PlannedTrial
+from prunetune.study.results import Invariant
+from prunetune.study.steps import Prune, Train, Weights
+from prunetune.train.models import build
+
+Findings = Iterator[str | None]
+KEPT_STATES = 8  # in memory at once: those of one seed and rate
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stored training of the study's table, with what it measured."""
+
+    trial: PlannedTrial
+    metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        trial = self.trial
+        under = f" under {trial.mask} at sparsity {trial.sparsity:g}" if trial.mask else ""
+        return f"{trial.arm}{under}, learning rate {trial.learning_rate:g}, seed {trial.seed}"
+
+
+class Study:
+    """The stored part of a plan, and its states read from the store."""
+
+    def __init__(self, plan: Plan, shelves: Shelves) -> None:
+        self.plan = plan
+        self.shelves = shelves
+        stored = [trial for trial in plan.trials if isinstance(trial.step, Train) and shelves.has(trial.step.key)]
+        rows = [Row(trial, shelves.metrics(trial.step.key)) for trial in stored]
+        self.rows = sorted(rows, key=lambda row: (_same_ground(row), _same_cell(row)))
+        self._dense = {_ground(trial): trial.step for trial in plan.trials if trial.arm == "dense"}
+        self._first = {_ground(c): c.step.first for c in plan.correlations if c.pair == "theta_0/theta_T"}
+        self._model = build(plan.model, plan.input_shape, plan.outputs)
+        self.state = lru_cache(maxsize=KEPT_STATES)(self._state)
+
+    def theta_0(self, row: Row) -> Weights:
+        """The initial weights that the row's dense run started from."""
+        return self._first[_ground(row.trial)]
+
+    def theta_t(self, row: Row) -> Weights:
+        """The final state of the dense run at the row's seed and learning rate."""
+        return Weights(self._dense[_ground(row.trial)])
+
+    def masked_start(self, row: Row, weights: Weights) -> dict[str, Tensor]:
+        """These weights from the store, zero where the row's mask prunes."""
+        step = row.trial.step
+        assert isinstance(step, Train)
+        mask = self.shelves.mask(step.mask.key) if step.mask else None
+        return masked(self.state(weights), mask, self._model)
+
+    def _state(self, weights: Weights) -> dict[str, Tensor]:
+        return self.shelves.state(weights.step.key, weights.at)
+
+
+def compare(plan: Plan, shelves: Shelves) -> tuple[Invariant, ...]:
+    """Every rule, with the number of comparisons that it made and those that failed."""
+    study = Study(plan, shelves)
+    checked = [(rule, list(rule(study))) for rule in _RULES]
+    return tuple(
+        Invariant(rule.__name__.replace("_", " "), str(rule.__doc__), len(found), tuple(filter(None, found)))
+        for rule, found in checked
+    )
+
+
+def arms_share_their_mask(study: Study) -> Findings:
+    """Arms that are compared have the same mask, bit for bit."""
+    yield from _all_equal(study.rows, _same_cell, lambda row: row.metrics["mask_digest"], "its mask is another one")
+
+
+def arms_share_data_order(study: Study) -> Findings:
+    """All trainings of a seed and learning rate, the dense run too, see the same images in the same order."""
+    order = "its data come in another order"
+    yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["data_order_digest"], order)
+
+
+def arms_share_steps(study: Study) -> Findings:
+    """All trainings of a seed and learning rate, the dense run too, take the same number of optimizer steps."""
+    number = "it took another number of steps"
+    yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["steps"], number)
+
+
+def ticket_starts_at_theta_0(study: Study) -> Findings:
+    """`ticket` starts bit-equal to the dense run's initial weights, under the mask."""
+    for row in _of(study, "ticket"):
+        same = digest_tensors(study.masked_start(row, study.theta_0(row))) == row.metrics["start_digest"]
+        yield None if same else f"{row}: did not start from theta_0"
+
+
+def reinit_does_not(study: Study) -> Findings:
+    """`reinit` starts from weights that differ from the dense run's initial ones in every layer under the mask."""
+    for row in _of(study, "reinit"):
+        theirs, initial = (study.masked_start(row, w) for w in (row.trial.step.start, study.theta_0(row)))  # type: ignore[union-attr]
+        mask = study.shelves.mask(row.trial.step.mask.key)  # type: ignore[union-attr]
+        same = [name for name, kept in mask.items() if kept.any() and torch.equal(theirs[name], initial[name])]
+        yield f"{row}: '{same[0]}' starts as in theta_0" if same else None
+
+
+def rewind_starts_at_theta_k(study: Study) -> Findings:
+    """`rewind` starts bit-equal to an earlier state of the dense run itself, under the mask."""
+    for row in _of(study, "rewind"):
+        start = row.trial.step.start  # type: ignore[union-attr]
+        dense = study.theta_t(row).step
+        if isinstance(dense, Train):  # of a user's pair, only the user knows what theta_k was
+            own = (start.step == dense and start.at is not None) or start == study.theta_0(row)
+            same = digest_tensors(study.masked_start(row, start)) == row.metrics["start_digest"]
+            yield None if own and same else f"{row}: did not start from the dense run's own earlier state"
+
+
+def finetune_starts_at_theta_t(study: Study) -> Findings:
+    """`finetune` starts bit-equal to the dense run's own final state, under the mask."""
+    for row in _of(study, "finetune"):
+        same = digest_tensors(study.masked_start(row, study.theta_t(row))) == row.metrics["start_digest"]
+        yield None if same else f"{row}: did not start from the dense run's final state"
+
+
+def masks_come_from_sound_runs(study: Study) -> Findings:
+    """No mask was chosen from a training that diverged."""
+    for step in study.plan.steps:
+        if isinstance(step, Prune) and study.shelves.has(step.key):
+            yield _diverged(step, study.shelves)
+
+
+def results_rest_on_what_is_stored(study: Study) -> Findings:
+    """Every result was made from the very files that are now stored under its parents."""
+    for step in study.plan.steps:
+        if study.shelves.has(step.key):
+            changed = study.shelves.stale_input(step.key)
+            yield f"{label(step)}: its input {changed} is another one now" if changed else None
+
+
+_RULES: tuple[Callable[[Study], Findings], ...] = (
+    arms_share_their_mask,
+    arms_share_data_order,
+    arms_share_steps,
+    ticket_starts_at_theta_0,
+    reinit_does_not,
+    rewind_starts_at_theta_k,
+    finetune_starts_at_theta_t,
+    masks_come_from_sound_runs,
+    results_rest_on_what_is_stored,
+)
+
+
+def _all_equal(
+    rows: Iterable[Row], same: Callable[[Row], Any], value: Callable[[Row], Any], otherwise: str
+) -> Findings:
+    """Compare every row of a group (neighbours in `rows`) with the group's first."""
+    for _, group in groupby(rows, key=same):
+        first, *others = group
+        for row in others:
+            yield None if value(row) == value(first) else f"{row}: {otherwise} than that of: {first}"
+
+
+def _converged(study: Study) -> list[Row]:
+    return [row for row in study.rows if not row.metrics["diverged"]]
+
+
+def _of(study: Study, arm: str) -> list[Row]:
+    return [row for row in study.rows if row.trial.arm == arm]
+
+
+def _diverged(step: Prune, shelves: Shelves) -> str | None:
+    try:
+        for weights in weights_read(step):
+            refuse_diverged(weights.step, shelves)
+    except DivergedSourceError as error:
+        return f"{label(step)}: {error}"
+    return None
+
+
+def _ground(planned: Any) -> tuple[float, int]:
+    """The learning rate and the seed of a planned trial or correlation."""
+    return planned.learning_rate, planned.seed
+
+
+def _same_ground(row: Row) -> tuple[float, int]:
+    return _ground(row.trial)
+
+
+def _same_cell(row: Row) -> tuple[Any, ...]:
+    return *_ground(row.trial), row.trial.mask or "", row.trial.sparsity

@@ -1,0 +1,137 @@
+"""Files that are there whole or not at all, and the traces of processes that were killed while writing."""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prunetune.errors import RequestError
+
+TEMPORARY = ".tmp-"
+ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
+
+
+def temporary_beside(path: Path) -> Path:
+    """A free name in the same folder, so that a rename is atomic, which tells the process that owns it."""
+    return path.parent / f"{TEMPORARY}{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody will finish this temporary file or folder: its process is gone, or it is older than a day."""
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    host, _, pid = path.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
+    gone = host == _host() and pid.isdigit() and not _alive(int(pid))
+    return gone or age > ABANDONED_AFTER
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a whole file in the place of what is there; a reader sees the old or the new one."""
+    temporary = temporary_beside(path)
+    try:
+        write_file(temporary, content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
+    """Create a folder with all these files at once; False, and nothing changed, when it exists already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir()
+        for name, content in files.items():
+            write_file(temporary / name, content)
+        sync_folder(temporary)
+        return _rename_new(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until a folder's list of names is on the disk, where the system can do that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all the files in a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+
+
+def remove(path: Path) -> int:
+    """Remove a file or a folder with all that is in it; returns the bytes freed."""
+    freed = size_of(path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return freed
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one spelling of a JSON value: sorted names, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing into one line: RequestError `store: cannot write to ...`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; make room and run the same command again, what is stored is kept" if full else ""
+        raise RequestError(f"store: cannot write to '{path}': {error.strerror or error}{advice}") from error
+
+
+def _rename_new(temporary: Path, path: Path) -> bool:
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or (os.name == "nt" and path.exists()):
+            return False
+        raise
+    sync_folder(path.parent)
+    return True
+
+
+def _host() -> str:
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is no question but Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there and somebody else's
+        return True
+    return True

@@ -1,0 +1,75 @@
+"""What a plan will cost on this machine: time from a short probe, disk from the model's size."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from prunetune.errors import RequestError
+from prunetune.study.plan import Plan, Remaining
+from prunetune.study.steps import Train
+from prunetune.train.data import Dataset, load
+from prunetune.train.loop import train
+from prunetune.train.models import draw
+from prunetune.train.recipe import Schedule
+
+PROBE_STEPS = 4
+EVALUATION_COST = 1 / 3  # of a training step on as many images: forward without backward
+MEASURE_SECONDS = 0.05  # a step that does not train reads and writes a few states
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected wall-clock seconds with `jobs` workers, and bytes by which the store will grow."""
+
+    seconds: float | None  # None where the data are not at hand to time anything
+    store_bytes: int
+    jobs: int
+
+
+def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
+    """Time one training's inner loop for a moment, and scale it to what is left of the plan.
+
+    No number of jobs ends sooner than the longest chain of trainings (the rounds of iterative pruning).
+    """
+    return Estimate(_seconds(plan, remaining, jobs), _bytes(plan, remaining), jobs)
+
+
+def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
+    trainings = [step for step in remaining.left if isinstance(step, Train)]
+    others = (len(remaining.left) - len(trainings)) * MEASURE_SECONDS / jobs
+    if not trainings:
+        return others
+    try:
+        data = load(plan.data)
+    except RequestError:
+        return None
+    per_epoch, per_evaluation = _probe(plan, data, trainings[0])
+    work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
+    return max(work / jobs, remaining.longest_epochs * per_epoch) + others
+
+
+def _probe(plan: Plan, data: Dataset, step: Train) -> tuple[float, float]:
+    """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
+    images = PROBE_STEPS * step.recipe.batch_size
+    few = replace(
+        data,
+        train_images=data.train_images[:images],
+        train_labels=data.train_labels[:images],
+        test_images=data.test_images[:images],
+        test_labels=data.test_labels[:images],
+    )
+    recipe = replace(step.recipe, epochs=1, schedule=Schedule("constant"))
+    model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
+    passes = [train(model, few, recipe, order_seed=0, augment_seed=0, device=step.device) for _ in range(2)]
+    per_image = passes[-1].seconds / (
+        len(few.train_labels) + EVALUATION_COST * len(few.test_labels)
+    )  # the first warms up
+    return per_image * len(data.train_labels), per_image * EVALUATION_COST * len(data.test_labels)
+
+
+def _bytes(plan: Plan, remaining: Remaining) -> int:
+    """Four bytes a value of every state to be written, one a weight of every mask."""
+    with torch.device("meta"):
+        model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
+    values = sum(tensor.numel() for tensor in model.state_dict().values())
+    return values * (4 * remaining.states_left + remaining.masks_left)

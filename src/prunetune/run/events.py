@@ -1,0 +1,71 @@
+"""What an executor tells while it runs a plan. `kind` tells the events apart."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prunetune.study.steps import Step
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker has begun a step."""
+
+    key: str
+    kind: Literal["started"] = "started"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A training has ended an epoch (1 after the first); `train_loss` is that epoch's mean."""
+
+    key: str
+    epoch: int
+    epochs: int
+    train_loss: float
+    kind: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step's result is stored; `metrics` is the content of its `metrics.json`, `seconds` what it took."""
+
+    key: str
+    metrics: dict[str, Any]
+    seconds: float
+    kind: Literal["done"] = "done"
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A step cannot be run because a training that it builds on diverged: an answer and not a failure."""
+
+    key: str
+    why: str
+    kind: Literal["blocked"] = "blocked"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A step failed, or builds on one that did (`error` is then `SourceFailed`)."""
+
+    key: str
+    message: str  # one line
+    error: str  # name of the exception's class: RequestError, BreachError, DamageError, ...
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a person should know and that stops nothing: damage recomputed, a worker replaced."""
+
+    key: str
+    message: str
+    kind: Literal["notice"] = "notice"
+
+
+Event = Started | Progress | Done | Blocked | Failed | Notice
+
+
+def label(step: Step) -> str:
+    """A step as messages name it, by its kind and the first digits of its key: `Train 3f2a9c01d2e4`."""
+    return f"{type(step).__name__} {step.key[:12]}"

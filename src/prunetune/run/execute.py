@@ -1,0 +1,230 @@
+"""One step done: its inputs read from the store, the work, the invariants, the results written back."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from prunetune.errors import RequestError
+from prunetune.run import invariants
+from prunetune.run.environment import fingerprint
+from prunetune.run.events import Progress
+from prunetune.run.inputs import Inputs, origin, transformed
+from prunetune.run.store import Store
+from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.choose import choose
+from prunetune.sparsity.criteria import CRITERIA
+from prunetune.sparsity.digests import digest_tensors
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.overlap import correlation
+from prunetune.sparsity.scope import prunable
+from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train
+from prunetune.train.data import load
+from prunetune.train.evaluate import Score, evaluate
+from prunetune.train.loop import EpochEnd, Trained, train
+from prunetune.train.models import build, draw
+from prunetune.train.recipe import Point
+
+OnProgress = Callable[[Progress], None]
+State = Mapping[str, Tensor]
+
+
+class Finished(NamedTuple):
+    """What a step measured, and how long it took (a training: itself, without reading, checking and writing)."""
+
+    metrics: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Product:
+    """A step's results before they are stored."""
+
+    metrics: dict[str, Any]
+    state: State | None = None
+    mask: Mask | None = None
+    snapshots: Mapping[Point, State] = field(default_factory=dict)
+    seconds: float | None = None  # where it is not all that the step took
+
+
+def execute(
+    step: Step, store: Store, points: Collection[Point] = (), on_progress: OnProgress = lambda progress: None
+) -> Finished:
+    """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
+
+    Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
+    cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
+    """
+    began = time.perf_counter()
+    inputs = Inputs(store)
+    product = _WORK[type(step)](step, inputs, points, on_progress)
+    seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
+    device = getattr(step, "device", "cpu")
+    store.write(
+        step,
+        product.metrics,
+        state=product.state,
+        mask=product.mask,
+        snapshots=product.snapshots,
+        inputs=inputs.read,
+        environment=fingerprint(device, step.recipe.precision if isinstance(step, Train) else None),
+        seconds=seconds,
+    )
+    return Finished(product.metrics, seconds)
+
+
+def _init(step: Init, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+    first, again, other = (_draw(step, seed) for seed in (step.seed, step.seed, step.seed ^ 1))
+    held = [invariants.initialiser_seeded(step, first, again, other)]
+    return Product({"digest": digest_tensors(first), "invariants": held}, state=first)
+
+
+def _import(step: Import, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+    path = Path(step.path)
+    state = read_state(path, "pretrained")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != step.content:
+        raise RequestError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
+    model = build(step.model, step.input_shape, step.outputs)
+    _load(model, state, path)
+    data = load(step.data)
+    score = evaluate(model.to(step.device), data.test_images, data.test_labels, data, step.recipe, step.device)
+    final = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return Product(
+        {**_scored(score), "diverged": False, "digest": digest_tensors(final), "invariants": []}, state=final
+    )
+
+
+def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+    mask = inputs.mask(step.mask)
+    model = _model(step)
+    plain = inputs.state(step.start)
+    start = transformed(step.start, plain, mask)
+    model.load_state_dict(start, strict=True)
+
+    def report(end: EpochEnd) -> None:
+        on_progress(Progress(step.key, end.epoch, end.epochs, end.train_loss))
+
+    trained = train(
+        model,
+        load(step.data),
+        step.recipe,
+        order_seed=step.order_seed,
+        augment_seed=step.augment_seed,
+        device=step.device,
+        mask=mask,
+        penalty=step.penalty,
+        snapshots=points,
+        on_epoch=report,
+    )
+    held = _check_training(step, trained, mask, inputs, points, model)
+    metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
+    return Product(metrics, state=trained.state, snapshots=trained.snapshots, seconds=trained.seconds)
+
+
+def _prune(step: Prune, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+    state, within = inputs.state(step.source), inputs.mask(step.within)
+    weights = {name: state[name] for name in prunable(_model(step), step.scope)}
+    held = [invariants.source_is_finite(step, weights)]
+    criterion = CRITERIA[step.criterion.name](**step.criterion.kwargs)
+    generator = Generator().manual_seed(step.seed)
+    mask = choose(weights, step.density, criterion, step.allocation, step.pattern, within, generator)
+    held.append(invariants.mask_counts(step, mask))
+    held += [invariants.mask_is_nested(step, mask, within)] if within else []
+    layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}
+    metrics = {"density": mask.density, "digest": mask.digest, "layers": layers, "invariants": held}
+    return Product(metrics, mask=mask)
+
+
+def _measure(step: Measure, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+    first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
+    names = prunable(_model(step), step.scope)
+    rows = [_overlap(first, second, p, mask, names) for p in step.p]
+    return Product({"correlations": rows, "invariants": []})
+
+
+_WORK: dict[type[Step], Callable[..., Product]] = {
+    Init: _init,
+    Import: _import,
+    Train: _train,
+    Prune: _prune,
+    Measure: _measure,
+}
+
+
+def _check_training(
+    step: Train, trained: Trained, mask: Mask | None, inputs: Inputs, points: Collection[Point], model: nn.Module
+) -> list[str]:
+    """The rules of a training, with the start weights read from their file once more. Returns the names that held."""
+    plain = inputs.state(step.start)
+    start = transformed(step.start, plain, mask)
+    # The names are part of the metrics, which must not depend on the snapshots asked for: no rule may either.
+    held = [
+        invariants.starts_as_stored(step, trained.start_digest, start, mask, model),
+        invariants.snapshots_are_copies(step, trained, [] if trained.diverged else points, model),
+    ]
+    if mask is not None:
+        held.append(invariants.zeros_stay(step, trained, mask))
+        held.append(invariants.density_is_the_masks(step, trained, mask))
+        if step.start.transform is not None and step.start.transform.name == "shuffle":
+            held.append(invariants.shuffle_permutes(step, plain, start, mask))
+    return held
+
+
+def _model(step: Step) -> nn.Module:
+    beginning = origin(step)
+    return build(beginning.model, beginning.input_shape, beginning.outputs)
+
+
+def _draw(step: Init, seed: int) -> dict[str, Tensor]:
+    return dict(draw(step.model, step.input_shape, step.outputs, seed).state_dict())
+
+
+def _load(model: nn.Module, state: State, path: Path) -> None:
+    own = model.state_dict()
+    for name in own.keys() | state.keys():
+        if name not in own or name not in state:
+            where = "the model" if name in own else "the file"
+            raise RequestError(f"pretrained: '{path}' does not fit the model: only {where} has '{name}'")
+        if own[name].shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)}, the model's is {tuple(own[name].shape)}"
+            raise RequestError(f"pretrained: '{path}' does not fit the model: '{name}' has shape {shapes}")
+        if not torch.isfinite(state[name]).all():
+            raise RequestError(f"pretrained: '{path}': '{name}' holds values that are not finite")
+    model.load_state_dict(state)
+
+
+def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tuple[str, ...]) -> dict[str, Any]:
+    found = correlation(first, second, p, mask=mask, names=names)
+    layers = {name: _finite(layer.value) for name, layer in found.per_layer.items()}
+    return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
+
+
+def _measured(trained: Trained) -> dict[str, Any]:
+    return {
+        **_scored(trained.test),
+        "validation_accuracy": _finite(trained.validation.accuracy) if trained.validation else None,
+        "epochs": trained.epochs,
+        "steps": trained.steps,
+        "diverged": trained.diverged,
+        "density": 1.0 if trained.density is None else trained.density,
+        "revived": trained.revived,
+        "start_digest": trained.start_digest,
+        "data_order_digest": trained.data_order_digest,
+        "train_loss": [_finite(loss) for loss in trained.train_loss],
+        "residuals": [_finite(residual) for residual in trained.residuals],
+    }
+
+
+def _scored(score: Score) -> dict[str, Any]:
+    return {"test_accuracy": _finite(score.accuracy), "test_loss": _finite(score.loss)}
+
+
+def _finite(value: float) -> float | None:
+    """Strict JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None

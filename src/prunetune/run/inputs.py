@@ -1,0 +1,67 @@
+"""What a step reads of its parents' results, and the record of it that its own results carry."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from prunetune.errors import DivergedSourceError
+from prunetune.run.events import label
+from prunetune.run.shelves import MASK, Shelves, state_file
+from prunetune.sparsity.mask import Mask
+from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train, Weights
+from prunetune.study.transforms import TRANSFORMS
+
+
+class Inputs:
+    """Reads states and masks from a store; `read` maps `KEY/FILE` to the checksum of what was read."""
+
+    def __init__(self, store: Shelves) -> None:
+        self.store = store
+        self.read: dict[str, str] = {}
+
+    def state(self, weights: Weights) -> dict[str, Tensor]:
+        """The state as it was stored, before any transform; DivergedSourceError when its training diverged."""
+        refuse_diverged(weights.step, self.store)
+        self._record(weights.step, state_file(weights.at))
+        return self.store.state(weights.step.key, weights.at)
+
+    def mask(self, step: Prune | None) -> Mask | None:
+        """The mask that `step` chose; None for None."""
+        if step is None:
+            return None
+        self._record(step, MASK)
+        return self.store.mask(step.key)
+
+    def _record(self, step: Step, file: str) -> None:
+        self.read[f"{step.key}/{file}"] = self.store.manifest(step.key)["files"][file]["sha256"]
+
+
+def transformed(weights: Weights, state: Mapping[str, Tensor], mask: Mask | None) -> dict[str, Tensor]:
+    """The state after the registered transform that `weights` asks for, drawn by its own seed."""
+    if weights.transform is None or mask is None:
+        return dict(state)
+    generator = torch.Generator().manual_seed(weights.transform.seed)
+    return TRANSFORMS[weights.transform.name](state, mask, generator)
+
+
+def refuse_diverged(source: Step, store: Shelves) -> None:
+    """DivergedSourceError when a stored training diverged: nothing can be built on it."""
+    if isinstance(source, Train) and store.metrics(source.key)["diverged"]:
+        raise DivergedSourceError(f"diverged source: {label(source)} at learning rate {source.recipe.learning_rate:g}")
+
+
+def weights_read(step: Step) -> tuple[Weights, ...]:
+    """The states that a step reads."""
+    if isinstance(step, Train):
+        return (step.start,)
+    if isinstance(step, Prune):
+        return (step.source,)
+    return (step.first, step.second) if isinstance(step, Measure) else ()
+
+
+def origin(step: Step) -> Init | Import:
+    """The step at the beginning of a chain, which knows the model."""
+    while not isinstance(step, Init | Import):
+        step = weights_read(step)[0].step
+    return step

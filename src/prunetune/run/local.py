@@ -1,0 +1,182 @@
+"""Run a plan on this machine: worker processes of one thread each, which need nothing of the user's script."""
+
+import contextlib
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, label
+from prunetune.run.schedule import Schedule, Work
+from prunetune.run.store import Store
+from prunetune.run.wire import Assignment, receive, send
+from prunetune.study.steps import Step
+
+ATTEMPTS = 2  # of a step whose worker was killed: once may be chance, twice is the step
+DYING = 5.0  # seconds between the end of a worker's messages and its own
+
+# The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
+_BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
+_ENVIRONMENT = {
+    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
+    # glibc keeps freed memory for the next step's activations instead of asking the system for it anew each time
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most it accepts
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+}
+
+Inbox = queue.SimpleQueue[tuple["Worker", bytes | None]]
+
+
+class Worker:
+    """One worker process, and the thread that brings its messages to `inbox` (None when it has ended)."""
+
+    def __init__(self, store: Store, number: int, inbox: Inbox) -> None:
+        self.log = store.root / "logs" / f"{os.getpid()}-{number}.log"
+        self.step: Step | None = None
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, str(store.root), str(self.log), *map(str, sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | _ENVIRONMENT,
+        )
+        self._listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
+        self._listener.start()
+
+    def give(self, assignment: Assignment) -> None:
+        """Let the worker do a step; that it has died meanwhile is told by its None in the inbox."""
+        self.step = assignment.step
+        with contextlib.suppress(BrokenPipeError):
+            send(cast(BinaryIO, self._process.stdin), assignment)
+
+    def end(self, grace: float = 0.0) -> int:
+        """End the process, at the latest after `grace` seconds, and return its exit status; an empty log is removed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                cast(BinaryIO, pipe).close()
+        if self.log.exists() and not self.log.stat().st_size:
+            self.log.unlink()
+        return self._process.returncode
+
+    def _listen(self, inbox: Inbox) -> None:
+        stream = cast(BinaryIO, self._process.stdout)
+        while (message := receive(stream)) is not None:
+            inbox.put((self, message))
+        inbox.put((self, None))
+
+
+class LocalExecutor:
+    """Runs steps on `jobs` worker processes of one thread each: equal steps give equal bytes whatever `jobs` is."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+
+    def run(self, plan: Work, store: Store) -> Iterator[Event]:
+        """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
+
+        Closing the iterator (or Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store
+        cannot be written to.
+        """
+        store.prepare()
+        run = _Run(plan, store, self.jobs)
+        try:
+            yield from run.events()
+        finally:
+            run.end()
+
+
+class _Run:
+    """One run of a plan: its schedule and its workers."""
+
+    def __init__(self, plan: Work, store: Store, jobs: int) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._schedule = Schedule(plan, store)
+        self._workers: list[Worker] = []
+        self._hired = 0
+        self._attempts: Counter[str] = Counter()
+        self._inbox: Inbox = queue.SimpleQueue()
+
+    def events(self) -> Iterator[Event]:
+        """Everything that happens until nothing is left to do."""
+        while True:
+            yield from self._hand_out()
+            if all(worker.step is None for worker in self._workers):
+                return
+            worker, message = self._inbox.get()
+            yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
+
+    def end(self) -> None:
+        """End all workers."""
+        while self._workers:
+            self._workers.pop().end()
+
+    def _hand_out(self) -> Iterator[Event]:
+        """Give every step that is ready to a worker, as long as one is free."""
+        steps = self._schedule.take()
+        while self._free() is not None or len(self._workers) < self._jobs:
+            found = next(steps, None)
+            if found is None:
+                return
+            if isinstance(found, Step):
+                yield Started(found.key)
+                self._attempts[found.key] += 1
+                (self._free() or self._hire()).give(Assignment(found, self._schedule.points(found)))
+            else:
+                yield found
+
+    def _free(self) -> Worker | None:
+        return next((worker for worker in self._workers if worker.step is None), None)
+
+    def _hire(self) -> Worker:
+        self._hired += 1
+        worker = Worker(self._store, self._hired, self._inbox)
+        self._workers.append(worker)
+        return worker
+
+    def _heard(self, worker: Worker, event: Event) -> Iterator[Event]:
+        step = worker.step
+        if step is None or not isinstance(event, Done | Failed | Blocked):
+            yield event
+            return
+        worker.step = None
+        if isinstance(event, Done):
+            self._schedule.done(step.key)
+            yield event
+        elif isinstance(event, Failed):
+            yield from self._schedule.fail(step, event.message, event.error)
+        else:
+            yield from self._schedule.block(step, event.why)
+
+    def _ended(self, worker: Worker) -> Iterator[Event]:
+        """A worker was killed, or could not start: its step gets another chance on another one."""
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        how = _how_it_ended(worker.end(grace=DYING), worker.log)
+        step = worker.step
+        if step is None:
+            return
+        if self._attempts[step.key] < ATTEMPTS:
+            self._schedule.again(step.key)
+            yield Notice(step.key, f"{label(step)} is tried again: its worker {how}")
+        else:
+            yield from self._schedule.fail(step, f"{label(step)}: its worker {how}, {ATTEMPTS} times", "WorkerDied")
+
+
+def _how_it_ended(status: int, log: Path) -> str:
+    """In words: a negative status is a signal, and 9 most often the system out of memory."""
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    hint = " (out of memory?)" if status == -9 else ""
+    return how + hint + (f"; see {log}" if log.exists() else "")

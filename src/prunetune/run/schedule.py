@@ -1,0 +1,119 @@
+"""Which steps of a plan can be run now, which are done already, and which never will be."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol
+
+from prunetune.errors import DamageError, DivergedSourceError
+from prunetune.run.events import Blocked, Event, Failed, Notice, label
+from prunetune.run.inputs import refuse_diverged, weights_read
+from prunetune.run.store import Store
+from prunetune.study.steps import Step
+from prunetune.train.recipe import Point
+
+
+class Work(Protocol):
+    """What an executor asks of a plan."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Steps in topological order, each once."""
+        ...
+
+    @property
+    def snapshots(self) -> Mapping[str, frozenset[Point]]:
+        """Key of a training -> the moments whose states must be kept."""
+        ...
+
+
+class Schedule:
+    """The steps that are neither done nor given up, in the plan's order."""
+
+    def __init__(self, work: Work, store: Store) -> None:
+        self._store = store
+        self._snapshots = work.snapshots
+        self._pending = {step.key: step for step in work.steps}
+        self._running: dict[str, Step] = {}
+        self._checked: set[str] = set()
+
+    def points(self, step: Step) -> Collection[Point]:
+        """The moments of a training whose states must be kept."""
+        return self._snapshots.get(step.key, frozenset())
+
+    def take(self) -> Iterator[Step | Event]:
+        """Walk through the steps whose parents are done: what is stored is ticked off, damage is put aside, and a step
+        that must be run is yielded and counts as running; so are events on the way."""
+        for step in list(self._pending.values()):
+            if step.key not in self._pending or not self._is_ready(step):
+                continue
+            yield from self._put_damage_aside(step)
+            if self._store.has(step.key, self.points(step)):
+                del self._pending[step.key]
+            elif why := self._diverged_source(step):
+                yield from self.block(step, why)
+            else:
+                self._running[step.key] = self._pending.pop(step.key)
+                yield step
+
+    def done(self, key: str) -> None:
+        """A running step's result is stored."""
+        del self._running[key]
+
+    def again(self, key: str) -> None:
+        """A running step must be run once more, before the others."""
+        self._pending = {key: self._running.pop(key), **self._pending}
+
+    def block(self, step: Step, why: str) -> Iterator[Event]:
+        """Give up a step, and all that needs it, because a training diverged."""
+        yield Blocked(step.key, why)
+        self._give_up(step.key)
+        yield from (Blocked(heir.key, why) for heir in self._disinherit(step))
+
+    def fail(self, step: Step, message: str, error: str) -> Iterator[Event]:
+        """Give up a step, and all that needs it and is not stored, because it failed."""
+        yield Failed(step.key, message, error)
+        self._give_up(step.key)
+        why = f"not run: {label(step)} failed: {message}"
+        yield from (Failed(heir.key, why, "SourceFailed") for heir in self._disinherit(step))
+
+    def _give_up(self, key: str) -> None:
+        self._pending.pop(key, None)
+        self._running.pop(key, None)
+
+    def _is_ready(self, step: Step) -> bool:
+        return not any(parent.key in self._pending or parent.key in self._running for parent in step.parents)
+
+    def _disinherit(self, step: Step) -> Iterator[Step]:
+        """Steps still pending that need `step`, directly or not: taken out, and yielded unless they are stored."""
+        lost = {step.key}
+        for heir in list(self._pending.values()):
+            if any(parent.key in lost for parent in heir.parents):
+                lost.add(heir.key)
+                del self._pending[heir.key]
+                if not self._store.has(heir.key, self.points(heir)):
+                    yield heir
+
+    def _diverged_source(self, step: Step) -> str | None:
+        try:
+            for weights in weights_read(step):
+                refuse_diverged(weights.step, self._store)
+        except DivergedSourceError as error:
+            return str(error)
+        return None
+
+    def _put_damage_aside(self, step: Step) -> Iterator[Event]:
+        """Everything that a report will rest on is read again once, and compared with its checksums."""
+        if step.key in self._checked:
+            return
+        self._checked.add(step.key)
+        try:
+            self._store.check(step.key)
+            changed = self._store.stale_input(step.key) if self._store.has(step.key) else None
+        except DamageError as error:
+            yield self._quarantine(step, str(error))
+            return
+        if changed is not None:
+            yield self._quarantine(step, f"its input {changed} is another one now")
+
+    def _quarantine(self, step: Step, why: str) -> Notice:
+        where = self._store.quarantine(step.key)
+        return Notice(step.key, f"{label(step)} is done again: {why}; the old one lies in {where}")

@@ -1,0 +1,154 @@
+"""The content-addressed store of finished steps: writing to it, and keeping it in order.
+
+A step's folder appears whole or not at all, and the first process that writes a key wins: whoever comes second must
+have the same bytes. docs/store.md gives the layout, so that anybody can read a store without us.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from prunetune.errors import BreachError, RequestError
+from prunetune.run import upkeep
+from prunetune.run.disk import json_bytes, publish_folder, replace_file, writing
+from prunetune.run.events import label
+from prunetune.run.shelves import (
+    MANIFEST,
+    MARKER,
+    MASK,
+    METRICS,
+    STATE,
+    STEP,
+    STORE_VERSION,
+    Shelves,
+    digest_bytes,
+    state_file,
+)
+from prunetune.sparsity.mask import Mask
+from prunetune.study.steps import Step, describe
+from prunetune.train.recipe import Point
+
+_OURS = {MARKER, "steps", "logs", "quarantine", "lost+found"}  # the last: the root of a fresh disk
+
+State = Mapping[str, Tensor]
+
+
+class Store(Shelves):
+    """A store that can be written to as well. Opening changes nothing; `prepare` makes it ready."""
+
+    def prepare(self) -> None:
+        """Create the store, or prove that it can be written to; RequestError otherwise."""
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not (self.root / MARKER).exists():
+                self._refuse_foreign()
+            replace_file(self.root / MARKER, json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION}))
+            (self.root / "steps").mkdir(exist_ok=True)
+            (self.root / "logs").mkdir(exist_ok=True)
+
+    def write(
+        self,
+        step: Step,
+        metrics: Mapping[str, Any],
+        *,
+        state: State | None = None,
+        mask: Mask | None = None,
+        snapshots: Mapping[Point, State] | None = None,
+        inputs: Mapping[str, str] | None = None,
+        environment: Mapping[str, Any] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Store a step's results; `inputs` names the stored files that they were made from, with their checksums.
+
+        Where the step is stored already (by another process, or without the snapshots asked for now), files that are
+        there must be equal bit for bit, BreachError otherwise, and those that are missing are added.
+        RequestError when the disk is full or read-only; what is stored stays as it was.
+        """
+        files = {STEP: json_bytes(describe(step)), METRICS: json_bytes(dict(metrics))}
+        files |= {} if state is None else {STATE: _pack(state)}
+        files |= {} if mask is None else {MASK: _pack(mask)}
+        files |= {state_file(point): _pack(found) for point, found in (snapshots or {}).items()}
+        about = {
+            "schema_version": STORE_VERSION,
+            "kind": type(step).__name__,
+            "key": step.key,
+            "diverged": bool(metrics.get("diverged", False)),
+            "inputs": dict(inputs or {}),
+            "environment": dict(environment or {}),
+            "seconds": seconds,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        whole = {**files, MANIFEST: _manifest(about, {name: _entry(content) for name, content in files.items()})}
+        with writing(self.folder(step.key)):
+            if not publish_folder(self.folder(step.key), whole):
+                self._complete(step, files)
+
+    def quarantine(self, key: str) -> Path:
+        """Move a step's folder out of the way, to be looked at; returns where it went."""
+        target = self.root / "quarantine" / f"{key}-{os.urandom(4).hex()}"
+        with writing(target):
+            target.parent.mkdir(exist_ok=True)
+            self.folder(key).rename(target)
+        return target
+
+    def ls(self) -> Iterator[upkeep.Entry]:
+        """What is stored, a step each."""
+        return upkeep.entries(self)
+
+    def verify(self) -> Iterator[upkeep.Problem]:
+        """Read everything again; every step that is not what was written, and why."""
+        return upkeep.problems(self)
+
+    def gc(self) -> int:
+        """Remove what killed processes left behind, what was put aside as damaged, and old logs; the bytes freed."""
+        with writing(self.root):
+            return upkeep.sweep(self)
+
+    def _complete(self, step: Step, files: Mapping[str, bytes]) -> None:
+        """Add what an existing step lacks, files first and then the list, after comparing what both have."""
+        with FileLock(self.root / ".lock"):
+            about = self.manifest(step.key)
+            listed = about.pop("files")
+            for name in files.keys() & listed.keys():
+                if digest_bytes(files[name]) != listed[name]["sha256"]:
+                    raise BreachError(
+                        f"{label(step)}: not reproducible here: {name} came out otherwise than it is stored; "
+                        "see its manifest.json for the environment that it was made in"
+                    )
+            new = {name: content for name, content in files.items() if name not in listed}
+            for name, content in new.items():
+                replace_file(self.folder(step.key) / name, content)
+            if new:
+                added = {name: _entry(content) for name, content in new.items()}
+                replace_file(self.folder(step.key) / MANIFEST, _manifest(about, listed | added))
+
+    def _refuse_foreign(self) -> None:
+        foreign = [path.name for path in self.root.iterdir() if path.name not in _OURS and path.name[0] != "."]
+        if foreign:
+            raise RequestError(
+                f"store: '{self.root}' is no store and holds other things ('{min(foreign)}'); give a new folder"
+            )
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Safetensors bytes; every tensor a copy of its own, so that tied weights are written under each of their names."""
+    return safetensors.torch.save(
+        {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    )
+
+
+def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
+    content = {**about, "files": dict(files)}
+    return json.dumps({**content, "sha256": digest_bytes(json_bytes(content))}, sort_keys=True, indent=1).encode()
+
+
+def _entry(content: bytes) -> dict[str, Any]:
+    return {"sha256": digest_bytes(content), "size": len(content)}

@@ -1,0 +1,37 @@
+"""Messages between a study and its workers: pickles of our own classes, each behind its length in eight bytes."""
+
+import pickle
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from prunetune.study.steps import Step
+from prunetune.train.recipe import Point
+
+_LENGTH = struct.Struct(">Q")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A step to do, and the moments of it whose states must be kept."""
+
+    step: Step
+    points: Collection[Point]
+
+
+def send(stream: BinaryIO, message: Any) -> None:
+    """Write one message; BrokenPipeError when nobody reads any more."""
+    content = pickle.dumps(message)
+    stream.write(_LENGTH.pack(len(content)) + content)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> bytes | None:
+    """The next message, still pickled; None when the other side has gone, in mid-message too."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    size = _LENGTH.unpack(head)[0]
+    content = stream.read(size)
+    return content if len(content) == size else None

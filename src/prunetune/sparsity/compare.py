@@ -1,0 +1,107 @@
+"""R_p between two checkpoint files of a model that need not be known here."""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.overlap import correlation
+
+
+def compare(
+    first: Path, second: Path, mask: Path | None, p: Sequence[float], include: Sequence[str], exclude: Sequence[str]
+) -> dict[str, Any]:
+    """R_p of two checkpoints at every `p`, in total and per tensor, as plain JSON values.
+
+    Without a mask all weights of the compared tensors count; with one, only those it keeps (all, of a tensor that it
+    does not name). Raises RequestError for
+    files that cannot be read, shapes that disagree, p outside (0, 1), or p >= 1 - sparsity of a sparse checkpoint.
+    """
+    states = read_state(first, "A"), read_state(second, "B")
+    kept = Mask.load(mask) if mask is not None else None
+    names = _compared(*states, include, exclude)
+    found = [(share, correlation(*states, share, mask=kept, names=names)) for share in p]
+    tensors = {name: {"shape": list(states[0][name].shape)} for name in names}
+    return {
+        "a": str(first),
+        "b": str(second),
+        "mask": str(mask) if mask is not None else None,
+        "tensors": tensors,
+        "correlations": [
+            {
+                "p": share,
+                "value": overlap.value,
+                "expected": overlap.expected,
+                "per_layer": {name: layer.value if layer.k else None for name, layer in overlap.per_layer.items()},
+            }
+            for share, overlap in found
+        ],
+    }
+
+
+def comparison_table(found: Mapping[str, Any]) -> str:
+    """What `compare` returns as aligned text: a row per tensor, a column per p, the total and its chance level last."""
+    columns = found["correlations"]
+    header = ["tensor", "shape", *(f"R_{c['p']:g}" for c in columns)]
+    body = [
+        [name, "×".join(map(str, tensor["shape"])), *(_digits(c["per_layer"].get(name)) for c in columns)]
+        for name, tensor in found["tensors"].items()
+    ]
+    total = ["all", "", *(_digits(c["value"]) for c in columns)]
+    chance = ["if independent", "", *(_digits(c["expected"]) for c in columns)]
+    rows = [header, *body, total, chance]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
+
+
+def _compared(
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> list[str]:
+    shared = [name for name in first if name in second and _is_weight(first[name]) and _is_weight(second[name])]
+    shared.sort(key=_natural)  # a safetensors file keeps no order of its own
+    if not shared:
+        raise RequestError(
+            f"A and B share no floating tensor of two or more dimensions; A has {_few(first)}; B has {_few(second)}"
+        )
+    for field, patterns in (("--include", include), ("--exclude", exclude)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in shared):
+                raise RequestError(f"{field}: '{pattern}' matches no compared tensor; there are {_few(shared)}")
+    names = [
+        name
+        for name in shared
+        if (not include or any(fnmatchcase(name, pattern) for pattern in include))
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+    ]
+    if not names:
+        raise RequestError("--exclude: nothing is left to compare")
+    return names
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `layers.2` before `layers.10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dim() >= 2
+
+
+def _few(names: Any) -> str:
+    listed = list(names)
+    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

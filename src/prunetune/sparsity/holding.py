@@ -1,0 +1,198 @@
+"""Holding zeros: pruned weights stay exactly zero in anybody's training loop, whatever optimizer it uses.
+
+The mask lives on the modules that own the weights, as a plain attribute and not as a buffer: averages of models with
+`use_buffers`, which walk over the buffers of two models side by side, and DDP, which broadcasts buffers in every
+forward pass, must not see it. It is copied and pickled with its module, and finds the copied parameters at once.
+
+Zeros are restored (1) after every step of every `torch.optim.Optimizer` in the process, by parameter, so that it does
+not matter who made the optimizer and when; (2) before every forward pass of the held model, which also finds
+parameters that were replaced; (3) before a state dict is taken and after one is loaded.
+"""
+
+import weakref
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.mask import Mask, require_tensor
+
+_HELD = "_prunetune_held"  # on a module that owns held weights: leaf name -> _HeldWeight
+_OWNERS = "_prunetune_owners"  # on the module that `hold` was called with: all modules that own held weights
+
+
+def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Set the pruned weights of `model` to zero and keep them there, exactly, through any training, until `release`.
+
+    `mask`: parameter name -> bool tensor of the parameter's shape, True = kept (a `Mask` or a plain dict). A tied
+    weight is held once, under its first name. State of `optimizer` that has the shape of a held weight (momentum,
+    Adam's moments) is zeroed at the pruned positions too. A second call replaces the first. State-dict keys stay as
+    they were; the mask goes along with `deepcopy`, pickling and `.to()`, and any optimizer made later obeys it.
+
+    Kept weights are not touched: they move as in a loop that multiplies by the mask before every forward pass and after
+    every step. Gradients are left alone.
+
+    RequestError for names or shapes that the model does not have, and for tied names that disagree.
+    """
+    kept = _by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    release(model)
+    parameters = dict(model.named_parameters())
+    held: dict[nn.Module, dict[str, _HeldWeight]] = {}
+    for name, tensor in kept.items():
+        prefix, _, leaf = name.rpartition(".")
+        held.setdefault(model.get_submodule(prefix), {})[leaf] = _HeldWeight(parameters[name], ~tensor)
+    for owner, weights in held.items():
+        _attach(owner, weights)
+    _watch_model(model, list(held))
+    if optimizer is not None:
+        _clean(optimizer)
+
+
+def release(model: nn.Module) -> None:
+    """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them."""
+    for module in model.modules():
+        module.__dict__.pop(_HELD, None)
+        module.__dict__.pop(_OWNERS, None)
+        for hooks in (module._forward_pre_hooks, module._state_dict_pre_hooks, module._load_state_dict_post_hooks):
+            for key in [key for key, hook in hooks.items() if hook in _HOOKS]:
+                del hooks[key]
+
+
+def held_mask(model: nn.Module) -> Mask:
+    """The mask that is in force in `model`, under the names that it has there; RequestError when nothing is held."""
+    found = {
+        f"{prefix}.{leaf}" if prefix else leaf: ~weight.pruned
+        for prefix, module in model.named_modules()
+        for leaf, weight in _held_in(module).items()
+    }
+    if not found:
+        raise RequestError("model: no weight is held in it; call hold(model, mask) first")
+    return Mask(found)
+
+
+class _HeldWeight:
+    """A parameter and its pruned positions, as a bool tensor on the device where the weight was last seen.
+
+    Knowing the parameter itself makes a copy or a pickle of the module arrive with the copied parameter, registered
+    there and then, before any forward pass.
+    """
+
+    def __init__(self, parameter: nn.Parameter, pruned: Tensor) -> None:
+        self.parameter = parameter
+        self.pruned = pruned
+        _BY_PARAMETER[id(parameter)] = self
+        _watch_optimizers()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _HeldWeight, (self.parameter, self.pruned)
+
+    def zero(self, tensor: Tensor) -> None:
+        """Zero `tensor`, of the parameter's shape, at the pruned positions, in place and without a wait for the device.
+
+        Through `.data`, so that a graph that keeps the weight for its backward pass stays valid. A fill and not a
+        product: NaN * 0 is NaN.
+        """
+        if tensor.is_meta:
+            return
+        if self.pruned.device != tensor.device:
+            self.pruned = self.pruned.to(tensor.device)
+        tensor.data.masked_fill_(self.pruned, 0)
+
+
+# By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak
+# references to the parameters themselves would forbid torch.utils.swap_tensors, with which modules may convert.
+_BY_PARAMETER: weakref.WeakValueDictionary[int, _HeldWeight] = weakref.WeakValueDictionary()
+
+
+@cache
+def _watch_optimizers() -> None:
+    register_optimizer_step_post_hook(_after_step)
+
+
+def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for weight in _held_by(optimizer):
+        weight.zero(weight.parameter)
+
+
+def _held_by(optimizer: torch.optim.Optimizer) -> Iterator[_HeldWeight]:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            weight = _BY_PARAMETER.get(id(parameter))
+            if weight is not None:
+                yield weight
+
+
+def _clean(optimizer: torch.optim.Optimizer) -> None:
+    for weight in _held_by(optimizer):
+        for value in optimizer.state.get(weight.parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.parameter.shape:
+                weight.zero(value)
+
+
+def _by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
+    """The mask with every tied name replaced by the weight's first one."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first = {id(parameter): name for name, parameter in reversed(parameters.items())}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in mask.items():
+        require_tensor(name, tensor, parameters)
+        known = kept.setdefault(first[id(parameters[name])], tensor)
+        if not torch.equal(known, tensor):
+            raise RequestError(f"mask: '{name}' is tied to '{first[id(parameters[name])]}' but keeps other weights")
+    return kept
+
+
+def _attach(owner: nn.Module, weights: dict[str, _HeldWeight]) -> None:
+    owner.__dict__[_HELD] = weights
+    _zero_owner(owner)
+    owner.register_forward_pre_hook(_before_owner_forward)
+    owner.register_state_dict_pre_hook(_zero_owner)
+    owner.register_load_state_dict_post_hook(_zero_owner)
+
+
+def _watch_model(model: nn.Module, owners: list[nn.Module]) -> None:
+    # Weights may be used without their module's forward pass (nn.MultiheadAttention reads out_proj.weight), and
+    # may be written through `.data`, which nothing records: so the whole model is zeroed where its forward begins.
+    model.__dict__[_OWNERS] = owners
+    model.register_forward_pre_hook(_before_model_forward)
+
+
+def _before_model_forward(model: nn.Module, args: Any) -> None:
+    if not _is_recorded():
+        for owner in model.__dict__.get(_OWNERS, ()):
+            _zero_owner(owner)
+
+
+def _before_owner_forward(owner: nn.Module, args: Any) -> None:
+    if not _is_recorded():
+        _zero_owner(owner, only_new=True)
+
+
+def _is_recorded() -> bool:
+    """Whether the forward pass is being turned into a graph, of which the zeroing must not become a part."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _zero_owner(owner: nn.Module, *_: Any, only_new: bool = False) -> None:
+    """Zero the held weights of a module, or only those whose parameter was replaced since the last time."""
+    held = _held_in(owner)
+    for leaf, weight in held.items():
+        parameter = owner._parameters.get(leaf)
+        new = parameter is not weight.parameter
+        # A plain tensor in the place of the parameter belongs to somebody else (functional_call, replicas).
+        if not isinstance(parameter, nn.Parameter) or (only_new and not new):
+            continue
+        if new:
+            held[leaf] = _HeldWeight(parameter, weight.pruned)
+        held[leaf].zero(parameter)
+
+
+def _held_in(module: nn.Module) -> dict[str, _HeldWeight]:
+    return module.__dict__.get(_HELD, {})
+
+
+_HOOKS = (_before_model_forward, _before_owner_forward, _zero_owner)

@@ -1,0 +1,164 @@
+"""Masks: which weights are kept, with exact counts, and the same bits on every machine."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from prunetune.errors import RequestError, unknown
+from prunetune.sparsity.ranking import largest
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Mapping[str, Tensor]):
+    """Parameter name -> bool tensor of the parameter's shape, on the CPU; True = kept.
+
+    Built from bool tensors or from exact 0/1 in any other type, which are copied; treat the tensors as read-only. Two
+    masks are equal when names, shapes and bits are. RequestError for anything else than 0 and 1, and for no position.
+
+    >>> mask = Mask({"fc.weight": torch.tensor([[1, 0], [0, 0]])})
+    >>> mask.kept, mask.total, mask.density, mask.sparsity
+    (1, 4, 0.25, 0.75)
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        tensors = {name: _as_bool(name, tensor) for name, tensor in self.tensors.items()}
+        if not sum(tensor.numel() for tensor in tensors.values()):
+            raise RequestError("mask: holds no position; it must name at least one tensor of the model")
+        object.__setattr__(self, "tensors", tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
+    def kept(self) -> int:
+        """The number of weights that are kept."""
+        return sum(int(tensor.sum()) for tensor in self.values())
+
+    @cached_property
+    def total(self) -> int:
+        """The number of weights that the mask speaks about."""
+        return sum(tensor.numel() for tensor in self.values())
+
+    @property
+    def density(self) -> float:
+        """The share of kept weights, measured: kept / total."""
+        return self.kept / self.total
+
+    @property
+    def sparsity(self) -> float:
+        """The share of pruned weights, measured."""
+        return (self.total - self.kept) / self.total
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in 64 hexadecimal digits.
+
+        Over the tensors in sorted order of names: the UTF-8 line `name|shape` (`conv.weight|16,1,5,5`), ended by
+        a line feed, then the bits in row-major order, packed eight to a byte with the first in the highest
+        bit (`numpy.packbits`).
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self):
+            digest.update(f"{name}|{','.join(map(str, self[name].shape))}\n".encode())
+            digest.update(np.packbits(self[name].numpy()).tobytes())
+        return digest.hexdigest()
+
+    def apply(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A copy of a state dict with exact zeros at the pruned positions, even where a weight is not finite.
+
+        Tensors that are tied in `state` (one memory under two names) are tied in the copy, so that a mask under the
+        first name reaches both. RequestError for a name or a shape that `state` does not have.
+        """
+        for name, tensor in self.items():
+            require_tensor(name, tensor, state)
+        copies: dict[tuple[object, ...], Tensor] = {}
+        result = {name: copies.setdefault(_memory(tensor), tensor.detach().clone()) for name, tensor in state.items()}
+        for name, tensor in self.items():
+            result[name].masked_fill_(~tensor.to(result[name].device), 0)
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename)."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(save(dict(self.tensors)))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        """Read a mask from safetensors of bool or 0/1 tensors; RequestError for a file that is none."""
+        try:
+            return cls(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise RequestError(f"mask: cannot read '{path}' as safetensors: {error}") from error
+
+
+def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
+    """Keep the `counts[name]` highest scores of every tensor; ties keep the lower flat index.
+
+    RequestError when a score is NaN, when the names of both differ, or when a count is not within the tensor's size.
+
+    >>> keep_top({"w": torch.tensor([[1.0, 5.0], [5.0, 5.0]])}, {"w": 2})["w"]
+    tensor([[False,  True],
+            [ True, False]])
+    """
+    if scores.keys() != counts.keys():
+        odd = sorted(scores.keys() ^ counts.keys())[0]
+        raise RequestError(f"counts: '{odd}' has a score or a count but not both")
+    return Mask({name: _keep_top_of(name, score, counts[name]) for name, score in scores.items()})
+
+
+def require_tensor(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> None:
+    """RequestError unless `state` has a tensor called `name` of the shape of the mask's `tensor`."""
+    if name not in state:
+        raise unknown("mask", name, state)
+    if state[name].shape != tensor.shape:
+        raise RequestError(f"mask: '{name}' has shape {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")
+
+
+def _keep_top_of(name: str, score: Tensor, count: int) -> Tensor:
+    if score.isnan().any():
+        raise RequestError(f"scores: '{name}' holds NaN; every score must be a number")
+    if not 0 <= count <= score.numel():
+        raise RequestError(f"counts: '{name}' asks for {count} kept weights; it has {score.numel()}")
+    return largest(score, count)
+
+
+def _as_bool(name: str, tensor: Tensor) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise RequestError(f"mask: '{name}' is a {type(tensor).__name__}; it must be a tensor of bool or 0/1")
+    if tensor.dtype is not torch.bool and not ((tensor == 0) | (tensor == 1)).all():
+        raise RequestError(f"mask: '{name}' holds other values than 0 and 1")
+    return tensor.detach().to("cpu", torch.bool, copy=True).contiguous()
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two tensors that are the same elements of the same memory; an empty tensor is only itself."""
+    where = tensor.data_ptr() if tensor.numel() else id(tensor)
+    return where, tensor.device, tensor.dtype, tensor.shape, tensor.stride()

@@ -1,0 +1,130 @@
+"""What of a model is prunable, and why: the default scope, the user's name patterns, and the layer table."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from prunetune.errors import RequestError
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Name patterns (`fnmatch`: `*`, `?`, `[...]`) over the full parameter names, on top of the default scope.
+
+    `include` adds to the default scope, `exclude` removes from the sum of both. A tied weight matches under any of its
+    names. A pattern that matches no parameter of the model is an error when the scope is applied.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScopeRow:
+    """One line of the layer table: a parameter, whether it is prunable, and why (`linear weight`, `bias`, ...)."""
+
+    name: str
+    shape: tuple[int, ...]
+    prunable: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter with every (module, leaf name) that owns it: more than one when it is tied."""
+
+    parameter: nn.Parameter
+    names: tuple[str, ...]
+    owners: tuple[tuple[nn.Module, str], ...]
+
+
+def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
+    """Every parameter of `model` in its own order, with the reason why it is prunable or not.
+
+    By default the weights of convolutions and linear layers are prunable, except the first convolution in the order
+    of registration (Liu et al. 2021); biases, normalisation and embeddings are not. A tied weight counts once,
+    under its first name; its other names are listed as tied.
+
+    Raises RequestError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
+    """
+    weights = _weights(model)
+    _refuse_idle_patterns(scope, [name for weight in weights for name in weight.names])
+    first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
+    rows = {row.name: row for weight in weights for row in _rows(weight, first, scope)}
+    return tuple(rows[name] for name, _ in model.named_parameters(remove_duplicate=False))
+
+
+def prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
+    """Names of the prunable parameters of `model`, in the model's order; see `survey`."""
+    return tuple(row.name for row in survey(model, scope) if row.prunable)
+
+
+def _weights(model: nn.Module) -> list[_Weight]:
+    found: dict[int, _Weight] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            if is_lazy(parameter):
+                raise RequestError(f"model: '{name}' has no shape yet; run one batch through the model first")
+            known = found.get(id(parameter), _Weight(parameter, (), ()))
+            found[id(parameter)] = _Weight(parameter, (*known.names, name), (*known.owners, (module, leaf)))
+    return list(found.values())
+
+
+def _refuse_idle_patterns(scope: Scope, names: list[str]) -> None:
+    for field in ("include", "exclude"):
+        for pattern in getattr(scope, field):
+            if not _match([pattern], names):
+                raise RequestError(
+                    f"scope.{field}: pattern '{pattern}' matches no parameter; names look like '{names[0]}'"
+                    if names
+                    else f"scope.{field}: pattern '{pattern}' matches nothing, the model has no parameters"
+                )
+
+
+def _rows(weight: _Weight, first: nn.Module | None, scope: Scope) -> Iterator[ScopeRow]:
+    shape = tuple(weight.parameter.shape)
+    yield ScopeRow(weight.names[0], shape, *_judge(weight, first, scope))
+    for name in weight.names[1:]:
+        yield ScopeRow(name, shape, False, f"tied to '{weight.names[0]}'")
+
+
+def _judge(weight: _Weight, first: nn.Module | None, scope: Scope) -> tuple[bool, str]:
+    if not weight.parameter.is_floating_point():
+        return False, "not a floating-point tensor"
+    if pattern := _match(scope.exclude, weight.names):
+        return False, f"excluded by '{pattern}'"
+    # One owner that must not be pruned is enough: an embedding tied to a linear layer stays whole.
+    verdicts = [_default(module, leaf, first) for module, leaf in weight.owners]
+    allowed, reason = min(verdicts, key=lambda verdict: verdict[0])
+    if not allowed and (pattern := _match(scope.include, weight.names)):
+        return True, f"included by '{pattern}'"
+    return allowed, reason
+
+
+def _default(module: nn.Module, leaf: str, first: nn.Module | None) -> tuple[bool, str]:
+    if isinstance(module, _NORMS):
+        return False, "normalisation"
+    if isinstance(module, _EMBEDDINGS):
+        return False, "embedding"
+    if "bias" in leaf:
+        return False, "bias"
+    if leaf == "weight" and isinstance(module, _ConvNd):
+        return module is not first, "first convolution" if module is first else "convolution weight"
+    if leaf == "weight" and isinstance(module, nn.Linear):
+        return True, "linear weight"
+    return False, f"parameter of {type(module).__name__}, neither convolution nor linear layer"
+
+
+def _match(patterns: Iterable[str], names: Iterable[str]) -> str | None:
+    """The first pattern that matches one of the names."""
+    known = list(names)
+    return next((pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in known)), None)

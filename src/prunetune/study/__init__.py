@@ -1,0 +1,1 @@
+"""Studies: from a spec to the steps that answer it, and the rows that those steps fill."""

@@ -1,0 +1,81 @@
+"""A spec's names resolved to things: the model, the data, and the ground that each seed and learning rate stands on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunetune.errors import RequestError
+from prunetune.references import Ref
+from prunetune.sparsity.scope import Scope, survey
+from prunetune.study.ground import Ground, Trainer
+from prunetune.study.seeds import derive
+from prunetune.study.spec import Spec
+from prunetune.study.steps import Import, Init, Weights
+from prunetune.train import data, models
+from prunetune.train.data import Facts
+from prunetune.train.recipe import Point, Recipe
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all steps of a study share."""
+
+    spec: Spec
+    device: str
+    data: Ref
+    facts: Facts
+    model: Ref
+    scope: Scope
+    rewind: Point
+
+    @classmethod
+    def of(cls, spec: Spec, device: str) -> "Bench":
+        """Look up the data, the model, the scope's patterns and the rewind moment; RequestError says what is wrong."""
+        dataset = data.identify(spec.data, spec.data_args)
+        facts = data.facts(dataset)
+        model = models.identify(spec.model, spec.model_args, facts.input_shape, facts.outputs)
+        scope = Scope(spec.scope.include, spec.scope.exclude)
+        survey(models.draw(model, facts.input_shape, facts.outputs, seed=0), scope)  # refuses a pattern without a match
+        return cls(spec, device, dataset, facts, model, scope, _rewind(spec, facts))
+
+    def ground(self, seed: int, learning_rate: float) -> Ground:
+        """The states that exist before any mask does, at one seed and learning rate."""
+        recipe = self.spec.recipe.at(learning_rate, self.device)
+        trainer = Trainer(self.data, seed, self.device)
+        again = self._draw(seed, "reinit")
+        if self.spec.pretrained is None:
+            first = self._draw(seed, "init")
+            dense = trainer.train(recipe, first)
+            then = Weights(dense, self.rewind) if self.rewind.value else first
+            return Ground(first, again, then, Weights(dense), recipe, trainer)
+        first, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_T"))
+        given = self._import("theta_k", seed, recipe) if self.spec.pretrained.theta_k else None
+        return Ground(first, again, given if self.rewind.value else first, last, recipe, trainer)
+
+    def _draw(self, seed: int, purpose: str) -> Weights:
+        return Weights(Init(self.model, self.facts.input_shape, self.facts.outputs, derive(seed, purpose)))
+
+    def _import(self, field: str, seed: int, recipe: Recipe) -> Weights:
+        """The user's state. Its key holds only what its accuracy is measured with, and not how ours are trained."""
+        pattern = getattr(self.spec.pretrained, field)
+        path = Path(pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}"))
+        measured = Recipe(0, recipe.batch_size, 0.0, precision=recipe.precision, loss=recipe.loss, metric=recipe.metric)
+        shape, outputs = self.facts.input_shape, self.facts.outputs
+        content = _sha256(path, f"pretrained.{field}")
+        return Weights(Import(self.model, shape, outputs, self.data, content, measured, str(path), self.device))
+
+
+def _rewind(spec: Spec, facts: Facts) -> Point:
+    point = Point.parse(spec.rewind)
+    steps = spec.recipe.epochs * -(-facts.train // spec.recipe.batch_size)
+    if point.unit == "it" and point.value >= steps:
+        raise RequestError(f"rewind: '{point}'; must come before the end of the training's {steps} steps")
+    return point
+
+
+def _sha256(path: Path, field: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(f"{field}: '{path}': {error.strerror}; must be a checkpoint's file") from error

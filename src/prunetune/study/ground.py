@@ -1,0 +1,39 @@
+"""What exists at one seed and learning rate before any mask does: θ0, θ0', θk, θT, and how the study trains."""
+
+from dataclasses import dataclass
+
+from prunetune.references import Ref
+from prunetune.study.seeds import derive
+from prunetune.study.steps import Prune, Train, Weights
+from prunetune.train.admm import Penalty
+from prunetune.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The part of a training that all trainings of a seed share, the dense run too: data, their order, the device."""
+
+    data: Ref
+    seed: int
+    device: str
+
+    def train(self, recipe: Recipe, start: Weights, mask: Prune | None = None, penalty: Penalty | None = None) -> Train:
+        """The step that trains `start` under `mask` (None: dense) by `recipe`."""
+        order, augment = derive(self.seed, "order"), derive(self.seed, "augment")
+        return Train(start, mask, recipe, self.data, order, augment, penalty, self.device)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The states that masks are found from and arms start from, at one seed and one learning rate (PAPER section 1)."""
+
+    theta_0: Weights
+    theta_0_prime: Weights  # the independent second draw
+    theta_k: Weights | None  # None when the pair is the user's and no theta_k came with it
+    theta_t: Weights  # θT, the dense run's final state
+    recipe: Recipe
+    trainer: Trainer
+
+    def train(self, start: Weights, mask: Prune) -> Train:
+        """The sparse training (start ⊙ mask)_T by the study's recipe."""
+        return self.trainer.train(self.recipe, start, mask)

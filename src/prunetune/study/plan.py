@@ -1,0 +1,185 @@
+"""A study compiled to its steps: each distinct computation once, in an order in which it can be run."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Protocol
+
+from prunetune.references import Ref
+from prunetune.study import correlations, graph
+from prunetune.study.arms import ARMS
+from prunetune.study.bench import Bench
+from prunetune.study.correlations import PlannedCorrelation
+from prunetune.study.ground import Ground
+from prunetune.study.mask_fields import MaskSpec
+from prunetune.study.masks import Choice, MaskAt
+from prunetune.study.seeds import derive
+from prunetune.study.spec import DIGITS, Spec
+from prunetune.study.steps import Import, Init, Prune, Step, Train, Weights
+from prunetune.train.recipe import Point
+
+__all__ = ["Plan", "PlannedCorrelation", "PlannedTrial", "Remaining", "plan"]
+
+
+class Has(Protocol):
+    """What a plan asks of a store."""
+
+    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+        """Whether the step of this key is stored whole, with its states at these points."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One row of the study's table and the step that measures it; arm `dense` has mask None and sparsity 0."""
+
+    arm: str
+    mask: str | None
+    learning_rate: float
+    sparsity: float
+    seed: int
+    step: Train | Import
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a store spares a plan, and what is left to do."""
+
+    cached: frozenset[str]  # keys of the plan's steps that are stored whole
+    left: tuple[Step, ...]  # the others, in the plan's order
+    trainings_cached: int
+    trainings_left: int
+    epochs_cached: int
+    epochs_left: int
+    longest_epochs: int  # of the longest chain among the steps left: no number of jobs ends sooner
+    states_left: int  # network states still to be written, snapshots included
+    masks_left: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's steps (topological order, each once), and the rows that they fill.
+
+    `separate_*` is what the same table would cost without sharing: every trial an experiment of its own, which trains
+    whatever its result rests on (its dense run, the trainings that find its mask) and then itself.
+    """
+
+    spec: Spec
+    steps: tuple[Step, ...]  # of those that could run next, always the one with the longest chain below it
+    trials: tuple[PlannedTrial, ...]
+    correlations: tuple[PlannedCorrelation, ...]
+    snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
+    notes: tuple[str, ...]  # what was left out, and why
+    model: Ref
+    data: Ref
+    input_shape: tuple[int, ...]
+    outputs: int
+    trainings: int
+    epochs: int
+    separate_trainings: int
+    separate_epochs: int
+    urgency: Mapping[str, int] = field(repr=False)  # key -> epochs of the longest chain that starts with the step
+
+    def against(self, store: Has) -> Remaining:
+        """What of this plan `store` holds already. A training without a snapshot that is needed is not held."""
+        held = [step for step in self.steps if store.has(step.key, self.snapshots.get(step.key, frozenset()))]
+        cached = frozenset(step.key for step in held)
+        left = tuple(step for step in self.steps if step.key not in cached)
+        return Remaining(
+            cached=cached,
+            left=left,
+            trainings_cached=graph.trainings(held),
+            trainings_left=graph.trainings(left),
+            epochs_cached=graph.total_epochs(held),
+            epochs_left=graph.total_epochs(left),
+            longest_epochs=max(graph.longest_below(left).values(), default=0),
+            states_left=sum(self._states(step) for step in left),
+            masks_left=sum(isinstance(step, Prune) for step in left),
+        )
+
+    def _states(self, step: Step) -> int:
+        return isinstance(step, Init | Import | Train) + len(self.snapshots.get(step.key, ()))
+
+
+def plan(spec: Spec, device: str = "cpu") -> Plan:
+    """Compile a study. Trains nothing, and loads no more of the data than its identity takes.
+
+    Raises RequestError, one line, where the spec asks for what there is not.
+    """
+    bench = Bench.of(spec, device)
+    ground_at = cache(bench.ground)
+    trials: list[PlannedTrial] = []
+    measured: list[PlannedCorrelation] = []
+    for seed in range(spec.seeds):
+        for rate in spec.learning_rates:
+            ground = ground_at(seed, rate)
+            trials.append(_dense_trial(ground))
+            measured.extend(correlations.dense_pair(ground, bench.scope))
+            for mask in spec.masks:
+                for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
+                    rows = _sparse_trials(ground, spec.arms, found)
+                    trials.extend(rows)
+                    measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
+    return _assembled(bench, tuple(trials), tuple(measured))
+
+
+def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
+    """The masks of one algorithm, one for every sparsity of the study, found on `ground`."""
+    sparsities = bench.spec.sparsities
+    choice = Choice(
+        Ref.of(mask.criterion), mask.allocation, mask.pattern, bench.scope, derive(ground.trainer.seed, "prune")
+    )
+    prunes = mask.algorithm().emit(ground, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
+    for sparsity, prune in zip(sparsities, prunes, strict=True):
+        yield MaskAt(mask.label, sparsity, prune)
+
+
+def _dense_trial(ground: Ground) -> PlannedTrial:
+    step = ground.theta_t.step
+    assert not isinstance(step, Init)
+    return PlannedTrial("dense", None, ground.recipe.learning_rate, 0.0, ground.trainer.seed, step)
+
+
+def _sparse_trials(ground: Ground, arms: Iterable[str], found: MaskAt) -> list[PlannedTrial]:
+    rate, seed = ground.recipe.learning_rate, ground.trainer.seed
+    return [
+        PlannedTrial(arm, found.label, rate, found.sparsity, seed, ground.train(ARMS[arm].start(ground), found.prune))
+        for arm in arms
+    ]
+
+
+def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
+    return {row.arm: row.step for row in rows if isinstance(row.step, Train)}
+
+
+def _assembled(bench: Bench, trials: tuple[PlannedTrial, ...], measured: tuple[PlannedCorrelation, ...]) -> Plan:
+    steps = graph.closure([row.step for row in (*trials, *measured)])
+    urgency = graph.longest_below(steps)
+    alone = [graph.closure([trial.step]) for trial in trials]
+    return Plan(
+        spec=bench.spec,
+        steps=graph.by_urgency(steps, urgency),
+        trials=trials,
+        correlations=measured,
+        snapshots=_snapshots(steps),
+        notes=correlations.left_out(bench.spec.arms, bench.spec.sparsities),
+        model=bench.model,
+        data=bench.data,
+        input_shape=bench.facts.input_shape,
+        outputs=bench.facts.outputs,
+        trainings=graph.trainings(steps),
+        epochs=graph.total_epochs(steps),
+        separate_trainings=sum(map(graph.trainings, alone)),
+        separate_epochs=sum(map(graph.total_epochs, alone)),
+        urgency=urgency,
+    )
+
+
+def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
+    """The moments of each training, by its key, that some step starts from."""
+    moments: dict[str, set[Point]] = {}
+    for step in steps:
+        for value in (getattr(step, f.name) for f in fields(step)):  # type: ignore[arg-type]
+            if isinstance(value, Weights) and value.at is not None:
+                moments.setdefault(value.step.key, set()).add(value.at)
+    return {key: frozenset(points) for key, points in moments.items()}

@@ -1,0 +1,105 @@
+"""Strict YAML, `--set` overrides, and where a spec comes from: everything up to a plain mapping of its fields."""
+
+import copy
+import re
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunetune.errors import RequestError, unknown
+from prunetune.study import presets
+from prunetune.study.part import shown
+
+Source = str | Path | Mapping[str, Any] | None
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe subset, which moreover refuses a key that is given twice and reads 1e-4 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if (key.tag, str(key.value)) in first and key.tag != _MERGE:
+                before = first[key.tag, str(key.value)]
+                raise RequestError(f"line {line}: '{key.value}' is given twice (first on line {before}); give it once")
+            first[key.tag, str(key.value)] = line
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The value that `text` holds. `where` (a file, a field) leads the one line of a RequestError."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise RequestError(f"{where}: {line}not YAML: {error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RequestError(f"{where}: line {line}: not YAML: a character that no text holds") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML lets its constructors' escape
+        raise RequestError(f"{where}: not YAML that can be read: {type(error).__name__}") from error
+
+
+def read_fields(source: Source) -> dict[str, Any]:
+    """The mapping that a preset (None: `quick`), a YAML file or a mapping holds, before any of it is checked."""
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source))
+    return _read_file(_locate(source))
+
+
+def _locate(source: str | Path | None) -> Path:
+    name = "quick" if source is None else str(source)
+    if name in presets.names():
+        return presets.path(name)
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        raise unknown("spec", name, presets.names())
+    return path
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not YAML: not a text file (UTF-8)") from error
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror}; give a spec's YAML file or a preset's name") from error
+    fields = read_yaml(text, str(path))
+    if not isinstance(fields, Mapping):
+        what = "is empty" if fields is None else f"holds a {type(fields).__name__}"
+        raise RequestError(f"{path}: {what}; a spec is a mapping with at least `model: …` and `data: …`")
+    return dict(fields)
+
+
+def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Collection[str]) -> None:
+    """Apply `--set` texts such as `recipe.epochs=15` in place; a bare recipe field (`epochs=15`) is accepted."""
+    for change in changes:
+        dotted, equals, text = change.partition("=")
+        path = dotted.strip().split(".")
+        if not equals or not all(path):
+            raise RequestError(f"--set: {shown(change)}; must be field=value, such as recipe.epochs=15")
+        if path[0] in recipe_fields:
+            path.insert(0, "recipe")
+        _put(fields, path, read_yaml(text, f"--set {dotted}"))
+
+
+def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for depth, name in enumerate(path[:-1], start=1):
+        inner = fields.get(name)
+        if inner is not None and not isinstance(inner, Mapping):
+            upto = ".".join(path[:depth])
+            raise RequestError(f"{'.'.join(path)}: '{upto}' is {shown(inner)}, not a mapping; set {upto} as a whole")
+        fields[name] = dict(inner or {})
+        fields = fields[name]
+    fields[path[-1]] = value

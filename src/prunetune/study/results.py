@@ -1,0 +1,109 @@
+"""The rows that a study yields: `run` collects them from the store, `report` draws them, `results.json` holds them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training as the study's reader sees it. The dense run is arm `dense`, mask None, sparsity 0."""
+
+    key: str
+    arm: str
+    mask: str | None
+    learning_rate: float
+    sparsity: float  # nominal
+    density: float  # measured after the last optimizer step, over the prunable weights
+    seed: int
+    epochs: int
+    steps: int  # optimizer steps taken
+    test_accuracy: float | None  # percent, final epoch
+    test_loss: float | None
+    diverged: bool
+    cached: bool  # existed before this command started
+    seconds: float
+    start_digest: str
+    mask_digest: str | None
+    data_order_digest: str
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """R_p of one pair of states (PAPER.md section 3); `expected` is what independent weights would give."""
+
+    pair: str  # theta_0/theta_T, ticket_0/finetune_T, reinit_0/finetune_T, finetune_T/theta_0, finetune_T/theta_T
+    learning_rate: float
+    mask: str | None
+    sparsity: float
+    seed: int
+    p: float
+    value: float
+    expected: float
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A planned trial that has no result, and why."""
+
+    arm: str
+    mask: str | None
+    learning_rate: float
+    sparsity: float
+    seed: int
+    why: str  # "diverged source: ..." or "failed: ..." or "not run"
+    failed: bool  # True for an error, False where nothing could be run because a source diverged
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A rule of the experiment that was checked at run time, and how often."""
+
+    name: str
+    meaning: str
+    checked: int
+    breaches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A row of the budget ledger: epochs that one arm at one rate, mask and sparsity needs, summed over seeds.
+
+    Pre-training and mask finding are shared between arms; `shared` says with which.
+    """
+
+    learning_rate: float
+    mask: str | None
+    sparsity: float
+    arm: str
+    pretraining_epochs: int
+    mask_epochs: int
+    training_epochs: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One parameter of the model and whether it may be pruned."""
+
+    name: str
+    shape: tuple[int, ...]
+    prunable: bool
+    reason: str
+    kept: dict[str, float] = field(default_factory=dict)  # "mask @ sparsity" -> mean kept share over rates and seeds
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report shows: `results.json` minus what the report itself computes (verdicts, recommendation)."""
+
+    study: dict[str, Any]  # the resolved spec, the verdict rule included
+    environment: dict[str, Any]
+    trials: tuple[Trial, ...]
+    correlations: tuple[Correlation, ...]
+    missing: tuple[Missing, ...]
+    invariants: tuple[Invariant, ...]
+    budget: tuple[Spent, ...]
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...]  # what the plan left out and why, and what is to be known of the data

@@ -1,0 +1,231 @@
+"""A study as a person writes it: the fields of a spec, their defaults, and what is right in each (DESIGN section 4)."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from prunetune.errors import RequestError, unknown
+from prunetune.study.arms import ARMS
+from prunetune.study.mask_fields import MaskSpec
+from prunetune.study.part import Count, Number, Part, complaint, shown
+from prunetune.study.reading import Source, override, read_fields
+from prunetune.study.recipe_fields import RecipeSpec, epochs_of
+from prunetune.train.recipe import Point
+
+DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
+_PLACEHOLDER = re.compile(r"\{(.*?)\}")
+_Positive = Annotated[Number, Field(gt=0)]
+_Share = Annotated[Number, Field(gt=0, lt=1)]
+
+
+class ScopeSpec(Part):
+    """Name patterns over the default scope: `include` adds to it, `exclude` removes from it."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class VerdictRule(Part):
+    """The rule of the verdict (DESIGN section 5); `margin` and `gap` in points of accuracy."""
+
+    margin: _Positive = 0.5
+    gap: Annotated[Number, Field(ge=0)] = 0.5
+    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+    nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+
+
+class Rounds(Part):
+    """Sparsities that fit rounds which each remove the same share of the remaining weights."""
+
+    per_round: _Share
+    rounds: Annotated[Count, Field(le=60)]
+
+    def sparsities(self) -> tuple[float, ...]:
+        """1 − (1 − per_round)^r for r = 1 … rounds."""
+        return tuple(round(1 - (1 - self.per_round) ** r, DIGITS) for r in range(1, self.rounds + 1))
+
+
+class PretrainedSpec(Part):
+    """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
+
+    theta_0: str
+    theta_T: str  # noqa: N815 - the paper's symbol
+    theta_k: str | None = None
+
+    @field_validator("theta_0", "theta_T", "theta_k")
+    @classmethod
+    def _known_placeholders(cls, path: str | None) -> str | None:
+        for name in _PLACEHOLDER.findall(path or ""):
+            if name not in ("seed", "learning_rate"):
+                raise ValueError(f"unknown placeholder {{{name}}}; must be {{seed}} or {{learning_rate}}")
+        return path
+
+    def check_placeholders(self, seeds: int, rates: int) -> None:
+        """Refuse one file for several seeds, or one trained state for several learning rates."""
+        for field in ("theta_0", "theta_T", "theta_k"):
+            path = getattr(self, field)
+            if path is None:
+                continue
+            if seeds > 1 and "{seed}" not in path:
+                raise RequestError(
+                    f"pretrained.{field}: {shown(path)} is one file for {seeds} seeds; write {{seed}} in it"
+                )
+            if rates > 1 and field != "theta_0" and "{learning_rate}" not in path:  # rates may share their draw
+                what = f"{shown(path)} is one file for {rates} learning rates"
+                raise RequestError(f"pretrained.{field}: {what}; write {{learning_rate}} in it")
+
+
+class Spec(Part):
+    """A study, every default filled in and every fraction resolved to epochs."""
+
+    name: str
+    model: str
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    data: str
+    data_args: dict[str, Any] = Field(default_factory=dict)
+    recipe: RecipeSpec = RecipeSpec()
+    learning_rates: tuple[_Positive, ...] = (0.01, 0.1)
+    masks: tuple[MaskSpec, ...] = (MaskSpec(kind="iterative"),)
+    sparsities: tuple[_Share, ...] = Rounds(per_round=0.15, rounds=10).sparsities()
+    scope: ScopeSpec = ScopeSpec()
+    arms: tuple[str, ...] = ("ticket", "reinit", "rewind", "finetune")
+    rewind: str = "1/15"
+    seeds: Count = 5
+    verdict: VerdictRule = VerdictRule()
+    pretrained: PretrainedSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        name = re.sub(r"[^\w.-]+", "-", f"{values.get('model')}-{values.get('data')}").strip("-.")
+        return {"name": name, **values}
+
+    @classmethod
+    def unknown_field(cls, name: object) -> RequestError:
+        """The error for a field that there is not; a recipe's field is sent where it belongs."""
+        if name in RecipeSpec.model_fields:
+            return RequestError(f"{name}: not a field of a spec; did you mean 'recipe.{name}'?")
+        return unknown(str(name), name, [*cls.model_fields, *RecipeSpec.model_fields])
+
+    @field_validator("model_args", "data_args")
+    @classmethod
+    def _json(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return json.loads(json.dumps(arguments, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError("must hold only numbers, texts, lists and mappings") from error
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError("must be letters, digits, '_', '-' and '.': it names the folder of the report")
+        return name
+
+    @field_validator("sparsities", mode="before")
+    @classmethod
+    def _from_rounds(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return Rounds.model_validate(value).sparsities()
+        except ValidationError as error:
+            raise complaint(error) from error
+
+    @field_validator("learning_rates", "masks", "sparsities", "arms")
+    @classmethod
+    def _some(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values:
+            raise ValueError("must hold at least one")
+        return values
+
+    @field_validator("sparsities")
+    @classmethod
+    def _growing(cls, sparsities: tuple[float, ...]) -> tuple[float, ...]:
+        rounded = tuple(round(sparsity, DIGITS) for sparsity in sparsities)
+        if sorted(set(rounded)) != list(rounded) or not 0 < rounded[0] <= rounded[-1] < 1:
+            raise ValueError("must grow, each once, all above 0 and below 1")
+        return rounded
+
+    @field_validator("learning_rates", "arms")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("must be given once each")
+        return values
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for i, name in enumerate(names):
+            if name not in ARMS:
+                raise unknown(str(i), name, ARMS)
+        return names
+
+    @field_validator("masks")
+    @classmethod
+    def _told_apart(cls, masks: tuple[MaskSpec, ...]) -> tuple[MaskSpec, ...]:
+        labels = [mask.label for mask in masks]
+        for i, label in enumerate(labels):
+            if label in labels[:i]:
+                raise RequestError(
+                    f"{i}: '{label}' is entry {labels.index(label)} too; give one of them another `name`"
+                )
+        return masks
+
+    @field_validator("rewind", mode="before")
+    @classmethod
+    def _before_the_end(cls, value: Any, info: Any) -> Any:
+        return _moment(value, info.data["recipe"].epochs) if "recipe" in info.data else str(value)
+
+    @model_validator(mode="after")
+    def _pretrained_fits(self) -> "Spec":
+        if self.pretrained:
+            self.pretrained.check_placeholders(self.seeds, len(self.dense_rates))
+        return self
+
+    @property
+    def dense_rates(self) -> tuple[float, ...]:
+        """Every learning rate at which there is a dense run: the study's, and those at which masks are found."""
+        found_at = [mask.learning_rate for mask in self.masks if mask.learning_rate is not None]
+        return tuple(dict.fromkeys([*self.learning_rates, *found_at]))
+
+    def resolved(self) -> dict[str, Any]:
+        """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
+        return self.model_dump(mode="json") | {"masks": [mask.resolved() for mask in self.masks]}
+
+
+def load_spec(source: Source = None, overrides: Sequence[str] = ()) -> Spec:
+    """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
+
+    Raises RequestError, one line, for anything that is not right; the model and the data are looked at by `plan`.
+    """
+    fields = read_fields(source)
+    override(fields, overrides, RecipeSpec.model_fields)
+    try:
+        return Spec.model_validate(fields)
+    except ValidationError as error:
+        raise complaint(error) from error
+
+
+def _moment(value: object, epochs: int) -> str:
+    """A rewind moment, `10ep` or `500it`, from one of these or from a fraction of the training (`1/15`)."""
+    try:
+        text = _epochs_text(str(value), epochs)
+        point = Point.parse(text)
+    except ValueError as error:
+        raise ValueError("must be epochs ('10ep'), steps ('500it') or a fraction of the training ('1/15')") from error
+    if point.unit == "ep" and point.value >= epochs:
+        raise ValueError(f"must come before the end of the recipe's {epochs} epochs")
+    return text.strip()
+
+
+def _epochs_text(text: str, epochs: int) -> str:
+    if "/" not in text:
+        return text
+    return f"{epochs_of(text, epochs):.4f}".rstrip("0").rstrip(".") + "ep"

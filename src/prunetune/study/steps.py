@@ -1,0 +1,152 @@
+"""The steps that a study compiles to, and the key under which each is done once and stored.
+
+A step is a frozen value whose parents are steps. Its key is the SHA-256 of its canonical JSON: every field, defaults
+included, with each parent replaced by the parent's key. Equal keys mean the same computation.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+from prunetune.references import NOT_KEYED, Ref
+from prunetune.sparsity.scope import Scope
+from prunetune.train.admm import Penalty
+from prunetune.train.recipe import Point, Recipe
+
+KEY_VERSION = 1
+
+
+class Step:
+    """Base of the steps: equality and hash are the key's, so a deep chain of rounds costs no more than a flat one."""
+
+    def __post_init__(self) -> None:
+        _ = self.key  # parents come first, so no key is ever computed through more than one level of a deep chain
+
+    @cached_property
+    def key(self) -> str:
+        """64 hexadecimal digits that name this computation."""
+        text = json.dumps(describe(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def parents(self) -> tuple["Step", ...]:
+        """The steps whose stored results this one reads, without repeats."""
+        return tuple(dict.fromkeys(_steps_in(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class Init(Step):
+    """Draw a network's initial weights (theta_0, or theta_0' with another seed)."""
+
+    model: Ref
+    input_shape: tuple[int, ...]  # one example's: (channels, height, width)
+    outputs: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Import(Step):
+    """Take a state of the user's in place of a step of ours, and measure its test accuracy."""
+
+    model: Ref
+    input_shape: tuple[int, ...]
+    outputs: int
+    data: Ref
+    content: str  # SHA-256 of the file
+    recipe: Recipe  # for its loss, metric and batch size, with which the accuracy is measured
+    path: str = field(metadata=NOT_KEYED)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A registered change of the start weights on the kept positions (controls such as `shuffle`), with its seed."""
+
+    name: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state that a step left behind: its final one or a Train's earlier one (theta_k), perhaps transformed."""
+
+    step: "Init | Import | Train"
+    at: Point | None = None
+    transform: Transform | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Train(Step):
+    """Train start weights under a fixed mask (or none) by a recipe, and measure the final test accuracy."""
+
+    start: Weights
+    mask: "Prune | None"
+    recipe: Recipe
+    data: Ref
+    order_seed: int
+    augment_seed: int
+    penalty: Penalty | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Prune(Step):
+    """Choose the weights to keep: `density` is the kept share of the original number of weights of the scope."""
+
+    source: Weights
+    density: float
+    within: "Prune | None"  # only weights that this mask keeps may be kept
+    criterion: Ref
+    allocation: str
+    pattern: str
+    scope: Scope
+    seed: int = 0  # for criteria that draw
+
+
+@dataclass(frozen=True, eq=False)
+class Measure(Step):
+    """R_p between two states at several p: of the weights that `mask` keeps, or of all weights without it."""
+
+    first: Weights
+    second: Weights
+    mask: Prune | None
+    p: tuple[float, ...]
+    scope: Scope
+
+
+def describe(value: Any) -> Any:
+    """The canonical JSON form of a step, its parents given by key: what is hashed, and what `step.json` holds."""
+    if isinstance(value, Step):
+        return {"step": type(value).__name__, "version": KEY_VERSION, **_keyed_fields(value)}
+    return _refer(value)
+
+
+def _refer(value: Any) -> Any:
+    if isinstance(value, Step):
+        return value.key
+    if is_dataclass(value):
+        return _keyed_fields(value)
+    if isinstance(value, tuple | list):
+        return [_refer(item) for item in value]
+    return value
+
+
+def _keyed_fields(value: Any) -> dict[str, Any]:
+    return {f.name: _refer(getattr(value, f.name)) for f in fields(value) if f.metadata.get("keyed", True)}
+
+
+def _steps_in(values: Any) -> Iterator[Step]:
+    for value in values:
+        if isinstance(value, Step):
+            yield value
+        elif isinstance(value, Weights):
+            yield value.step

@@ -1,0 +1,15 @@
+"""Data sets: registered names, image folders and callables of the user's, all as tensors in memory."""
+
+from prunetune.train.data.base import DATA, Dataset, Facts, Source
+from prunetune.train.data.cifar import CIFAR10, CIFAR100, Cifar
+from prunetune.train.data.fashion import FashionMini, FashionMNIST
+from prunetune.train.data.imagefolder import ImageFolder
+from prunetune.train.data.resolve import facts, identify, load
+
+DATA.register("fashion-mini")(FashionMini())
+DATA.register("fashion_mnist")(FashionMNIST())
+DATA.register("cifar10")(Cifar(CIFAR10))
+DATA.register("cifar100")(Cifar(CIFAR100))
+DATA.register("imagefolder")(ImageFolder())
+
+__all__ = ["DATA", "Dataset", "Facts", "Source", "facts", "identify", "load"]

@@ -1,0 +1,221 @@
+"""The one training loop: every training of a study, dense, sparse or penalised, runs through here."""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.digests import digest_tensors
+from prunetune.sparsity.holding import hold
+from prunetune.sparsity.mask import Mask
+from prunetune.train.admm import Admm, Penalty
+from prunetune.train.data import Dataset
+from prunetune.train.evaluate import Score, evaluate
+from prunetune.train.feed import Feed, normaliser
+from prunetune.train.numerics import autocast, choose_layout, reproducible, seeded
+from prunetune.train.objective import loss_of
+from prunetune.train.optimizer import build_optimizer
+from prunetune.train.order import derived
+from prunetune.train.recipe import Point, Recipe
+from prunetune.train.revival import RevivalWatch
+from prunetune.train.schedule import factor
+
+State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What is known when an epoch is over."""
+
+    epoch: int  # 1 after the first
+    epochs: int  # of the whole training
+    train_loss: float  # mean over the epoch's images, each under the weights of its step
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training leaves behind.
+
+    A training diverges when an epoch's loss or a final weight is not finite. It ends with the epoch in which that was
+    seen; `steps`, `epochs`, `train_loss` and `snapshots` reach no further, and `test` is what the remains score.
+    """
+
+    state: State  # after the last step
+    snapshots: Mapping[Point, State]
+    steps: int  # optimizer steps taken
+    epochs: int  # begun and ended
+    diverged: bool
+    test: Score
+    validation: Score | None  # None where the data hold nothing out
+    train_loss: tuple[float, ...]  # per epoch, as in EpochEnd
+    density: float | None  # share of non-zero weights in the mask's tensors after the last step; None without mask
+    revived: int  # pruned positions that were not zero after some optimizer step: 0, or something is broken
+    start_digest: str  # digest_tensors of the live state dict right before the first step, the mask in force
+    data_order_digest: str  # OrderDigest over the training images in the order in which they were used
+    residuals: tuple[float, ...]  # ADMM's ‖W − Z‖ / ‖W‖, at the start and at every update; empty without penalty
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    order_seed: int,
+    augment_seed: int,
+    device: str = "cpu",
+    mask: Mask | None = None,
+    penalty: Penalty | None = None,
+    snapshots: Collection[Point] = (),
+    on_epoch: Callable[[EpochEnd], None] | None = None,
+) -> Trained:
+    """Train `model` in place by `recipe`, from the weights that it has, and score it on the test images at the end.
+
+    Epoch e sees the images in the order that (order_seed, e) fixes, whatever else differs; augmentation and dropout
+    draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
+    before the first step on, and the model stays held. A snapshot is the state after `point.step(steps_per_epoch)`
+    optimizer steps. On the CPU one intra-op thread is used, whatever the caller has set. `on_epoch` is called after
+    every epoch.
+
+    Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
+    up, and a loss or metric of the user's that returns a wrong shape.
+    """
+    began = time.perf_counter()
+    where = torch.device(device)
+    with reproducible(where):
+        training = _Training(model, data, recipe, order_seed, augment_seed, where, mask, penalty, snapshots)
+        with seeded(where, derived("model", augment_seed)):
+            training.run(on_epoch)
+        return training.result(data, began)
+
+
+class _Training:
+    """A training under way: the live model, and what is gathered of it on its device."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        recipe: Recipe,
+        order_seed: int,
+        augment_seed: int,
+        device: torch.device,
+        mask: Mask | None,
+        penalty: Penalty | None,
+        snapshots: Collection[Point],
+    ) -> None:
+        self.model = model.to(device)
+        self.recipe = recipe
+        self.device = device
+        self.feed = Feed(data, recipe, order_seed, augment_seed, device)
+        self.points = _by_step(snapshots, self.feed.steps_per_epoch, recipe.epochs)
+        self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
+        self.optimizer = build_optimizer(model.parameters(), recipe)
+        self.loss = loss_of(recipe)
+        self.mask = mask
+        if mask is not None:
+            hold(model, mask, self.optimizer)
+        self.watch = RevivalWatch(model, mask) if mask is not None else None
+        self.admm = Admm(model, penalty, self.feed.steps_per_epoch, recipe.epochs) if penalty else None
+        self.steps = 0
+        self.train_loss: list[float] = []
+        self.snapshots: dict[Point, State] = {}
+        self.start_digest = digest_tensors(model.state_dict())
+        self.keep_snapshots()
+
+    def run(self, on_epoch: Callable[[EpochEnd], None] | None) -> None:
+        """All epochs, or until one whose loss is not finite."""
+        for epoch in range(self.recipe.epochs):
+            self.train_loss.append(self.epoch(epoch))
+            if on_epoch is not None:
+                on_epoch(EpochEnd(epoch + 1, self.recipe.epochs, self.train_loss[-1]))
+            if not math.isfinite(self.train_loss[-1]):
+                break
+
+    def epoch(self, epoch: int) -> float:
+        """One pass over the training images; the mean loss, the only thing for which the device is waited for."""
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        for images, labels in self.feed.epoch(epoch):
+            total += self.step(images.contiguous(memory_format=self.layout), labels) * len(labels)
+            self.keep_snapshots()
+        return float(total) / len(self.feed)
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step; the batch's mean loss, detached."""
+        rate = self.recipe.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * factor(self.recipe.schedule, self.steps, self.feed.steps_per_epoch, self.recipe.epochs)
+        with autocast(self.recipe, self.device):
+            loss = self.loss(self.model(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.admm is not None:
+            self.admm.add_gradient()
+        self.optimizer.step()
+        self.steps += 1
+        self.after_step()
+        return loss.detach()
+
+    def after_step(self) -> None:
+        """What looks at the new weights: the check of the zeros, before anything else, and the penalty."""
+        if self.watch is not None:
+            self.watch.look()
+        if self.admm is not None:
+            self.admm.after_step()
+
+    def keep_snapshots(self) -> None:
+        """Copy the state for every snapshot that is due now."""
+        for point in self.points.get(self.steps, ()):
+            self.snapshots[point] = _copied(self.model)
+
+    def result(self, data: Dataset, began: float) -> Trained:
+        """Score the model and read what was gathered."""
+        state = _copied(self.model)
+        finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
+        held_out = data.validation_images, data.validation_labels
+        return Trained(
+            state=state,
+            snapshots=self.snapshots,
+            steps=self.steps,
+            epochs=len(self.train_loss),
+            diverged=not (finite and all(map(math.isfinite, self.train_loss))),
+            test=evaluate(self.model, data.test_images, data.test_labels, data, self.recipe, self.device),
+            validation=evaluate(self.model, *held_out, data, self.recipe, self.device) if len(held_out[1]) else None,
+            train_loss=tuple(self.train_loss),
+            density=_density(state, self.mask) if self.mask is not None else None,
+            revived=self.watch.count() if self.watch is not None else 0,
+            start_digest=self.start_digest,
+            data_order_digest=self.feed.used.hexdigest(),
+            residuals=self.admm.residuals if self.admm is not None else (),
+            seconds=time.perf_counter() - began,
+        )
+
+
+def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> dict[int, list[Point]]:
+    """The points by the number of optimizer steps taken; RequestError for one after the end."""
+    by_step: dict[int, list[Point]] = {}
+    for point in points:
+        step = point.step(steps_per_epoch)
+        if not 0 <= step <= steps_per_epoch * epochs:
+            raise RequestError(
+                f"snapshots: {point} is step {step}; the training ends at {epochs}ep, step {steps_per_epoch * epochs}"
+            )
+        by_step.setdefault(step, []).append(point)
+    return by_step
+
+
+def _copied(model: nn.Module) -> State:
+    """The state dict on the CPU, in memory of its own, row-major."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _density(state: State, mask: Mask) -> float:
+    return sum(int(state[name].count_nonzero()) for name in mask) / mask.total

@@ -1,0 +1,70 @@
+"""How a network is trained: everything that two trainings of one study share, resolved to numbers."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from prunetune.references import Ref
+
+Precision = Literal["f32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A moment of a training, counted from its start in epochs (`ep`) or optimizer steps (`it`).
+
+    >>> Point.parse("10ep")
+    Point(value=10.0, unit='ep')
+    >>> Point.parse("1ep").step(steps_per_epoch=157), str(Point.parse("500it"))
+    (157, '500it')
+    """
+
+    value: float
+    unit: Literal["ep", "it"]
+
+    @classmethod
+    def parse(cls, text: str) -> "Point":
+        """Read `10ep` or `500it`; ValueError for anything else."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)ep|(\d+)it", text.strip())
+        if not found:
+            raise ValueError(f"'{text}' is not a moment of a training; write epochs as '10ep' or steps as '500it'")
+        return cls(float(found[1]), "ep") if found[1] else cls(float(found[2]), "it")
+
+    def step(self, steps_per_epoch: int) -> int:
+        """The number of optimizer steps taken at this moment."""
+        return round(self.value * steps_per_epoch) if self.unit == "ep" else int(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.value:.12g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over a training, as a factor on the initial rate.
+
+    `step` multiplies by `gamma` at every milestone (in epochs, fractions allowed); `cosine` falls to 0 at the end;
+    `constant` stays. `warmup` epochs of linear rise from 0 come first, on top of each kind.
+    """
+
+    kind: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    warmup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training's settings (PAPER.md section 4 gives the paper's), all resolved: it is hashed into a step's key."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: Schedule = Schedule()
+    augment: tuple[str, ...] = ()
+    precision: Precision = "f32"
+    loss: Ref | None = None
+    metric: Ref | None = None

@@ -1,0 +1,39 @@
+"""The independent check that pruned weights stay exactly zero after every optimizer step."""
+
+import torch
+from torch import Tensor, nn
+
+from prunetune.sparsity.mask import Mask
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per weight
+
+
+class RevivalWatch:
+    """Gathers, on the device and without waiting for it, which pruned weights were ever anything but zero.
+
+    It looks at the weights' bits, with nothing in common with the code that zeroes them: (bits of W) AND (all ones but
+    the sign where pruned, zeros where kept), ORed into what was seen before. So NaN and infinity at a pruned position
+    count, and at a kept position do not; -0.0 counts as zero. Two element-wise operations a layer, no reduction.
+    """
+
+    def __init__(self, model: nn.Module, mask: Mask) -> None:
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._weights = [parameters[name] for name in mask]
+        self._pruned = [_bits_where(~mask[name], weight) for name, weight in zip(mask, self._weights, strict=True)]
+        self._seen = [torch.zeros_like(bits) for bits in self._pruned]
+
+    def look(self) -> None:
+        """Take in the weights as they are now."""
+        for weight, pruned, seen in zip(self._weights, self._pruned, self._seen, strict=True):
+            seen.bitwise_or_(weight.detach().view(pruned.dtype).bitwise_and(pruned))
+
+    def count(self) -> int:
+        """The number of pruned positions that were found non-zero at any look. Waits for the device."""
+        return sum(int(seen.count_nonzero()) for seen in self._seen)
+
+
+def _bits_where(pruned: Tensor, weight: Tensor) -> Tensor:
+    """An integer tensor in the weight's memory order: all bits but the sign where `pruned`, 0 elsewhere."""
+    dtype = _INTEGERS[weight.element_size()]
+    bits = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
+    return bits.masked_fill_(pruned.to(weight.device), torch.iinfo(dtype).max)

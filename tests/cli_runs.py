@@ -1,0 +1,12 @@
+"""How the tests of the command line call it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PRUNETUNE = [sys.executable, "-c", "from prunetune.cli import main; main()"]
+
+
+def prunetune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own and in the folder `cwd`, as a shell would."""
+    return subprocess.run([*PRUNETUNE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)

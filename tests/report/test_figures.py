@@ -1,0 +1,274 @@
+import dataclasses
+import math
+import re
+import statistics
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.lines import Line2D
+from planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
+
+from prunetune.report.evidence import Evidence
+from prunetune.report.figures import Drawing, accuracy_figure, drawings
+from prunetune.report.svg import COLOURS, inline, standalone
+from prunetune.report.verdict import Rule, judge
+from prunetune.study.results import Results
+
+BOUNDS_WIDTH = 2.2  # of a line that shows bounds
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def draw(results: Results) -> dict[str, Drawing]:
+    verdicts = judge(results.trials, Rule(), correlations=results.correlations, missing=results.missing)
+    return {drawing.name: drawing for drawing in drawings(results, verdicts, Rule())}
+
+
+def svg_of(drawing: Drawing) -> str:
+    return standalone(drawing.figure, drawing.name, drawing.title, drawing.description)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return scarred(planted(masks=("iterative", "admm")))
+
+
+@pytest.fixture(scope="module")
+def drawn(results) -> dict[str, Drawing]:
+    return draw(results)
+
+
+def heights(line: Line2D) -> list[float]:
+    return [float(y) for y in np.asarray(line.get_ydata())]
+
+
+def accuracies(results: Results, arm: str, rate: float, mask: str | None, sparsity: float) -> list[float]:
+    place = (arm, rate, mask, sparsity)
+    rows = [t for t in results.trials if (t.arm, t.learning_rate, t.mask, t.sparsity) == place and not t.diverged]
+    return [row.test_accuracy for row in rows if row.test_accuracy is not None]
+
+
+def test_every_picture_of_the_paper_is_there(drawn):
+    per_cell = [f"{kind}-{rate}-{mask}" for kind in ("difference", "accuracy", "overlap-sparse", "overlap-dense")
+                for rate in ("0.01", "0.1") for mask in ("iterative", "admm")]  # fmt: skip
+    masks = [f"masks-{arm}-{rate}" for arm in ("finetune", "ticket") for rate in ("0.01", "0.1")]
+    assert set(drawn) == {*per_cell, *masks, "pretraining"}
+
+
+def test_mask_algorithms_are_compared_only_when_there_are_several():
+    assert not [name for name in draw(planted(seeds=2)) if name.startswith("masks")]
+
+
+def test_accuracy_lines_are_the_means_of_the_seeds_that_did_not_diverge(results, drawn):
+    axes = drawn["accuracy-0.01-iterative"].figure.axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["dense", *ARMS]
+    for arm in ARMS:
+        places, means = lines[arm].get_data()
+        assert list(places) == [1.0, 2.0, 3.0, 4.0]  # 50, 75, 87.5, 93.75 %: how often the density was halved
+        expected = [statistics.mean(accuracies(results, arm, 0.01, "iterative", s)) for s in SPARSITIES]
+        assert list(means) == pytest.approx(expected, abs=1e-9)
+    assert len(accuracies(results, "reinit", 0.01, "iterative", 0.9375)) == 4  # one diverged and is not in the mean
+    dense = statistics.mean(accuracies(results, "dense", 0.01, None, 0.0))
+    assert heights(lines["dense"]) == pytest.approx([dense, dense])
+
+
+def test_bands_go_from_the_lowest_to_the_highest_seed(results, drawn):
+    axes = drawn["accuracy-0.1-admm"].figure.axes[0]
+    bands = axes.collections
+    assert len(bands) == len(ARMS)
+    for arm, band in zip(ARMS, bands, strict=True):
+        points = band.get_paths()[0].vertices
+        for place, sparsity in enumerate(SPARSITIES, start=1):
+            seen = [y for x, y in points if x == place]
+            values = accuracies(results, arm, 0.1, "admm", sparsity)
+            assert (min(seen), max(seen)) == pytest.approx((min(values), max(values)))
+
+
+def test_accuracy_panels_share_their_range_and_name_their_sparsities(drawn):
+    panels = [drawing.figure.axes[0] for name, drawing in drawn.items() if drawing.group in ("accuracy", "masks")]
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    assert [text.get_text() for text in panels[0].get_xticklabels()] == ["50", "75", "87.5", "93.75"]
+
+
+def test_sparsity_names_that_have_no_room_are_left_out_but_never_the_highest():
+    study = planted(seeds=1, arms=("ticket",), rates=(0.1,))
+    trial = next(row for row in study.trials if row.arm == "ticket")
+    close = [0.5, 0.51, 0.52, 0.9, 0.9001]
+    trials = tuple(dataclasses.replace(trial, sparsity=s) for s in close)
+    axes = accuracy_figure(Evidence(trials), 0.1, "iterative", (0, 100)).figure.axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["52", "90.01"]
+    assert len(heights(axes.lines[0])) == 5
+
+
+def test_overlap_of_the_dense_runs_stands_beside_chance(results, drawn):
+    axes = drawn["pretraining"].figure.axes[0]
+    assert [container.get_label() for container in axes.containers] == ["rate 0.01", "rate 0.1"]
+    for container, rate in zip(axes.containers, (0.01, 0.1), strict=True):
+        heights = [bar.get_height() for bar in container]
+        rows = [row for row in results.correlations if row.pair == "theta_0/theta_T" and row.learning_rate == rate]
+        means = [statistics.mean(r.value for r in rows if r.p == p) for p in (0.1, 0.2, 0.3, 0.4, 0.5)]
+        assert heights == pytest.approx(means)
+    chance = next(marks for marks in axes.collections if marks.get_label() == "chance")
+    assert [segment[0][1] for segment in chance.get_segments()] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    for group, segment in enumerate(chance.get_segments()):  # across all bars of its group and no other's
+        assert group - 0.5 < segment[0][0] < group < segment[1][0] < group + 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs", "sparsities"),
+    [
+        ("sparse", ["ticket_0/finetune_T", "reinit_0/finetune_T"], SPARSITIES),
+        ("dense", ["finetune_T/theta_0", "finetune_T/theta_T"], (0.5, 0.75)),  # where p < 1 - sparsity
+    ],
+)
+def test_overlap_of_sparse_networks(results, drawn, kind, pairs, sparsities):
+    axes = drawn[f"overlap-{kind}-0.1-admm"].figure.axes[0]
+    assert len(axes.containers) == len(pairs)
+    for container, pair in zip(axes.containers, pairs, strict=True):
+        rows = [r for r in results.correlations if (r.pair, r.learning_rate, r.mask) == (pair, 0.1, "admm")]
+        means = [statistics.mean(r.value for r in rows if r.sparsity == s) for s in sparsities]
+        assert [bar.get_height() for bar in container] == pytest.approx(means)
+    assert [text.get_text() for text in axes.get_xticklabels()] == [f"{100 * s:g}" for s in sparsities]
+
+
+def test_mask_algorithms_together(results, drawn):
+    lines = {line.get_label(): line for line in drawn["masks-finetune-0.1"].figure.axes[0].lines}
+    assert list(lines) == ["dense", "admm", "iterative"]
+    for mask in ("admm", "iterative"):
+        expected = [statistics.mean(accuracies(results, "finetune", 0.1, mask, s)) for s in SPARSITIES]
+        assert heights(lines[mask]) == pytest.approx(expected)
+
+
+def test_the_picture_of_the_verdict(results):
+    rule = Rule(margin=0.7, gap=0.4)
+    verdicts = judge(results.trials, rule, missing=results.missing)
+    drawing = next(d for d in drawings(results, verdicts, rule) if d.name == "difference-0.01-iterative")
+    lines = drawing.figure.axes[0].lines
+    by_label = {str(line.get_label()): line for line in lines}
+    for baseline, label in (("dense", "ticket − dense"), ("reinit", "ticket − reinit")):
+        assert heights(by_label[label]) == pytest.approx(paired_means(results, baseline))
+    assert heights(by_label["−margin (0.7)"]) == [-0.7, -0.7]
+    assert heights(by_label["gap (0.4)"]) == [0.4, 0.4]
+    bars = [tuple(heights(line)) for line in lines if line.get_linewidth() == BOUNDS_WIDTH]
+    tests = next(v for v in verdicts if (v.learning_rate, v.mask) == (0.01, "iterative")).tests
+    assert bars == [(t.dense.low, t.dense.high) for t in tests] + [(t.reinit.low, t.reinit.high) for t in tests]
+    words = {"yes": "holds", "no": "fails", "undecided": "open"}
+    shown = [text.get_text() for text in drawing.figure.axes[0].texts]
+    assert shown == [words[test.answer] for test in tests]
+
+
+def paired_means(results: Results, baseline: str) -> list[float]:
+    """Mean of ticket - baseline over the seeds that both have, at rate 0.01 and iterative masks, the slow way."""
+    means = []
+    for sparsity in SPARSITIES:
+        place = (0.0, None) if baseline == "dense" else (sparsity, "iterative")
+        ticket, other = {}, {}
+        for row in results.trials:
+            if row.learning_rate == 0.01 and not row.diverged:
+                if row.arm == "ticket" and (row.sparsity, row.mask) == (sparsity, "iterative"):
+                    ticket[row.seed] = row.test_accuracy
+                if row.arm == baseline and (row.sparsity, row.mask) == place:
+                    other[row.seed] = row.test_accuracy
+        means.append(statistics.mean(ticket[seed] - other[seed] for seed in ticket.keys() & other.keys()))
+    return means
+
+
+def test_one_seed_has_points_without_bounds():
+    drawing = draw(planted(seeds=1))["difference-0.1-iterative"]
+    assert "no bounds" in drawing.description
+    assert not [line for line in drawing.figure.axes[0].lines if line.get_linewidth() == BOUNDS_WIDTH]
+
+
+def test_svg_files_are_xml_with_text_that_is_text(drawn):
+    for drawing in drawn.values():
+        text = svg_of(drawing)
+        root = ET.fromstring(text)
+        words = ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
+        _, labels = drawing.figure.axes[0].get_legend_handles_labels()
+        assert set(labels) <= set(words), drawing.name
+        assert root.find(f"{SVG}title") is not None
+        assert (root.findtext(f"{SVG}desc") or "") == drawing.description
+        assert root.get("role") == "img"
+        assert "metadata" not in text
+        assert not re.search(r'href="(?!#)', text)
+        named = {element.get("id") for element in root.iter() if element.get("id")}
+        assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', text)) <= named
+        assert set((root.get("aria-labelledby") or "").split()) <= named
+
+
+def test_equal_results_give_equal_bytes():
+    first, second = draw(planted(seeds=2)), draw(planted(seeds=2))
+    assert list(first) == list(second)
+    for name, drawing in first.items():
+        assert svg_of(drawing) == svg_of(second[name]) == svg_of(drawing)
+
+
+def test_ids_differ_between_figures(drawn):
+    ids = [i for drawing in drawn.values() for i in re.findall(r' id="([^"]+)"', inline(svg_of(drawing)))]
+    assert len(ids) == len(set(ids)) > 100
+
+
+def test_inside_a_page_colours_are_the_themes_and_paper_is_the_pages(drawn):
+    for drawing in drawn.values():
+        file, page = svg_of(drawing), inline(svg_of(drawing))
+        assert f"fill: {COLOURS['paper'][0]}" in file
+        assert not re.search("#[0-9a-f]{6}(?![0-9a-f-])", page.lower())
+        assert set(re.findall(r"var\(--([a-z0-9-]+)\)", page)) <= set(COLOURS)
+        assert "http" not in page
+        assert not re.search(r"<svg[^>]* (width|height)=", page)
+        assert "viewBox" in page
+        assert '-paper"' not in page
+        assert '-paper"' in file
+
+
+def test_subscripts_are_lowered_by_moving_them():
+    page = inline(svg_of(draw(planted(seeds=1))["pretraining"]))
+    title = next(text for text in re.findall("<text.*?</text>", page, re.DOTALL) if "dense runs" in text)
+    assert "".join(ET.fromstring(title).itertext()) == "Rp(θ0, θT) of the dense runs"
+    moves = [float(dy) for dy in re.findall(r'dy="(-?[\d.]+)em"', title)]
+    sizes = [0.75 if "75%" in span else 1.0 for span in re.findall("<tspan[^>]*>", title)]
+    assert math.isclose(sum(move * size for move, size in zip(moves, sizes, strict=True)), 0.0, abs_tol=1e-9)
+
+
+def test_names_are_never_markup_nor_mathematics():
+    name = f"$x_1$ {HOSTILE} & --"
+    drawn = draw(planted(masks=(name,), seeds=1))
+    drawing = next(d for d in drawn.values() if d.group == "accuracy")
+    assert re.fullmatch(r"[\w.-]+", drawing.name)
+    text = svg_of(drawing)
+    assert "<script" not in text
+    assert f"Learning rate 0.01, {name} masks" in [
+        "".join(e.itertext()) for e in ET.fromstring(text).iter(f"{SVG}text")
+    ]
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    darker, lighter = sorted((luminance(first), luminance(second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_marks_and_texts_stand_out_from_the_paper_in_both_themes(theme):
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
+    paper = COLOURS["paper"][theme]
+    for role in COLOURS.keys() - {"paper", "rule"}:
+        least = 4.5 if role in ("ink", "muted") else 3.0
+        assert contrast(COLOURS[role][theme], paper) >= least, role
+
+
+def test_the_users_matplotlib_settings_stay_theirs():
+    before = dict(mpl.rcParams)
+    draw(planted(seeds=1))
+    assert dict(mpl.rcParams) == before
+
+
+def test_nothing_to_show_shows_nothing():
+    assert drawings(Results({}, {}, (), (), (), (), (), (), ()), (), Rule()) == ()

@@ -1,0 +1,284 @@
+import dataclasses
+import html
+import io
+import itertools
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from planted import HOSTILE, planted, scarred
+
+from prunetune.report.html import headline, page_text
+from prunetune.report.verdict import Rule, Verdict, judge
+from prunetune.report.words import whys
+from prunetune.report.write import Report, write_report
+from prunetune.study.results import Results
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")
+
+
+HEADINGS = """Left out: diverged or missing
+Accuracy against sparsity
+Mask algorithms together
+Comparisons
+Weight overlap
+Trainings
+Budget
+Invariants
+Layers
+The rule, and its limits
+Environment""".splitlines()
+TABLES = (
+    *("recommendation", "comparisons", "dense", "means", "trials", "correlations"),
+    *("budget", "invariants", "layers", "missing", "environment"),
+)
+
+
+class Page(HTMLParser):
+    """What a page holds, read by the standard library's parser; a tag that is left open is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Report:
+    return write_report(scarred(planted(masks=("iterative", "admm"))), tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def text(report) -> str:
+    return report.page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text) -> Page:
+    return Page(text)
+
+
+def test_nothing_is_loaded_and_nothing_runs(text, page):
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)|javascript:", text, re.IGNORECASE)
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not page.all("img")
+    assert not [attribute for _, attributes in page.elements for attribute in attributes if attribute.startswith("on")]
+    assert all((anchor["href"] or "").startswith("#") for anchor in page.all("a"))
+    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+
+
+def test_hostile_names_are_text(text, page):
+    assert "<script" not in text
+    for where in (f"quick {HOSTILE}", f"aux.{HOSTILE}.weight", f"excluded by {HOSTILE}", f"while writing {HOSTILE}"):
+        assert where in page.text
+
+
+def test_it_leads_with_the_verdict(report, page):
+    words = page.text
+    assert (
+        words.index("A winning ticket?") < words.index("Learning rate 0.01") < words.index("What to train the sparse")
+    )
+    badges = [element["data-verdict"] for element in page.all("span") if element.get("class") == "badge"]
+    assert badges == [verdict.winning_property for verdict in report.verdicts]
+    assert len(badges) == 4
+    for verdict in report.verdicts:
+        assert all(re.sub(r"\s+", " ", sentence) in words for sentence in whys(verdict, Rule()))
+        assert f"Pre-training: {verdict.pretraining}." in words
+
+
+def test_everything_that_a_reader_needs_is_on_it(page):
+    words = page.text
+    assert "R_p at p = 0.2 is left out at 0.875 <b>" in words  # a note of the plan's, escaped
+    for heading in HEADINGS:
+        assert heading in words
+    assert "They do not cover the choice of the test images" in words
+    assert "Margin 0.5 points, gap 0.5 points, α 0.05." in words
+    assert "prunetune audit quick --jobs 2" in words
+    assert "milestones: [3.2, 4.8]" in words
+    assert "diverged: the loss was not finite" in words
+    assert "AVX2" in words
+    tables = {element.get("id") for element in page.all("table")}
+    assert {f"table-{name}" for name in TABLES} <= tables
+
+
+def test_every_figure_is_on_it_and_is_a_file(report, page):
+    files = {path.stem for path in (report.page.parent / "figures").glob("*.svg")}
+    assert {(element.get("id") or "").removeprefix("figure-") for element in page.all("figure")} == files
+    assert len(page.all("svg")) == len(files) == 8 + 8 + 4 + 1
+
+
+def test_it_can_be_read_out(page):
+    ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.elements:
+        assert set((attributes.get("aria-labelledby") or "").split()) <= set(ids)
+        if (attributes.get("href") or "").startswith("#"):
+            assert (attributes["href"] or "")[1:] in ids
+    assert all(heading.get("scope") in ("row", "col") for heading in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(svg.get("role") == "img" and svg.get("aria-labelledby") for svg in page.all("svg"))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("main")) == 1
+
+
+def ruled(verdict: Verdict, answer: Any) -> Verdict:
+    return dataclasses.replace(verdict, winning_property=answer)
+
+
+def test_headlines():
+    results = planted()
+    verdicts = judge(results.trials)
+    low, high = verdicts
+    assert headline([]) == "No verdict: there is no sparse training to judge"
+    say = {"holds": "yes", "fails": "no", "inconclusive": "not decided"}
+    for first in say:
+        for second in say:
+            pair = [
+                dataclasses.replace(low, winning_property=first),
+                dataclasses.replace(high, winning_property=second),
+            ]
+            said = headline(pair).replace("\N{NO-BREAK SPACE}", " ")
+            if first == second:
+                assert said == f"A winning ticket? {say[first].capitalize()} at learning rate 0.01 and 0.1."
+            else:
+                parts = f"{say[first].capitalize()} at learning rate 0.01; {say[second]} at learning rate 0.1."
+                assert said == f"A winning ticket? {parts}"
+    mixed = [
+        dataclasses.replace(low, winning_property="holds"),
+        dataclasses.replace(low, winning_property="fails", mask="x"),
+    ]
+    assert "Depends on the masks at learning rate" in headline(mixed)
+
+
+def test_mixed_environments_are_flagged():
+    results = planted(seeds=1)
+    assert "Mixed environments" not in Page(page_text(results, (), (), Rule(), ())).text
+    mixed = dataclasses.replace(results, environment=results.environment | {"mixed": ["torch: 2.12, 2.13"]})
+    assert "Mixed environments" in Page(page_text(mixed, (), (), Rule(), ())).text
+
+
+def _text(results: Results, folder: Path) -> str:
+    return Page(write_report(results, folder).page.read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        Results({}, {}, (), (), (), (), (), (), ()),
+        planted(seeds=1, rates=(0.1,)),
+        dataclasses.replace(planted(seeds=2), correlations=(), budget=(), layers=(), invariants=()),
+        dataclasses.replace(planted(seeds=1), trials=planted(seeds=1).trials[:1]),
+    ],
+    ids=["nothing at all", "one seed and rate", "no correlations", "one dense run"],
+)
+def test_small_and_empty_studies_have_a_page_too(results, tmp_path):
+    words = _text(results, tmp_path)
+    assert "The rule, and its limits" in words
+    assert "nan" not in words.lower().split()
+    assert "None" not in words.split()
+
+
+def test_guessing_is_recognised_when_the_environment_says_what_it_scores(tmp_path):
+    results = planted(seeds=3)
+    stuck = tuple(dataclasses.replace(t, test_accuracy=10.0) if t.arm == "reinit" else t for t in results.trials)
+    results = dataclasses.replace(results, trials=stuck)
+    assert "stuck at chance" not in _text(results, tmp_path)
+    told = dataclasses.replace(results, environment=results.environment | {"outputs": 10, "test_images": 10_000})
+    assert "stuck at chance" in _text(told, tmp_path)
+
+
+def browse(tmp_path: Path, address: Path, *options: str) -> bytes:
+    assert BROWSER is not None
+    quiet = (
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    )
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        *quiet,
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run([*command, *options, address.as_uri()], capture_output=True, timeout=120, check=True)
+    return done.stdout
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [320, 375, 768, 1440])
+def test_no_width_needs_scrolling_sideways(text, tmp_path, width):
+    wrapper = tmp_path / "wrapper.html"
+    unfolded = text.replace("<details>", "<details open>")
+    wrapper.write_text(
+        f'<!doctype html><iframe style="width:{width}px;height:800px;border:0" '
+        f'srcdoc="{html.escape(unfolded)}"></iframe>'
+        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "document.body.textContent = 'measured ' + page.documentElement.scrollWidth + ' of ' + page.body.clientWidth"
+        " + ' with ' + page.querySelectorAll('svg').length; }</script>",
+        encoding="utf-8",
+    )
+    found = re.search(rb"measured (\d+) of (\d+) with (\d+)", browse(tmp_path, wrapper, "--dump-dom"))
+    assert found is not None
+    scroll, client, drawings = map(int, found.groups())
+    assert drawings == 21
+    assert width - 20 <= client <= width  # less a scroll bar
+    assert scroll <= client
+
+
+@needs_browser
+def test_it_shows_something_in_light_and_in_dark(report, tmp_path):
+    seen = {}
+    for theme, setting in (("light", 1), ("dark", 0)):
+        shot = tmp_path / f"{theme}.png"
+        options = (
+            f"--screenshot={shot}",
+            "--window-size=1200,1600",
+            f"--blink-settings=preferredColorScheme={setting}",
+        )
+        browse(tmp_path, report.page, *options)
+        seen[theme] = Image.open(io.BytesIO(shot.read_bytes())).convert("L")
+    brightness = {theme: picture.resize((1, 1)).getpixel((0, 0)) for theme, picture in seen.items()}
+    assert brightness["light"] > 200 > 80 > brightness["dark"]
+    for picture in seen.values():
+        assert picture.size == (1200, 1600)
+        assert len(picture.getcolors(256) or []) > 60  # text and lines, not a blank sheet

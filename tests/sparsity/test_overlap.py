@@ -1,0 +1,227 @@
+"""R_p against a slow version, tables worked by hand, and the chance level by simulation."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.overlap import correlation
+
+State = dict[str, Tensor]
+
+
+def top(values: list[float], k: int) -> set[int]:
+    return set(sorted(range(len(values)), key=lambda i: (-abs(values[i]), i))[:k])
+
+
+def slow(a: State, b: State, p: float, mask: Mapping[str, Tensor] | None = None) -> tuple[float, float]:
+    common, total, chance = 0, 0, 0.0
+    for name in a:
+        keep = mask[name].flatten().tolist() if mask is not None and name in mask else [True] * a[name].numel()
+        sides = [[v for v, kept in zip(s[name].flatten().tolist(), keep, strict=True) if kept] for s in (a, b)]
+        n = len(sides[0])
+        k = round(p * n)
+        common += len(top(sides[0], k) & top(sides[1], k))
+        total += k
+        chance += k * k / n if n else 0
+    return common / total, chance / total
+
+
+def networks(seed: int, *shapes: tuple[int, ...]) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    return {f"layer{i}": torch.randn(shape, generator=generator) for i, shape in enumerate(shapes)}
+
+
+def test_a_table_worked_by_hand() -> None:
+    a = {"x": torch.tensor([[5.0, -4.0, 3.0, 2.0, 1.0]]), "y": torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.5, 0.1]])}
+    b = {"x": torch.tensor([[1.0, -9.0, 8.0, 2.0, 3.0]]), "y": torch.tensor([[9.0, 1.0], [8.0, 2.0], [0.5, 0.1]])}
+    overlap = correlation(a, b, 0.4)
+    # x: k = 2, {0, 1} and {1, 2} share 1. y: k = round(2.4) = 2, {3, 2} and {0, 2} share 1.
+    assert (overlap.value, float(overlap)) == (0.5, 0.5)
+    assert overlap.expected == pytest.approx((4 / 5 + 4 / 6) / 4, abs=1e-15)
+    x, y = overlap.per_layer["x"], overlap.per_layer["y"]
+    assert (x.value, x.expected, x.n, x.k, x.common) == (0.5, 0.4, 5, 2, 1)
+    assert (y.value, y.expected, y.n, y.k, y.common) == (0.5, 2 / 6, 6, 2, 1)
+    assert list(overlap.per_layer) == ["x", "y"]
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    a, b = {"w": torch.ones(2, 4)}, {"w": torch.tensor([[0.1, 0.1, 9.0, 9.0], [0.1, 0.1, 0.1, 0.1]])}
+    assert correlation(a, b, 0.25).value == 0.0
+    assert correlation(a, b, 0.375).value == 2 / 3  # {0, 1, 2} and {2, 3, 0}
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.4, 0.5, 0.99])
+def test_a_network_overlaps_with_itself_and_its_negative_completely(p: float) -> None:
+    a = networks(0, (7, 9), (5, 3, 2, 2))
+    assert correlation(a, {name: -tensor for name, tensor in a.items()}, p).value == 1.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.integers(2, 25), min_size=1, max_size=3),
+    p=st.sampled_from([0.1, 0.2, 0.25, 0.5, 0.73]),
+    masked=st.booleans(),
+    data=st.data(),
+)
+def test_against_the_slow_version_with_many_ties(sizes: list[int], p: float, masked: bool, data: st.DataObject) -> None:
+    def draw(low: int) -> State:
+        numbers = st.integers(low, 3).flatmap(lambda v: st.sampled_from([v, -v]))
+        return {
+            f"l{i}": torch.tensor([data.draw(st.lists(numbers, min_size=n, max_size=n))]).float()
+            for i, n in enumerate(sizes)
+        }
+
+    a, b = draw(0 if masked else 1), draw(0 if masked else 1)
+    bits = {name: torch.tensor(data.draw(st.lists(st.booleans(), min_size=t.numel(), max_size=t.numel())))[None]
+            for name, t in a.items()}  # fmt: skip
+    mask = bits if masked else None
+    counted = sum(round(p * (int(bits[n].sum()) if masked else a[n].numel())) for n in a)
+    if not counted:
+        with pytest.raises(RequestError, match="selects no weight"):
+            correlation(a, b, p, mask)
+        return
+    overlap = correlation(a, b, p, mask)
+    value, chance = slow(a, b, p, mask)
+    assert overlap.value == value
+    assert overlap.expected == pytest.approx(chance, abs=1e-12)
+    assert correlation(b, a, p, mask).value == overlap.value
+
+
+def test_the_chance_level_by_simulation() -> None:
+    shapes = ((6, 7), (11, 3), (4, 2))
+    values = [correlation(networks(2 * s, *shapes), networks(2 * s + 1, *shapes), 0.3) for s in range(400)]
+    mean = sum(map(float, values)) / len(values)
+    spread = math.sqrt(sum((float(v) - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+    assert abs(mean - values[0].expected) < 4 * spread
+    assert spread < 0.01
+
+
+def test_sparse_against_sparse_counts_only_what_is_kept() -> None:
+    mask = Mask({"w": torch.tensor([[1, 0, 1, 0, 1, 1]])})
+    a = {"w": torch.tensor([[4.0, 99.0, 3.0, 98.0, 2.0, 1.0]])}
+    b = {"w": torch.tensor([[4.0, 0.0, 1.0, 0.0, 3.0, 2.0]])}
+    overlap = correlation(a, b, 0.5, mask)
+    # n = 4 kept, k = 2: of 4 3 2 1 and 4 1 3 2 the first is common
+    assert (overlap.value, overlap.expected) == (0.5, 0.5)
+    assert (overlap.per_layer["w"].n, overlap.per_layer["w"].k) == (4, 2)
+
+
+def test_a_tensor_outside_the_mask_counts_whole() -> None:
+    a = {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]]), "v": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}
+    overlap = correlation(a, a, 0.5, Mask({"w": torch.tensor([[1, 1, 0, 0]])}))
+    assert {name: layer.n for name, layer in overlap.per_layer.items()} == {"w": 2, "v": 4}
+
+
+def test_sparse_against_dense_below_the_density_counts_all_weights() -> None:
+    sparse = {"w": torch.tensor([[0.0, 5.0, 0.0, 6.0, 0.0, 7.0, 0.0, 8.0, 9.0, 0.0]])}
+    dense = {"w": torch.tensor([[9.0, 8.0, 0.1, 7.0, 0.1, 0.1, 0.1, 0.1, 0.2, 0.1]])}
+    overlap = correlation(sparse, dense, 0.2)
+    assert (overlap.value, overlap.expected, overlap.per_layer["w"].n) == (0.0, 0.2, 10)
+    assert correlation(sparse, dense, 0.4).value == 2 / 4  # {8, 7, 5, 3} and {0, 1, 3, 8}
+
+
+@pytest.mark.parametrize("p", [0.5, 0.6])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_sparse_against_dense_from_the_density_on_is_refused(p: float, swapped: bool) -> None:
+    sparse = {"ok": torch.ones(2, 5), "thin": torch.tensor([[1.0, 0.0, 2.0, 0.0, 3.0, 0.0]])}
+    dense = {"ok": torch.ones(2, 5), "thin": torch.ones(1, 6)}
+    a, b = (dense, sparse) if swapped else (sparse, dense)
+    with pytest.raises(RequestError, match=rf"p: {p} is too large for 'thin', of which 0.5 is zero; .* below 0.5"):
+        correlation(a, b, p)
+    assert correlation(a, b, 0.49).per_layer["thin"].k == 3
+
+
+def test_a_layer_too_small_for_p_counts_as_nothing() -> None:
+    a = {"big": torch.arange(1.0, 21.0).reshape(4, 5), "small": torch.zeros(1, 2)}
+    overlap = correlation(a, a, 0.2)
+    small = overlap.per_layer["small"]
+    assert (overlap.value, overlap.expected) == (1.0, 0.2)
+    assert (small.n, small.k) == (2, 0)
+    assert math.isnan(small.value)
+    assert math.isnan(small.expected)
+
+
+def test_modules_and_states_and_tied_weights() -> None:
+    def tied() -> nn.Module:
+        model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6))
+        model[2].weight = model[0].weight
+        return model
+
+    first, second = tied(), tied()
+    overlap = correlation(first, second, 0.3)
+    assert list(overlap.per_layer) == ["0.weight"]
+    assert overlap == correlation(first, second.state_dict(), 0.3)
+    both = correlation(first.state_dict(), second.state_dict(), 0.3)
+    assert list(both.per_layer) == ["0.weight", "2.weight"]
+
+
+def test_only_shared_floating_tensors_of_two_dimensions_are_compared_unless_named() -> None:
+    a = {
+        "w": torch.rand(4, 4) + 1,
+        "bias": torch.rand(10) + 1,
+        "table": torch.ones(3, 3, dtype=torch.int64),
+        "mine": torch.rand(3, 3),
+    }
+    b = {**{name: tensor.clone() for name, tensor in a.items() if name != "mine"}, "yours": torch.rand(3, 3)}
+    assert list(correlation(a, b, 0.5).per_layer) == ["w"]
+    assert list(correlation(a, b, 0.5, names=["bias"]).per_layer) == ["bias"]
+
+
+def test_nothing_that_is_given_is_changed() -> None:
+    a, b = networks(0, (5, 5)), networks(1, (5, 5))
+    copies = [{name: tensor.clone() for name, tensor in state.items()} for state in (a, b)]
+    correlation(a, b, 0.3, {"layer0": torch.eye(5)})
+    assert torch.equal(a["layer0"], copies[0]["layer0"])
+    assert torch.equal(b["layer0"], copies[1]["layer0"])
+
+
+@pytest.mark.parametrize("p", [0, 1, -0.2, 1.2, float("nan")])
+def test_p_must_lie_between_zero_and_one(p: float) -> None:
+    with pytest.raises(RequestError, match=r"p: .* must lie in"):
+        correlation(networks(0, (3, 3)), networks(1, (3, 3)), p)
+
+
+W = torch.ones(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ({"w": W}, {"w": W.t()}, r"shapes disagree: 'w' \(2, 3\) and \(3, 2\)"),
+        ({"w": W}, {"w": W.flatten()}, r"shapes disagree: 'w' \(2, 3\) and \(6,\)"),
+        (
+            {"v": W, "w": W, "x": W},
+            {"v": W, "w": W.t(), "x": W[:1]},
+            r"'w' \(2, 3\) and \(3, 2\); 'x' \(2, 3\) and \(1, 3\)",
+        ),
+        ({"w": W}, {"v": W}, "nothing to compare: .* the first has w, the second v"),
+        ({"w": W}, {}, "nothing to compare: .* the second no tensor"),
+        ({"w": W * torch.nan}, {"w": W}, "'w' holds NaN or infinite"),
+        ({"w": W}, {"w": W / 0}, "'w' holds NaN or infinite"),
+    ],
+)
+def test_networks_that_do_not_compare_are_refused(a: State, b: State, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        correlation(a, b, 0.5)
+
+
+def test_unknown_names_and_masks_that_do_not_fit_are_refused() -> None:
+    state = {"fc.weight": W}
+    with pytest.raises(RequestError, match=r"names: unknown 'fc.wieght'; did you mean 'fc.weight'"):
+        correlation(state, state, 0.5, names=["fc.wieght"])
+    with pytest.raises(RequestError, match=r"mask: unknown 'fc.wieght'; did you mean 'fc.weight'"):
+        correlation(state, state, 0.5, {"fc.wieght": W})
+    with pytest.raises(RequestError, match=r"'fc.weight' has shape \(3, 2\), the model's is \(2, 3\)"):
+        correlation(state, state, 0.5, {"fc.weight": W.t()})
+
+
+def test_p_that_selects_nothing_anywhere_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"p: 0.1 selects no weight"):
+        correlation({"w": torch.ones(1, 3)}, {"w": torch.ones(1, 3)}, 0.1)

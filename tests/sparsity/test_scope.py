@@ -1,0 +1,107 @@
+"""What is prunable by default, what patterns change, and the reasons that the layer table gives."""
+
+import pytest
+from torch import nn
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.scope import Scope, ScopeRow, prunable, survey
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.conv1 = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 4, 3, bias=False)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.head = nn.Linear(4, 7)
+        self.copy = nn.Linear(4, 7, bias=False)
+        self.copy.weight = self.head.weight
+        self.scale = nn.Parameter(nn.Linear(1, 1).bias.detach())
+
+
+def test_the_whole_table_of_a_small_network() -> None:
+    linear, elsewhere = "linear weight", "parameter of {}, neither convolution nor linear layer"
+    assert survey(Net()) == (
+        ScopeRow("scale", (1,), False, elsewhere.format("Net")),
+        ScopeRow("embed.weight", (7, 4), False, "embedding"),
+        ScopeRow("conv1.weight", (4, 1, 3, 3), False, "first convolution"),
+        ScopeRow("conv1.bias", (4,), False, "bias"),
+        ScopeRow("norm.weight", (4,), False, "normalisation"),
+        ScopeRow("norm.bias", (4,), False, "normalisation"),
+        ScopeRow("conv2.weight", (4, 4, 3, 3), True, "convolution weight"),
+        ScopeRow("attention.in_proj_weight", (12, 4), False, elsewhere.format("MultiheadAttention")),
+        ScopeRow("attention.in_proj_bias", (12,), False, "bias"),
+        ScopeRow("attention.out_proj.weight", (4, 4), True, linear),
+        ScopeRow("attention.out_proj.bias", (4,), False, "bias"),
+        ScopeRow("head.weight", (7, 4), True, linear),
+        ScopeRow("head.bias", (7,), False, "bias"),
+        ScopeRow("copy.weight", (7, 4), False, "tied to 'head.weight'"),
+    )
+    assert prunable(Net()) == ("conv2.weight", "attention.out_proj.weight", "head.weight")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv1d(1, 1, 1), nn.Conv3d(1, 1, 1), nn.ConvTranspose2d(1, 1, 1), nn.Linear(1, 1), nn.Bilinear(1, 1, 1)],
+)
+def test_kinds_of_layers(layer: nn.Module) -> None:
+    expected = () if isinstance(layer, nn.Bilinear) else ("1.weight",)
+    assert prunable(nn.Sequential(nn.Conv2d(1, 1, 1), layer)) == expected
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(2), nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.RMSNorm(2)])
+def test_no_normalisation_is_prunable(norm: nn.Module) -> None:
+    assert {row.reason for row in survey(nn.Sequential(norm))} == {"normalisation"}
+
+
+def test_without_convolution_every_linear_weight_is_prunable() -> None:
+    assert prunable(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == ("0.weight", "1.weight")
+
+
+def test_patterns_add_and_remove() -> None:
+    scope = Scope(include=("attention.in_proj_*", "conv1.weight"), exclude=("head.*", "*bias"))
+    assert prunable(Net(), scope) == (
+        "conv1.weight",
+        "conv2.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+    )
+    reasons = {row.name: row.reason for row in survey(Net(), scope)}
+    assert reasons["conv1.weight"] == "included by 'conv1.weight'"
+    assert reasons["head.weight"] == "excluded by 'head.*'"
+    assert reasons["conv2.weight"] == "convolution weight"
+
+
+def test_a_tied_weight_matches_under_any_of_its_names_and_counts_once() -> None:
+    assert "head.weight" not in prunable(Net(), Scope(exclude=("copy.weight",)))
+    assert prunable(Net(), Scope(include=("copy.weight",))).count("head.weight") == 1
+
+
+@pytest.mark.parametrize("embedding_first", [True, False])
+def test_an_embedding_tied_to_a_linear_layer_stays_whole(embedding_first: bool) -> None:
+    layers = [nn.Embedding(3, 2), nn.Linear(2, 3, bias=False)]
+    layers[1].weight = layers[0].weight
+    model = nn.Sequential(*(layers if embedding_first else reversed(layers)))
+    assert prunable(model) == ()
+    assert prunable(model, Scope(include=("0.weight",))) == ("0.weight",)
+
+
+@pytest.mark.parametrize("field", ["include", "exclude"])
+def test_a_pattern_without_a_match_is_refused(field: str) -> None:
+    with pytest.raises(RequestError, match=rf"scope.{field}: pattern 'haed\.\*' matches no parameter"):
+        survey(Net(), Scope(**{field: ("haed.*",)}))
+    with pytest.raises(RequestError, match="the model has no parameters"):
+        survey(nn.ReLU(), Scope(**{field: ("*",)}))
+
+
+def test_a_lazy_module_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"'0.weight' has no shape yet"):
+        survey(nn.Sequential(nn.LazyLinear(3)))
+
+
+def test_one_weight_of_two_modules_that_share_a_module_has_one_row_per_name() -> None:
+    shared = nn.Linear(2, 2, bias=False)
+    rows = survey(nn.Sequential(shared, nn.ReLU(), shared))
+    assert [(row.name, row.prunable) for row in rows] == [("0.weight", True), ("2.weight", False)]

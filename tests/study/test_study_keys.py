@@ -1,0 +1,149 @@
+"""Keys: what names a step, what changes the name, and literal ones, so that no change of a key goes unnoticed."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+
+from prunetune.references import Ref
+from prunetune.sparsity.scope import Scope
+from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train, Transform, Weights, describe
+from prunetune.train.admm import Penalty
+from prunetune.train.recipe import Point, Recipe, Schedule
+
+MODEL = Ref.of("lenet", {"width": 2})
+DATA = Ref.of("images", {"train_limit": 9}, digest="abc", root="/somewhere")
+RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=0.1, schedule=Schedule("step", (1.0,)), augment=("flip",))
+INIT = Init(MODEL, (1, 5, 5), 3, seed=7)
+DENSE = Train(Weights(INIT), None, RECIPE, DATA, order_seed=1, augment_seed=2)
+PRUNE = Prune(Weights(DENSE), 0.5, None, Ref.of("magnitude"), "uniform", "unstructured", Scope((), ("fc*",)))
+TICKET = Train(Weights(INIT, None, Transform("shuffle", 3)), PRUNE, RECIPE, DATA, order_seed=1, augment_seed=2)
+PENALISED = replace(
+    DENSE, start=Weights(DENSE, Point(1.0, "ep")), penalty=Penalty(0.5, Scope(), rho_every=1.0, update_every=0.5)
+)
+NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
+MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
+IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
+STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_key_is_the_hash_of_every_field_in_sorted_compact_json():
+    assert INIT.key == sha256(
+        '{"input_shape":[1,5,5],"model":{"arguments":"{\\"width\\": 2}","digest":"","name":"lenet"},'
+        '"outputs":3,"seed":7,"step":"Init","version":1}'
+    )
+
+
+def test_a_parent_enters_by_its_key():
+    weights = f'{{"at":null,"step":"{DENSE.key}","transform":null}}'
+    assert PRUNE.key == sha256(
+        '{"allocation":"uniform","criterion":{"arguments":"{}","digest":"","name":"magnitude"},"density":0.5,'
+        '"pattern":"unstructured","scope":{"exclude":["fc*"],"include":[]},"seed":0,'
+        f'"source":{weights},"step":"Prune","version":1,"within":null}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "key"),
+    [
+        (INIT, "1bf2d5a3cc163093"),
+        (DENSE, "23801509ca989fc2"),
+        (PRUNE, "2905a631329f9054"),
+        (TICKET, "f408539872a6bc3a"),
+        (PENALISED, "43f172cc1084c321"),
+        (NEXT, "ba9815ca25fe8df5"),
+        (MEASURE, "abfc2a46352eb4de"),
+        (IMPORT, "5c9e950e0f7d1124"),
+    ],
+)
+def test_keys_are_what_they_were(step: Step, key: str):
+    """A failure here means that every store in the world is void: raise KEY_VERSION, and say so in the CHANGELOG."""
+    assert step.key[:16] == key
+
+
+def leaves(value: Any, put: Callable[[Any], Any], keyed: bool = True):
+    """(whether it is keyed, the whole with this one leaf changed) for every plain value below a dataclass."""
+    for f in fields(value):
+        old = getattr(value, f.name)
+
+        def put_here(new: Any, name: str = f.name) -> Any:
+            return put(replace(value, **{name: new}))
+
+        inner_keyed = keyed and f.metadata.get("keyed", True)
+        if is_dataclass(old):
+            yield from leaves(old, put_here, inner_keyed)
+        else:
+            yield f.name, inner_keyed, put_here(changed(old))
+
+
+def changed(old: Any) -> Any:
+    if isinstance(old, bool):
+        return not old
+    if isinstance(old, int | float):
+        return old + 1
+    if isinstance(old, str):
+        return {"f32": "bf16", "step": "cosine"}.get(old, '{"x": 1}' if old.startswith("{") else old + "x")
+    if isinstance(old, tuple):
+        return (*old, *old[:1]) if old else ("x",)
+    return Ref.of("user.code:thing")  # None
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{type(step).__name__}")
+def test_every_keyed_field_changes_the_key_and_a_place_on_disk_does_not(step: Step):
+    seen = {step.key}
+    unkeyed = 0
+    for name, keyed, other in leaves(step, lambda whole: whole):
+        if keyed:
+            assert other.key not in seen, name
+            seen.add(other.key)
+        else:
+            assert other.key == step.key, name
+            unkeyed += 1
+    assert unkeyed  # the root of the model's Ref at least
+
+
+def test_equality_and_hash_are_the_keys():
+    again = Init(Ref.of("lenet", {"width": 2}), (1, 5, 5), 3, seed=7)
+    assert again is not INIT
+    assert again == INIT
+    assert len({again, INIT, replace(INIT, seed=8)}) == 2
+    assert INIT != "INIT"
+
+
+def test_parents_are_the_steps_that_are_read_once_each():
+    assert INIT.parents == ()
+    assert DENSE.parents == (INIT,)
+    assert set(TICKET.parents) == {INIT, PRUNE}
+    assert set(NEXT.parents) == {TICKET, PRUNE}
+    assert set(MEASURE.parents) == {INIT, TICKET, PRUNE}
+    assert Measure(Weights(INIT), Weights(INIT), None, (0.1,), Scope()).parents == (INIT,)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{type(step).__name__}")
+def test_a_description_is_strict_json_and_hashes_to_the_key(step: Step):
+    text = json.dumps(describe(step), allow_nan=False, sort_keys=True, separators=(",", ":"))
+    assert json.loads(text)["step"] == type(step).__name__
+    assert sha256(text) == step.key
+
+
+def test_a_chain_of_sixty_rounds_has_keys_and_travels_to_a_worker():
+    mask = PRUNE
+    for _ in range(60):
+        mask = Prune(
+            Weights(Train(Weights(INIT), mask, RECIPE, DATA, 1, 2)),
+            0.5,
+            mask,
+            Ref.of("magnitude"),
+            "uniform",
+            "unstructured",
+            Scope(),
+        )
+    assert pickle.loads(pickle.dumps(mask)).key == mask.key

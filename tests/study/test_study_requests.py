@@ -1,0 +1,229 @@
+"""Wrong specs: each is refused in one line that names the field, the value and what would be right."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_specs import spec
+
+from prunetune.errors import RequestError
+from prunetune.study.plan import plan
+from prunetune.study.spec import load_spec
+
+
+def line_of(source: Any, *changes: str) -> str:
+    """The one line with which a spec is refused, at reading or at planning."""
+    with pytest.raises(RequestError) as caught:
+        plan(load_spec(source, changes))
+    text = str(caught.value)
+    assert text == text.strip()
+    assert "\n" not in text
+    return text
+
+
+OVERRIDES = [
+    # overrides themselves
+    ("epochs", "--set: 'epochs'; must be field=value, such as recipe.epochs=15"),
+    ("=3", "--set: '=3'; must be field=value, such as recipe.epochs=15"),
+    ("recipe..epochs=3", "--set: 'recipe..epochs=3'; must be field=value, such as recipe.epochs=15"),
+    ("sparsities.rounds=3", "sparsities.rounds: 'sparsities' is [0.5], not a mapping; set sparsities as a whole"),
+    ("seeds={a: 1, a: 2}", "--set seeds: line 1: 'a' is given twice (first on line 1); give it once"),
+    # fields that there are not
+    ("arsm=[ticket]", "arsm: unknown 'arsm'; did you mean 'arms'?"),
+    ("epohcs=3", "epohcs: unknown 'epohcs'; did you mean 'epochs'?"),
+    ("recipe.epohcs=3", "recipe.epohcs: unknown 'epohcs'; did you mean 'epochs'?"),
+    ("recipe.schedule.gama=.5", "recipe.schedule.gama: unknown 'gama'; did you mean 'gamma'?"),
+    ("verdict.margn=1", "verdict.margn: unknown 'margn'; did you mean 'margin'?"),
+    ("scope.exlude=[a]", "scope.exlude: unknown 'exlude'; did you mean 'exclude'?"),
+    ("sparsities={per_rund: .2, rounds: 3}", "sparsities.per_rund: unknown 'per_rund'; did you mean 'per_round'?"),
+    ("masks=[{kind: admm, rh: 1}]", "masks.0.rh: unknown 'rh'; did you mean 'rho'?"),
+    ("masks=[{kind: one_shot, rho: 1}]", "masks.0.rho: unknown 'rho'; "),
+    ("pretrained={theta_t: a}", "pretrained.theta_t: unknown 'theta_t'; did you mean 'theta_k'?"),
+    # names that there are not
+    ("model=resnet21", "model: unknown 'resnet21'; did you mean 'resnet"),
+    ("data=cifar11", "data: unknown 'cifar11'; did you mean 'cifar10"),
+    ("arms=[reinit, tikcet]", "arms.1: unknown 'tikcet'; did you mean 'ticket'?"),
+    ("masks=[itertive]", "masks.0.kind: unknown 'itertive'; did you mean 'iterative'?"),
+    ("masks=[iterative, {kind: admm, criterion: magnitud}]", "masks.1.criterion: unknown 'magnitud'; did you mean"),
+    ("masks=[{kind: admm, allocation: globl}]", "masks.0.allocation: unknown 'globl'; did you mean 'global'?"),
+    ("masks=[{kind: admm, pattern: unstruct}]", "masks.0.pattern: unknown 'unstruct'; did you mean 'unstructured'?"),
+    ("augment=[flp]", "recipe.augment.0: unknown 'flp'; did you mean 'flip'?"),
+    ("optimizer=sdg", "recipe.optimizer: 'sdg'; must be 'sgd', 'adam' or 'adamw'"),
+    ("loss=nowhere.at:all", "recipe.loss: cannot import 'nowhere.at:all': No module named 'nowhere'"),
+    ("loss=cross", "recipe.loss: 'cross'; must have the form package.module:callable"),
+    ("scope.include=[zzz*]", "scope.include: pattern 'zzz*' matches no parameter"),
+    # values
+    ("seeds=0", "seeds: 0; must be greater than or equal to 1"),
+    ("seeds=-3", "seeds: -3; must be greater than or equal to 1"),
+    ("seeds=true", "seeds: True; must be a whole number"),
+    ("seeds=2.5", "seeds: 2.5; must be a whole number"),
+    ("seeds='5'", "seeds: '5'; must be a whole number"),
+    ("seeds=", "seeds: None; must be a whole number"),
+    ("model=[small]", "model: ['small']; must be a text"),
+    ("name=a/b", "name: 'a/b'; must be letters, digits, '_', '-' and '.'"),
+    ("name=..", "name: '..'; must be letters"),
+    ("epochs=0", "recipe.epochs: 0; must be greater than or equal to 1"),
+    ("batch_size=0.5", "recipe.batch_size: 0.5; must be a whole number"),
+    ("momentum=1", "recipe.momentum: 1; must be less than 1"),
+    ("weight_decay=-1", "recipe.weight_decay: -1; must be greater than or equal to 0"),
+    ("nesterov=1", "recipe.nesterov: 1; must be true or false"),
+    ("recipe={nesterov: true, momentum: 0}", "recipe.nesterov: True needs a momentum; must be false where momentum is"),
+    ("recipe=3", "recipe: 3; must be a mapping of epochs, batch_size"),
+    ("learning_rates=[]", "learning_rates: []; must hold at least one"),
+    ("learning_rates=[0]", "learning_rates.0: 0; must be greater than 0"),
+    ("learning_rates=[.nan]", "learning_rates.0: nan; must be a finite number"),
+    ("learning_rates=0.1", "learning_rates: 0.1; must be a list, such as [a, b]"),
+    ("learning_rates=[0.1, 1e-1]", "learning_rates: [0.1, 0.1]; must be given once each"),
+    ("sparsities=[0.5, 1.0]", "sparsities.1: 1.0; must be less than 1"),
+    ("sparsities=[0]", "sparsities.0: 0; must be greater than 0"),
+    ("sparsities=[-0.5]", "sparsities.0: -0.5; must be greater than 0"),
+    ("sparsities=[50]", "sparsities.0: 50; must be less than 1"),
+    ("sparsities=[]", "sparsities: []; must hold at least one"),
+    ("sparsities=[0.9, 0.5]", "sparsities: [0.9, 0.5]; must grow, each once"),
+    ("sparsities=[0.5, 0.5]", "sparsities: [0.5, 0.5]; must grow, each once"),
+    ("sparsities=[0.5, 0.5000000000001]", "sparsities: [0.5, 0.5000000000001]; must grow, each once"),
+    ("sparsities=[0.9999999999999]", "sparsities: [0.9999999999999]; must grow, each once, all above 0 and below 1"),
+    ("sparsities={per_round: 2, rounds: 3}", "sparsities.per_round: 2; must be less than 1"),
+    ("sparsities={per_round: .2}", "sparsities.rounds: missing; it has no default"),
+    ("arms=[]", "arms: []; must hold at least one"),
+    ("arms=[ticket, ticket]", "arms: ['ticket', 'ticket']; must be given once each"),
+    ("masks=[]", "masks: []; must hold at least one"),
+    ("masks=[3]", "masks.0: 3; must be a mask algorithm (admm, iterative, one_shot) or a mapping with its `kind`"),
+    ("masks=[{criterion: magnitude}]", "masks.0.kind: missing; it has no default"),
+    ("masks=[one_shot, one_shot]", "masks.1: 'one_shot' is entry 0 too; give one of them another `name`"),
+    ("masks=[one_shot, {kind: admm, name: one_shot}]", "masks.1: 'one_shot' is entry 0 too; give one of them another"),
+    ("masks=[{kind: admm, name: a b}]", "masks.0.name: 'a b'; must be one word"),
+    ("masks=[{kind: admm, learning_rate: 0}]", "masks.0.learning_rate: 0; must be greater than 0"),
+    ("masks=[{kind: admm, rho: 0}]", "masks.0.rho: 0"),
+    ("masks=[{kind: admm, rho: x}]", "masks.0.rho: 'x'; must be a number"),
+    ("masks=[{kind: admm, epochs: 0}]", "masks.0.epochs: 0; must be at least 1"),
+    ("masks=[{kind: admm, epochs: 1.5}]", "masks.0.epochs: 1.5; must be a whole number"),
+    ("verdict.alpha=0", "verdict.alpha: 0; must be greater than 0"),
+    ("verdict.alpha=0.5", "verdict.alpha: 0.5; must be less than 0.5"),
+    ("verdict.margin=0", "verdict.margin: 0; must be greater than 0"),
+    ("verdict.gap=-1", "verdict.gap: -1; must be greater than or equal to 0"),
+    ("verdict.nontrivial_sparsity=50", "verdict.nontrivial_sparsity: 50; must be less than 1"),
+    (
+        "data_args.train_limit=.nan",
+        "data_args: {'train_limit': nan}; must hold only numbers, texts, lists and mappings",
+    ),
+    ("model_args={a: 2020-01-01}", "model_args: {'a': datetime.date(2020, 1, 1)}; must hold only numbers, texts"),
+    # moments
+    ("milestones=[3]", "milestones: unknown 'milestones'"),
+    ("schedule.milestones=[80, 120]", "recipe.schedule.milestones.0: 80 is past the last epoch; must be at most the"),
+    ("schedule.milestones=[9/8]", "recipe.schedule.milestones.0: 9/8 is past the last epoch; must be at most the"),
+    ("schedule.milestones=[2, x]", "recipe.schedule.milestones.1: 'x'; must be a number of epochs or a fraction of"),
+    ("schedule.milestones=[-2]", "recipe.schedule.milestones.0: -2; must be a number of epochs or a fraction of"),
+    ("schedule.milestones=[1/0]", "recipe.schedule.milestones.0: '1/0'; must be a number of epochs or a fraction"),
+    ("schedule.milestones=[4, 2]", "recipe.schedule.milestones: [4, 2]; must grow, each once"),
+    ("schedule={kind: cosine, milestones: [2]}", "recipe.schedule.milestones: (2,) has no meaning in kind 'cosine'"),
+    ("schedule={kind: constant, gamma: .1}", "recipe.schedule.gamma: 0.1 has no meaning in kind 'constant'"),
+    ("schedule.warmup=9", "recipe.schedule.warmup: 9 is past the last epoch; must be at most the recipe's 6 epochs"),
+    ("rewind=10", "rewind: 10; must be epochs ('10ep'), steps ('500it') or a fraction of the training ('1/15')"),
+    ("rewind=3epochs", "rewind: '3epochs'; must be epochs ('10ep'), steps ('500it') or a fraction"),
+    ("rewind=6ep", "rewind: '6ep'; must come before the end of the recipe's 6 epochs"),
+    ("rewind=7/6", "rewind: '7/6'; must come before the end of the recipe's 6 epochs"),
+    ("rewind=942it", "rewind: '942it'; must come before the end of the training's 942 steps"),  # 6 epochs of 157
+    # the pair of the user's
+    ("pretrained={theta_0: a}", "pretrained.theta_T: missing; it has no default"),
+    ("pretrained={theta_0: '{sed}', theta_T: b}", "pretrained.theta_0: '{sed}'; unknown placeholder {sed}; must be"),
+]
+
+
+@pytest.mark.parametrize(("change", "line"), OVERRIDES, ids=[change for change, _ in OVERRIDES])
+def test_a_wrong_field_is_refused_in_one_line(change: str, line: str):
+    assert line_of(spec(sparsities=[0.5]), change).startswith(line)
+
+
+def test_a_recipes_field_at_the_top_of_a_spec_is_sent_to_the_recipe():
+    assert line_of(spec(epochs=3)) == "epochs: not a field of a spec; did you mean 'recipe.epochs'?"
+
+
+def test_several_faults_are_one_line_with_their_number():
+    line = line_of(spec(seeds=0, arms=[], sparsities=[2]))
+    assert line == "sparsities.0: 2; must be less than 1 (and 2 more)"
+
+
+@pytest.mark.parametrize("field", ["model", "data"])
+def test_what_has_no_default_must_be_given(field: str):
+    fields = spec()
+    del fields[field]
+    assert line_of(fields) == f"{field}: missing; it has no default"
+
+
+def test_a_long_value_is_cut_short():
+    assert len(line_of(spec(model=["x" * 1000]))) < 120
+
+
+PAIR = "pretrained={{theta_0: '{0}', theta_T: '{1}'{2}}}"
+
+
+@pytest.mark.parametrize(
+    ("paths", "changes", "line"),
+    [
+        (("a", "b-{seed}", ""), ["seeds=2"], "pretrained.theta_0: 'a' is one file for 2 seeds; write {seed} in it"),
+        (("a-{seed}", "b", ""), ["seeds=2"], "pretrained.theta_T: 'b' is one file for 2 seeds; write {seed} in it"),
+        (("a", "b", ""), [], "pretrained.theta_T: 'b' is one file for 2 learning rates; write {learning_rate} in it"),
+        (
+            ("a", "b-{learning_rate}", ", theta_k: c"),
+            [],
+            "pretrained.theta_k: 'c' is one file for 2 learning rates; write {learning_rate} in it",
+        ),
+        (
+            ("a", "b", ""),
+            ["learning_rates=[0.1]", "masks=[{kind: one_shot, learning_rate: 0.01}]"],
+            "pretrained.theta_T: 'b' is one file for 2 learning rates; write {learning_rate} in it",
+        ),
+        (
+            ("no/such-{seed}", "b", ""),
+            ["learning_rates=[0.1]"],
+            "pretrained.theta_0: 'no/such-0': No such file or directory; must be a checkpoint's file",
+        ),
+    ],
+)
+def test_one_file_cannot_serve_several_runs(paths: tuple[str, str, str], changes: list[str], line: str):
+    assert line_of(spec(), PAIR.format(*paths), *changes) == line
+
+
+# --- sources ----------------------------------------------------------------------------------------------------
+
+FILES = [
+    ("", "is empty; a spec is a mapping with at least `model: …` and `data: …`"),
+    ("# nothing\n", "is empty; a spec is a mapping"),
+    ("- a\n- b\n", "holds a list; a spec is a mapping"),
+    ("just words\n", "holds a str; a spec is a mapping"),
+    ("model: small\nseeds: 3\n\nseeds: 4\n", "line 4: 'seeds' is given twice (first on line 2); give it once"),
+    (
+        "model: small\nrecipe:\n  epochs: 3\n  epochs: 3\n",
+        "line 4: 'epochs' is given twice (first on line 3); give it once",
+    ),
+    ("model: small\nmasks: [\n", "line 3: not YAML: "),
+    ("model: small\n\tdata: x\n", "line 2: not YAML: "),
+    ("model: small\ndata: *nowhere\n", "line 2: not YAML: found undefined alias"),
+    ("model: small\ndata: !!python/object:os.system x\n", "line 2: not YAML: could not determine a constructor"),
+    ("model: small\n? [a]\n: b\n", "line 2: not YAML: found unhashable key"),
+    ("model: small\n---\ndata: x\n", "line 2: not YAML: but found another document"),
+    ("model: small\ndata: a\x00b\n", "line 2: not YAML: a character that no text holds"),
+    ("model: small\ndata: 2020-99-99\n", "not YAML that can be read: ValueError"),
+    ("[" * 1500, "not YAML that can be read: RecursionError"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), FILES, ids=range(len(FILES)))
+def test_a_file_that_is_no_spec_is_refused_in_one_line(text: str, line: str, tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert line_of(file).startswith(f"{file}: {line}")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(b"model: \xff\xfe\n")
+    assert line_of(str(file)) == f"{file}: not YAML: not a text file (UTF-8)"
+
+
+def test_a_missing_file_and_an_unknown_preset(tmp_path: Path):
+    assert line_of(tmp_path / "no.yaml").startswith(f"{tmp_path / 'no.yaml'}: No such file or directory; give a spec's")
+    (tmp_path / "folder.yaml").mkdir()
+    assert line_of(tmp_path / "folder.yaml").startswith(f"{tmp_path / 'folder.yaml'}: Is a directory; give a spec's")
+    assert line_of("quikc") == "spec: unknown 'quikc'; did you mean 'quick'?"
