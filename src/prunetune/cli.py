@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -99,7 +100,7 @@ def audit(
     """
     _check(executor)
     from prunetune.api import conduct, default_jobs, prepare, ready
-    from prunetune.progress import Progress
+    from prunetune.progress import Progress, duration
     from prunetune.run.estimate import estimate
 
     prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
@@ -107,10 +108,12 @@ def audit(
     jobs = jobs or default_jobs()
     expected = estimate(prepared.plan, prepared.remaining, jobs)
     typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    began = time.monotonic()
     with Progress(prepared.plan, prepared.remaining) as progress:
         command = shlex.join(["prunetune", *sys.argv[1:]])
         finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=command)
-    typer.echo(f"\n{finished}\n\nReport: {finished.report.page}")
+    took = duration(time.monotonic() - began)
+    typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     for line in finished.failures:
         typer.echo(f"failed: {line}", err=True)
     raise typer.Exit(1 if finished.failures else 0)

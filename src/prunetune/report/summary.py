@@ -19,10 +19,9 @@ def summary(verdicts: Sequence[Verdict], recommendations: Sequence[Recommendatio
 
 
 def _verdict(verdict: Verdict) -> str:
-    header = ["sparsity", "ticket − dense", "matches?", "ticket − reinit", "beats?"]
+    header = ["sparsity", "ticket − dense", "matches?", "ticket − reinit", "beats?", "both, corrected?"]
     body = [
-        [percent(t.sparsity), _interval(t.dense), _SIGNS[t.dense.answer], _interval(t.reinit), _SIGNS[t.reinit.answer]]
-        for t in verdict.tests
+        [percent(test.sparsity), *_half(test.dense), *_half(test.reinit), _SIGNS[test.answer]] for test in verdict.tests
     ]
     sentences = " ".join(filter(None, [lead(verdict), verdict.outlook]))
     return "\n".join([sentences, *(_columns([header, *body]) if body else [])])
@@ -62,11 +61,12 @@ def _ahead(row: Recommendation) -> str:
     return f"{row.difference:+.2f}{interval} over {row.runner_up}{', a tie' if row.tie else ''}"
 
 
-def _interval(half: Comparison) -> str:
+def _half(half: Comparison) -> tuple[str, str]:
+    """The mean difference with its bounds, and the answer that follows."""
     if half.mean is None:
-        return "no pairs"
+        return "no pairs", _SIGNS[half.answer]
     bounds = "" if half.low is None or half.high is None else f" [{half.low:+.2f}, {half.high:+.2f}]"
-    return f"{half.mean:+.2f}{bounds}"
+    return f"{half.mean:+.2f}{bounds}", _SIGNS[half.answer]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,50 @@
+"""What the terminal says at the end of an audit, word by word on planted studies."""
+
+from verdict_trials import LEVEL, overlap, spread, study, trial
+
+from prunetune.report.recommend import recommend
+from prunetune.report.statistics import Rule
+from prunetune.report.summary import summary
+from prunetune.report.verdict import judge
+
+RULE = Rule()
+
+
+def said(trials: list, **known: object) -> str:
+    return summary(judge(trials, RULE, **known), recommend(trials, RULE), RULE)  # type: ignore[arg-type]
+
+
+def test_a_study_of_two_rates_literally() -> None:
+    low = [LEVEL + 0.3 * seed - 0.75 for seed in range(5)]
+    trials = [
+        *study({0.5: spread(0.0, 0.3), 0.75: spread(-1.0, 0.3)}, {0.5: spread(2.0, 0.3), 0.75: spread(2.0, 0.3)}),
+        *study({0.75: spread(0.0, 0.3)}, {0.75: spread(0.0, 0.3)}, rate=0.01, dense=low),
+    ]
+    text = said(trials, correlations=[overlap(rate, 0.5, seed=s) for rate in (0.01, 0.1) for s in range(5)])
+    # The five values of `spread(m, .3)` have standard deviation .2372; t(.95, 6) = 1.943 and t(.95, 4) = 2.132.
+    assert text.splitlines()[:9] == [
+        "No: at learning rate 0.01 with iterative masks, this network has no winning ticket at 75 % sparsity.",
+        "  sparsity  ticket − dense        matches?  ticket − reinit       beats?  both, corrected?",
+        "  75 %      +0.00 [-0.23, +0.23]  yes       +0.00 [-0.23, +0.23]  no      no",
+        "",
+        "Yes: at learning rate 0.1 with iterative masks, this network has a winning ticket at 50 % sparsity.",
+        "  sparsity  ticket − dense        matches?  ticket − reinit       beats?  both, corrected?",
+        "  50 %      +0.00 [-0.21, +0.21]  yes       +2.00 [+1.79, +2.21]  yes     yes",
+        "  75 %      -1.00 [-1.21, -0.79]  no        +2.00 [+1.79, +2.21]  yes     no",
+        "",
+    ]
+    assert "Pre-training, by learning rate:" in text
+    assert "Train the sparse network from (with its lead, 95 % interval):" in text
+    assert "  50 %  ticket  iterative mask  learning rate 0.1" in text
+
+
+def test_one_seed_gives_differences_without_bounds() -> None:
+    trials = [trial("dense", 0, 80.0), trial("ticket", 0, 80.5, 0.5), trial("reinit", 0, 79.0, 0.5)]
+    text = said(trials)
+    assert text.startswith("Not decided: ")
+    assert "  50 %      +0.50           ?         +1.50            ?       ?" in text
+    assert "a tie" in text
+
+
+def test_nothing_to_say_says_so() -> None:
+    assert summary((), (), RULE) == "No arm finished all its seeds above chance, so none is recommended."
