@@ -1,5 +1,7 @@
 """What the terminal says at the end of an audit, word by word on planted studies."""
 
+import dataclasses
+
 from verdict_trials import LEVEL, overlap, spread, study, trial
 
 from prunetune.report.recommend import recommend
@@ -11,7 +13,7 @@ RULE = Rule()
 
 
 def said(trials: list, **known: object) -> str:
-    return summary(judge(trials, RULE, **known), recommend(trials, RULE), RULE)  # type: ignore[arg-type]
+    return summary(trials, judge(trials, RULE, **known), recommend(trials, RULE), RULE)  # type: ignore[arg-type]
 
 
 def test_a_study_of_two_rates_literally() -> None:
@@ -22,7 +24,14 @@ def test_a_study_of_two_rates_literally() -> None:
     ]
     text = said(trials, correlations=[overlap(rate, 0.5, seed=s) for rate in (0.01, 0.1) for s in range(5)])
     # The five values of `spread(m, .3)` have standard deviation .2372; t(.95, 6) = 1.943 and t(.95, 4) = 2.132.
-    assert text.splitlines()[:9] == [
+    # Dense: 90 + .3 seed, so 90.60 on average, and .75 less at the low rate.
+    assert text.splitlines()[:15] == [
+        "Test accuracy, %, mean over 5 seeds:",
+        "  rate  mask       sparsity  dense  ticket  reinit",
+        "  0.01  iterative  75 %      89.85  89.85   89.85",
+        "  0.1   iterative  50 %      90.60  90.60   88.60",
+        "  0.1   iterative  75 %      90.60  89.60   87.60",
+        "",
         "No: at learning rate 0.01 with iterative masks, this network has no winning ticket at 75 % sparsity.",
         "  sparsity  ticket − dense        matches?  ticket − reinit       beats?  both, corrected?",
         "  75 %      +0.00 [-0.23, +0.23]  yes       +0.00 [-0.23, +0.23]  no      no",
@@ -41,10 +50,20 @@ def test_a_study_of_two_rates_literally() -> None:
 def test_one_seed_gives_differences_without_bounds() -> None:
     trials = [trial("dense", 0, 80.0), trial("ticket", 0, 80.5, 0.5), trial("reinit", 0, 79.0, 0.5)]
     text = said(trials)
-    assert text.startswith("Not decided: ")
+    assert "\n\nNot decided: " in text
     assert "  50 %      +0.50           ?         +1.50            ?       ?" in text
     assert "a tie" in text
 
 
+def test_a_diverged_run_is_left_out_and_marked() -> None:
+    trials = study({0.5: spread(0.0, 0.3)}, {0.5: spread(2.0, 0.3)})
+    lost = next(i for i, row in enumerate(trials) if row.arm == "reinit")
+    trials[lost] = dataclasses.replace(trials[lost], diverged=True, test_accuracy=10.0)
+    lines = said(trials).splitlines()
+    assert lines[0] == "Test accuracy, %, mean over 5 seeds, * without those that diverged:"
+    # Without the first seed's, 90 - .3 - 1.7 = 88.00: the other four are (5 * 88.60 - 88.00) / 4 on average.
+    assert lines[2].split() == ["0.1", "iterative", "50", "%", "90.60", "90.60", "88.75*"]
+
+
 def test_nothing_to_say_says_so() -> None:
-    assert summary((), (), RULE) == "No arm finished all its seeds above chance, so none is recommended."
+    assert summary((), (), (), RULE) == "No arm finished all its seeds above chance, so none is recommended."

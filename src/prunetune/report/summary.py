@@ -1,21 +1,48 @@
 """The answer as a terminal shows it: a sentence per rate and mask, the figures behind it, and the advice."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from prunetune.report.comparison import Comparison
 from prunetune.report.evidence import Answer, percent
+from prunetune.report.figures import arm_order
 from prunetune.report.recommend import Recommendation
 from prunetune.report.statistics import Rule
 from prunetune.report.verdict import Verdict
 from prunetune.report.words import lead
+from prunetune.study.results import Trial
 
 _SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
 
 
-def summary(verdicts: Sequence[Verdict], recommendations: Sequence[Recommendation], rule: Rule) -> str:
-    """Verdicts, then what to train the sparse network from; the page has the full wording and its limits."""
-    blocks = [_verdict(verdict) for verdict in verdicts]
-    return "\n\n".join([*blocks, *_pretraining(verdicts), _advice(recommendations, rule)])
+def summary(
+    trials: Sequence[Trial], verdicts: Sequence[Verdict], recommendations: Sequence[Recommendation], rule: Rule
+) -> str:
+    """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits."""
+    blocks = [*_accuracies(trials), *map(_verdict, verdicts), *_pretraining(verdicts)]
+    return "\n\n".join([*blocks, _advice(recommendations, rule)])
+
+
+def _accuracies(trials: Sequence[Trial]) -> list[str]:
+    """Mean accuracy by rate, mask and sparsity in rows, by arm in columns."""
+    arms = arm_order(trial.arm for trial in trials if trial.mask)
+    cells = sorted({(trial.learning_rate, trial.mask, trial.sparsity) for trial in trials if trial.mask})
+    rows = [
+        [f"{rate:g}", str(mask), percent(sparsity), _mean(trials, "dense", (rate, None, 0.0))]
+        + [_mean(trials, arm, (rate, mask, sparsity)) for arm in arms]
+        for rate, mask, sparsity in cells
+    ]
+    if not rows:
+        return []
+    diverged = ", * without those that diverged" if any(trial.diverged for trial in trials) else ""
+    title = f"Test accuracy, %, mean over {len({trial.seed for trial in trials})} seeds{diverged}:"
+    return ["\n".join([title, *_columns([["rate", "mask", "sparsity", "dense", *arms], *rows])])]
+
+
+def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float]) -> str:
+    found = [t for t in trials if t.arm == arm and (t.learning_rate, t.mask, t.sparsity) == cell]
+    sound = [t.test_accuracy for t in found if not t.diverged and t.test_accuracy is not None]
+    return (f"{fmean(sound):.2f}" if sound else "-") + "*" * (len(sound) < len(found))
 
 
 def _verdict(verdict: Verdict) -> str:

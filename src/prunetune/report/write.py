@@ -47,7 +47,7 @@ def write_report(results: Results, out: Path) -> Report:
     _write_figures(svgs, out / FIGURES)
     page = out / PAGE
     files.write_text(page, page_text(results, verdicts, recommendation, rule, [(d, svgs[d.name]) for d in drawn]))
-    return Report(verdicts, recommendation, summary(verdicts, recommendation, rule), page)
+    return Report(verdicts, recommendation, summary(results.trials, verdicts, recommendation, rule), page)
 
 
 def render_again(out: Path) -> Report:
