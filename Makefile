@@ -9,7 +9,7 @@ audit: $(VENV)/.installed
 	$(BIN)/prunetune audit
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
