@@ -10,8 +10,14 @@ import pytest
 import yaml
 
 import prunetune
+from prunetune.sparsity.allocation import ALLOCATIONS
+from prunetune.sparsity.criteria import CRITERIA
+from prunetune.study.masks import MASKS
 from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
+from prunetune.study.recipe_fields import RecipeSpec
+from prunetune.study.spec import Spec, load_spec
+from prunetune.train.data import DATA
+from prunetune.train.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -40,7 +46,21 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
-def test_the_spec_in_the_readme_is_one() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    spec = load_spec(yaml.safe_load(text))
-    assert plan(spec).trainings > 0
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "spec.md"], ids=lambda page: page.name)
+def test_the_spec_of_a_page_is_one(page: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert plan(load_spec(yaml.safe_load(text))).trainings > 0
+
+
+def test_the_spec_page_shows_the_defaults() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "spec.md").read_text(), re.DOTALL)
+    shown = yaml.safe_load(text)
+    assert set(shown) == set(Spec.model_fields)
+    assert set(shown["recipe"]) == set(RecipeSpec.model_fields)
+    assert load_spec(shown).resolved() == load_spec({"model": "resnet20", "data": "cifar10"}).resolved()
+
+
+def test_the_spec_page_names_every_registered_model_mask_and_data_set() -> None:
+    text = (ROOT / "docs" / "spec.md").read_text()
+    missing = [name for name in [*MODELS, *DATA, *MASKS, *CRITERIA, *ALLOCATIONS] if f"`{name}" not in text]
+    assert missing == []
