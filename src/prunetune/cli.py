@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -14,6 +15,7 @@ from prunetune import __version__
 from prunetune.errors import DamageError, RequestError, unknown
 
 if TYPE_CHECKING:
+    from prunetune.api import Prepared
     from prunetune.run.estimate import Estimate
     from prunetune.run.store import Store
     from prunetune.study.plan import Plan, Remaining
@@ -97,26 +99,18 @@ def audit(
         prunetune audit quick --set recipe.epochs=2 --seeds 2
 
         prunetune audit my-study.yaml --jobs 8
+
+        prunetune audit paper/fig6 --set epochs=15 --seeds 2    (all of its studies, each into a folder of its own)
     """
     _check(executor)
-    from prunetune.api import conduct, default_jobs, prepare, ready
-    from prunetune.progress import Progress, duration
-    from prunetune.run.estimate import estimate
+    from prunetune.api import prepare, ready
 
-    prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
-    ready(prepared, out)
-    jobs = jobs or default_jobs()
-    expected = estimate(prepared.plan, prepared.remaining, jobs)
-    typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
-    began = time.monotonic()
-    with Progress(prepared.plan, prepared.remaining) as progress:
-        command = shlex.join(["prunetune", *sys.argv[1:]])
-        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=command)
-    took = duration(time.monotonic() - began)
-    typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
-    for line in finished.failures:
-        typer.echo(f"failed: {line}", err=True)
-    raise typer.Exit(1 if finished.failures else 0)
+    asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
+    options = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
+        ready(prepare(name, **options), folder)
+    codes = [_audit_one(prepare(name, **options), folder, jobs) for name, folder in asked]
+    raise typer.Exit(max(codes))
 
 
 @app.command()
@@ -131,6 +125,9 @@ def plan(
 ) -> None:
     """Show what `audit` with the same arguments would run and cost. Trains nothing."""
     _check(executor)
+    if members := _members(source):
+        _plan_together(str(source), members, changes or (), seeds, store, device)
+        return
     from prunetune.api import default_jobs, prepare
     from prunetune.run.estimate import estimate
 
@@ -197,8 +194,11 @@ def presets() -> None:
     """List the studies that come with prunetune."""
     from prunetune.study.presets import summaries
 
-    for name, summary in summaries().items():
-        typer.echo(f"{name:<10} {summary}")
+    found = summaries()
+    width = max(map(len, found))
+    for name, summary in found.items():
+        typer.echo(f"{name:<{width}}  {summary}")
+    typer.echo(f"{'paper/all':<{width}}  All of the paper's; likewise paper/fig6: all studies of one figure.")
 
 
 @store_app.command("ls")
@@ -225,12 +225,67 @@ def store_gc(store: StoreDir = None) -> None:
     typer.echo(f"{_open(store).gc()} bytes freed")
 
 
-def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate") -> str:
+def _members(source: str | None) -> tuple[str, ...]:
+    from prunetune.study.presets import members
+
+    return members(source or "")
+
+
+def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[str | None, Path | None]]:
+    """The studies of a group, each with a folder of its own within the group's."""
+    group = out or Path("runs") / str(source).replace("/", "-")
+    return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
+
+
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
+    from prunetune.api import conduct, default_jobs, ready
+    from prunetune.progress import Progress, duration
+    from prunetune.run.estimate import estimate
+
+    ready(prepared, out)
+    jobs = jobs or default_jobs()
+    expected = estimate(prepared.plan, prepared.remaining, jobs)
+    typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    began = time.monotonic()
+    with Progress(prepared.plan, prepared.remaining) as progress:
+        command = shlex.join(["prunetune", *sys.argv[1:]])
+        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=command)
+    took = duration(time.monotonic() - began)
+    typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
+    for line in finished.failures:
+        typer.echo(f"failed: {line}", err=True)
+    return 1 if finished.failures else 0
+
+
+def _plan_together(
+    group: str, members: tuple[str, ...], changes: Sequence[str], seeds: int | None, store: Path | None, device: str
+) -> None:
+    from prunetune.api import prepare
+    from prunetune.study import graph
+    from prunetune.study.together import Together, union
+
+    prepared = []
+    for name in members:
+        prepared.append(prepare(name, changes, seeds=seeds, store=store, device=device))
+        typer.echo(_headline(prepared[-1].plan, prepared[-1].remaining))
+    together = Together.of([one.plan for one in prepared])
+    left = union(one.remaining.left for one in prepared)
+    (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
+    typer.echo(
+        f"{group}: {len(members)} studies\n"
+        f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
+        f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run\n"
+        f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate experiments "
+        f"{separate} ({separate_epochs} epochs)"
+    )
+
+
+def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" = None) -> str:
     from prunetune.progress import duration
 
     trainings = f"{remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run"
     left = f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
-    if not remaining.left:
+    if expected is None or not remaining.left:
         return left
     cost = "time unknown until the data are here" if expected.seconds is None else f"about {duration(expected.seconds)}"
     return f"{left}; {cost} with --jobs {expected.jobs}, {expected.store_bytes / 1e6:.1f} MB of store"

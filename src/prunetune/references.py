@@ -12,6 +12,7 @@ from typing import Any
 from prunetune.errors import RequestError
 
 NOT_KEYED = {"keyed": False}  # metadata of a field that says where something lies and not what it is
+KEYED_WHERE_SET = {"keyed_where_set": True}  # of a field that came later: None leaves the key what it was without it
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ def _callable(folder: Path) -> Named:
     return "contract_floats:floats", {"count": 40}
 
 
+def _hub(folder: Path) -> Named:
+    pytest.importorskip("datasets", reason="needs the extra prunetune[hf]")
+    return "hf:somebody/shapes", {"root": str(make.write_hub(folder))}
+
+
 SETS: dict[str, Callable[[Path], Named]] = {
     "fashion-mini": lambda folder: ("fashion-mini", {}),
     "fashion_mnist, raw folder": lambda folder: ("fashion_mnist", {"root": str(make.write_idx(folder))}),
@@ -35,6 +40,7 @@ SETS: dict[str, Callable[[Path], Named]] = {
     "imagefolder": lambda folder: (f"imagefolder:{make.write_images(folder)}", {}),
     "imagefolder, scaled": lambda folder: ("imagefolder", {"root": str(make.write_images(folder)), "size": 5}),
     "callable": _callable,
+    "hf": _hub,
 }
 
 

@@ -14,6 +14,7 @@ from prunetune.run import comparisons
 from prunetune.run.collect import collect
 from prunetune.run.execute import execute
 from prunetune.run.store import Store
+from prunetune.sparsity.mask import Mask
 from prunetune.study.plan import Plan, PlannedTrial, plan
 from prunetune.study.results import Invariant, Results
 from prunetune.study.spec import load_spec
@@ -27,7 +28,7 @@ STUDY: dict[str, Any] = {
     "learning_rates": [0.05, 0.1],
     "masks": ["iterative"],
     "sparsities": [0.5, 0.75],
-    "arms": ["ticket", "reinit", "rewind", "finetune", "shuffle"],
+    "arms": ["ticket", "reinit", "rewind", "finetune", "shuffle", "sign_reinit", "random_mask"],
     "rewind": "1ep",
     "seeds": 1,
 }
@@ -57,7 +58,7 @@ def results(study: Plan, done: Store) -> Results:
 
 
 def test_a_row_for_every_trial_with_what_its_files_say(study: Plan, done: Store, results: Results) -> None:
-    assert len(results.trials) == len(study.trials) == 2 * (1 + 2 * 5)
+    assert len(results.trials) == len(study.trials) == 2 * (1 + 2 * 7)
     assert results.missing == ()
     for row in results.trials:
         folder = done.root / "steps" / row.key[:2] / row.key
@@ -69,7 +70,7 @@ def test_a_row_for_every_trial_with_what_its_files_say(study: Plan, done: Store,
         assert row.seconds == manifest["seconds"] > 0
         assert row.cached == (row.key == study.trials[0].step.key)
         assert row.density == (1.0 if row.arm == "dense" else pytest.approx(1 - row.sparsity))
-    assert [row.arm for row in results.trials[:4]] == ["dense", "finetune", "reinit", "rewind"]
+    assert [row.arm for row in results.trials[:4]] == ["dense", "finetune", "random_mask", "reinit"]
     assert list(results.trials) == sorted(
         results.trials, key=lambda row: (row.learning_rate, row.mask or "", row.sparsity, row.arm, row.seed)
     )
@@ -127,10 +128,12 @@ def test_every_rule_was_checked_and_none_broken(study: Plan, results: Results) -
     assert counts["zeros stay zero"] == counts["density"] == len(sparse)
     assert counts["shuffle permutes"] == 4
     assert counts["mask nested"] == 2  # the second round at each rate
-    assert counts["mask counts"] == counts["masks come from sound runs"] == 4
+    assert counts["mask counts"] == counts["masks come from sound runs"] == 4 + 2  # random masks serve both rates
+    assert counts["signs kept"] == 4
+    assert counts["arms share layer counts"] == 4 * 6  # random_mask and five arms against the first
     assert counts["initialiser seeded"] == 2
-    assert counts["arms share their mask"] == 4 * 4  # four cells, five arms against the first
-    assert counts["arms share data order"] == counts["arms share steps"] == 2 * 10
+    assert counts["arms share their mask"] == 4 * 5  # four cells, six arms with that mask, against the first
+    assert counts["arms share data order"] == counts["arms share steps"] == 2 * 14
     assert counts["ticket starts at theta 0"] == counts["reinit does not"] == 4
     assert counts["rewind starts at theta k"] == counts["finetune starts at theta t"] == 4
 
@@ -215,6 +218,54 @@ def test_arms_that_do_not_share(
     _tamper(monkeypatch, victim.step.key, {metric: "another"})
     (line,) = breaches(study, done, name)
     assert line.startswith("rewind under iterative at sparsity 0.5, learning rate 0.05, seed 0: ")
+
+
+def test_a_random_mask_of_other_counts(study: Plan, done: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = next(trial for trial in study.trials if trial.arm == "random_mask")
+    assert isinstance(victim.step, Train)
+    assert victim.step.mask is not None
+    key, mask = victim.step.mask.key, Store.mask
+    kept = dict(mask(done, key))
+    kept["6.weight"] = kept["6.weight"].roll(1)  # the same counts elsewhere are another draw
+    monkeypatch.setattr(Store, "mask", lambda self, asked: Mask(kept) if asked == key else mask(self, asked))
+    assert comparison(study, done, "arms share layer counts") == ()
+    kept["6.weight"][0] = True
+    lines = comparison(study, done, "arms share layer counts")
+    assert lines[0].startswith(
+        "random_mask under iterative at sparsity 0.5, learning rate 0.05, seed 0: its mask keeps"
+    )
+    assert len(lines) == 2  # at both rates
+
+
+def comparison(planned: Plan, store: Store, name: str) -> tuple[str, ...]:
+    return next(rule.breaches for rule in comparisons.compare(planned, store) if rule.name == name)
+
+
+def test_controls_are_told_to_the_report(results: Results) -> None:
+    assert results.controls == ("shuffle", "sign_reinit", "random_mask")
+
+
+def test_other_ways_to_a_mask_keep_every_rule(tmp_path: Path) -> None:
+    masks = [
+        {"kind": "gradual", "updates": 2, "allocation": "erk"},
+        {"kind": "one_shot", "allocation": "global"},
+        {"kind": "one_shot", "pattern": "2:4"},
+    ]
+    arms = ["ticket", "random_mask"]
+    planned = plan(load_spec(STUDY | {"masks": masks, "sparsities": [0.5], "arms": arms, "learning_rates": [0.05]}))
+    store = Store(tmp_path / "store")
+    store.prepare()
+    run(planned, store)
+    found = collect(planned, store, (), {})
+    assert all(rule.breaches == () for rule in found.invariants)
+    assert len(found.trials) == 1 + 3 * 2
+    digests = {(row.mask, row.arm): row.mask_digest for row in found.trials if row.mask}
+    assert len(set(digests.values())) == 6
+    shares = {layer.name: layer.kept for layer in found.layers}
+    assert shares["3.weight"]["one_shot-2:4 @ 0.5"] == shares["6.weight"]["one_shot-2:4 @ 0.5"] == 0.5
+    # erk: sums 4 + 4 + 3 + 3 and 3 + 64; 168 of 336 weights, so eps = 168/81: 29.04 and 138.96
+    assert shares["3.weight"]["gradual-erk-updates=2 @ 0.5"] == 29 / 144
+    assert shares["6.weight"]["gradual-erk-updates=2 @ 0.5"] == 139 / 192
 
 
 def test_diverged_trainings_need_not_share_steps(study: Plan, done: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from prunetune.run import inputs, invariants
 from prunetune.run.execute import execute
 from prunetune.run.store import Store
 from prunetune.sparsity.mask import Mask
-from prunetune.study.steps import Train, Weights
+from prunetune.study.steps import Train, Transform, Weights
 from prunetune.study.transforms import TRANSFORMS
 from prunetune.train import loop
 from prunetune.train.recipe import Point
@@ -204,13 +204,53 @@ def test_masks_that_keep_too_many(finished: Store, monkeypatch: pytest.MonkeyPat
         again(finished, MASK)
 
 
+def test_groups_that_keep_too_many(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many weights of each layer as 2:4 keeps, but in any place. Groups run through a convolution's channels."""
+    step = replace(MASK, pattern="2:4")
+    again(finished, step)
+    kept = finished.mask(step.key)
+    assert (kept["3.weight"].sum(1) == 2).all()
+    assert (kept["6.weight"].reshape(-1, 4).sum(1) == 2).all()
+    choose = execution.choose
+    monkeypatch.setattr(
+        execution, "choose", lambda *args, **kwargs: choose(*args[:4], "unstructured", *args[5:], **kwargs)
+    )
+    with pytest.raises(BreachError, match=r"mask counts: '3\.weight': \d+ groups of 4 inputs do not keep 2"):
+        again(finished, step)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (lambda again, first: dict(again), "'0.weight' is not the second draw with the signs of theta_0"),
+        (lambda again, first: dict(first), "'0.bias' is changed"),
+        (
+            lambda again, first: {n: first[n] if t.dim() >= 2 else t for n, t in again.items()},
+            "'0.weight' is not the second draw with the signs of theta_0",
+        ),
+    ],
+)
+def test_signs_that_are_not_taken_over(
+    finished: Store, monkeypatch: pytest.MonkeyPatch, wrong: Callable, line: str
+) -> None:
+    step = sparse(Weights(OTHER, None, Transform("sign_reinit", second=Weights(START))), MASK)
+    if not finished.has(OTHER.key):
+        execute(OTHER, finished)
+    again(finished, step)
+    found = {record.partition("/")[0] for record in finished.manifest(step.key)["inputs"]}
+    assert found == {OTHER.key, START.key, MASK.key}
+    monkeypatch.setitem(TRANSFORMS._items, "sign_reinit", lambda state, mask, generator, first: wrong(state, first))
+    with pytest.raises(BreachError, match=f"^Train {step.key[:12]}: signs kept: {line}"):
+        again(finished, step)
+
+
 def test_rounds_that_forget_the_round_before(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     second = prune(TICKET, 0.25, MASK)
     again(finished, second)
     inside = finished.mask(MASK.key)
     assert all(not (kept & ~inside[name]).any() for name, kept in finished.mask(second.key).items())
 
-    def forgetful(weights, density, criterion, allocation, pattern, within, generator):
+    def forgetful(weights, density, criterion, allocation, pattern, within, generator, look):
         return choose({n: torch.rand_like(w) for n, w in weights.items()}, density, criterion, allocation, pattern)
 
     choose = execution.choose
@@ -264,5 +304,6 @@ def test_every_rule_of_a_step_is_planted_here() -> None:
         "mask nested",
         "mask counts",
         "shuffle permutes",
+        "signs kept",
     }
     assert isinstance(TICKET, Train)

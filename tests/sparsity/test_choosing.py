@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +16,7 @@ from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.choose import choose, prune
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Magnitude, Random
 from prunetune.sparsity.digests import digest_tensors
+from prunetune.sparsity.evidence import Gathered
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import PATTERNS
 from prunetune.sparsity.scope import Scope
@@ -31,7 +32,19 @@ def weights(seed: int = 0) -> dict[str, Tensor]:
 
 def evidence(weight: Tensor, seed: int = 0) -> Evidence:
     generator = torch.Generator().manual_seed(seed)
-    return Evidence(weight, torch.randn(weight.shape), torch.rand(weight.shape[1]), generator)
+    gathered = [torch.randn(weight.shape) for _ in range(3)]
+    return Evidence(weight, torch.randn(weight.shape), torch.rand(weight.shape[1]), generator, *gathered)
+
+
+def look(criterion: Criterion, mask: Mask | None) -> Gathered:
+    """Draws in place of what is gathered of a network, the same for the same layer."""
+    needs = sorted(criterion.needs - {"weight"})
+    return {name: {need: weights(len(need))[name] for need in needs} for name in weights()}
+
+
+def at(pattern: str, density: float) -> float:
+    """The density to ask for: this one, unless the pattern fixes it."""
+    return getattr(PATTERNS[pattern], "density", density)
 
 
 def total(tensors: Mapping[str, Tensor]) -> int:
@@ -41,7 +54,7 @@ def total(tensors: Mapping[str, Tensor]) -> int:
 @pytest.mark.parametrize("name", list(CRITERIA))
 class TestEveryCriterion:
     def test_says_what_it_needs_and_is_a_frozen_value(self, name: str) -> None:
-        assert CRITERIA[name].needs <= {"weight", "grad", "activation"}
+        assert CRITERIA[name].needs <= {field.name for field in fields(Evidence)} - {"generator"}
         assert CRITERIA[name]() == CRITERIA[name]()
         assert len({CRITERIA[name](), CRITERIA[name]()}) == 1
 
@@ -54,7 +67,7 @@ class TestEveryCriterion:
     def test_equal_evidence_gives_equal_scores(self, name: str) -> None:
         torch.manual_seed(0)
         first = evidence(torch.randn(9, 9))
-        second = Evidence(first.weight, first.grad, first.activation, torch.Generator().manual_seed(0))
+        second = replace(first, generator=torch.Generator().manual_seed(0))
         assert torch.equal(CRITERIA[name]().score(first), CRITERIA[name]().score(second))
 
     def test_what_it_looks_at_is_left_alone(self, name: str) -> None:
@@ -91,18 +104,19 @@ class TestEveryAllocation:
 class TestEveryPattern:
     def test_keeps_exactly_the_counts(self, name: str) -> None:
         scores = {layer: tensor.abs() for layer, tensor in weights().items()}
-        counts = {layer: score.numel() // 2 for layer, score in scores.items()}
+        counts = {layer: round(at(name, 0.5) * score.numel()) for layer, score in scores.items()}
         mask = PATTERNS[name](scores, counts)
         assert {layer: int(bits.sum()) for layer, bits in mask.items()} == counts
         assert {layer: bits.shape for layer, bits in mask.items()} == {layer: s.shape for layer, s in scores.items()}
 
     def test_is_decided_even_when_all_scores_are_equal(self, name: str) -> None:
         scores = {layer: torch.zeros_like(tensor) for layer, tensor in weights().items()}
-        counts = {layer: score.numel() // 2 for layer, score in scores.items()}
+        counts = {layer: round(at(name, 0.5) * score.numel()) for layer, score in scores.items()}
         assert PATTERNS[name](scores, counts) == PATTERNS[name](dict(reversed(scores.items())), counts)
 
 
-EVERY = [(c, a, p) for c in CRITERIA for a in ALLOCATIONS for p in PATTERNS]
+# A pattern that fixes the density of every layer leaves nothing to another allocation than the uniform one.
+EVERY = [(c, a, p) for c in CRITERIA for a in ALLOCATIONS for p in PATTERNS if a == "uniform" or at(p, 0.123) == 0.123]
 
 
 @pytest.mark.parametrize(("criterion", "allocation", "pattern"), EVERY)
@@ -110,7 +124,8 @@ class TestEveryCombination:
     def test_the_same_mask_for_the_same_seed_in_any_order(self, criterion: str, allocation: str, pattern: str) -> None:
         def run(tensors: dict[str, Tensor], seed: int) -> Mask:
             generator = torch.Generator().manual_seed(seed)
-            return choose(tensors, 0.3, CRITERIA[criterion](), allocation, pattern, generator=generator)
+            rule = CRITERIA[criterion](), allocation, pattern
+            return choose(tensors, at(pattern, 0.3), *rule, generator=generator, look=look)
 
         backwards = dict(reversed(weights().items()))
         assert run(weights(), 3) == run(backwards, 3)
@@ -119,20 +134,22 @@ class TestEveryCombination:
     def test_only_survivors_are_kept(self, criterion: str, allocation: str, pattern: str) -> None:
         generator = torch.Generator().manual_seed(0)
         tensors = weights()
-        within = choose(tensors, 0.5, CRITERIA[criterion](), allocation, pattern, generator=generator)
+        rule = CRITERIA[criterion](), allocation, pattern
+        within = choose(tensors, at(pattern, 0.5), *rule, generator=generator, look=look)
         # Fresh weights, so that the best ones are mostly not survivors.
-        mask = choose(weights(1), 0.2, CRITERIA[criterion](), allocation, pattern, within, generator)
+        mask = choose(weights(1), at(pattern, 0.2), *rule, within, generator, look)
         assert all(not (mask[name] & ~within[name]).any() for name in tensors)
-        assert abs(mask.kept - 0.2 * total(tensors)) <= 0.5 * len(tensors)
+        assert abs(mask.kept - at(pattern, 0.2) * total(tensors)) <= 0.5 * len(tensors)
 
     def test_prune_changes_nothing(self, criterion: str, allocation: str, pattern: str) -> None:
-        model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(16, 8))
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 8))
         before, buffers = digest_tensors(model.state_dict()), list(dict(model.named_buffers()))
-        mask = prune(model, 0.75, criterion, allocation, pattern)
+        batches = [(torch.randn(8, 1, 6, 6), torch.arange(8))]
+        mask = prune(model, 1 - at(pattern, 0.25), criterion, allocation, pattern, batches=batches)
         assert digest_tensors(model.state_dict()) == before
         assert list(dict(model.named_buffers())) == buffers
         assert set(mask) == {"2.weight", "4.weight"}
-        assert (mask.kept, mask.total) == (18 + 32, 72 + 128)
+        assert (mask.kept, mask.total) == (at(pattern, 0.25) * (144 + 128), 144 + 128)
 
 
 def sorted_globally(tensors: dict[str, Tensor], density: float) -> dict[str, list[int]]:

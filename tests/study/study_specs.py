@@ -12,18 +12,19 @@ def spec(**fields: Any) -> dict[str, Any]:
     return {**SMALL, "recipe": {"epochs": 6, "batch_size": 64}, "seeds": 1, **fields}
 
 
-ARMS = ["ticket", "reinit", "rewind", "finetune", "shuffle"]
+ARMS = ["ticket", "reinit", "rewind", "finetune", "shuffle", "sign_reinit", "random_mask"]
 rates = st.sampled_from([0.003, 0.01, 0.1, 1])
 masks = st.one_of(
     st.sampled_from(["one_shot", "iterative", "admm"]),
     st.fixed_dictionaries(
         {"kind": st.sampled_from(["one_shot", "iterative"])},
         optional={
-            "criterion": st.sampled_from(["magnitude", "random"]),
-            "allocation": st.sampled_from(["uniform", "global"]),
+            "criterion": st.sampled_from(["magnitude", "random", "snip", "synflow"]),
+            "allocation": st.sampled_from(["uniform", "global", "erk"]),
             "learning_rate": rates,
         },
     ),
+    st.fixed_dictionaries({"kind": st.just("gradual")}, optional={"epochs": st.integers(2, 9), "updates": st.just(2)}),
     st.fixed_dictionaries(
         {"kind": st.just("admm")}, optional={"rho": st.sampled_from([0.01, 1]), "epochs": st.integers(1, 9)}
     ),

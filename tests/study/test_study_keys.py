@@ -11,7 +11,7 @@ import pytest
 
 from prunetune.references import Ref
 from prunetune.sparsity.scope import Scope
-from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train, Transform, Weights, describe
+from prunetune.study.steps import Import, Init, Measure, Probe, Prune, Step, Train, Transform, Weights, describe
 from prunetune.train.admm import Penalty
 from prunetune.train.recipe import Point, Recipe, Schedule
 
@@ -26,9 +26,13 @@ PENALISED = replace(
     DENSE, start=Weights(DENSE, Point(1.0, "ep")), penalty=Penalty(0.5, Scope(), rho_every=1.0, update_every=0.5)
 )
 NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
+SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, Point(1.0, "ep")))))
+LIKE = replace(PRUNE, like=NEXT)
+PART = replace(DENSE, recipe=replace(RECIPE, schedule=replace(RECIPE.schedule, part=(1, 3))))
 MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
-STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT]
+SHOWN = replace(PRUNE, criterion=Ref.of("snip"), probe=Probe(DATA, 30, 4, seed=5, loss=None))
+STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART]
 
 
 def sha256(text: str) -> str:
@@ -62,6 +66,9 @@ def test_a_parent_enters_by_its_key():
         (NEXT, "ba9815ca25fe8df5"),
         (MEASURE, "abfc2a46352eb4de"),
         (IMPORT, "5c9e950e0f7d1124"),
+        (SIGNS, "7b1fd4837eeae7ea"),
+        (LIKE, "5a2481f685fc7156"),
+        (PART, "05d006ae5b8a1f2c"),
     ],
 )
 def test_keys_are_what_they_were(step: Step, key: str):
@@ -110,6 +117,16 @@ def test_every_keyed_field_changes_the_key_and_a_place_on_disk_does_not(step: St
     assert unkeyed  # the root of the model's Ref at least
 
 
+def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
+    assert describe(TICKET)["start"]["transform"] == {"name": "shuffle", "seed": 3}
+    second = {"at": {"unit": "ep", "value": 1.0}, "step": DENSE.key, "transform": None}
+    assert describe(SIGNS)["start"]["transform"] == {"name": "sign_reinit", "seed": 0, "second": second}
+    assert "like" not in describe(PRUNE)
+    assert describe(LIKE)["like"] == NEXT.key
+    assert "part" not in describe(DENSE)["recipe"]["schedule"]
+    assert describe(PART)["recipe"]["schedule"]["part"] == [1, 3]
+
+
 def test_equality_and_hash_are_the_keys():
     again = Init(Ref.of("lenet", {"width": 2}), (1, 5, 5), 3, seed=7)
     assert again is not INIT
@@ -123,6 +140,8 @@ def test_parents_are_the_steps_that_are_read_once_each():
     assert DENSE.parents == (INIT,)
     assert set(TICKET.parents) == {INIT, PRUNE}
     assert set(NEXT.parents) == {TICKET, PRUNE}
+    assert set(SIGNS.parents) == {INIT, DENSE, PRUNE}
+    assert set(LIKE.parents) == {DENSE, NEXT}
     assert set(MEASURE.parents) == {INIT, TICKET, PRUNE}
     assert Measure(Weights(INIT), Weights(INIT), None, (0.1,), Scope()).parents == (INIT,)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from prunetune.errors import RequestError
+from prunetune.report.paper import PaperRow
 from prunetune.report.recommend import Recommendation
 from prunetune.report.verdict import SparsityTest, Verdict
 from prunetune.study.results import SCHEMA_VERSION, Correlation, Missing, Results, Spent, Trial
@@ -36,7 +37,12 @@ def canonical(results: Results) -> Results:
     return decode(json.loads(_json(_sorted(results))), "results")
 
 
-def results_text(results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation]) -> str:
+def results_text(
+    results: Results,
+    verdicts: Sequence[Verdict],
+    recommendation: Sequence[Recommendation],
+    paper: Sequence[PaperRow] = (),
+) -> str:
     """The content of `results.json`."""
     found = _plain(_sorted(results))
     content = {
@@ -44,8 +50,9 @@ def results_text(results: Results, verdicts: Sequence[Verdict], recommendation: 
         **{name: found[name] for name in ("study", "environment", "trials", "correlations")},
         "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
         "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
-        **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes")},
+        **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
+        "paper": list(paper),
     }
     return _json(content) + "\n"
 
@@ -74,7 +81,7 @@ def read_results(path: Path) -> Results:
 
 def decode(content: dict[str, Any], where: str) -> Results:
     """Results from the parsed JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
-    return _decode(content, Results, where, "")
+    return _decode({"controls": list(Results.controls), **content}, Results, where, "")
 
 
 def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:

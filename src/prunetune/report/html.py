@@ -11,6 +11,7 @@ from markupsafe import Markup
 from prunetune.report import tables
 from prunetune.report.evidence import Evidence, percent
 from prunetune.report.figures import Drawing, Group
+from prunetune.report.paper import PaperRow, paper_table, scale_of
 from prunetune.report.pretraining import explanation
 from prunetune.report.recommend import Recommendation
 from prunetune.report.statistics import Rule
@@ -43,8 +44,9 @@ def page_text(
     recommendation: Sequence[Recommendation],
     rule: Rule,
     drawn: Sequence[tuple[Drawing, str]],
+    paper: Sequence[PaperRow] = (),
 ) -> str:
-    """The whole page. `drawn` are the drawings with their standalone SVG text."""
+    """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
     environment = Environment(
         loader=PackageLoader("prunetune", "report"),
         autoescape=True,
@@ -69,7 +71,8 @@ def page_text(
         best=_best(recommendation),
         recommended=recommendation_words(recommendation, rule).splitlines(),
         meanings=_meanings(verdicts),
-        tables=_tables(results, verdicts, recommendation, rule),
+        tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
+        scale=scale_of(results),
         figures=_figures(drawn),
         spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
         command=results.environment.get("command"),

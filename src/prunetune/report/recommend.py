@@ -8,8 +8,6 @@ from prunetune.report.evidence import Chance, Evidence, Place, mean_of, seeds_na
 from prunetune.report.statistics import USUAL_RULE, Rule, Sample, plain
 from prunetune.study.results import Missing, Trial
 
-CONTROLS = frozenset({"shuffle", "sign_reinit", "random_mask"})
-
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -35,12 +33,12 @@ def recommend(
     missing: Sequence[Missing] = (),
     outputs: int | None = None,
     test_images: int = 10_000,
-    controls: Collection[str] = CONTROLS,
+    controls: Collection[str] = (),
 ) -> tuple[Recommendation, ...]:
     """The best candidate at every sparsity, with its paired t interval over the runner-up (n - 1 degrees of freedom).
 
-    A candidate is an arm that is no control, at one mask algorithm and learning rate, with a result that did not
-    diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`: see `judge`). A
+    A candidate is an arm that is not among `controls`, at one mask algorithm and learning rate, with a result that did
+    not diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`: see `judge`). A
     sparsity without candidates has no row.
     """
     evidence = Evidence(trials, missing, Chance.of(outputs, test_images))

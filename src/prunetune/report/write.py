@@ -8,6 +8,7 @@ from prunetune.errors import RequestError
 from prunetune.report import files
 from prunetune.report.figures import drawings
 from prunetune.report.html import page_text
+from prunetune.report.paper import paper_rows
 from prunetune.report.recommend import Recommendation, recommend
 from prunetune.report.statistics import Rule
 from prunetune.report.summary import summary
@@ -37,16 +38,18 @@ def write_report(results: Results, out: Path) -> Report:
     rule = Rule.of(results.study)
     known: Any = {"missing": results.missing, **_guessing(results)}
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
-    recommendation = recommend(results.trials, rule, **known)
+    recommendation = recommend(results.trials, rule, controls=results.controls, **known)
+    paper = paper_rows(results, verdicts, rule)
     drawn = drawings(results, verdicts, rule)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 
-    files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation))
+    files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation, paper))
     files.write_text(out / files.TRIALS, files.csv_text(results.trials, Trial))
     files.write_text(out / files.CORRELATIONS, files.csv_text(results.correlations, Correlation))
     _write_figures(svgs, out / FIGURES)
     page = out / PAGE
-    files.write_text(page, page_text(results, verdicts, recommendation, rule, [(d, svgs[d.name]) for d in drawn]))
+    drawn_texts = [(d, svgs[d.name]) for d in drawn]
+    files.write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
     return Report(verdicts, recommendation, summary(results.trials, verdicts, recommendation, rule), page)
 
 

@@ -9,6 +9,7 @@ from prunetune.run.environment import environment, mixed
 from prunetune.run.invariants import RULES
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.scope import Scope, survey
+from prunetune.study.arms import ARMS
 from prunetune.study.budget import budget
 from prunetune.study.plan import Plan, PlannedTrial
 from prunetune.study.results import Correlation, Invariant, Layer, Missing, Results, Trial
@@ -35,6 +36,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
         budget=budget(plan),
         layers=_layers(plan, store),
         notes=(*plan.notes, *_data_notes(plan)),
+        controls=tuple(arm for arm in plan.spec.arms if ARMS[arm].control),
     )
 
 

@@ -18,6 +18,7 @@ from prunetune.run.inputs import refuse_diverged, weights_read
 from prunetune.run.invariants import masked
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.digests import digest_tensors
+from prunetune.study.arms import ARMS
 from prunetune.study.plan import Plan, PlannedTrial
 from prunetune.study.results import Invariant
 from prunetune.study.steps import Prune, Train, Weights
@@ -62,6 +63,10 @@ class Study:
         """The final state of the dense run at the row's seed and learning rate."""
         return Weights(self._dense[_ground(row.trial)])
 
+    def layer_counts(self, row: Row) -> dict[str, int]:
+        """How many weights of every layer the row's mask keeps, by the mask's file."""
+        return {name: int(kept.sum()) for name, kept in self.shelves.mask(row.trial.step.mask.key).items()}  # type: ignore[union-attr]
+
     def masked_start(self, row: Row, weights: Weights) -> dict[str, Tensor]:
         """These weights from the store, zero where the row's mask prunes."""
         step = row.trial.step
@@ -84,8 +89,18 @@ def compare(plan: Plan, shelves: Shelves) -> tuple[Invariant, ...]:
 
 
 def arms_share_their_mask(study: Study) -> Findings:
-    """Arms that are compared have the same mask, bit for bit."""
-    yield from _all_equal(study.rows, _same_cell, lambda row: row.metrics["mask_digest"], "its mask is another one")
+    """Arms that are compared have the same mask, bit for bit; controls that are about the mask are left out."""
+    sharing = [row for row in study.rows if not _has_own_mask(row)]
+    yield from _all_equal(sharing, _same_cell, lambda row: row.metrics["mask_digest"], "its mask is another one")
+
+
+def arms_share_layer_counts(study: Study) -> Findings:
+    """A control with a mask of its own keeps as many weights of every layer as the arms that it is compared with."""
+    for _, group in groupby(study.rows, key=_same_cell):
+        rows = list(group)
+        if any(map(_has_own_mask, rows)):
+            rows.sort(key=_has_own_mask)
+            yield from _all_equal(rows, _same_cell, study.layer_counts, "its mask keeps other numbers of weights")
 
 
 def arms_share_data_order(study: Study) -> Findings:
@@ -151,6 +166,7 @@ def results_rest_on_what_is_stored(study: Study) -> Findings:
 
 _RULES: tuple[Callable[[Study], Findings], ...] = (
     arms_share_their_mask,
+    arms_share_layer_counts,
     arms_share_data_order,
     arms_share_steps,
     ticket_starts_at_theta_0,
@@ -170,6 +186,10 @@ def _all_equal(
         first, *others = group
         for row in others:
             yield None if value(row) == value(first) else f"{row}: {otherwise} than that of: {first}"
+
+
+def _has_own_mask(row: Row) -> bool:
+    return row.trial.mask is not None and not ARMS[row.trial.arm].shares_mask
 
 
 def _converged(study: Study) -> list[Row]:

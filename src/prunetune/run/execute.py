@@ -16,6 +16,7 @@ from prunetune.run import invariants
 from prunetune.run.environment import fingerprint
 from prunetune.run.events import Progress
 from prunetune.run.inputs import Inputs, origin, transformed
+from prunetune.run.looking import look_of, probe_metrics
 from prunetune.run.store import Store
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.choose import choose
@@ -65,7 +66,7 @@ def execute(
     inputs = Inputs(store)
     product = _WORK[type(step)](step, inputs, points, on_progress)
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
-    device = getattr(step, "device", "cpu")
+    device = getattr(getattr(step, "probe", None) or step, "device", "cpu")
     store.write(
         step,
         product.metrics,
@@ -103,8 +104,7 @@ def _import(step: Import, inputs: Inputs, points: Collection[Point], on_progress
 def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
     mask = inputs.mask(step.mask)
     model = _model(step)
-    plain = inputs.state(step.start)
-    start = transformed(step.start, plain, mask)
+    start = transformed(step.start, inputs.state(step.start), mask, inputs.second(step.start))
     model.load_state_dict(start, strict=True)
 
     def report(end: EpochEnd) -> None:
@@ -129,16 +129,19 @@ def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: 
 
 def _prune(step: Prune, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
     state, within = inputs.state(step.source), inputs.mask(step.within)
-    weights = {name: state[name] for name in prunable(_model(step), step.scope)}
+    model = _model(step)
+    weights = {name: state[name] for name in prunable(model, step.scope)}
     held = [invariants.source_is_finite(step, weights)]
     criterion = CRITERIA[step.criterion.name](**step.criterion.kwargs)
     generator = Generator().manual_seed(step.seed)
-    mask = choose(weights, step.density, criterion, step.allocation, step.pattern, within, generator)
+    model.load_state_dict(state)
+    look = look_of(step.probe, model, origin(step), tuple(weights))
+    mask = choose(weights, step.density, criterion, inputs.allocation(step), step.pattern, within, generator, look)
     held.append(invariants.mask_counts(step, mask))
     held += [invariants.mask_is_nested(step, mask, within)] if within else []
     layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}
     metrics = {"density": mask.density, "digest": mask.digest, "layers": layers, "invariants": held}
-    return Product(metrics, mask=mask)
+    return Product(metrics | probe_metrics(step.probe), mask=mask)
 
 
 def _measure(step: Measure, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
@@ -161,8 +164,8 @@ def _check_training(
     step: Train, trained: Trained, mask: Mask | None, inputs: Inputs, points: Collection[Point], model: nn.Module
 ) -> list[str]:
     """The rules of a training, with the start weights read from their file once more. Returns the names that held."""
-    plain = inputs.state(step.start)
-    start = transformed(step.start, plain, mask)
+    plain, second = inputs.state(step.start), inputs.second(step.start)
+    start = transformed(step.start, plain, mask, second)
     # The names are part of the metrics, which must not depend on the snapshots asked for: no rule may either.
     held = [
         invariants.starts_as_stored(step, trained.start_digest, start, mask, model),
@@ -173,6 +176,8 @@ def _check_training(
         held.append(invariants.density_is_the_masks(step, trained, mask))
         if step.start.transform is not None and step.start.transform.name == "shuffle":
             held.append(invariants.shuffle_permutes(step, plain, start, mask))
+        if step.start.transform is not None and step.start.transform.name == "sign_reinit" and second is not None:
+            held.append(invariants.signs_are_kept(step, plain, start, second))
     return held
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from prunetune.errors import DivergedSourceError
 from prunetune.run.events import label
 from prunetune.run.shelves import MASK, Shelves, state_file
+from prunetune.sparsity.allocation import Allocate
 from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.study.transforms import TRANSFORMS
@@ -26,6 +27,10 @@ class Inputs:
         self._record(weights.step, state_file(weights.at))
         return self.store.state(weights.step.key, weights.at)
 
+    def second(self, weights: Weights) -> dict[str, Tensor] | None:
+        """The state that the weights' transform mixes in, as it was stored; None without one."""
+        return self.state(weights.states[1]) if len(weights.states) > 1 else None
+
     def mask(self, step: Prune | None) -> Mask | None:
         """The mask that `step` chose; None for None."""
         if step is None:
@@ -33,16 +38,29 @@ class Inputs:
         self._record(step, MASK)
         return self.store.mask(step.key)
 
+    def allocation(self, step: Prune) -> str | Allocate:
+        """What decides on the counts of a mask: its allocation, or the mask that it is to be like."""
+        like = self.mask(step.like)
+        if like is None:
+            return step.allocation
+        return lambda scores, density: {name: int(like[name].sum()) for name in scores}
+
     def _record(self, step: Step, file: str) -> None:
         self.read[f"{step.key}/{file}"] = self.store.manifest(step.key)["files"][file]["sha256"]
 
 
-def transformed(weights: Weights, state: Mapping[str, Tensor], mask: Mask | None) -> dict[str, Tensor]:
-    """The state after the registered transform that `weights` asks for, drawn by its own seed."""
+def transformed(
+    weights: Weights, state: Mapping[str, Tensor], mask: Mask | None, second: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The state after the registered transform that `weights` asks for, drawn by its own seed.
+
+    `second` is the stored state that the transform mixes in, for one that asks for it.
+    """
     if weights.transform is None or mask is None:
         return dict(state)
     generator = torch.Generator().manual_seed(weights.transform.seed)
-    return TRANSFORMS[weights.transform.name](state, mask, generator)
+    more = () if second is None else (second,)
+    return TRANSFORMS[weights.transform.name](state, mask, generator, *more)
 
 
 def refuse_diverged(source: Step, store: Shelves) -> None:
@@ -54,7 +72,7 @@ def refuse_diverged(source: Step, store: Shelves) -> None:
 def weights_read(step: Step) -> tuple[Weights, ...]:
     """The states that a step reads."""
     if isinstance(step, Train):
-        return (step.start,)
+        return step.start.states
     if isinstance(step, Prune):
         return (step.source,)
     return (step.first, step.second) if isinstance(step, Measure) else ()

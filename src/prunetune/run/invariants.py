@@ -123,7 +123,10 @@ def mask_is_nested(step: Step, mask: Mask, within: Mask) -> str | None:
     return f"{revived} weights are kept that the previous mask prunes" if revived else None
 
 
-@rule("mask counts", "A mask keeps exactly round(density · N) weights: of every layer (uniform), or in all.")
+@rule(
+    "mask counts",
+    "A mask keeps round(density · N) weights: of every layer (uniform), or in all. Under N:M, N in every group.",
+)
 def mask_counts(step: Prune, mask: Mask) -> str | None:
     """N is the original number of weights, whatever earlier rounds have pruned."""
     sizes = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
@@ -132,7 +135,7 @@ def mask_counts(step: Prune, mask: Mask) -> str | None:
     for name, (kept, total) in sizes.items():
         if kept != round(step.density * total):
             return f"'{name}' keeps {kept} of {total} weights; {round(step.density * total)} were asked for"
-    return None
+    return _uneven_group(step.pattern, mask) if ":" in step.pattern else None
 
 
 @rule("shuffle permutes", "The shuffle control holds each layer's surviving values in another order, and nothing else.")
@@ -150,6 +153,20 @@ def shuffle_permutes(step: Train, plain: State, shuffled: State, mask: Mask) -> 
     return None
 
 
+@rule(
+    "signs kept",
+    "The sign_reinit control starts from theta_0' with the signs of theta_0 in every weight, and nothing else changed.",
+)
+def signs_are_kept(step: Train, plain: State, start: State, signs: State) -> str | None:
+    """Signs that were never taken over, or magnitudes with them. Biases and other vectors have no part in it."""
+    for name, tensor in plain.items():
+        weight = tensor.dim() >= 2 and tensor.is_floating_point()
+        expected = torch.where(torch.signbit(signs[name]), -tensor.abs(), tensor.abs()) if weight else tensor
+        if not torch.equal(start[name], expected):
+            return f"'{name}' is not the second draw with the signs of theta_0" if weight else f"'{name}' is changed"
+    return None
+
+
 def masked(state: State, mask: Mask | None, model: nn.Module) -> dict[str, Tensor]:
     """The stored state with zeros where the mask prunes, under every name of a tied weight; not `Mask.apply`'s code."""
     if mask is None:
@@ -163,6 +180,17 @@ def tied_names(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
     parameters = list(model.named_parameters(remove_duplicate=False))
     own = dict(parameters)
     return {name: [other for other, parameter in parameters if parameter is own[name]] for name in names}
+
+
+def _uneven_group(pattern: str, mask: Mask) -> str | None:
+    """The first layer with a group of M inputs, channels running fastest, that keeps another number than N."""
+    few, size = map(int, pattern.split(":"))
+    for name, kept in mask.items():
+        inputs = kept.flatten(2).transpose(1, 2) if kept.dim() > 2 else kept
+        uneven = int((inputs.flatten().unfold(0, size, size).sum(1) != few).sum())
+        if uneven:
+            return f"'{name}': {uneven} groups of {size} inputs do not keep {few}"
+    return None
 
 
 def _memories(state: State) -> set[int]:

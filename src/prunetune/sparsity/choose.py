@@ -1,26 +1,32 @@
 """Choosing the weights to keep: criterion, allocation and pattern put together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError, unknown
-from prunetune.sparsity.allocation import ALLOCATIONS
-from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence
-from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.patterns import PATTERNS
+from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
+from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
+from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
+from prunetune.sparsity.mask import Mask, keep_top
+from prunetune.sparsity.patterns import PATTERNS, require_density
 from prunetune.sparsity.scope import Scope, prunable
+
+Look = Callable[[Criterion, Mask | None], Gathered]
+"""What a criterion needs beyond the weights, of the network pruned by a mask; see `evidence.gather`."""
 
 
 def choose(
     weights: Mapping[str, Tensor],
     density: float,
     criterion: Criterion,
-    allocation: str = "uniform",
+    allocation: str | Allocate = "uniform",
     pattern: str = "unstructured",
     within: Mask | None = None,
     generator: torch.Generator | None = None,
+    look: Look | None = None,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
 
@@ -28,8 +34,13 @@ def choose(
     sorted order of names, so that a criterion's draws from `generator` (on the CPU) are the same in any
     order of `weights`.
 
+    A criterion of n rounds scores n times, each time by what `look` finds under the mask so far, and keeps the share
+    ρ0 (density / ρ0)^(r/n) in round r, from ρ0 = the density of `within`, or 1. Under a pattern other than
+    `unstructured`, which has no densities in between, it scores once.
+
     RequestError for a density out of range, scores that are not finite (as in a diverged run), a criterion that needs
-    more than weights, unknown names, and a density that asks for more weights of a layer than survive in `within`.
+    more than weights and no `look`, unknown names, and a density that asks for more weights of a layer than survive
+    in `within`.
 
     >>> from prunetune.sparsity.criteria import Magnitude
     >>> choose({"w": torch.tensor([0.1, -3.0, 2.0, 0.5])}, 0.5, Magnitude())["w"]
@@ -39,14 +50,19 @@ def choose(
         raise RequestError(f"density: {density} is not a kept share; it must lie in (0, 1]")
     if not weights:
         raise RequestError("scope: nothing is prunable; widen it with include patterns")
-    select, allocate = PATTERNS[pattern], ALLOCATIONS[allocation]
-    scores = {name: _score(name, weights[name], criterion, generator) for name in sorted(weights)}
-    if within is not None:
-        scores = {name: _among_survivors(name, score, within) for name, score in scores.items()}
+    select = PATTERNS[pattern]
+    allocate = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
+    if isinstance(allocation, str):
+        require_density(pattern, allocation, density)
+    if pattern == "unstructured":
+        within = _before_the_last_round(weights, density, criterion, allocate, within, generator, look)
+    scores = _scores(weights, criterion, within, generator, look)
     counts = allocate(scores, density)
     for name, score in scores.items():
-        _require_survivors(name, counts[name], int((score > -torch.inf).sum()))
+        _require_survivors(name, counts[name], _alive(score))
     mask = select(scores, counts)
+    for name, score in scores.items():
+        _require_alive(name, pattern, score, mask[name])
     return Mask({name: mask[name] for name in weights})
 
 
@@ -57,11 +73,17 @@ def prune(
     allocation: str = "uniform",
     pattern: str = "unstructured",
     scope: Scope = Scope(),  # noqa: B008 - frozen
+    batches: Batches | None = None,
+    loss: Loss = F.cross_entropy,
 ) -> Mask:
     """The mask that prunes the share `sparsity`, in (0, 1), of the prunable weights of `model`. Changes nothing.
 
     With the uniform allocation a layer of N_l weights keeps round((1 - sparsity) * N_l). Give the mask to `hold` to
     put it into force. The criterion `random` draws from torch's global generator.
+
+    A criterion that needs more than weights (`snip`, `grasp`, `taylor`; `synflow` for the shape of an input) is shown
+    `batches` of (inputs, targets), a few hundred examples, and takes gradients of `loss`, a function of outputs and
+    targets to the batch's mean. The network, its batch-norm buffers and torch's generators stay as they are.
 
     >>> mask = prune(nn.Linear(10, 10), sparsity=0.8)
     >>> mask.kept, mask.total
@@ -72,15 +94,66 @@ def prune(
     parameters = dict(model.named_parameters())
     weights = {name: parameters[name].detach() for name in prunable(model, scope)}
     chosen = CRITERIA[criterion]() if isinstance(criterion, str) else criterion
-    return choose(weights, 1 - sparsity, chosen, allocation, pattern)
+    return choose(weights, 1 - sparsity, chosen, allocation, pattern, look=_look(model, tuple(weights), batches, loss))
 
 
-def _score(name: str, weight: Tensor, criterion: Criterion, generator: torch.Generator | None) -> Tensor:
-    if missing := sorted(criterion.needs - {"weight"}):
-        raise RequestError(
-            f"criterion: {type(criterion).__name__} needs {', '.join(missing)}; only weights are at hand"
-        )
-    score = criterion.score(Evidence(weight.detach().cpu(), generator=generator))
+def _look(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> Look | None:
+    if batches is None:
+        return None
+    held = tuple(batches)
+    return lambda criterion, mask: gather(model, names, criterion, held, loss, mask)
+
+
+def _before_the_last_round(
+    weights: Mapping[str, Tensor],
+    density: float,
+    criterion: Criterion,
+    allocate: Allocate,
+    within: Mask | None,
+    generator: torch.Generator | None,
+    look: Look | None,
+) -> Mask | None:
+    """The mask after all the criterion's rounds but one, inside `within`; `within` itself for a single round."""
+    rounds = rounds_of(criterion)
+    whole = max(density, within.density) if within is not None else 1.0
+    for done in range(1, rounds):
+        scores = _scores(weights, criterion, within, generator, look)
+        counts = allocate(scores, whole * (density / whole) ** (done / rounds))
+        # A layer may have fewer survivors than the mean density of `within` says.
+        within = keep_top(scores, {name: min(counts[name], _alive(score)) for name, score in scores.items()})
+    return within
+
+
+def _scores(
+    weights: Mapping[str, Tensor],
+    criterion: Criterion,
+    within: Mask | None,
+    generator: torch.Generator | None,
+    look: Look | None,
+) -> dict[str, Tensor]:
+    """Scores in sorted order of names, minus infinity where `within` prunes."""
+    found = look(criterion, within) if look is not None and criterion.needs > {"weight"} else {}
+    scores = {name: _score(name, weights[name], criterion, generator, found.get(name, {})) for name in sorted(weights)}
+    if within is None:
+        return scores
+    return {name: _among_survivors(name, score, within) for name, score in scores.items()}
+
+
+def _alive(score: Tensor) -> int:
+    return int((score > -torch.inf).sum())
+
+
+def _score(
+    name: str,
+    weight: Tensor,
+    criterion: Criterion,
+    generator: torch.Generator | None,
+    found: Mapping[str, Tensor],
+) -> Tensor:
+    if missing := sorted(criterion.needs - {"weight"} - found.keys()):
+        what = f"{type(criterion).__name__} needs {', '.join(missing)}"
+        raise RequestError(f"criterion: {what}; only weights are at hand without `batches`")
+    score = criterion.score(Evidence(weight.detach().cpu(), generator=generator, **found))
     if score.shape != weight.shape:
         raise RequestError(
             f"criterion: {type(criterion).__name__} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}"
@@ -101,3 +174,9 @@ def _among_survivors(name: str, score: Tensor, within: Mask) -> Tensor:
 def _require_survivors(name: str, count: int, survivors: int) -> None:
     if count > survivors:
         raise RequestError(f"density: it asks for {count} weights of '{name}' where {survivors} survive in `within`")
+
+
+def _require_alive(name: str, pattern: str, score: Tensor, kept: Tensor) -> None:
+    """A pattern may find too few survivors where it needs them, though the layer has enough."""
+    if (score[kept] == -torch.inf).any():
+        raise RequestError(f"pattern: '{pattern}' needs weights of '{name}' in places where none survive in `within`")

@@ -1,19 +1,112 @@
 """Patterns: which positions of a layer may be kept together."""
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Optional
 
+import torch
 from torch import Tensor
 
+from prunetune.errors import RequestError
 from prunetune.registry import Registry
 from prunetune.sparsity.mask import Mask, keep_top
 
 Select = Callable[[Mapping[str, Tensor], Mapping[str, int]], Mask]
 """Scores and kept counts per layer to a mask with exactly these counts: the highest scores that the pattern allows."""
 
-PATTERNS: Registry[Select] = Registry("pattern")
+TOLERANCE = 1e-9  # of a density written in decimals: 1:3 is 0.333333333
+
+
+@dataclass(frozen=True)
+class Groups:
+    """N:M (Zhou et al. 2021; 2:4 is what NVIDIA's sparse tensor cores take): in every group of M, the N highest scores.
+
+    A group is M neighbours along the inputs of one output. The inputs of a convolution come in the order kernel
+    position (row-major), then input channel, the channel running fastest: that of a channels-last matrix product, so
+    that with channels in multiples of M a group is M channels at one kernel position. Dimension 1 of a weight is its
+    input channels (of a transposed convolution: its outputs); a tensor of one dimension is the inputs of one output.
+    Ties go to the earlier input.
+
+    The pattern fixes the density of every layer at N/M, so that it leaves nothing to an allocation.
+    """
+
+    kept: int
+    size: int
+
+    @classmethod
+    def named(cls, name: object) -> Optional["Groups"]:
+        """The pattern of a name such as `2:4`, 0 < N < M; None for any other name."""
+        found = re.fullmatch(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", str(name))
+        groups = cls(int(found[1]), int(found[2])) if found else None
+        return groups if groups and groups.kept < groups.size else None
+
+    def __str__(self) -> str:
+        return f"{self.kept}:{self.size}"
+
+    @property
+    def density(self) -> float:
+        """The kept share of every layer."""
+        return self.kept / self.size
+
+    def __call__(self, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
+        """The mask; RequestError for counts other than N/M of each layer, and for inputs that M does not divide."""
+        self.require_shapes({name: tuple(score.shape) for name, score in scores.items()})
+        for name, score in scores.items():
+            if counts[name] * self.size != score.numel() * self.kept:
+                asked = f"{counts[name]} of the {score.numel()} weights of '{name}' were asked for"
+                raise RequestError(f"pattern: '{self}' keeps {self.kept} of every {self.size}, and {asked}")
+        return Mask({name: self._of(score.detach().cpu()) for name, score in scores.items()})
+
+    def require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """RequestError for a layer whose number of inputs is no multiple of M."""
+        for name, shape in shapes.items():
+            inputs = torch.Size(shape[1:] or shape).numel()
+            if inputs % self.size:
+                what = f"'{self}' needs inputs in groups of {self.size}; '{name}' has {inputs}"
+                raise RequestError(f"pattern: {what}: leave it out with scope.exclude")
+
+    def _of(self, score: Tensor) -> Tensor:
+        rows = score.movedim(1, -1) if score.dim() > 1 else score
+        best = rows.reshape(-1, self.size).sort(dim=1, descending=True, stable=True).indices[:, : self.kept]
+        kept = torch.zeros(score.numel() // self.size, self.size, dtype=torch.bool).scatter_(1, best, True)
+        kept = kept.reshape(rows.shape)
+        return kept.movedim(-1, 1) if score.dim() > 1 else kept
+
+
+class Patterns(Registry[Select]):
+    """The registered patterns, and every N:M by its name.
+
+    >>> PATTERNS["3:8"], "4:2" in PATTERNS
+    (Groups(kept=3, size=8), False)
+    """
+
+    def __getitem__(self, name: str) -> Select:
+        """The pattern called `name`; RequestError with the nearest known name when there is none."""
+        return Groups.named(name) or super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return Groups.named(name) is not None or super().__contains__(name)
+
+
+PATTERNS = Patterns("pattern")
+PATTERNS.register("2:4")(Groups(2, 4))
+PATTERNS.register("1:4")(Groups(1, 4))
 
 
 @PATTERNS.register("unstructured")
 def unstructured(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     """Any position: the highest scores of every layer, ties to the lower flat index."""
     return keep_top(scores, counts)
+
+
+def require_density(pattern: str, allocation: str, density: float) -> None:
+    """RequestError where the pattern fixes the density of every layer, and something else is asked for."""
+    select = PATTERNS[pattern]
+    if not isinstance(select, Groups):
+        return
+    if abs(density - select.density) > TOLERANCE:
+        only = f"its only sparsity is {1 - select.density:.9g}"
+        raise RequestError(f"pattern: '{pattern}' at sparsity {1 - density:.9g}; {only}")
+    if allocation != "uniform":
+        raise RequestError(f"allocation: '{allocation}' has no say under pattern '{pattern}'; it must be 'uniform'")

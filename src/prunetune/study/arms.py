@@ -1,29 +1,71 @@
 """Arms: what a sparse training starts from. An arm has no epochs and no recipe, so arms are fair by construction."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prunetune.errors import RequestError
+from prunetune.references import Ref
 from prunetune.registry import Registry
+from prunetune.sparsity.allocation import BY_SHAPE
 from prunetune.study.ground import Ground
 from prunetune.study.seeds import derive
-from prunetune.study.steps import Transform, Weights
+from prunetune.study.steps import Prune, Transform, Weights
+
+Start = Callable[[Ground], Weights]
+
+
+def as_found(ground: Ground, mask: Prune) -> Prune:
+    """The study's own mask, as all arms have it but controls that are about the mask."""
+    return mask
+
+
+def redrawn(ground: Ground, mask: Prune) -> Prune:
+    """A random mask with the layer counts and the pattern of the study's.
+
+    Where counts follow from shapes, it does not hang on how the study's mask is found, and algorithms share it.
+    """
+    return replace(
+        mask,
+        source=ground.theta_0,
+        within=None,
+        criterion=Ref.of("random"),
+        seed=derive(ground.trainer.seed, "random_mask"),
+        like=None if mask.allocation in BY_SHAPE else mask,
+        probe=None,
+    )
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A named choice of start weights; the study applies the mask to them and trains them by its one recipe."""
+    """A named choice of start weights; the study applies the mask to them and trains them by its one recipe.
+
+    A control shows whether a baseline failed for the reason that is thought; it is never recommended. Only a control
+    may choose another mask, which must keep as many weights of every layer as the study's.
+    """
 
     name: str
-    start: Callable[[Ground], Weights]
+    start: Start
+    mask: Callable[[Ground, Prune], Prune] = as_found
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.control or self.shares_mask):
+            raise RequestError(f"arm: '{self.name}' has a mask of its own; then it must be a control")
+
+    @property
+    def shares_mask(self) -> bool:
+        """Whether it trains under the study's mask, bit for bit."""
+        return self.mask is as_found
 
 
 ARMS: Registry[Arm] = Registry("arm")
 
 
-def _arm(name: str) -> Callable[[Callable[[Ground], Weights]], Callable[[Ground], Weights]]:
-    def file(start: Callable[[Ground], Weights]) -> Callable[[Ground], Weights]:
-        ARMS.register(name)(Arm(name, start))
+def _arm(
+    name: str, mask: Callable[[Ground, Prune], Prune] = as_found, control: bool = False
+) -> Callable[[Start], Start]:
+    def file(start: Start) -> Start:
+        ARMS.register(name)(Arm(name, start, mask, control))
         return start
 
     return file
@@ -57,8 +99,24 @@ def finetune(ground: Ground) -> Weights:
     return ground.theta_t
 
 
-@_arm("shuffle")
+@_arm("shuffle", control=True)
 def shuffle(ground: Ground) -> Weights:
     """Control: θ0 permuted within each layer over the surviving positions."""
     origin = ground.theta_0
     return Weights(origin.step, origin.at, Transform("shuffle", derive(ground.trainer.seed, "shuffle")))
+
+
+@_arm("sign_reinit", control=True)
+def sign_reinit(ground: Ground) -> Weights:
+    """Control: θ0' with the signs of θ0 in every weight of two or more dimensions (after Zhou et al. 2019).
+
+    Biases and normalisation are those of θ0', so that it differs from `reinit` in signs alone.
+    """
+    again = ground.theta_0_prime
+    return Weights(again.step, again.at, Transform("sign_reinit", second=ground.theta_0))
+
+
+@_arm("random_mask", mask=redrawn, control=True)
+def random_mask(ground: Ground) -> Weights:
+    """Control: θ0 under a random mask that keeps as many weights of every layer as the study's."""
+    return ground.theta_0

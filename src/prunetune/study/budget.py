@@ -6,7 +6,7 @@ from itertools import groupby
 from prunetune.study import graph
 from prunetune.study.plan import Plan, PlannedTrial
 from prunetune.study.results import Spent
-from prunetune.study.steps import Import, Step, Train
+from prunetune.study.steps import Import, Init, Step, Train
 
 Cell = tuple[float, str, float, str]  # learning rate, mask ("" for the dense run), sparsity, arm
 
@@ -15,7 +15,8 @@ def budget(plan: Plan) -> tuple[Spent, ...]:
     """One row per learning rate, mask, sparsity and arm: the epochs that its trials need, summed over seeds.
 
     Pre-training is dense training from initial weights, whichever rate the row's mask was found at. Mask finding is
-    every other training that the row's own rest on: the rounds of iterative pruning, ADMM.
+    every other training that the row's own rest on: the rounds of iterative pruning, ADMM, the
+    parts of gradual pruning.
     """
     rows = sorted(plan.trials, key=_cell)
     owners = _owners(plan.trials)
@@ -59,7 +60,10 @@ def _spent(cell: Cell, trials: Sequence[PlannedTrial], owners: Mapping[str, Sequ
 
 
 def _is_dense(step: Step) -> bool:
-    return isinstance(step, Train) and step.mask is None and step.penalty is None
+    """A dense run from initial weights; the first part of a gradual pruning is dense too, and finds a mask."""
+    if not isinstance(step, Train) or not isinstance(step.start.step, Init):
+        return False
+    return step.mask is None and step.penalty is None
 
 
 def _finding_note(finding: Iterable[Step], owners: Mapping[str, Sequence[Cell]]) -> str:

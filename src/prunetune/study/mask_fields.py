@@ -8,14 +8,21 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from prunetune.errors import unknown
+from prunetune.errors import RequestError, unknown
+from prunetune.references import Ref
 from prunetune.sparsity.allocation import ALLOCATIONS
-from prunetune.sparsity.criteria import CRITERIA
+from prunetune.sparsity.criteria import CRITERIA, place_of
+from prunetune.sparsity.evidence import reads_images
 from prunetune.sparsity.patterns import PATTERNS
+from prunetune.study.ground import Ground
 from prunetune.study.masks import MASKS, Algorithm
-from prunetune.study.part import Number, Part, complaint
+from prunetune.study.part import Count, Number, Part, complaint
+from prunetune.study.seeds import derive
+from prunetune.study.steps import Probe
+from prunetune.train.data import Facts
 
 _RULE = {"criterion": "magnitude", "allocation": "uniform", "pattern": "unstructured"}
+IMAGES_PER_CLASS = 10  # that a criterion is shown, as in the papers of GraSP and SynFlow
 _CHOICES = {"criterion": CRITERIA, "allocation": ALLOCATIONS, "pattern": PATTERNS}
 
 
@@ -30,6 +37,7 @@ class MaskSpec(Part):
     allocation: str = _RULE["allocation"]
     pattern: str = _RULE["pattern"]
     learning_rate: Annotated[Number, Field(gt=0)] | None = None  # at which the mask is found; None: as it is used
+    probe: Count | None = None  # training images that the criterion is shown; None: ten of each class
 
     @model_validator(mode="before")
     @classmethod
@@ -58,16 +66,38 @@ class MaskSpec(Part):
         for name in self.model_extra or {}:
             if name not in settings:
                 raise unknown(name, name, [*MaskSpec.model_fields, *settings])
+        if self.probe is not None and not reads_images(CRITERIA[self.criterion]):
+            raise RequestError(f"probe: {self.probe}; criterion '{self.criterion}' looks at no images; leave it out")
         self.algorithm()
         return self
 
+    def rule(self) -> Ref:
+        """The criterion with its hyper-parameters."""
+        return Ref.of(self.criterion, asdict(CRITERIA[self.criterion]()))  # type: ignore[call-overload]
+
+    def shown(self, ground: Ground, facts: Facts) -> Probe | None:
+        """What the criterion is shown at this seed; None for one that looks at no images."""
+        if not reads_images(CRITERIA[self.criterion]):
+            return None
+        if self.probe is not None and self.probe > facts.train:
+            raise RequestError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
+        images = self.probe or min(IMAGES_PER_CLASS * facts.outputs, facts.train)
+        recipe, trainer = ground.recipe, ground.trainer
+        seed = derive(trainer.seed, "probe")
+        return Probe(trainer.data, images, recipe.batch_size, seed, recipe.loss, trainer.device)
+
     def algorithm(self) -> Algorithm:
         """The algorithm with its settings checked and filled in."""
+        settings = {**self._by_criterion(), **(self.model_extra or {})}
         try:
-            text = json.dumps(self.model_extra or {}, default=str)  # strict JSON still takes a mapping for a dataclass
+            text = json.dumps(settings, default=str)  # strict JSON still takes a mapping for a dataclass
             return TypeAdapter(MASKS[self.kind]).validate_json(text, strict=True)
         except ValidationError as error:
             raise complaint(error) from error
+
+    def _by_criterion(self) -> dict[str, Any]:
+        """Defaults that are the criterion's to say: whether `one_shot` prunes initial weights or trained ones."""
+        return {"at": place_of(CRITERIA[self.criterion])} if self.kind == "one_shot" else {}
 
     def resolved(self) -> dict[str, Any]:
         """The entry with every default filled in."""
@@ -83,12 +113,13 @@ class MaskSpec(Part):
         """
         if self.name is not None:
             return self.name
-        algorithm = self.algorithm()
+        algorithm, by_criterion = self.algorithm(), self._by_criterion()
         rule = [getattr(self, field) for field, default in _RULE.items() if getattr(self, field) != default]
         settings = [
             f"{f.name}={getattr(algorithm, f.name)}"
             for f in fields(algorithm)  # type: ignore[arg-type]
-            if getattr(algorithm, f.name) != f.default
+            if getattr(algorithm, f.name) != by_criterion.get(f.name, f.default)
         ]
         rate = "" if self.learning_rate is None else f"@{self.learning_rate:g}"
-        return "-".join([self.kind, *rule, *settings]) + rate
+        probe = [] if self.probe is None else [f"probe={self.probe}"]
+        return "-".join([self.kind, *rule, *probe, *settings]) + rate

@@ -7,9 +7,12 @@ from typing import NamedTuple, Protocol
 from prunetune.errors import RequestError
 from prunetune.references import Ref
 from prunetune.registry import Registry
+from prunetune.sparsity.criteria import Place
+from prunetune.sparsity.patterns import require_density
 from prunetune.sparsity.scope import Scope
-from prunetune.study.ground import Ground
-from prunetune.study.steps import Prune, Weights
+from prunetune.study.ground import Ground, Trainer
+from prunetune.study.seeds import derive
+from prunetune.study.steps import Probe, Prune, Train, Weights
 from prunetune.train.admm import RHO_LEVELS, UPDATES, Penalty
 from prunetune.train.recipe import Recipe
 
@@ -23,10 +26,13 @@ class Choice:
     pattern: str
     scope: Scope
     seed: int  # for criteria that draw
+    probe: Probe | None = None  # for criteria that look at data
 
     def prune(self, source: Weights, density: float, within: Prune | None = None) -> Prune:
         """The step that chooses `density` of the weights of `source`, only among those that `within` keeps."""
-        return Prune(source, density, within, self.criterion, self.allocation, self.pattern, self.scope, self.seed)
+        require_density(self.pattern, self.allocation, density)
+        rule = self.criterion, self.allocation, self.pattern, self.scope, self.seed
+        return Prune(source, density, within, *rule, probe=self.probe)
 
 
 class MaskAt(NamedTuple):
@@ -46,16 +52,21 @@ class Algorithm(Protocol):
 
 
 MASKS: Registry[type[Algorithm]] = Registry("mask")
+DIGITS = 12  # to which what is computed of epochs and densities is rounded, so that 1 - 0.15 is 0.85
+UPDATES_BY_DEFAULT = 10  # of gradual pruning
 
 
 @MASKS.register("one_shot")
 @dataclass(frozen=True)
 class OneShot:
-    """θT once, straight to each sparsity."""
+    """θT once, straight to each sparsity; or θ0, at `init`: a spec's default where the criterion is meant for that."""
+
+    at: Place = "trained"
 
     def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
-        """Prune θT to each density, each by itself."""
-        return tuple(choice.prune(ground.theta_t, density) for density in densities)
+        """Prune θT, or θ0, to each density, each by itself. A mask at `init` rests on no training."""
+        source = ground.theta_0 if self.at == "init" else ground.theta_t
+        return tuple(choice.prune(source, density) for density in densities)
 
 
 @MASKS.register("iterative")
@@ -97,6 +108,8 @@ class Admm:
 
     def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A penalised training of θT for every density, and the Prune of its final state."""
+        if choice.pattern != "unstructured":
+            raise RequestError(f"pattern: '{choice.pattern}' is not possible with admm, whose projections know none")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         return tuple(self._one(ground, choice, recipe, density) for density in densities)
 
@@ -111,11 +124,71 @@ class Admm:
         return Penalty(density, scope, allocation, self.rho, self.rho_growth, rho_every, update_every)
 
 
+@MASKS.register("gradual")
+@dataclass(frozen=True)
+class Gradual:
+    """Gradual pruning (Zhu & Gupta 2017, arXiv 1710.01878, eq. 1): θT trained on while its sparsity rises.
+
+    After t of `epochs` E the sparsity is s_f + (s_i − s_f) (1 − t/E)³, from s_i = `initial` to s_f, the study's. It is
+    brought there `updates` times, at the ends of as many parts of whole epochs, as equal as can be; what is pruned
+    stays pruned. None: as many epochs as the study's recipe, and ten updates or one an epoch.
+
+    Each part is a training that starts where the part before ended, at the rates that the recipe, stretched to E, has
+    there, with data orders of its own. Its optimizer starts anew: momentum does not cross an update of the mask.
+    """
+
+    epochs: int | None = None
+    updates: int | None = None
+    initial: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "updates"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"{name}: {value}; must be at least 1")
+        if not 0 <= self.initial < 1:
+            raise RequestError(f"initial: {self.initial} is no sparsity to start from; it must lie in [0, 1)")
+
+    def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+        """A chain of trainings and masks for every density. Chains share the part before their first mask."""
+        if self.initial >= 1 - max(densities):
+            least = f"{round(1 - max(densities), DIGITS):g}"
+            raise RequestError(f"initial: {self.initial}; must be less than the study's least sparsity, {least}")
+        recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
+        ends = self._ends(recipe.epochs)
+        return tuple(self._one(ground, choice, recipe, ends, density) for density in densities)
+
+    def _ends(self, epochs: int) -> tuple[int, ...]:
+        """The epochs after which the mask is updated."""
+        updates = min(epochs, UPDATES_BY_DEFAULT) if self.updates is None else self.updates
+        if updates > epochs:
+            raise RequestError(f"updates: {updates}; must be at most the {epochs} epochs that it lasts")
+        return tuple(epochs * (i + 1) // updates for i in range(updates))
+
+    def _one(self, ground: Ground, choice: Choice, recipe: Recipe, ends: Sequence[int], density: float) -> Prune:
+        first = round(1 - self.initial, DIGITS)
+        source = ground.theta_t
+        mask = choice.prune(source, first) if self.initial else None
+        for begin, end in zip((0, *ends), ends, strict=False):
+            source = Weights(_part(ground.trainer, recipe, begin, end, source, mask))
+            kept = round(density + (first - density) * (1 - end / recipe.epochs) ** 3, DIGITS)
+            mask = choice.prune(source, kept, mask)
+        assert mask is not None  # there is at least one update
+        return mask
+
+
+def _part(trainer: Trainer, recipe: Recipe, begin: int, end: int, source: Weights, mask: Prune | None) -> Train:
+    """The epochs `begin` to `end` of a training by `recipe`, each part with draws of its own."""
+    piece = replace(recipe, epochs=end - begin, schedule=replace(recipe.schedule, part=(begin, recipe.epochs)))
+    order, augment = (derive(trainer.seed, f"{purpose} from epoch {begin}") for purpose in ("order", "augment"))
+    return replace(trainer.train(piece, source, mask), order_seed=order, augment_seed=augment)
+
+
 def stretched(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe over another number of epochs, milestones and warm-up in proportion."""
     scale = epochs / recipe.epochs
     if scale == 1:
         return recipe
-    milestones = tuple(round(milestone * scale, 12) for milestone in recipe.schedule.milestones)
-    schedule = replace(recipe.schedule, milestones=milestones, warmup=round(recipe.schedule.warmup * scale, 12))
+    milestones = tuple(round(milestone * scale, DIGITS) for milestone in recipe.schedule.milestones)
+    schedule = replace(recipe.schedule, milestones=milestones, warmup=round(recipe.schedule.warmup * scale, DIGITS))
     return replace(recipe, epochs=epochs, schedule=schedule)

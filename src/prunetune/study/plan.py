@@ -6,6 +6,8 @@ from functools import cache
 from typing import Protocol
 
 from prunetune.references import Ref
+from prunetune.sparsity.patterns import PATTERNS, Groups
+from prunetune.sparsity.scope import survey
 from prunetune.study import correlations, graph
 from prunetune.study.arms import ARMS
 from prunetune.study.bench import Bench
@@ -16,6 +18,7 @@ from prunetune.study.masks import Choice, MaskAt
 from prunetune.study.seeds import derive
 from prunetune.study.spec import DIGITS, Spec
 from prunetune.study.steps import Import, Init, Prune, Step, Train, Weights
+from prunetune.train.models import draw
 from prunetune.train.recipe import Point
 
 __all__ = ["Plan", "PlannedCorrelation", "PlannedTrial", "Remaining", "plan"]
@@ -107,6 +110,7 @@ def plan(spec: Spec, device: str = "cpu") -> Plan:
     Raises RequestError, one line, where the spec asks for what there is not.
     """
     bench = Bench.of(spec, device)
+    _require_patterns_fit(bench)
     ground_at = cache(bench.ground)
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
@@ -123,11 +127,26 @@ def plan(spec: Spec, device: str = "cpu") -> Plan:
     return _assembled(bench, tuple(trials), tuple(measured))
 
 
+def _require_patterns_fit(bench: Bench) -> None:
+    """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
+    patterns = [pattern for mask in bench.spec.masks if isinstance(pattern := PATTERNS[mask.pattern], Groups)]
+    if patterns:
+        model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
+        shapes = {row.name: row.shape for row in survey(model, bench.scope) if row.prunable}
+        for pattern in patterns:
+            pattern.require_shapes(shapes)
+
+
 def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
     """The masks of one algorithm, one for every sparsity of the study, found on `ground`."""
     sparsities = bench.spec.sparsities
     choice = Choice(
-        Ref.of(mask.criterion), mask.allocation, mask.pattern, bench.scope, derive(ground.trainer.seed, "prune")
+        mask.rule(),
+        mask.allocation,
+        mask.pattern,
+        bench.scope,
+        derive(ground.trainer.seed, "prune"),
+        mask.shown(ground, bench.facts),
     )
     prunes = mask.algorithm().emit(ground, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
     for sparsity, prune in zip(sparsities, prunes, strict=True):
@@ -142,10 +161,12 @@ def _dense_trial(ground: Ground) -> PlannedTrial:
 
 def _sparse_trials(ground: Ground, arms: Iterable[str], found: MaskAt) -> list[PlannedTrial]:
     rate, seed = ground.recipe.learning_rate, ground.trainer.seed
-    return [
-        PlannedTrial(arm, found.label, rate, found.sparsity, seed, ground.train(ARMS[arm].start(ground), found.prune))
-        for arm in arms
-    ]
+    rows = []
+    for name in arms:
+        arm = ARMS[name]
+        step = ground.train(arm.start(ground), arm.mask(ground, found.prune))
+        rows.append(PlannedTrial(name, found.label, rate, found.sparsity, seed, step))
+    return rows
 
 
 def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
@@ -180,6 +201,7 @@ def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
     moments: dict[str, set[Point]] = {}
     for step in steps:
         for value in (getattr(step, f.name) for f in fields(step)):  # type: ignore[arg-type]
-            if isinstance(value, Weights) and value.at is not None:
-                moments.setdefault(value.step.key, set()).add(value.at)
+            for weights in value.states if isinstance(value, Weights) else ():
+                if weights.at is not None:
+                    moments.setdefault(weights.step.key, set()).add(weights.at)
     return {key: frozenset(points) for key, points in moments.items()}

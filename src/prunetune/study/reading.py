@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from prunetune.errors import RequestError, unknown
-from prunetune.study import presets
+from prunetune.study import paper, presets
 from prunetune.study.part import shown
 
 Source = str | Path | Mapping[str, Any] | None
@@ -33,6 +33,8 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+for _digit in "0123456789":  # the pattern 2:4 is a text, and not YAML 1.1's 124 in base sixty
+    _StrictLoader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$")))
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -55,11 +57,13 @@ def read_fields(source: Source) -> dict[str, Any]:
     """The mapping that a preset (None: `quick`), a YAML file or a mapping holds, before any of it is checked."""
     if isinstance(source, Mapping):
         return copy.deepcopy(dict(source))
-    return _read_file(_locate(source))
-
-
-def _locate(source: str | Path | None) -> Path:
     name = "quick" if source is None else str(source)
+    return paper.fields(name) if name in paper.STUDIES else _read_file(_locate(name))
+
+
+def _locate(name: str) -> Path:
+    if group := presets.members(name):
+        raise RequestError(f"spec: '{name}' stands for {len(group)} studies; give one of them, such as {group[0]}")
     if name in presets.names():
         return presets.path(name)
     path = Path(name)

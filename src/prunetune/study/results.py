@@ -107,3 +107,4 @@ class Results:
     budget: tuple[Spent, ...]
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]  # what the plan left out and why, and what is to be known of the data
+    controls: tuple[str, ...] = ("shuffle",)  # arms that are controls; a file of before it said so knows this one

@@ -1,17 +1,18 @@
 """The steps that a study compiles to, and the key under which each is done once and stored.
 
 A step is a frozen value whose parents are steps. Its key is the SHA-256 of its canonical JSON: every field, defaults
-included, with each parent replaced by the parent's key. Equal keys mean the same computation.
+included, with each parent replaced by the parent's key. Equal keys mean the same computation. A field that came after
+stores were filled is left out where it is None (`KEYED_WHERE_SET`), so that what they hold keeps its name.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from prunetune.references import NOT_KEYED, Ref
+from prunetune.references import KEYED_WHERE_SET, NOT_KEYED, Ref
 from prunetune.sparsity.scope import Scope
 from prunetune.train.admm import Penalty
 from prunetune.train.recipe import Point, Recipe
@@ -69,10 +70,11 @@ class Import(Step):
 
 @dataclass(frozen=True)
 class Transform:
-    """A registered change of the start weights on the kept positions (controls such as `shuffle`), with its seed."""
+    """A registered change of the start weights (controls such as `shuffle`), with its seed and a second state."""
 
     name: str
-    seed: int
+    seed: int = 0  # for those that draw
+    second: "Weights | None" = field(default=None, metadata=KEYED_WHERE_SET)  # for those that mix two, as it was stored
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,12 @@ class Weights:
     step: "Init | Import | Train"
     at: Point | None = None
     transform: Transform | None = None
+
+    @property
+    def states(self) -> tuple["Weights", ...]:
+        """The stored states that these weights are made of: their own, and the transform's second if there is one."""
+        second = self.transform.second if self.transform else None
+        return (self, second) if second else (self,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +106,18 @@ class Train(Step):
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a criterion that reads gradients is shown: training images, as many of each class, and by which loss."""
+
+    data: Ref
+    images: int
+    batch_size: int
+    seed: int
+    loss: Ref | None
+    device: str = "cpu"
+
+
 @dataclass(frozen=True, eq=False)
 class Prune(Step):
     """Choose the weights to keep: `density` is the kept share of the original number of weights of the scope."""
@@ -110,6 +130,8 @@ class Prune(Step):
     pattern: str
     scope: Scope
     seed: int = 0  # for criteria that draw
+    like: "Prune | None" = field(default=None, metadata=KEYED_WHERE_SET)  # its layer counts, not the allocation's
+    probe: Probe | None = field(default=None, metadata=KEYED_WHERE_SET)  # None for criteria that look at no data
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +163,11 @@ def _refer(value: Any) -> Any:
 
 
 def _keyed_fields(value: Any) -> dict[str, Any]:
-    return {f.name: _refer(getattr(value, f.name)) for f in fields(value) if f.metadata.get("keyed", True)}
+    return {f.name: _refer(getattr(value, f.name)) for f in fields(value) if _is_keyed(f, getattr(value, f.name))}
+
+
+def _is_keyed(of: Field[Any], value: Any) -> bool:
+    return of.metadata.get("keyed", True) and not (value is None and of.metadata.get("keyed_where_set", False))
 
 
 def _steps_in(values: Any) -> Iterator[Step]:
@@ -149,4 +175,4 @@ def _steps_in(values: Any) -> Iterator[Step]:
         if isinstance(value, Step):
             yield value
         elif isinstance(value, Weights):
-            yield value.step
+            yield from (weights.step for weights in value.states)

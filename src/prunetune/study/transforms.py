@@ -1,4 +1,8 @@
-"""Registered changes of a training's start weights on the kept positions: the controls of an experiment."""
+"""Registered changes of a training's start weights, for the controls of an experiment.
+
+A transform is a function of the stored state, the mask and a generator to a new state. One that mixes two states takes
+the second one, also as it was stored, as a fourth argument. What it does where the mask prunes does not matter.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +13,7 @@ from prunetune.registry import Registry
 from prunetune.sparsity.mask import Mask
 
 State = Mapping[str, Tensor]
-TRANSFORMS: Registry[Callable[[State, Mask, Generator], dict[str, Tensor]]] = Registry("transform")
+TRANSFORMS: Registry[Callable[..., dict[str, Tensor]]] = Registry("transform")
 
 
 @TRANSFORMS.register("shuffle")
@@ -24,3 +28,25 @@ def shuffle(state: State, mask: Mask, generator: Generator) -> dict[str, Tensor]
         survivors = state[name][mask[name]]
         new[name][mask[name]] = survivors[torch.randperm(len(survivors), generator=generator)]
     return new
+
+
+@TRANSFORMS.register("sign_reinit")
+def sign_reinit(state: State, mask: Mask, generator: Generator, second: State) -> dict[str, Tensor]:
+    """The magnitudes of `state` with the signs of `second`, bit for bit (after Zhou et al. 2019).
+
+    That holds for every floating tensor of two or more dimensions, the weights of layers that are never pruned (the
+    first convolution) included. Biases, normalisation and buffers are those of `state`. Returns new tensors; draws
+    nothing.
+
+    >>> sign_reinit({"w": torch.tensor([[3.0, -2.0]])}, {}, Generator(), {"w": torch.tensor([[-1.0, -1.0]])})
+    {'w': tensor([[-3., -2.]])}
+    """
+    return {
+        name: torch.copysign(tensor, second[name]) if has_signs(tensor) else tensor.clone()
+        for name, tensor in state.items()
+    }
+
+
+def has_signs(tensor: Tensor) -> bool:
+    """Whether a tensor of a state is a weight whose signs `sign_reinit` takes from the second state."""
+    return tensor.dim() >= 2 and tensor.is_floating_point()

@@ -15,9 +15,14 @@ Objective = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar
 
 def loss_of(recipe: Recipe) -> Objective:
     """The mean loss of a batch, a scalar tensor: cross entropy, or the user's `callable(outputs, targets)`."""
-    if recipe.loss is None:
+    return loss_by(recipe.loss)
+
+
+def loss_by(ref: Ref | None) -> Objective:
+    """The loss that a recipe's `loss` names."""
+    if ref is None:
         return F.cross_entropy
-    return _checked(recipe.loss, "recipe.loss", "a scalar tensor, the mean over the batch", lambda targets: ())
+    return _checked(ref, "recipe.loss", "a scalar tensor, the mean over the batch", lambda targets: ())
 
 
 def metric_of(recipe: Recipe) -> Objective:

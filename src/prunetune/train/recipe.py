@@ -1,10 +1,10 @@
 """How a network is trained: everything that two trainings of one study share, resolved to numbers."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from prunetune.references import Ref
+from prunetune.references import KEYED_WHERE_SET, Ref
 
 Precision = Literal["f32", "bf16"]
 
@@ -43,13 +43,16 @@ class Schedule:
     """Learning rate over a training, as a factor on the initial rate.
 
     `step` multiplies by `gamma` at every milestone (in epochs, fractions allowed); `cosine` falls to 0 at the end;
-    `constant` stays. `warmup` epochs of linear rise from 0 come first, on top of each kind.
+    `constant` stays. `warmup` epochs of linear rise from 0 come first, on top of each kind. With a `part` of (before,
+    whole) the training is a piece of a longer one: its steps are those that follow the first `before` epochs of
+    `whole`, to which milestones, warm-up and the end of the cosine then refer.
     """
 
     kind: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
     warmup: float = 0.0
+    part: tuple[int, int] | None = field(default=None, metadata=KEYED_WHERE_SET)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ def factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> 
     steps multiplies step t < W by (t + 1) / W: it rises linearly from 0, and no step is spent at rate 0. Cosine is
     (1 + cos(pi * t / steps)) / 2, which would reach 0 with the step after the last (Loshchilov & Hutter 2017, eq. 5).
     """
+    if schedule.part is not None:
+        before, epochs = schedule.part
+        step += before * steps_per_epoch
     return _decay(schedule, step, steps_per_epoch, epochs) * _warmup(schedule, step, steps_per_epoch)
 
 

@@ -3,6 +3,7 @@
 from prunetune.train.data.base import DATA, Dataset, Facts, Source
 from prunetune.train.data.cifar import CIFAR10, CIFAR100, Cifar
 from prunetune.train.data.fashion import FashionMini, FashionMNIST
+from prunetune.train.data.huggingface import HuggingFace
 from prunetune.train.data.imagefolder import ImageFolder
 from prunetune.train.data.resolve import facts, identify, load
 
@@ -10,6 +11,7 @@ DATA.register("fashion-mini")(FashionMini())
 DATA.register("fashion_mnist")(FashionMNIST())
 DATA.register("cifar10")(Cifar(CIFAR10))
 DATA.register("cifar100")(Cifar(CIFAR100))
+DATA.register("hf")(HuggingFace())
 DATA.register("imagefolder")(ImageFolder())
 
 __all__ = ["DATA", "Dataset", "Facts", "Source", "facts", "identify", "load"]

@@ -14,11 +14,12 @@ from prunetune.train.data.cut import CUTS, clean, cut, cut_facts
 from prunetune.train.data.function import Function
 
 FOLDER_PREFIX = "imagefolder:"
+HUB_PREFIX = "hf:"
 KEPT_SETS = 4  # data sets that a process keeps in memory
 
 
 def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
-    """Resolve a registered name, `imagefolder:DIR` or `package.module:callable`, and its data_args, to one Ref.
+    """Resolve a registered name, `imagefolder:DIR`, `hf:REPO` or `package.module:callable`, with data_args, to one Ref.
 
     The Ref holds the arguments that change anything, the digest of the content (OFFICIAL for official content, also
     where the files are absent), and apart from those, and not part of any key, the folder `root` as an absolute path.
@@ -29,6 +30,8 @@ def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
         if "root" in given:
             raise RequestError(f"data_args.root: '{name}' names its folder already; leave root out")
         name, given["root"] = FOLDER_PREFIX.rstrip(":"), name.removeprefix(FOLDER_PREFIX)
+    if name.startswith(HUB_PREFIX):
+        name, given["repo"] = HUB_PREFIX.rstrip(":"), name.removeprefix(HUB_PREFIX)
     source = _source(name)
     _check(source, given)
     cuts = clean({key: given.pop(key) for key in CUTS if key in given})

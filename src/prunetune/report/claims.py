@@ -1,0 +1,107 @@
+"""The rules by which a published number or claim agrees with a study's figures (docs/paper.md has them in words)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prunetune.report.comparison import Comparison, Question, compare, sample_of
+from prunetune.report.evidence import Pairs
+from prunetune.report.statistics import Estimate, Sample, plain
+
+Outcome = Literal["agrees", "disagrees", "undecided", "not tested at this scale"]
+NOT_TESTED: Outcome = "not tested at this scale"
+ONE_SEED = "one seed is never a verdict"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An answer, and the figures of the place that decides it: a mean over seeds with one-sided bounds at alpha."""
+
+    answer: Outcome
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    why: str = ""  # which place the figures are of, and what keeps the answer from being another
+
+
+def number(values: Sequence[float], published: float, margin: float, alpha: float, why: str) -> Finding:
+    """Agrees: both bounds of the mean within `margin` of the published value. Disagrees: the 1 − alpha interval
+    (two-sided) wholly outside. At least one value; one alone is not tested.
+    """
+    sample = Sample.of(values)
+    estimate = plain(sample)
+    if estimate is None:
+        return Finding(NOT_TESTED, sample.mean, n=sample.n, why=ONE_SEED)
+    answer = _equal(estimate, published, margin, alpha, 1)
+    return Finding(answer, estimate.mean, estimate.low(alpha), estimate.high(alpha), estimate.n, why)
+
+
+def overlap(
+    excesses: Sequence[tuple[str, Sequence[float]]], expected: Literal["above", "near"], limit: float, alpha: float
+) -> Finding:
+    """R_p minus chance at several places, each with its values over seeds, against `limit`.
+
+    `above` agrees where every lower bound is above `limit`; `near` where all bounds lie within ± `limit`. Either
+    disagrees where the opposite is shown at one place at alpha over the number of places.
+    """
+    found = [(where, plain(Sample.of(values)), values) for where, values in excesses]
+    known = [(where, estimate) for where, estimate, _ in found if estimate is not None]
+    if not known:
+        return Finding(NOT_TESTED, Sample.of(found[0][2]).mean, n=1, why=ONE_SEED)
+    count = len(known)
+    if expected == "above":
+        answers: list[Outcome] = [_above(estimate, limit, alpha, count) for _, estimate in known]
+        where, worst = min(known, key=lambda one: one[1].low(alpha))
+    else:
+        answers = [_equal(estimate, 0.0, limit, alpha, count) for _, estimate in known]
+        where, worst = max(known, key=lambda one: max(one[1].high(alpha), -one[1].low(alpha)))
+    answer = _together(answers, len(known) == len(found))
+    return Finding(answer, worst.mean, worst.low(alpha), worst.high(alpha), worst.n, where)
+
+
+def ordering(steps: Sequence[tuple[str, Pairs]], margin: float, alpha: float) -> Finding:
+    """Paired differences that are all to be no worse than −margin.
+
+    Agrees: L > −margin in every step. Disagrees: U < −margin in one, at alpha over the number of steps. The figures are
+    of the step that disagrees, else of the one with the lowest lower bound.
+    """
+    question = Question(-margin, -math.inf, -margin)
+    count = len(steps)
+    at_alpha = [(where, _compared(pairs, question, alpha)) for where, pairs in steps]
+    refuted = [_compared(pairs, question, alpha / count).answer == "no" for _, pairs in steps]
+    if all(half.low is None for _, half in at_alpha):
+        where, half = at_alpha[0]
+        return Finding(NOT_TESTED, half.mean, n=half.n, why=ONE_SEED if half.n else f"{where}: no seed has both")
+    agreed = all(half.answer == "yes" for _, half in at_alpha)
+    answer: Outcome = "disagrees" if any(refuted) else "agrees" if agreed else "undecided"
+    shown = [one for one, no in zip(at_alpha, refuted, strict=True) if no] or at_alpha
+    where, worst = min(shown, key=lambda one: math.inf if one[1].low is None else one[1].low)
+    notes = dict.fromkeys(note for _, half in at_alpha for note in half.notes)
+    return Finding(answer, worst.mean, worst.low, worst.high, worst.n, "; ".join([where, *notes]))
+
+
+def _compared(pairs: Pairs, question: Question, alpha: float) -> Comparison:
+    return compare(pairs, plain(sample_of(pairs)), question, alpha)
+
+
+def _above(estimate: Estimate, limit: float, alpha: float, count: int) -> Outcome:
+    if estimate.low(alpha) > limit:
+        return "agrees"
+    return "disagrees" if estimate.high(alpha / count) < limit else "undecided"
+
+
+def _equal(estimate: Estimate, target: float, margin: float, alpha: float, count: int) -> Outcome:
+    if target - margin < estimate.low(alpha) and estimate.high(alpha) < target + margin:
+        return "agrees"
+    share = alpha / (2 * count)  # outside on either side
+    outside = estimate.high(share) < target - margin or estimate.low(share) > target + margin
+    return "disagrees" if outside else "undecided"
+
+
+def _together(answers: Iterable[Outcome], complete: bool) -> Outcome:
+    found = set(answers)
+    if "disagrees" in found:
+        return "disagrees"
+    return "agrees" if found == {"agrees"} and complete else "undecided"

@@ -1,0 +1,303 @@
+"""Paper and here: each published number, ordering and claim that a study can speak to, beside what the study found."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from prunetune.report import claims
+from prunetune.report.cells import Column, Table, number, numeric, signed
+from prunetune.report.claims import NOT_TESTED, Finding, Outcome
+from prunetune.report.evidence import Chance, Evidence, Place, percent
+from prunetune.report.pretraining import NEAR_CHANCE
+from prunetune.report.published import Accuracy, Cell, Ordering, Overlap, TableA1, Winning, published
+from prunetune.report.scale import Scale
+from prunetune.report.statistics import Rule
+from prunetune.report.verdict import Verdict
+from prunetune.study.results import Correlation, Results
+
+SAME_SPARSITY = 0.005  # the paper gives its sparsities in whole percents
+TABLE_A1 = Cell("finetune", "admm", 0.1)
+TABLE_A1_SPARSITY, TABLE_A1_P = 0.5, 0.2
+_ANSWERS: dict[str, Outcome] = {"holds": "agrees", "fails": "disagrees", "inconclusive": "undecided"}
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One published thing and its counterpart here. Accuracies and differences in points, R_p as shares.
+
+    `here` with its one-sided bounds at alpha is the mean over seeds of: the number itself; the deciding difference of
+    an ordering or of the winning property; the excess of R_p over chance that decides a claim about it.
+    """
+
+    kind: Literal["winning", "overlap", "ordering", "accuracy", "correlation"]
+    place: str  # in the paper
+    claim: str
+    published: float | str
+    here: float | None
+    low: float | None
+    high: float | None
+    n: int
+    answer: Outcome
+    paper_scale: bool  # whether model, data and settings are the paper's (the number of seeds may differ)
+    why: str
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What the rules look at."""
+
+    evidence: Evidence
+    correlations: tuple[Correlation, ...]
+    verdicts: tuple[Verdict, ...]
+    rule: Rule
+    scale: Scale
+
+    def sparsities(self, low: float, high: float) -> list[float]:
+        """The sparsities tried between two, which the paper gives in whole percents."""
+        found = {sparsity for _, mask, _, sparsity in self.evidence.places if mask is not None}
+        return sorted(at for at in found if low - SAME_SPARSITY <= at <= high + SAME_SPARSITY)
+
+
+def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple[PaperRow, ...]:
+    """The rows of the section, claims first; none where the study bears on nothing that the paper says.
+
+    General claims always have a row; numbers, and what is claimed of one network, only with that model and data.
+    """
+    outputs, images = (results.environment.get(name) for name in ("outputs", "test_images"))
+    chance = Chance.of(outputs, images if isinstance(images, int) else 10_000)
+    evidence = Evidence(results.trials, results.missing, chance)
+    scale = scale_of(results)
+    study = _Study(evidence, results.correlations, tuple(verdicts), rule, scale)
+    known = published()
+    rows = [
+        *(_winning_row(claim, study) for claim in known.winning),
+        *(_overlap_row(claim, study) for claim in known.overlaps),
+        *(_ordering_row(claim, study) for claim in known.orderings if _concerns(claim, scale)),
+        *(_accuracy_row(value, study) for value in known.accuracies if _concerns(value, scale)),
+        *(_correlation_row(value, study) for value in known.correlations if _concerns(value, scale)),
+    ]
+    return tuple(rows) if any(row.here is not None for row in rows) else ()
+
+
+def scale_of(results: Results) -> Scale:
+    """What of the study is not as in the paper."""
+    return Scale.of(results.study, len({trial.seed for trial in results.trials}))
+
+
+def paper_table(rows: Sequence[PaperRow], rule: Rule) -> Table:
+    """The rows as the page shows them."""
+    columns = (
+        Column("In the paper"),
+        Column("Claim or number"),
+        Column("Answer", "answer"),
+        Column("Published"),
+        numeric("Here"),
+        numeric("Bounds"),
+        numeric("n"),
+        Column("Scale"),
+        Column("Which figure, and why"),
+    )
+    caption = (
+        f"Means over seeds with one-sided {percent(1 - rule.alpha)} bounds. Of an ordering and the winning property: "
+        "the difference in points that decides; of a claim about R_p: its excess over chance where that decides."
+    )
+    return Table(caption, columns, tuple(_cells(row) for row in rows))
+
+
+def _cells(row: PaperRow) -> tuple[str, ...]:
+    shares = row.kind in ("overlap", "correlation")
+    digits = 4 if shares else 2
+    write = number if row.kind in ("accuracy", "correlation") else signed
+    known = row.low is not None and row.high is not None
+    return (
+        row.place,
+        row.claim,
+        row.answer,
+        row.published if isinstance(row.published, str) else number(row.published, digits),
+        write(row.here, digits),
+        f"{write(row.low, digits)} to {write(row.high, digits)}" if known else "–",
+        str(row.n),
+        "the paper's" if row.paper_scale else "another",
+        row.why or "–",
+    )
+
+
+def _concerns(published: Ordering | Accuracy | TableA1, scale: Scale) -> bool:
+    return published.model is None or (published.model, published.data) == (scale.model, scale.data)
+
+
+def _winning_row(claim: Winning, study: _Study) -> PaperRow:
+    says = f"winning property at {claim.learning_rate:g}, {claim.mask} masks"
+    key = claim.mask, claim.learning_rate
+    verdict = next((one for one in study.verdicts if (one.mask, one.learning_rate) == key and one.tests), None)
+    finding = _absent(*key) if verdict is None else _winning(verdict, claim.published)
+    return _row("winning", claim.place, says, claim.published, finding, study)
+
+
+def _winning(verdict: Verdict, expected: str) -> Finding:
+    """The verdict's answer, with the half that refuses at the lowest sparsity, or the weaker where it holds."""
+    answer = _ANSWERS[verdict.winning_property]
+    if expected == "fails" and answer != "undecided":
+        answer = "disagrees" if answer == "agrees" else "agrees"
+    test = next((test for test in verdict.tests if test.sparsity == verdict.sparsity), verdict.tests[0])
+    halves = (test.dense, test.reinit)
+    half = next((half for half in halves if half.answer == test.answer), test.dense)
+    why = f"{verdict.winning_property}; {half.first} − {half.second} at {percent(test.sparsity)}"
+    if half.low is None:
+        return Finding(NOT_TESTED, half.mean, n=half.n, why=claims.ONE_SEED)
+    return Finding(answer, half.mean, half.low, half.high, half.n, why)
+
+
+def _overlap_row(claim: Overlap, study: _Study) -> PaperRow:
+    masks = "" if claim.mask is None else f", {claim.mask} masks"
+    says = f"R_p({claim.pair.replace('/', ', ')}) {claim.published} chance at {claim.learning_rate:g}{masks}"
+    low, high = claim.sparsities or (0.0, 0.0)
+    chosen = [
+        row
+        for row in study.correlations
+        if (row.pair, row.learning_rate) == (claim.pair, claim.learning_rate)
+        and claim.mask in (None, row.mask)
+        and low <= row.sparsity <= high
+    ]
+    excesses = _excesses(chosen)
+    if not excesses:
+        finding = Finding(NOT_TESTED, why="this study does not measure it")
+    else:
+        finding = claims.overlap(list(excesses.items()), claim.published, NEAR_CHANCE, study.rule.alpha)
+        finding = _withheld(finding, "the values of diverged trainings are left out", len(chosen) - _counted(excesses))
+    return _row("overlap", claim.place, says, claim.published, finding, study)
+
+
+def _excesses(rows: Sequence[Correlation]) -> dict[str, list[float]]:
+    """R_p minus chance over seeds, for each mask, sparsity and p."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if math.isfinite(row.value):
+            where = f"p = {row.p:g}" if row.mask is None else f"{row.mask} masks at {percent(row.sparsity)}"
+            found.setdefault(where, []).append(row.value - row.expected)
+    return found
+
+
+def _counted(excesses: dict[str, list[float]]) -> int:
+    return sum(map(len, excesses.values()))
+
+
+def _ordering_row(claim: Ordering, study: _Study) -> PaperRow:
+    low, high = claim.sparsities or (study.rule.nontrivial_sparsity, 1.0)
+    steps, gone = _steps(claim, study, study.sparsities(low, high))
+    if gone is not None:
+        finding = _absent(gone.mask, gone.learning_rate, gone.arm)
+    else:
+        finding = claims.ordering(
+            [(_step_name(pair), study.evidence.pairs(*pair)) for pair in steps], study.rule.margin, study.rule.alpha
+        )
+        finding = _only_at_scale(finding, claim.model is not None, study.scale)
+    return _row("ordering", claim.place, claim.says, "as stated", finding, study)
+
+
+def _steps(
+    claim: Ordering, study: _Study, sparsities: Sequence[float]
+) -> tuple[list[tuple[Place, Place]], Cell | None]:
+    """Every comparison that a claim makes, or a cell of it that this study lacks at all of the sparsities."""
+    found: list[tuple[Place, Place]] = []
+    for first, second in claim.steps:
+        at = [0.0] if first.mask is None else sparsities
+        pairs = [(_place(first, sparsity), _place(second, sparsity)) for sparsity in at]
+        for cell, column in ((first, 0), (second, 1)):
+            if not any(pair[column] in study.evidence.places for pair in pairs):
+                return [], cell
+        found += [pair for pair in pairs if study.evidence.places.issuperset(pair)]
+    return found, None
+
+
+def _place(cell: Cell, sparsity: float) -> Place:
+    return cell.arm, cell.mask, cell.learning_rate, 0.0 if cell.mask is None else sparsity
+
+
+def _step_name(pair: tuple[Place, Place]) -> str:
+    """`finetune (admm) − finetune (iterative) at 62.29 %`."""
+    (arm, mask, rate, sparsity), (other, other_mask, other_rate, _) = pair
+    if mask is None:
+        return f"{arm} at {rate:g} − {other} at {other_rate:g}"
+    beside = (f" ({mask})", f" ({other_mask})") if mask != other_mask and other_mask else ("", "")
+    return f"{arm}{beside[0]} − {other}{beside[1]} at {percent(sparsity)}"
+
+
+def _accuracy_row(value: Accuracy, study: _Study) -> PaperRow:
+    cell = value.cell
+    masks = "" if cell.mask is None else f", {cell.mask} masks, {percent(value.sparsity)}"
+    says = f"accuracy of {cell.arm} at {cell.learning_rate:g}{masks}, {value.model} on {value.data}"
+    at = [0.0] if cell.mask is None else study.sparsities(value.sparsity, value.sparsity)
+    place = next((spot for spot in (_place(cell, one) for one in at) if study.evidence.accuracies(spot)), None)
+    if place is None:
+        finding = _absent(cell.mask, cell.learning_rate, cell.arm)
+    else:
+        values = list(study.evidence.accuracies(place).values())
+        finding = claims.number(values, value.value, study.rule.margin, study.rule.alpha, "")
+        notes = study.evidence.notes(place)
+        finding = _only_at_scale(_withheld(finding, "; ".join(notes), len(notes)), True, study.scale)
+    return _row("accuracy", value.place, says, value.value, finding, study)
+
+
+def _correlation_row(value: TableA1, study: _Study) -> PaperRow:
+    says = f"R_.2({value.pair.replace('/', ', ')}), {TABLE_A1.mask} masks, 50 %, {value.model} on {value.data}"
+    rows = [
+        row
+        for row in study.correlations
+        if (row.pair, row.mask, row.learning_rate, row.p)
+        == (value.pair, TABLE_A1.mask, TABLE_A1.learning_rate, TABLE_A1_P)
+        and abs(row.sparsity - TABLE_A1_SPARSITY) <= SAME_SPARSITY
+    ]
+    values = [row.value for row in rows if math.isfinite(row.value)]
+    if not values:
+        finding = Finding(NOT_TESTED, why="this study does not measure it")
+    else:
+        finding = claims.number(values, value.value, NEAR_CHANCE, study.rule.alpha, "")
+        finding = _withheld(finding, "the values of diverged trainings are left out", len(rows) - len(values))
+        finding = _only_at_scale(finding, True, study.scale)
+    return _row("correlation", "Table A1", says, value.value, finding, study)
+
+
+def _absent(mask: str | None, rate: float, arm: str | None = None) -> Finding:
+    what = f"{arm or 'ticket'} at {rate:g}" if mask is None else f"{arm or 'ticket'} with {mask} masks at {rate:g}"
+    where = "" if mask is None else ", at the sparsities that count"
+    return Finding(NOT_TESTED, why=f"this study has no {what}{where}")
+
+
+def _withheld(finding: Finding, note: str, lost: int) -> Finding:
+    """What is left out may flatter what remains, so that it no longer agrees."""
+    if not lost:
+        return finding
+    answer: Outcome = "undecided" if finding.answer == "agrees" else finding.answer
+    return replace(finding, answer=answer, why="; ".join(filter(None, [finding.why, note])))
+
+
+def _only_at_scale(finding: Finding, bound: bool, scale: Scale) -> Finding:
+    """What is said of one network at 150 epochs can be compared at that scale only; the value stays beside."""
+    if not bound or scale.is_papers:
+        return finding
+    return replace(finding, answer=NOT_TESTED, why="; ".join(filter(None, [finding.why, *scale.differs])))
+
+
+def _row(
+    kind: Literal["winning", "overlap", "ordering", "accuracy", "correlation"],
+    place: str,
+    claim: str,
+    published: float | str,
+    finding: Finding,
+    study: _Study,
+) -> PaperRow:
+    return PaperRow(
+        kind=kind,
+        place=place,
+        claim=claim,
+        published=published,
+        here=finding.mean,
+        low=finding.low,
+        high=finding.high,
+        n=finding.n,
+        answer=finding.answer,
+        paper_scale=study.scale.is_papers,
+        why=finding.why,
+    )

@@ -1,0 +1,118 @@
+"""The paper's published numbers, orderings and claims, read from `published.yaml` beside this module. No torch."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+FILE = Path(__file__).parent / "published.yaml"
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm under the masks of one algorithm (None: dense) at one learning rate."""
+
+    arm: str
+    mask: str | None
+    learning_rate: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Cell":
+        """From the file's form.
+
+        >>> Cell.parse("dense - 0.1")
+        Cell(arm='dense', mask=None, learning_rate=0.1)
+        """
+        arm, mask, rate = text.split()
+        return cls(arm, None if mask == "-" else mask, float(rate))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A test accuracy in percent."""
+
+    model: str
+    data: str
+    cell: Cell
+    sparsity: float
+    value: float
+    place: str
+
+
+@dataclass(frozen=True)
+class TableA1:
+    """A row's entry of Table A1: R_.2 (a share) of `pair` at sparsity .5 under ADMM masks at rate 0.1."""
+
+    model: str
+    data: str
+    pair: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Winning:
+    """What the verdict on the winning property is at one rate and mask algorithm."""
+
+    learning_rate: float
+    mask: str
+    published: Literal["holds", "fails"]
+    place: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Whether R_p of a pair lies above or near what independent weights would give; mask None: whichever there are."""
+
+    pair: str
+    learning_rate: float
+    published: Literal["above", "near"]
+    place: str
+    mask: str | None = None
+    sparsities: Range | None = None
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """In every step the first cell's accuracy is not below the second's; sparsities None: the non-trivial ones."""
+
+    says: str
+    steps: tuple[tuple[Cell, Cell], ...]
+    place: str
+    model: str | None = None  # with `data`: claimed of this network alone, so only at the paper's scale
+    data: str | None = None
+    sparsities: Range | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """All of the file."""
+
+    accuracies: tuple[Accuracy, ...]
+    correlations: tuple[TableA1, ...]
+    winning: tuple[Winning, ...]
+    overlaps: tuple[Overlap, ...]
+    orderings: tuple[Ordering, ...]
+
+
+@cache
+def published() -> Published:
+    """The published values."""
+    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return Published(
+        accuracies=tuple(Accuracy(**{**row, "cell": Cell.parse(row["cell"])}) for row in found["accuracies"]),
+        correlations=tuple(TableA1(**row) for row in found["correlations"]),
+        winning=tuple(Winning(**row) for row in found["winning"]),
+        overlaps=tuple(Overlap(**_ranged(row)) for row in found["overlaps"]),
+        orderings=tuple(Ordering(**{**_ranged(row), "steps": _steps(row["steps"])}) for row in found["orderings"]),
+    )
+
+
+def _ranged(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"sparsities": tuple(row["sparsities"])} if "sparsities" in row else row
+
+
+def _steps(pairs: list[list[str]]) -> tuple[tuple[Cell, Cell], ...]:
+    return tuple((Cell.parse(first), Cell.parse(second)) for first, second in pairs)

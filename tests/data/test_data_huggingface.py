@@ -1,0 +1,82 @@
+"""`hf:REPO`, on a local copy of a repository: a folder of parquet files that the test writes."""
+
+import sys
+from pathlib import Path
+
+import data_makers as make
+import pytest
+import torch
+
+from prunetune.errors import RequestError
+from prunetune.train.data import facts, identify, load
+
+REPO = "hf:somebody/shapes"
+
+
+pytest.importorskip("datasets", reason="needs the extra prunetune[hf]")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_and_labels_are_those_of_the_files(tmp_path: Path, channels: int) -> None:
+    root = make.write_hub(tmp_path / "copy", channels)
+    ref = identify(REPO, {"root": str(root)})
+    data = load(ref)
+    for seed, found in enumerate((data.train_images, data.test_images)):
+        expected = torch.from_numpy(make.pixels(6 - 3 * seed, 5, 4, channels, seed=seed))
+        assert torch.equal(found, expected.permute(0, 3, 1, 2))
+        assert found.is_contiguous()
+    assert data.train_labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert data.test_labels.tolist() == [0, 1, 2]
+    assert facts(ref) == ((channels, 5, 4), 3, 6, 0, 3)
+
+
+def test_the_key_holds_the_content_and_not_the_place(tmp_path: Path) -> None:
+    first, again = (identify(REPO, {"root": str(make.write_hub(tmp_path / name))}) for name in ("one", "two"))
+    other = identify(REPO, {"root": str(make.write_hub(tmp_path / "three", channels=1))})
+    assert first.digest == again.digest != other.digest
+    assert first.kwargs == {"repo": "somebody/shapes"}
+    assert first.root != again.root
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    root = str(make.write_hub(tmp_path / "copy", images="picture"))
+    named = {"image": "picture", "label": "fine", "config": "default"}
+    assert torch.equal(
+        load(identify(REPO, {"root": root, **named})).train_images, load(identify(REPO, {"root": root})).train_images
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": "picture"}, r"^data_args\.image: 'picture' is no column; name one of img, fine, id$"),
+        ({"image": "fine"}, r"^data_args\.image: the column holds int, not images; name another$"),
+        ({"label": "img"}, r"^data_args\.label: column 'img' holds other things than whole numbers; name another$"),
+        ({"lable": "fine"}, "data_args: unknown 'lable'; did you mean 'label'"),
+        ({"config": "none"}, "^data: 'hf:somebody/shapes' cannot be read from .*ValueError: BuilderConfig 'none'"),
+    ],
+)
+def test_what_is_wrong_gets_one_line(tmp_path: Path, arguments: dict[str, str], message: str) -> None:
+    root = make.write_hub(tmp_path / "copy")
+    with pytest.raises(RequestError, match=message) as told:
+        identify(REPO, {"root": str(root), **arguments})
+    assert "\n" not in str(told.value)
+
+
+def test_both_splits_are_needed(tmp_path: Path) -> None:
+    root = make.write_hub(tmp_path / "copy", splits=("train",))
+    with pytest.raises(RequestError, match=r"^data: 'hf:somebody/shapes' has no split 'test', only train$"):
+        identify(REPO, {"root": str(root)})
+
+
+def test_a_folder_that_is_not_there_and_a_repository_without_a_name(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"^data_args\.root: '.*/nowhere' is no folder; it must hold"):
+        identify(REPO, {"root": str(tmp_path / "nowhere")})
+    with pytest.raises(RequestError, match=r"^data: 'hf' needs a repository; write hf:REPO$"):
+        identify("hf:")
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(RequestError, match=r"^data: 'hf:somebody/shapes' needs the library datasets; install it: pip"):
+        identify(REPO)

@@ -1,0 +1,192 @@
+"""The paper's presets: their settings, what they share, and that each of them runs, in miniature."""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # data_makers, also when this file runs alone
+
+from data_makers import write_cifar10, write_cifar100
+
+from prunetune.errors import RequestError
+from prunetune.report.paper import paper_rows
+from prunetune.report.statistics import Rule
+from prunetune.report.verdict import judge
+from prunetune.run.collect import collect
+from prunetune.run.execute import execute
+from prunetune.run.store import Store
+from prunetune.study import presets
+from prunetune.study.plan import Plan, plan
+from prunetune.study.spec import Spec, load_spec
+from prunetune.study.together import Together
+
+R10, R100 = ("resnet20", "cifar10"), ("resnet20", "cifar100")
+M10, M100 = ("mobilenetv2", "cifar10"), ("mobilenetv2", "cifar100")
+V10, V100 = ("vgg11", "cifar10"), ("vgg11", "cifar100")
+ROUNDS = [0.15, 0.2775, 0.385875, 0.478, 0.5563, 0.6229, 0.6794, 0.7275, 0.7684, 0.8031, 0.8327, 0.8578]
+BOTH, HIGH = [0.01, 0.1], [0.1]
+THREE = ["iterative", "admm", "one_shot"]
+Row = tuple[list[tuple[str, str]], list[float], list[str], list[str], list[float]]
+FIGURES: dict[str, Row] = {
+    "fig2": ([R10, M100], BOTH, ["iterative"], ["ticket", "reinit"], ROUNDS),
+    "fig4": ([R10, M100], BOTH, ["iterative"], ["ticket"], ROUNDS[:1]),
+    "fig5": ([R10, M100], BOTH, ["iterative"], ["finetune"], ROUNDS),
+    "fig5cd": ([R10, M100], BOTH, ["one_shot"], ["ticket", "reinit", "finetune"], [0.3, 0.5, 0.7]),
+    "fig6": ([R10, M100], HIGH, THREE, ["finetune", "ticket", "reinit"], ROUNDS),
+    "fig7": ([R10, M100], HIGH, THREE, ["finetune", "ticket"], ROUNDS),
+    "a1": ([R100, M10, V100, V10], BOTH, ["iterative"], ["ticket", "reinit"], ROUNDS),
+    "a2": ([R100, M10, V100, V10], BOTH, ["iterative"], ["ticket"], ROUNDS[:1]),
+    "a3": ([R100, M10, V100, V10], BOTH, ["iterative"], ["finetune"], ROUNDS),
+    "a4": ([R100], BOTH, ["one_shot"], ["ticket", "reinit", "finetune"], [0.3, 0.5, 0.7]),
+    "a5": ([M10], BOTH, ["one_shot"], ["ticket", "reinit", "finetune"], [0.3, 0.5, 0.7]),
+    "a6": ([V100], BOTH, ["one_shot"], ["ticket", "reinit", "finetune"], [0.3, 0.5, 0.7]),
+    "a7": ([R100], HIGH, THREE, ["finetune", "ticket", "reinit"], ROUNDS),
+    "a8": ([M10], HIGH, THREE, ["finetune", "ticket", "reinit"], ROUNDS),
+    "a9": ([V100], HIGH, THREE, ["finetune", "ticket", "reinit"], ROUNDS),
+    "a10": ([V10], HIGH, THREE, ["finetune", "ticket", "reinit"], ROUNDS),
+    "a11": ([M10, V10], HIGH, THREE, ["finetune", "ticket"], ROUNDS),
+    "a12": ([R100, V100], HIGH, THREE, ["finetune", "ticket"], ROUNDS),
+    "a13": ([R100, M100, V100], HIGH, ["admm"], ["finetune", "rewind", "ticket"], ROUNDS),
+    "table-a1": ([R100, M100, V100, M10, V10], HIGH, ["admm"], ["finetune"], [0.5]),
+}
+NAMES = [f"paper/{figure}-{model}-{data}" for figure, row in FIGURES.items() for model, data in row[0]]
+SCALED = ["epochs=15", "seeds=1"]
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Plan]:
+    """Every preset's plan at the paper's scale: there are no CIFAR files in this test."""
+    return {name: plan(load_spec(name)) for name in NAMES}
+
+
+def test_the_presets_are_these():
+    assert [name for name in presets.names() if name.startswith("paper/")] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_settings_are_the_papers(name):
+    networks, rates, masks, arms, sparsities = FIGURES[name.removeprefix("paper/").rsplit("-", 2)[0]]
+    spec = load_spec(name)
+    assert spec.name == name.replace("/", "-")
+    assert (spec.model, spec.data) in networks
+    assert name.endswith(f"-{spec.model}-{spec.data}")
+    assert (spec.model_args, spec.data_args, spec.pretrained) == ({}, {}, None)
+    assert list(spec.learning_rates) == rates
+    assert [mask.label for mask in spec.masks] == masks
+    assert list(spec.arms) == arms
+    assert spec.sparsities == pytest.approx(sparsities, abs=5e-5)
+    assert (spec.seeds, spec.rewind) == (5, "10ep")
+    recipe = spec.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.momentum) == (150, 128, "sgd", 0.9)
+    assert (recipe.schedule.kind, recipe.schedule.milestones, recipe.schedule.gamma) == ("step", (80, 120), 0.1)
+    assert recipe.augment == ("crop", "flip")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewer_epochs_move_milestones_and_k_in_proportion(name):
+    spec = load_spec(name, ["epochs=15"])
+    assert (spec.recipe.schedule.milestones, spec.rewind) == ((8, 12), "1ep")
+    spec = load_spec(name, ["epochs=3"])
+    assert (spec.recipe.schedule.milestones, spec.rewind) == ((1.6, 2.4), "0.2ep")
+
+
+def test_a_preset_is_made_anew_each_time():
+    assert load_spec(NAMES[0], ["schedule.gamma=0.5"]) != load_spec(NAMES[0])
+    assert load_spec(NAMES[0]).recipe.schedule.gamma == 0.1
+
+
+def test_groups():
+    assert sorted(presets.members("paper/all")) == sorted(NAMES)
+    assert presets.members("paper/a1") == tuple(name for name in NAMES if name.startswith("paper/a1-"))
+    assert presets.members("paper/a1-vgg11-cifar10") == presets.members("quick") == ()
+    keeps = ["rewind" in load_spec(name).arms for name in presets.members("paper/all")]
+    assert keeps == sorted(keeps, reverse=True)  # what needs θk is first, so that no dense run is trained again for it
+    with pytest.raises(RequestError) as caught:
+        load_spec("paper/fig7")
+    assert str(caught.value) == (
+        "spec: 'paper/fig7' stands for 2 studies; give one of them, such as paper/fig7-resnet20-cifar10"
+    )
+
+
+Training = tuple[object, ...]
+
+
+def trainings_by_hand(spec: Spec) -> Iterator[tuple[Training, list[Training]]]:
+    """Every row of a study as its own training, and all that it rests on, by PAPER section 2 and nothing of a plan."""
+    for seed, rate in itertools.product(range(spec.seeds), spec.learning_rates):
+        where = (spec.model, spec.data, rate, seed)
+        dense = ("dense", *where)
+        yield dense, []
+        for mask, (index, sparsity) in itertools.product(spec.masks, enumerate(spec.sparsities)):
+            how = "one_shot" if mask.kind == "iterative" and index == 0 else mask.kind  # round 1 prunes θT once
+            found = {
+                "one_shot": [],
+                "admm": [("penalised", *where, sparsity)],
+                "iterative": [
+                    ("ticket", *where, "iterative" if at else "one_shot", spec.sparsities[at]) for at in range(index)
+                ],
+            }[how]
+            for arm in spec.arms:
+                yield (arm, *where, how, sparsity), [dense, *found]
+
+
+def test_the_whole_paper_shares_what_it_can(plans):
+    by_hand: set[Training] = set()
+    one_by_one = separate = 0
+    for name, planned in plans.items():
+        rows = list(trainings_by_hand(planned.spec))
+        own = {step for last, before in rows for step in (last, *before)}
+        assert planned.trainings == len(own), name
+        by_hand |= own
+        one_by_one += len(own)
+        separate += sum(1 + len(before) for _, before in rows)
+    together = Together.of(list(plans.values()))
+    assert together.trainings == len(by_hand) == 5330
+    assert together.epochs == 150 * 5330
+    assert together.one_by_one == (one_by_one, 150 * one_by_one) == (10400, 1560000)
+    assert together.separate == (separate, 150 * separate) == (41745, 6261750)
+
+
+def test_no_preset_needs_the_data_to_be_planned(plans):
+    assert {(planned.data.name, planned.data.digest) for planned in plans.values()} == {
+        ("cifar10", "official"),
+        ("cifar100", "official"),
+    }
+    assert {planned.outputs for planned in plans.values()} == {10, 100}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, and CIFAR folders in the official layout with ten training images each."""
+    folder = tmp_path_factory.mktemp("presets")
+    write_cifar10(folder / "data", rows=2)
+    write_cifar100(folder / "data", train=10, test=100)
+    Store(folder / "store").prepare()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_each_preset_runs_in_miniature(name, folder):
+    """One epoch of two steps, one seed, at most two sparsities, on a narrow network in place of the preset's."""
+    kept = load_spec(name).sparsities[:2]
+    small = [
+        *("epochs=1", "seeds=1", "batch_size=5", "rewind=1/2", f"sparsities={list(kept)}"),
+        *("model=resnet", "model_args={depth: 8, width: 2}", f"data_args.root={folder / 'data'}"),
+    ]
+    planned = plan(load_spec(name, small))
+    store = Store(folder / "store")
+    before = planned.against(store)
+    for step in before.left:
+        execute(step, store, planned.snapshots.get(step.key, frozenset()))
+    assert planned.against(store).left == ()
+    results = collect(planned, store, before.cached, {})
+    assert (len(results.trials), results.missing) == (len(planned.trials), ())
+    assert not [breach for rule in results.invariants for breach in rule.breaches]
+    rule = Rule.of(results.study)
+    found = paper_rows(results, judge(results.trials, rule, correlations=results.correlations), rule)
+    assert found
+    assert {row.answer for row in found} == {"not tested at this scale"}  # one seed

@@ -1,0 +1,60 @@
+"""Groups of the paper's presets through the command line."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli_runs import prunetune
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))  # data_makers, also when this file runs alone
+
+from data_makers import write_cifar10, write_cifar100
+
+TINY = [
+    *("--set", "epochs=1", "--set", "batch_size=5", "--set", "rewind=1/2", "--set", "sparsities=[0.5]", "--seeds", "2"),
+    *("--set", "model=resnet", "--set", "model_args={depth: 8, width: 2}", "--set", "data_args.root=data"),
+]
+
+
+def test_a_group_is_planned_as_a_whole(tmp_path: Path) -> None:
+    done = prunetune("plan", "paper/fig4", "--store", "store", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "paper-fig4-resnet20-cifar10: 20 trainings (3000 epochs) to run, 0 cached",
+        "paper-fig4-mobilenetv2-cifar100: 20 trainings (3000 epochs) to run, 0 cached",
+        "paper/fig4: 2 studies",
+        "distinct trainings: 40 (6000 epochs), of which 40 (6000 epochs) to run",
+        "without sharing between studies they would be 40 (6000 epochs), and as separate experiments 60 (9000 epochs)",
+    ]
+
+
+@pytest.mark.slow
+def test_audit_of_a_group_is_an_audit_of_each_into_its_folder(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "data", rows=2)
+    refused = prunetune("audit", "paper/fig4", *TINY, "--store", "store", cwd=tmp_path)
+    assert refused.returncode == 2  # CIFAR-100 is not there, and that is said before anything is trained
+    assert "cifar100" in refused.stderr
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("results.json"))
+    write_cifar100(tmp_path / "data", train=10, test=100)
+    done = prunetune("audit", "paper/fig4", *TINY, "--store", "store", "--jobs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name, data in (("fig4-resnet20-cifar10", "cifar10"), ("fig4-mobilenetv2-cifar100", "cifar100")):
+        folder = tmp_path / "runs" / "paper-fig4" / name
+        found = json.loads((folder / "results.json").read_text())
+        assert (found["study"]["data"], len(found["trials"])) == (data, 2 * 2 * 2)
+        assert {row["kind"] for row in found["paper"]} == {"winning", "overlap", "ordering"}
+        assert 'id="paper"' in (folder / "report.html").read_text()
+    again = prunetune("plan", "paper/fig4", *TINY, "--store", "store", cwd=tmp_path)
+    assert "distinct trainings: 16 (16 epochs), of which 0 (0 epochs) to run" in again.stdout
+
+
+def test_the_presets_are_listed_with_the_groups(tmp_path: Path) -> None:
+    listed = prunetune("presets", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in (listed[0], listed[1], listed[-1])] == [
+        "quick",
+        "paper/fig2-resnet20-cifar10",
+        "paper/all",
+    ]
+    assert "paper/table-a1-vgg11-cifar10         VGG-11, CIFAR-10: R_.2 of sparse and dense at 50 %" in listed
