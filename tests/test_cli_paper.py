@@ -1,16 +1,12 @@
 """Groups of the paper's presets through the command line."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from data_makers import write_cifar10, write_cifar100
 
 from cli_runs import prunetune
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))  # data_makers, also when this file runs alone
-
-from data_makers import write_cifar10, write_cifar100
 
 TINY = [
     *("--set", "epochs=1", "--set", "batch_size=5", "--set", "rewind=1/2", "--set", "sparsities=[0.5]", "--seeds", "2"),

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from prunetune.errors import RequestError, unknown
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class Registry(Generic[T]):
@@ -24,11 +25,11 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
         self._entry_points_read = False
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Item], Item]:
         """Decorator that files a thing under `name`; a name taken by something else raises ValueError."""
 
-        def file(item: T) -> T:
-            if self._items.setdefault(name, item) is not item:
+        def file(item: Item) -> Item:  # the very thing, with its own type: a registered class is still that class
+            if self._items.setdefault(name, cast(T, item)) is not item:
                 raise ValueError(f"{self.kind} '{name}' is registered already")
             return item
 

@@ -22,12 +22,12 @@ def test_pixels_and_labels_are_those_of_the_files(tmp_path: Path, channels: int)
     ref = identify(REPO, {"root": str(root)})
     data = load(ref)
     for seed, found in enumerate((data.train_images, data.test_images)):
-        expected = torch.from_numpy(make.pixels(6 - 3 * seed, 5, 4, channels, seed=seed))
+        expected = torch.from_numpy(make.pixels(24 - 15 * seed, 5, 4, channels, seed=seed))
         assert torch.equal(found, expected.permute(0, 3, 1, 2))
         assert found.is_contiguous()
-    assert data.train_labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert data.test_labels.tolist() == [0, 1, 2]
-    assert facts(ref) == ((channels, 5, 4), 3, 6, 0, 3)
+    assert data.train_labels.tolist() == [0, 1, 2] * 8
+    assert data.test_labels.tolist() == [0, 1, 2] * 3
+    assert facts(ref) == ((channels, 5, 4), 3, 24, 0, 9)
 
 
 def test_the_key_holds_the_content_and_not_the_place(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ shapes = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 
 
 def allocated(layers: Mapping[str, Shape], density: float) -> dict[str, int]:
-    return erk({name: torch.empty(shape) for name, shape in layers.items()}, density)
+    return dict(erk({name: torch.empty(shape) for name, shape in layers.items()}, density))
 
 
 def by_one_sorted_list(layers: Mapping[str, Shape], density: float) -> dict[str, int]:

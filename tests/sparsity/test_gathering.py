@@ -56,7 +56,7 @@ def gradient(model: nn.Module, batches: list[Batch], temperature: float = 1.0) -
 
 def scores(model: nn.Module, criterion: Criterion, batches: list[Batch]) -> dict[str, Tensor]:
     found = gather(model, NAMES, criterion, batches)
-    return {name: criterion.score(Evidence(model.get_parameter(name).detach(), **found[name])) for name in NAMES}
+    return {name: criterion.score(Evidence(model.get_parameter(name).detach(), **found[name])) for name in NAMES}  # type: ignore[arg-type]
 
 
 def moved(model: nn.Module, name: str, i: int, factor: float) -> nn.Module:
@@ -140,7 +140,7 @@ def linear(*matrices: list[list[float]]) -> nn.Sequential:
 def flows(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
     names = [row.name for row in pt.survey(model) if row.prunable]
     found = gather(model, names, SynFlow(), [(torch.zeros(1, *shape), torch.zeros(1))])
-    return {name: SynFlow().score(Evidence(model.get_parameter(name).detach(), **found[name])) for name in names}
+    return {name: SynFlow().score(Evidence(model.get_parameter(name).detach(), **found[name])) for name in names}  # type: ignore[arg-type]
 
 
 def test_synflow_of_two_linear_layers_worked_by_hand() -> None:
@@ -172,8 +172,11 @@ def test_synflow_is_conserved_from_layer_to_layer() -> None:
 def test_synflow_takes_batch_norm_as_the_papers_code_does() -> None:
     """Evaluation mode, and the absolute value of all state: h -> |γ| (h - |μ|) / sqrt(σ² + eps) + |β|."""
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-    norm, w1, w2 = model[1], model[0].weight.detach().double().abs(), model[2].weight.detach().double().abs()
+    first, norm, last = model
+    assert isinstance(first, nn.Linear)
     assert isinstance(norm, nn.BatchNorm1d)
+    assert isinstance(last, nn.Linear)
+    w1, w2 = first.weight.detach().double().abs(), last.weight.detach().double().abs()
     for tensor, values in [
         (norm.weight.data, [-2.0, 0.5, 1.0]),
         (norm.bias.data, [0.1, -0.3, 0.0]),
@@ -183,7 +186,7 @@ def test_synflow_takes_batch_norm_as_the_papers_code_does() -> None:
         assert tensor is not None
         tensor.copy_(torch.tensor(values))
     scale = torch.tensor([2.0, 0.5, 1.0]).double() / (torch.tensor([4.0, 1.0, 0.25]).double() + norm.eps).sqrt()
-    hidden = w1.sum(1) + model[0].bias.detach().double().abs()
+    hidden = w1.sum(1) + first.bias.detach().double().abs()
     normed = scale * (hidden - torch.tensor([0.2, 0.1, 0.0]).double()) + torch.tensor([0.1, 0.3, 0.0]).double()
     found = flows(model, (2,))
     torch.testing.assert_close(found["2.weight"], w2 * normed, rtol=1e-6, atol=1e-7)

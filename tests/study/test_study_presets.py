@@ -1,14 +1,10 @@
 """The paper's presets: their settings, what they share, and that each of them runs, in miniature."""
 
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # data_makers, also when this file runs alone
-
 from data_makers import write_cifar10, write_cifar100
 
 from prunetune.errors import RequestError

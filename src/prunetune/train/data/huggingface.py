@@ -40,13 +40,12 @@ class HuggingFace(Source):
         splits = _load(repo, config, root)
         features = splits["train"].features
         columns = _column("image", image, features, "Image"), _column("label", label, features, "ClassLabel")
-        rows = {split: list(splits[split].select_columns(list(columns))) for split in SPLITS}
-        pixels = {split: [_decoded(row[columns[0]]) for row in rows[split]] for split in SPLITS}
+        pixels = {split: [_decoded(value) for value in splits[split][columns[0]]] for split in SPLITS}
         grey = all(array.ndim == 2 for arrays in pixels.values() for array in arrays)
-        train, test = ((_stack(pixels[split], grey, repo), _labels(rows[split], columns[1])) for split in SPLITS)
+        train, test = ((_stack(pixels[split], grey, repo), _labels(splits[split], columns[1])) for split in SPLITS)
         outputs = getattr(features[columns[1]], "num_classes", None)
-        tensors = dict(zip(("train", "train_labels", "test", "test_labels"), (*train, *test), strict=True))
-        return Dataset.of(f"hf:{repo}", train, test, outputs=outputs), digest_tensors(tensors)
+        content = {"train": train[0], "train_labels": train[1], "test": test[0], "test_labels": test[1]}
+        return Dataset.of(f"hf:{repo}", train, test, outputs=outputs), digest_tensors(content)
 
 
 def _load(repo: str, config: str, root: str) -> Mapping[str, Any]:
@@ -59,8 +58,7 @@ def _load(repo: str, config: str, root: str) -> Mapping[str, Any]:
     if root and not Path(root).is_dir():
         raise RequestError(f"data_args.root: '{root}' is no folder; it must hold a copy of '{repo}'")
     try:
-        # What lies here already is read in place; what comes from the hub, the library keeps in its cache.
-        splits = datasets.load_dataset(root or repo, name=config or None, streaming=bool(root))
+        splits: Any = datasets.load_dataset(root or repo, name=config or None)
     except Exception as error:  # hub, network, files: whatever it is goes into one line, the cause chained
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise RequestError(f"data: 'hf:{repo}' cannot be read from {root or 'the hub'}: {why}") from error
@@ -95,8 +93,8 @@ def _stack(arrays: list[np.ndarray], grey: bool, repo: str) -> Tensor:
     return torch.from_numpy(np.stack(colours)).permute(0, 3, 1, 2).contiguous()
 
 
-def _labels(rows: list[dict[str, Any]], column: str) -> Tensor:
-    values = [row[column] for row in rows]
+def _labels(split: Any, column: str) -> Tensor:
+    values = list(split[column])
     if not all(type(value) is int for value in values):
         raise RequestError(f"data_args.label: column '{column}' holds other things than whole numbers; name another")
     return torch.tensor(values, dtype=torch.int64)
