@@ -270,5 +270,11 @@ def test_the_users_matplotlib_settings_stay_theirs():
     assert dict(mpl.rcParams) == before
 
 
+def test_an_arm_that_is_not_in_the_study_has_no_panel():
+    without = planted(masks=("iterative", "admm"), seeds=2, arms=("ticket", "reinit"))
+    names = [name for name in draw(without) if name.startswith("masks-")]
+    assert names == ["masks-ticket-0.01", "masks-ticket-0.1"]
+
+
 def test_nothing_to_show_shows_nothing():
     assert drawings(Results({}, {}, (), (), (), (), (), (), ()), (), Rule()) == ()

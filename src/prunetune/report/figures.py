@@ -65,7 +65,8 @@ def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple
     found += overlap_figures(results.correlations)
     if len({mask for mask, _ in cells}) > 1:
         rates = sorted({rate for _, rate in cells})
-        found += [mask_figure(evidence, arm, rate, with_range) for arm in ("finetune", "ticket") for rate in rates]
+        arms = [arm for arm in ("finetune", "ticket") if any(place[0] == arm for place in evidence.places)]
+        found += [mask_figure(evidence, arm, rate, with_range) for arm in arms for rate in rates]
     return tuple(drawing for drawing in found if drawing.description)
 
 
