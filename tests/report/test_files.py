@@ -15,7 +15,7 @@ from prunetune.study.results import Correlation, Results, Trial
 
 TRIAL_COLUMNS = (
     "key,arm,mask,learning_rate,sparsity,density,seed,epochs,steps,test_accuracy,test_loss,diverged,cached,seconds,"
-    "start_digest,mask_digest,data_order_digest"
+    "start_digest,mask_digest,data_order_digest,validation_accuracy"
 )
 DENSE = Trial("k1", "dense", None, 0.1, 0.0, 1.0, 0, 6, 942, 85.2, 0.1 + 0.2, False, True, 2.5, "s1", None, "o1")
 LOST = Trial(
@@ -36,14 +36,15 @@ LOST = Trial(
     "s2",
     "m2",
     "o1",
+    84.5,
 )
 
 
 def test_trials_csv_to_the_letter():
     assert csv_text([DENSE, LOST], Trial) == (
         f"{TRIAL_COLUMNS}\n"
-        "k1,dense,,0.1,0.0,1.0,0,6,942,85.2,0.30000000000000004,false,true,2.5,s1,,o1\n"
-        'k2,"a ""b"", c",one_shot,0.01,0.9375,0.0625,1,2,314,,,true,false,1e-07,s2,m2,o1\n'
+        "k1,dense,,0.1,0.0,1.0,0,6,942,85.2,0.30000000000000004,false,true,2.5,s1,,o1,\n"
+        'k2,"a ""b"", c",one_shot,0.01,0.9375,0.0625,1,2,314,,,true,false,1e-07,s2,m2,o1,84.5\n'
     )
 
 

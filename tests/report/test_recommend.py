@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,3 +105,23 @@ def test_every_sparsity_has_its_own_and_rows_are_sorted() -> None:
 def test_the_order_of_rows_changes_nothing() -> None:
     trials = trials_of({(arm, "iterative", rate): FINETUNE for arm in ("ticket", "rewind") for rate in (0.01, 0.1)})
     assert recommend(trials) == recommend(trials[::-1])
+
+
+def test_held_out_images_choose_and_test_images_report() -> None:
+    """The one that looks best on the test images is not the one chosen; its lead on them is what is reported."""
+    table: Table = {("rewind", "iterative", 0.1): REWIND, ("finetune", "iterative", 0.1): FINETUNE}
+    held_out = {"rewind": 90.0, "finetune": 89.0}
+    chosen = only([replace(row, validation_accuracy=held_out[row.arm]) for row in trials_of(table)])
+    assert chosen.arm == "rewind"
+    assert chosen.accuracy == pytest.approx(np.mean(REWIND))
+    assert chosen.difference == pytest.approx(np.mean(REWIND) - np.mean(FINETUNE))
+    assert chosen.high is not None
+    assert chosen.high < 0
+    assert chosen.tie  # a candidate that the test images put behind the runner-up has no lead
+
+
+def test_a_held_out_accuracy_that_some_seeds_lack_chooses_nothing() -> None:
+    table: Table = {("rewind", "iterative", 0.1): REWIND, ("finetune", "iterative", 0.1): FINETUNE}
+    known = {"rewind": 99.0}
+    rows = [replace(row, validation_accuracy=known.get(row.arm) if row.seed else None) for row in trials_of(table)]
+    assert only(rows).arm == "finetune"

@@ -29,6 +29,7 @@ VERDICT_FIELDS = (
 RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
 )  # fmt: skip
+LATER_FIELDS = ("controls", "validation_accuracy")  # that a file of before they came lacks; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
 
 
@@ -81,7 +82,7 @@ def read_results(path: Path) -> Results:
 
 def decode(content: dict[str, Any], where: str) -> Results:
     """Results from the parsed JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
-    return _decode({"controls": list(Results.controls), **content}, Results, where, "")
+    return _decode(content, Results, where, "")
 
 
 def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
@@ -182,8 +183,10 @@ def _decode_fields(value: Any, kind: Any, where: str, name: str) -> Any:
     content = _require(value, dict, "an object", where, name)
     hints = get_type_hints(kind)
     for missing in (field.name for field in dataclasses.fields(kind) if field.name not in content):
-        raise RequestError(f"{where}: {_inside(name, missing)} is missing")
-    return kind(**{key: _decode(content[key], hint, where, _inside(name, key)) for key, hint in hints.items()})
+        if missing not in LATER_FIELDS:
+            raise RequestError(f"{where}: {_inside(name, missing)} is missing")
+    given = {key: hint for key, hint in hints.items() if key in content}
+    return kind(**{key: _decode(content[key], hint, where, _inside(name, key)) for key, hint in given.items()})
 
 
 def _number(value: Any, where: str, name: str) -> float:

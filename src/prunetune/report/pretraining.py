@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunetune.report.comparison import Comparison, compare, figures, matches, sample_of
-from prunetune.report.evidence import Evidence, Place, mean_of
+from prunetune.report.evidence import Evidence, Place
 from prunetune.report.statistics import Rule, plain
 from prunetune.study.results import Correlation
 
@@ -65,7 +65,7 @@ def dense(rate: float) -> Place:
 
 def _best_rate(evidence: Evidence, rates: Sequence[float]) -> float | None:
     """The rate of the best mean; one without a diverged seed goes before any with one. The lower rate wins ties."""
-    means = {rate: mean_of(evidence.accuracies(dense(rate))) for rate in rates}
+    means = {rate: evidence.chosen_by(dense(rate)) for rate in rates}
     known = {rate: mean for rate, mean in means.items() if mean is not None}
     steady = {rate: mean for rate, mean in known.items() if not evidence.diverged(dense(rate))}
     candidates = steady or known

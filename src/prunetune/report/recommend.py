@@ -22,7 +22,7 @@ class Recommendation:
     difference: float | None
     low: float | None  # two-sided interval at 1 - alpha; None with one seed
     high: float | None
-    tie: bool  # the interval holds zero, or one seed gives no interval
+    tie: bool  # no lead: the interval reaches down to zero, or one seed gives no interval
     left_out: tuple[str, ...] = ()  # arms that were no candidates, and why
 
 
@@ -36,6 +36,8 @@ def recommend(
     controls: Collection[str] = (),
 ) -> tuple[Recommendation, ...]:
     """The best candidate at every sparsity, with its paired t interval over the runner-up (n - 1 degrees of freedom).
+
+    Candidates are ranked by the held-out images where the study has some, and compared on the test images.
 
     A candidate is an arm that is not among `controls`, at one mask algorithm and learning rate, with a result that did
     not diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`: see `judge`). A
@@ -67,7 +69,7 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
     left_out = tuple(f"{place_named(place)} {why}" for place, why in reasons.items() if why is not None)
     runner_up = ranked[1] if len(ranked) > 1 else None
     difference, low, high = _lead(best, runner_up, evidence, rule)
-    tie = runner_up is not None and (low is None or high is None or low <= 0.0 <= high)
+    tie = runner_up is not None and (low is None or low <= 0.0)
     name = None if runner_up is None else place_named(runner_up)
     arm, mask, rate, sparsity = best
     return Recommendation(sparsity, rate, arm, str(mask), accuracy, name, difference, low, high, tie, left_out)
@@ -86,7 +88,7 @@ def _disqualified(place: Place, evidence: Evidence) -> str | None:
 
 
 def _rank(place: Place, evidence: Evidence) -> tuple[float, str]:
-    mean = mean_of(evidence.accuracies(place))
+    mean = evidence.chosen_by(place)
     return (math.inf if mean is None else -round(mean, 9)), str(place)
 
 

@@ -61,6 +61,7 @@ def _trial(planned: PlannedTrial, store: Shelves, cached: Collection[str]) -> Tr
         start_digest=found.get("start_digest", ""),
         mask_digest=found.get("mask_digest"),
         data_order_digest=found.get("data_order_digest", ""),
+        validation_accuracy=found.get("validation_accuracy"),
     )
 
 
@@ -144,9 +145,10 @@ def _kept_shares(plan: Plan, store: Shelves) -> dict[str, dict[str, float]]:
 
 
 def _data_notes(plan: Plan) -> tuple[str, ...]:
-    """What is to be known of the data, such as that they are not the published bytes."""
-    note = load(plan.data).note
-    return (f"data: {note}",) if note else ()
+    """What is to be known of the data: that they are not the published bytes, that some are held out."""
+    note, held = load(plan.data).note, facts(plan.data).validation
+    held_out = f"the best rate and the recommendation are chosen on {held} held-out training images, not on the test's"
+    return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 
 def _environment(plan: Plan, store: Shelves) -> dict[str, Any]:

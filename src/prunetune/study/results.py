@@ -27,6 +27,7 @@ class Trial:
     start_digest: str
     mask_digest: str | None
     data_order_digest: str
+    validation_accuracy: float | None = None  # percent, of training images that were held out; None where none were
 
 
 @dataclass(frozen=True)
