@@ -320,3 +320,22 @@ def test_recomputing_the_plans_cells_needs_no_torch_state(results: Results) -> N
     from dataclasses import asdict
 
     json.dumps(asdict(results), allow_nan=False)
+
+
+def test_the_residuals_of_every_admm_mask(tmp_path: Path) -> None:
+    masks = ["one_shot", {"kind": "admm", "learning_rate": 0.1}]
+    planned = plan(load_spec(STUDY | {"masks": masks, "arms": ["ticket", "random_mask"], "learning_rates": [0.05]}))
+    store = Store(tmp_path / "store")
+    store.prepare()
+    run(planned, store)
+    found = collect(planned, store, (), {}).residuals
+    assert [(row.learning_rate, row.mask, row.sparsity, row.seed) for row in found] == [
+        (0.05, "admm@0.1", 0.5, 0), (0.05, "admm@0.1", 0.75, 0)
+    ]  # fmt: skip
+    for row in found:
+        [step] = [
+            s for s in planned.steps if isinstance(s, Train) and s.penalty and s.penalty.density == 1 - row.sparsity
+        ]
+        kept = json.loads((store.root / "steps" / step.key[:2] / step.key / "metrics.json").read_text())
+        assert list(row.values) == kept["residuals"]
+        assert row.values[-1] < row.values[0]

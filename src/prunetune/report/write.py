@@ -10,6 +10,7 @@ from prunetune.report.figures import drawings
 from prunetune.report.html import page_text
 from prunetune.report.paper import paper_rows
 from prunetune.report.recommend import Recommendation, recommend
+from prunetune.report.residuals import residual_drawings
 from prunetune.report.statistics import Rule
 from prunetune.report.summary import summary
 from prunetune.report.svg import standalone
@@ -40,7 +41,7 @@ def write_report(results: Results, out: Path) -> Report:
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
     recommendation = recommend(results.trials, rule, controls=results.controls, **known)
     paper = paper_rows(results, verdicts, rule)
-    drawn = drawings(results, verdicts, rule)
+    drawn = (*drawings(results, verdicts, rule), *residual_drawings(results.residuals))
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 
     files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation, paper))

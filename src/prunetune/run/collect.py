@@ -7,6 +7,7 @@ from typing import Any
 from prunetune.run.comparisons import compare
 from prunetune.run.environment import environment, mixed
 from prunetune.run.invariants import RULES
+from prunetune.run.residuals import residuals
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.scope import Scope, survey
 from prunetune.study.arms import ARMS
@@ -37,6 +38,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
         layers=_layers(plan, store),
         notes=(*plan.notes, *_data_notes(plan)),
         controls=tuple(arm for arm in plan.spec.arms if ARMS[arm].control),
+        residuals=residuals(plan, store),
     )
 
 

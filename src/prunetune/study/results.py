@@ -45,6 +45,17 @@ class Correlation:
 
 
 @dataclass(frozen=True)
+class Residuals:
+    """ADMM's primal residual ‖W − Z‖ / ‖W‖ while one mask was found: at the start, then at every update of Z."""
+
+    learning_rate: float  # of the arms under the mask
+    mask: str
+    sparsity: float
+    seed: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Missing:
     """A planned trial that has no result, and why."""
 
@@ -109,3 +120,4 @@ class Results:
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]  # what the plan left out and why, and what is to be known of the data
     controls: tuple[str, ...] = ("shuffle",)  # arms that are controls; a file of before it said so knows this one
+    residuals: tuple[Residuals, ...] = ()  # one row for every mask that was found under the ADMM penalty

@@ -1,0 +1,60 @@
+"""The picture of ADMM at work: how fast the weights come to lie on a sparse network."""
+
+import math
+from collections.abc import Sequence
+
+from prunetune.report.evidence import percent
+from prunetune.report.figures import Drawing, place_legend, slug
+from prunetune.report.marks import panel
+from prunetune.report.svg import colour, drawing_style
+from prunetune.study.results import Residuals
+
+LINES = 4  # in one panel at most
+AXIS = "updates of the sparse target, from the start to the end of the penalised training"
+
+
+def residual_drawings(rows: Sequence[Residuals]) -> list[Drawing]:
+    """A panel for every mask algorithm and rate: the residual ‖W − Z‖ / ‖W‖ by update, a line for each sparsity."""
+    places = sorted({(row.mask, row.learning_rate) for row in rows})
+    return [
+        _panel(mask, rate, [row for row in rows if (row.mask, row.learning_rate) == (mask, rate)])
+        for mask, rate in places
+    ]
+
+
+def spread(sparsities: Sequence[float], most: int = LINES) -> list[float]:
+    """At most so many of the sparsities, the lowest and the highest among them, evenly by place.
+
+    >>> spread([0.1, 0.2, 0.3, 0.4, 0.5], 3)
+    [0.1, 0.3, 0.5]
+    """
+    if len(sparsities) <= most:
+        return list(sparsities)
+    return [sparsities[round(i * (len(sparsities) - 1) / (most - 1))] for i in range(most)]
+
+
+def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
+    title, words = f"Learning rate {rate:g}, {mask} masks", []
+    with drawing_style():
+        figure, axes = panel(title, "distance to the sparse target, ‖W − Z‖ / ‖W‖; band from lowest to highest seed")
+        axes.set_yscale("log")
+        for i, sparsity in enumerate(spread(sorted({row.sparsity for row in rows}))):
+            curves = [_finite(row.values) for row in rows if row.sparsity == sparsity]
+            steps = range(min(map(len, curves)))
+            lows, highs = ([pick(curve[at] for curve in curves) for at in steps] for pick in (min, max))
+            means = [math.fsum(curve[at] for curve in curves) / len(curves) for at in steps]
+            role = f"rate-{i + 1}"
+            axes.fill_between(steps, lows, highs, color=colour(role), alpha=0.15, linewidth=0)
+            axes.plot(
+                steps, means, color=colour(role), linewidth=1.8, marker="o", markersize=4, label=percent(sparsity)
+            )
+            words.append(f"{percent(sparsity)}: from {means[0]:.3f} to {means[-1]:.3f}." if means else "")
+        axes.set_xlabel(AXIS, size=10)
+        place_legend(figure, axes)
+    return Drawing(f"residual-{rate:g}-{slug(mask)}", "residuals", title, " ".join(filter(None, words)), figure)
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    """The values up to the first that is no positive number (a training that diverged; a target reached exactly)."""
+    last = next((at for at, value in enumerate(values) if not 0 < value < math.inf), len(values))
+    return list(values[:last])
