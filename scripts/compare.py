@@ -1,0 +1,79 @@
+"""Any two arms or mask algorithms of a study, paired by seed: what the report's fixed comparisons do not pair.
+
+    python scripts/compare.py STUDY/results.json "finetune admm" "finetune one_shot"
+    python scripts/compare.py STUDY/results.json --held-out
+
+The first form prints, for every learning rate and sparsity that both have, the mean difference of test accuracy in
+points with its two-sided 95 % interval (paired t, n - 1 degrees of freedom). The second prints the mean accuracy on
+held-out training images of every arm and mask algorithm: the table to choose settings by.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Cell = tuple[str, float, float]  # "arm mask", learning rate, sparsity
+
+
+def by_cell(trials: list[dict[str, Any]], figure: str) -> dict[Cell, dict[int, float]]:
+    """A figure of every training that did not diverge, by cell and seed."""
+    found: dict[Cell, dict[int, float]] = defaultdict(dict)
+    for trial in trials:
+        if trial.get(figure) is not None and not trial["diverged"]:
+            name = f"{trial['arm']} {trial['mask'] or ''}".strip()
+            found[name, trial["learning_rate"], trial["sparsity"]][trial["seed"]] = trial[figure]
+    return found
+
+
+def differences(cells: dict[Cell, dict[int, float]], first: str, second: str) -> list[str]:
+    """A line for every rate and sparsity; the dense network stands beside every sparsity."""
+    lines = []
+    for name, rate, sparsity in sorted(cells):
+        below = cells.get((second, rate, 0.0 if second == "dense" else sparsity))
+        if name != first or below is None:
+            continue
+        above = cells[name, rate, sparsity]
+        seeds = sorted(above.keys() & below.keys())
+        gaps = np.array([above[seed] - below[seed] for seed in seeds])
+        low, high = (
+            stats.t.interval(0.95, len(gaps) - 1, gaps.mean(), stats.sem(gaps)) if len(gaps) > 1 else (np.nan,) * 2
+        )
+        lines.append(f"{rate:<6g} {sparsity:<8g} {gaps.mean():+.2f} [{low:+.2f}, {high:+.2f}]  n = {len(gaps)}")
+    return lines
+
+
+def means(cells: dict[Cell, dict[int, float]]) -> list[str]:
+    """A line for every cell: mean, lowest and highest over seeds."""
+    return [
+        f"{rate:<6g} {sparsity:<8g} {name:<28} {np.mean(list(seeds.values())):.2f} "
+        f"({min(seeds.values()):.2f} to {max(seeds.values()):.2f}, n = {len(seeds)})"
+        for (name, rate, sparsity), seeds in sorted(cells.items(), key=lambda item: (item[0][1:], item[0][0]))
+    ]
+
+
+def main() -> None:
+    """Read the arguments and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("cells", nargs="*", help="two of them, each 'arm mask' (or 'dense')")
+    parser.add_argument("--held-out", action="store_true")
+    given = parser.parse_args()
+    cells = by_cell(
+        json.loads(given.results.read_text())["trials"], "validation_accuracy" if given.held_out else "test_accuracy"
+    )
+    names = sorted({name for name, _, _ in cells})
+    if given.held_out == bool(given.cells) or len(given.cells) not in (0, 2):
+        parser.error("give two cells, or --held-out alone")
+    for cell in given.cells:
+        if cell not in names:
+            parser.error(f"{cell!r} is not in the study; there are: {', '.join(names) or 'none'}")
+    print("\n".join(["rate   sparsity", *(means(cells) if given.held_out else differences(cells, *given.cells))]))
+
+
+if __name__ == "__main__":
+    main()
