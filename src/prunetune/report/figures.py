@@ -126,7 +126,7 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         figure, axes = panel(title, f"points of accuracy, paired by seed; one-sided {level} bounds")
         draw_points(axes, series, limits, {test.sparsity: test.answer for test in verdict.tests})
         sparsity_axis(axes, sparsities)
-        place_legend(figure, axes)
+        legend(figure, axes)
     name = f"difference-{verdict.learning_rate:g}-{slug(verdict.mask)}"
     return Drawing(name, "difference", title, " ".join(points.words() for points in series), figure)
 
@@ -138,7 +138,7 @@ def _line_drawing(name: str, group: Group, title: str, lines: list[Line], y_rang
         draw_lines(axes, lines)
         sparsity_axis(axes, sorted({sparsity for line in lines for sparsity in line.sparsities}))
         axes.set_ylim(*y_range)
-        place_legend(figure, axes)
+        legend(figure, axes)
     return Drawing(name, group, title, " ".join(line.words() for line in lines), figure)
 
 
@@ -146,7 +146,7 @@ def _bar_drawing(name: str, group: Group, title: str, subtitle: str, bars: Bars)
     with drawing_style():
         figure, axes = panel(title, subtitle)
         draw_bars(axes, bars)
-        place_legend(figure, axes)
+        legend(figure, axes)
     return Drawing(name, group, title, bars.words(), figure)
 
 
@@ -219,7 +219,7 @@ def _accuracy_range(evidence: Evidence) -> tuple[float, float]:
     return low - room, high + room
 
 
-def place_legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """The legend below the axes, in one row or two."""
     marks = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda mark: mark[1] == CHANCE)
     handles, labels = [mark for mark, _ in marks], [label for _, label in marks]

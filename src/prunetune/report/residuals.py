@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from prunetune.report.evidence import percent
-from prunetune.report.figures import Drawing, place_legend, slug
+from prunetune.report.figures import Drawing, legend, slug
 from prunetune.report.marks import panel
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import Residuals
@@ -50,7 +50,7 @@ def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
             )
             words.append(f"{percent(sparsity)}: from {means[0]:.3f} to {means[-1]:.3f}." if means else "")
         axes.set_xlabel(AXIS, size=10)
-        place_legend(figure, axes)
+        legend(figure, axes)
     return Drawing(f"residual-{rate:g}-{slug(mask)}", "residuals", title, " ".join(filter(None, words)), figure)
 
 
