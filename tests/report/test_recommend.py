@@ -125,3 +125,19 @@ def test_a_held_out_accuracy_that_some_seeds_lack_chooses_nothing() -> None:
     known = {"rewind": 99.0}
     rows = [replace(row, validation_accuracy=known.get(row.arm) if row.seed else None) for row in trials_of(table)]
     assert only(rows).arm == "finetune"
+
+
+def test_the_runner_up_is_another_training_and_not_the_best_under_another_name() -> None:
+    table: Table = {
+        ("finetune", "iterative", 0.1): FINETUNE,
+        ("finetune", "one_shot", 0.1): FINETUNE,
+        ("rewind", "iterative", 0.1): REWIND,
+    }
+    shared = [replace(row, key=f"{row.arm}-{row.seed}") for row in trials_of(table)]
+    row = only(shared)
+    assert (row.arm, row.mask) == ("finetune", "iterative")
+    assert row.runner_up == "rewind (iterative masks, learning rate 0.1)"
+    assert only(shared[:10]).runner_up is None
+    assert (
+        only(trials_of(table)).runner_up == "finetune (one_shot masks, learning rate 0.1)"
+    )  # equal, and two trainings

@@ -64,6 +64,10 @@ class Evidence:
         values = {seed: _accuracy(trial) for seed, trial in sorted(found.items())}
         return {seed: value for seed, value in values.items() if value is not None}
 
+    def keys(self, place: Place) -> frozenset[str]:
+        """The steps that the results here come from: two places with the same are one training under two names."""
+        return frozenset(trial.key for trial in self._trials.get(place, {}).values())
+
     def chosen_by(self, place: Place) -> float | None:
         """The mean by which a best one is chosen: of the held-out images where the study has some, else of the test's.
 

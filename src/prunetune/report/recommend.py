@@ -37,6 +37,7 @@ def recommend(
 ) -> tuple[Recommendation, ...]:
     """The best candidate at every sparsity, with its paired t interval over the runner-up (n - 1 degrees of freedom).
 
+    The runner-up is another training: the first round of iterative pruning, say, is one with the one-shot mask's.
     Candidates are ranked by the held-out images where the study has some, and compared on the test images.
 
     A candidate is an arm that is not among `controls`, at one mask algorithm and learning rate, with a result that did
@@ -67,7 +68,7 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
     accuracy = mean_of(evidence.accuracies(best))
     assert accuracy is not None  # a candidate has results
     left_out = tuple(f"{place_named(place)} {why}" for place, why in reasons.items() if why is not None)
-    runner_up = ranked[1] if len(ranked) > 1 else None
+    runner_up = next((place for place in ranked if evidence.keys(place) != evidence.keys(best)), None)
     difference, low, high = _lead(best, runner_up, evidence, rule)
     tie = runner_up is not None and (low is None or low <= 0.0)
     name = None if runner_up is None else place_named(runner_up)
