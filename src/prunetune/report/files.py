@@ -20,7 +20,7 @@ from prunetune.errors import RequestError
 from prunetune.report.paper import PaperRow
 from prunetune.report.recommend import Recommendation
 from prunetune.report.verdict import SparsityTest, Verdict
-from prunetune.study.results import SCHEMA_VERSION, Correlation, Missing, Results, Spent, Trial
+from prunetune.study.results import SCHEMA_VERSION, Connectivity, Correlation, Missing, Results, Spent, Trial
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"
 VERDICT_FIELDS = (
@@ -51,6 +51,7 @@ def results_text(
         "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
         "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
         **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
+        "connectivity": found["connectivity"],
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
         "paper": list(paper),
     }
@@ -81,7 +82,8 @@ def read_results(path: Path) -> Results:
 
 def decode(content: dict[str, Any], where: str) -> Results:
     """Results from the parsed JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
-    return _decode({"controls": list(Results.controls), **content}, Results, where, "")
+    later = {"controls": list(Results.controls), "connectivity": []}  # what files of before do not have
+    return _decode({**later, **content}, Results, where, "")
 
 
 def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
@@ -107,7 +109,7 @@ def write_text(path: Path, text: str) -> None:
         raise RequestError(f"out: cannot write {path}: {error.strerror}") from error
 
 
-def trial_order(row: Trial | Missing | Spent) -> tuple[Any, ...]:
+def trial_order(row: Trial | Missing | Spent | Connectivity) -> tuple[Any, ...]:
     """Sorts rows as tables show them: by rate, mask algorithm (none first), sparsity, arm, seed."""
     return row.learning_rate, row.mask or "", row.sparsity, row.arm, getattr(row, "seed", 0)
 
@@ -131,6 +133,7 @@ def _sorted(results: Results) -> Results:
         correlations=tuple(sorted(results.correlations, key=_correlation_order)),
         missing=tuple(sorted(results.missing, key=trial_order)),
         budget=tuple(sorted(results.budget, key=trial_order)),
+        connectivity=tuple(sorted(results.connectivity, key=trial_order)),
     )
 
 

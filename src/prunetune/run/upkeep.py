@@ -91,4 +91,6 @@ def _summary(metrics: dict[str, Any]) -> str:
         return f"test accuracy {metrics['test_accuracy']:.2f} %"
     if "density" in metrics:
         return f"density {metrics['density']:.4f}"
+    if metrics.get("loss_barrier") is not None:
+        return f"loss barrier {metrics['loss_barrier']:.4f}"
     return ", ".join(f"R_{row['p']:g} {row['value']:.3f}" for row in metrics.get("correlations", []))
