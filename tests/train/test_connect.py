@@ -100,7 +100,8 @@ def test_a_network_and_its_permutation_are_two_wells():
 def test_between_is_exact_at_the_ends_and_where_both_agree():
     generator = torch.Generator().manual_seed(0)
     first, second = (
-        {"w": torch.randn(500, generator=generator), "same": torch.full((3,), 0.1), "n": torch.tensor(n)} for n in (4, 9)
+        {"w": torch.randn(500, generator=generator), "same": torch.full((3,), 0.1), "n": torch.tensor(n)}
+        for n in (4, 9)
     )
     for alpha, end, count in ((0.0, first, 4), (1.0, second, 9)):
         found = between(first, second, alpha)
@@ -192,7 +193,9 @@ def unbiased(mean: np.ndarray, var: np.ndarray, images: np.ndarray) -> list[np.n
     return [mean, var * count / (count - 1)]
 
 
-def normalised(images: np.ndarray, mean: np.ndarray, var: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def normalised(
+    images: np.ndarray, mean: np.ndarray, var: np.ndarray, gain: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
     across = (None, slice(None), None, None)
     return (images - mean[across]) / np.sqrt(var[across] + 1e-5) * gain[across] + shift[across]
 

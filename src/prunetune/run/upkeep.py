@@ -87,10 +87,11 @@ def _outermost(paths: list[Path]) -> list[Path]:
 def _summary(metrics: dict[str, Any]) -> str:
     if metrics.get("diverged"):
         return "diverged"
+    if "loss_barrier" in metrics:
+        found = metrics["loss_barrier"]
+        return "loss barrier not finite" if found is None else f"loss barrier {found:.4f}"
     if metrics.get("test_accuracy") is not None:
         return f"test accuracy {metrics['test_accuracy']:.2f} %"
     if "density" in metrics:
         return f"density {metrics['density']:.4f}"
-    if metrics.get("loss_barrier") is not None:
-        return f"loss barrier {metrics['loss_barrier']:.4f}"
     return ", ".join(f"R_{row['p']:g} {row['value']:.3f}" for row in metrics.get("correlations", []))
