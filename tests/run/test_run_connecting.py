@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from toy_study import OUTPUTS, SHAPE, Work, dense, images, init, net, prune, recipe, sparse
 
 import prunetune as pt
 from prunetune.api import Audit
 from prunetune.errors import BreachError, DivergedSourceError
-from prunetune.run import connecting
+from prunetune.run import connecting, estimate
 from prunetune.run.collect import collect
 from prunetune.run.execute import execute
 from prunetune.run.schedule import Schedule
@@ -59,6 +60,7 @@ def slow_scores(state: dict[str, torch.Tensor]) -> tuple[float, float]:
     mean, std = train.double().mean() / 255, train.double().std(correction=0) / 255
     shown, tested = ((part / 255 - mean) / std for part in (train.double(), test.double()))
     network = net(SHAPE, OUTPUTS).double()
+    assert isinstance(network, nn.Sequential)
     network.load_state_dict(state)
     network.eval()
     with torch.no_grad():
@@ -125,7 +127,7 @@ def test_a_pruned_weight_that_is_not_zero_on_the_line(finished: Store, monkeypat
         return walk(model, first, {**second, "3.weight": second["3.weight"] + 1}, *args)
 
     monkeypatch.setattr(connecting, "walk", revived)
-    with pytest.raises(BreachError, match="zeros on the line: 72 pruned positions are not zero at alpha = 0.1"):
+    with pytest.raises(BreachError, match=r"zeros on the line: 72 pruned positions are not zero at alpha = 0\.1"):
         execute(line(TICKET, TWIN), finished)
 
 
@@ -222,3 +224,20 @@ def test_a_diverged_twin_leaves_the_table_whole(tmp_path: Path) -> None:
     assert found.notes[-1].startswith(
         "connectivity: no line for dense, learning rate 1e+20, seed 0: diverged source: Train"
     )
+
+
+def test_an_estimate_counts_the_points_of_lines(
+    audited: tuple[Audit, Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch of 8 s and an evaluation of 2 s: a point is an evaluation and a third of an epoch (64 images)."""
+    monkeypatch.setattr(estimate, "_probe", lambda *args: (8.0, 2.0))
+    planned = audited[2]
+    trainings, lines = 2 * (1 + 6 + 5), 2 * 5
+    others = len(planned.steps) - trainings - lines
+    found = estimate.estimate(planned, planned.against(Store(tmp_path / "empty")), jobs=2).seconds
+    assert found == pytest.approx((trainings * (8 + 2) + lines * 11 * (2 + 8 / 3) + others * 0.05) / 2)
+    store, has = Store(audited[1] / "store"), Store.has
+    left = {c.step.key for c in planned.connections}
+    monkeypatch.setattr(Store, "has", lambda self, key, points=(): key not in left and has(self, key, points))
+    only = estimate.estimate(planned, planned.against(store), jobs=1).seconds
+    assert only == pytest.approx(lines * 11 * (2 + 8 / 3))

@@ -120,7 +120,7 @@ def test_an_imported_dense_run_has_no_twin_but_the_arms_have(tmp_path: Path):
         (tmp_path / name).write_text(name)
     pair = {"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")}
     fields: dict[str, Any] = {"pretrained": pair, "arms": ["ticket", "finetune"], "learning_rates": [0.1]}
-    with pytest.raises(RequestError, match="^connectivity: 'dense' is not trained here, `pretrained` takes its place"):
+    with pytest.raises(RequestError, match=r"^connectivity: 'dense' is not trained here, `pretrained` takes its place"):
         load_spec(spec(**fields, connectivity=["dense"]))
     made = planned(**fields, connectivity=["finetune"], masks=["one_shot"])
     assert len(made.connections) == 2

@@ -223,14 +223,15 @@ def test_the_variance_of_an_average_is_not_the_average_of_variances():
     second = {name: t[order] if name[:2] in ("0.", "1.") and t.dim() else t for name, t in first.items()}
     second["4.weight"] = first["4.weight"][:, order]
     model = normed()
-    stored = []
+    stored: list[dict[str, Tensor]] = []
     for state in (first, second):
         model.load_state_dict(state)
         recompute_statistics(model, data, RECIPE, CPU)
         stored.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-    walked = walk(model, *stored, None, data, RECIPE, 3)
+    one, other = stored
+    walked = walk(model, one, other, None, data, RECIPE, 3)
     assert walked.test[0].loss == pytest.approx(walked.test[2].loss, rel=1e-5)
-    model.load_state_dict(between(*stored, 0.5))
+    model.load_state_dict(between(one, other, 0.5))
     averaged = model.state_dict()["1.running_var"].clone()
     stale = evaluate(model, data.test_images, data.test_labels, data, RECIPE, CPU)
     recompute_statistics(model, data, RECIPE, CPU)
