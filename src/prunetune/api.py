@@ -39,6 +39,7 @@ class Audit:
 
     report: Report
     results: Results
+    lines: tuple[str, ...] = ()  # one for every line of connectivity that failed
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -47,10 +48,10 @@ class Audit:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for every training that failed (not: that a diverged source made impossible) and every breach."""
+        """One line for everything that failed (not: that a diverged source made impossible) and every breach."""
         missing = (f"{m.arm} {m.mask} seed {m.seed}: {m.why}" for m in self.results.missing if m.failed)
         breaches = (f"{rule.name}: {breach}" for rule in self.results.invariants for breach in rule.breaches)
-        return (*missing, *breaches)
+        return (*missing, *breaches, *self.lines)
 
     def __str__(self) -> str:
         return self.report.text
@@ -110,7 +111,10 @@ def conduct(
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:
         results = replace(results, environment={**results.environment, "command": command})
-    return Audit(write_report(results, folder), results)
+    lines = [
+        f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
+    ]
+    return Audit(write_report(results, folder), results, tuple(lines))
 
 
 def audit(

@@ -28,6 +28,7 @@ class Progress:
             t.step.key: f"{t.arm} {f'{t.mask} {t.sparsity:.1%} ' if t.mask else ''}lr {t.learning_rate:g} seed {t.seed}"
             for t in plan.trials
         }
+        self.labels |= {line.twin.key: f"twin of {self.labels[line.step.first.step.key]}" for line in plan.connections}
         self.epochs = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
         self.total_epochs = sum(self.epochs.values())
         self.reached: dict[str, int] = {}

@@ -11,7 +11,19 @@ import pytest
 
 from prunetune.references import Ref
 from prunetune.sparsity.scope import Scope
-from prunetune.study.steps import Import, Init, Measure, Probe, Prune, Step, Train, Transform, Weights, describe
+from prunetune.study.steps import (
+    Connect,
+    Import,
+    Init,
+    Measure,
+    Probe,
+    Prune,
+    Step,
+    Train,
+    Transform,
+    Weights,
+    describe,
+)
 from prunetune.train.admm import Penalty
 from prunetune.train.recipe import Point, Recipe, Schedule
 
@@ -32,7 +44,8 @@ PART = replace(DENSE, recipe=replace(RECIPE, schedule=replace(RECIPE.schedule, p
 MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
 SHOWN = replace(PRUNE, criterion=Ref.of("snip"), probe=Probe(DATA, 30, 4, seed=5, loss=None))
-STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART]
+CONNECT = Connect(Weights(TICKET), Weights(replace(TICKET, order_seed=8, augment_seed=9)), PRUNE, DATA, RECIPE)
+STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART, CONNECT]
 
 
 def sha256(text: str) -> str:
@@ -69,6 +82,7 @@ def test_a_parent_enters_by_its_key():
         (SIGNS, "7b1fd4837eeae7ea"),
         (LIKE, "5a2481f685fc7156"),
         (PART, "05d006ae5b8a1f2c"),
+        (CONNECT, "57319aec8f70adba"),
     ],
 )
 def test_keys_are_what_they_were(step: Step, key: str):
@@ -143,6 +157,7 @@ def test_parents_are_the_steps_that_are_read_once_each():
     assert set(SIGNS.parents) == {INIT, DENSE, PRUNE}
     assert set(LIKE.parents) == {DENSE, NEXT}
     assert set(MEASURE.parents) == {INIT, TICKET, PRUNE}
+    assert set(CONNECT.parents) == {TICKET, CONNECT.second.step, PRUNE}
     assert Measure(Weights(INIT), Weights(INIT), None, (0.1,), Scope()).parents == (INIT,)
 
 

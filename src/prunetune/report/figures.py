@@ -40,7 +40,7 @@ PAIRS = {  # pair -> words and the role of its colour
     "finetune_T/theta_T": ("finetune end and dense end", "finetune"),
 }
 
-Group = Literal["difference", "accuracy", "pretraining", "overlap", "masks", "residuals"]
+Group = Literal["difference", "accuracy", "pretraining", "overlap", "masks", "residuals", "connectivity"]
 
 
 class Drawing(NamedTuple):
@@ -54,7 +54,7 @@ class Drawing(NamedTuple):
 
 
 def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple[Drawing, ...]:
-    """Every figure that the results have data for."""
+    """Every figure that trials and correlations have data for."""
     evidence = Evidence(results.trials, results.missing)
     cells = sorted({(mask, rate) for _, mask, rate, _ in evidence.places if mask is not None})  # so rates stand abreast
     abreast = sorted(verdicts, key=lambda verdict: (verdict.mask, verdict.learning_rate))
@@ -80,7 +80,7 @@ def accuracy_figure(evidence: Evidence, rate: float, mask: str, y_range: tuple[f
     """Accuracy of every arm against sparsity at one rate and mask, with the dense line; bands span the seeds."""
     arms = arm_order(arm for arm, by, at, _ in evidence.places if (by, at) == (mask, rate))
     lines = [_dense_line(evidence, rate)]
-    lines += [_line(evidence, arm, mask, rate, label=arm, role=_role(arm, i)) for i, arm in enumerate(arms)]
+    lines += [_line(evidence, arm, mask, rate, label=arm, role=role_of(arm, i)) for i, arm in enumerate(arms)]
     title = f"Learning rate {rate:g}, {mask} masks"
     return _line_drawing(f"accuracy-{rate:g}-{slug(mask)}", "accuracy", title, lines, y_range)
 
@@ -236,7 +236,8 @@ def legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, ncols=columns, frameon=False, fontsize=9.5, **place)
 
 
-def _role(arm: str, index: int) -> str:
+def role_of(arm: str, index: int) -> str:
+    """The colour's role of an arm, the `index`-th of its panel."""
     return arm if arm in ARMS else f"other-{index % 4 + 1}"
 
 

@@ -20,7 +20,7 @@ from prunetune.errors import RequestError
 from prunetune.report.paper import PaperRow
 from prunetune.report.recommend import Recommendation
 from prunetune.report.verdict import SparsityTest, Verdict
-from prunetune.study.results import SCHEMA_VERSION, Correlation, Missing, Residuals, Results, Spent, Trial
+from prunetune.study.results import SCHEMA_VERSION, Connectivity, Correlation, Missing, Residuals, Results, Spent, Trial
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"
 VERDICT_FIELDS = (
@@ -29,11 +29,8 @@ VERDICT_FIELDS = (
 RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
 )  # fmt: skip
-LATER_FIELDS = (
-    "controls",
-    "validation_accuracy",
-    "residuals",
-)  # that a file of before they came lacks; each has a default
+LATER_ROWS = ("residuals", "connectivity")  # lists that results had not from the first; empty where they are lacking
+LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # may lack in a file; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
 
 
@@ -58,7 +55,7 @@ def results_text(
         **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
         "paper": list(paper),
-        "residuals": found["residuals"],
+        **{name: found[name] for name in LATER_ROWS},
     }
     return _json(content) + "\n"
 
@@ -113,7 +110,7 @@ def write_text(path: Path, text: str) -> None:
         raise RequestError(f"out: cannot write {path}: {error.strerror}") from error
 
 
-def trial_order(row: Trial | Missing | Spent | Residuals) -> tuple[Any, ...]:
+def trial_order(row: Trial | Missing | Spent | Residuals | Connectivity) -> tuple[Any, ...]:
     """Sorts rows as tables show them: by rate, mask algorithm (none first), sparsity, arm, seed."""
     return row.learning_rate, row.mask or "", row.sparsity, getattr(row, "arm", ""), getattr(row, "seed", 0)
 
@@ -138,6 +135,7 @@ def _sorted(results: Results) -> Results:
         missing=tuple(sorted(results.missing, key=trial_order)),
         budget=tuple(sorted(results.budget, key=trial_order)),
         residuals=tuple(sorted(results.residuals, key=trial_order)),
+        connectivity=tuple(sorted(results.connectivity, key=trial_order)),
     )
 
 

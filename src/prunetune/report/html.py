@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunetune.report import tables
+from prunetune.report.connectivity import connectivity_table
 from prunetune.report.evidence import Evidence, percent
 from prunetune.report.figures import Drawing, Group
 from prunetune.report.paper import PaperRow, paper_table, scale_of
@@ -157,6 +158,7 @@ def _tables(
         "means": tables.means_table(evidence, results.trials),
         "trials": tables.trials_table(results.trials),
         "correlations": tables.correlation_table(results.correlations),
+        "connectivity": connectivity_table(results.connectivity),
         "budget": tables.budget_table(results.budget),
         "invariants": tables.invariants_table(results.invariants),
         "layers": tables.layers_table(results.layers),

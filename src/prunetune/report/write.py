@@ -6,6 +6,7 @@ from typing import Any
 
 from prunetune.errors import RequestError
 from prunetune.report import files
+from prunetune.report.connectivity import connectivity_figures
 from prunetune.report.figures import drawings
 from prunetune.report.html import page_text
 from prunetune.report.paper import paper_rows
@@ -41,7 +42,11 @@ def write_report(results: Results, out: Path) -> Report:
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
     recommendation = recommend(results.trials, rule, controls=results.controls, **known)
     paper = paper_rows(results, verdicts, rule)
-    drawn = (*drawings(results, verdicts, rule), *residual_drawings(results.residuals))
+    drawn = (
+        *drawings(results, verdicts, rule),
+        *residual_drawings(results.residuals),
+        *connectivity_figures(results.connectivity),
+    )
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 
     files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation, paper))

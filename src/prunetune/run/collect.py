@@ -12,8 +12,9 @@ from prunetune.run.shelves import Shelves
 from prunetune.sparsity.scope import Scope, survey
 from prunetune.study.arms import ARMS
 from prunetune.study.budget import budget
+from prunetune.study.connections import PlannedConnection
 from prunetune.study.plan import Plan, PlannedTrial
-from prunetune.study.results import Correlation, Invariant, Layer, Missing, Results, Trial
+from prunetune.study.results import Connectivity, Correlation, Invariant, Layer, Missing, Results, Trial
 from prunetune.study.steps import Import, Prune, Step, Train
 from prunetune.train.data import facts, load
 from prunetune.train.models import build
@@ -36,9 +37,10 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
         invariants=(*_rules_of_steps(plan, store, failures), *compare(plan, store)),
         budget=budget(plan),
         layers=_layers(plan, store),
-        notes=(*plan.notes, *_data_notes(plan)),
+        notes=(*plan.notes, *_data_notes(plan), *_lines_left_out(plan, store, failures)),
         controls=tuple(arm for arm in plan.spec.arms if ARMS[arm].control),
         residuals=residuals(plan, store),
+        connectivity=_connectivity(plan, store),
     )
 
 
@@ -68,11 +70,7 @@ def _trial(planned: PlannedTrial, store: Shelves, cached: Collection[str]) -> Tr
 
 
 def _missing(planned: PlannedTrial, store: Shelves, failures: Mapping[str, str]) -> Missing:
-    diverged = next(_diverged_sources(planned.step, store), None)
-    why = f"failed: {failures[planned.step.key]}" if planned.step.key in failures else "not run"
-    if diverged is not None:
-        rate = diverged.recipe.learning_rate
-        why = f"diverged source: Train {diverged.key[:12]} at learning rate {rate:g}"
+    diverged, why = _why(planned.step, store, failures)
     return Missing(
         arm=planned.arm,
         mask=planned.mask,
@@ -82,6 +80,15 @@ def _missing(planned: PlannedTrial, store: Shelves, failures: Mapping[str, str])
         why=why,
         failed=diverged is None,
     )
+
+
+def _why(step: Step, store: Shelves, failures: Mapping[str, str]) -> tuple[Train | None, str]:
+    """The source that diverged, if that is why a step was not done, and the reason in words."""
+    diverged = next(_diverged_sources(step, store), None)
+    if diverged is not None:
+        rate = diverged.recipe.learning_rate
+        return diverged, f"diverged source: Train {diverged.key[:12]} at learning rate {rate:g}"
+    return None, f"failed: {failures[step.key]}" if step.key in failures else "not run"
 
 
 def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
@@ -111,6 +118,34 @@ def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
                 )
             )
     return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
+
+
+def _connectivity(plan: Plan, store: Shelves) -> tuple[Connectivity, ...]:
+    stored = [line for line in plan.connections if store.has(line.step.key)]
+    return tuple(sorted((_line(planned, store) for planned in stored), key=_order))
+
+
+def _line(planned: PlannedConnection, store: Shelves) -> Connectivity:
+    found = store.metrics(planned.step.key)
+    return Connectivity(
+        arm=planned.arm,
+        learning_rate=planned.learning_rate,
+        mask=planned.mask,
+        sparsity=planned.sparsity,
+        seed=planned.seed,
+        alpha=tuple(found["alpha"]),
+        test_loss=tuple(found["test_loss"]),
+        test_accuracy=tuple(found["test_accuracy"]),
+        loss_barrier=found["loss_barrier"],
+        accuracy_barrier=found["accuracy_barrier"],
+    )
+
+
+def _lines_left_out(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[str]:
+    """A note for every line without a result, and why."""
+    for planned in plan.connections:
+        if not store.has(planned.step.key):
+            yield f"connectivity: no line for {planned}: {_why(planned.step, store, failures)[1]}"
 
 
 def _rules_of_steps(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[Invariant]:

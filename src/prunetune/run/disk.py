@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import socket
@@ -97,6 +98,11 @@ def remove(path: Path) -> int:
 def json_bytes(value: Any) -> bytes:
     """The one spelling of a JSON value: sorted names, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def finite(value: float) -> float | None:
+    """Strict JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import torch
 
 from prunetune.errors import RequestError
 from prunetune.study.plan import Plan, Remaining
-from prunetune.study.steps import Train
+from prunetune.study.steps import Connect, Train
+from prunetune.train.connect import IMAGES
 from prunetune.train.data import Dataset, load
 from prunetune.train.loop import train
 from prunetune.train.models import draw
@@ -36,19 +37,22 @@ def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
 
 def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
     trainings = [step for step in remaining.left if isinstance(step, Train)]
-    others = (len(remaining.left) - len(trainings)) * MEASURE_SECONDS / jobs
-    if not trainings:
+    lines = [step for step in remaining.left if isinstance(step, Connect)]
+    others = (len(remaining.left) - len(trainings) - len(lines)) * MEASURE_SECONDS / jobs
+    if not trainings and not lines:
         return others
     try:
         data = load(plan.data)
     except RequestError:
         return None
-    per_epoch, per_evaluation = _probe(plan, data, trainings[0])
+    per_epoch, per_evaluation = _probe(plan, data, [*trainings, *lines][0])
+    per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train_labels))
     work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
+    work += sum(line.points for line in lines) * per_point
     return max(work / jobs, remaining.longest_epochs * per_epoch) + others
 
 
-def _probe(plan: Plan, data: Dataset, step: Train) -> tuple[float, float]:
+def _probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, float]:
     """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
     images = PROBE_STEPS * step.recipe.batch_size
     few = replace(

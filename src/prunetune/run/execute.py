@@ -1,7 +1,6 @@
 """One step done: its inputs read from the store, the work, the invariants, the results written back."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from torch import Generator, Tensor, nn
 
 from prunetune.errors import RequestError
 from prunetune.run import invariants
+from prunetune.run.connecting import connect
+from prunetune.run.disk import finite
 from prunetune.run.environment import fingerprint
 from prunetune.run.events import Progress
 from prunetune.run.inputs import Inputs, origin, transformed
@@ -25,7 +26,7 @@ from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.overlap import correlation
 from prunetune.sparsity.scope import prunable
-from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train
+from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train
 from prunetune.train.data import load
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.loop import EpochEnd, Trained, train
@@ -74,7 +75,7 @@ def execute(
         mask=product.mask,
         snapshots=product.snapshots,
         inputs=inputs.read,
-        environment=fingerprint(device, step.recipe.precision if isinstance(step, Train) else None),
+        environment=fingerprint(device, step.recipe.precision if isinstance(step, Train | Connect) else None),
         seconds=seconds,
     )
     return Finished(product.metrics, seconds)
@@ -151,12 +152,17 @@ def _measure(step: Measure, inputs: Inputs, points: Collection[Point], on_progre
     return Product({"correlations": rows, "invariants": []})
 
 
+def _connect(step: Connect, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+    return Product(connect(step, inputs, _model(step)))
+
+
 _WORK: dict[type[Step], Callable[..., Product]] = {
     Init: _init,
     Import: _import,
     Train: _train,
     Prune: _prune,
     Measure: _measure,
+    Connect: _connect,
 }
 
 
@@ -206,14 +212,14 @@ def _load(model: nn.Module, state: State, path: Path) -> None:
 
 def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tuple[str, ...]) -> dict[str, Any]:
     found = correlation(first, second, p, mask=mask, names=names)
-    layers = {name: _finite(layer.value) for name, layer in found.per_layer.items()}
+    layers = {name: finite(layer.value) for name, layer in found.per_layer.items()}
     return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
 
 
 def _measured(trained: Trained) -> dict[str, Any]:
     return {
         **_scored(trained.test),
-        "validation_accuracy": _finite(trained.validation.accuracy) if trained.validation else None,
+        "validation_accuracy": finite(trained.validation.accuracy) if trained.validation else None,
         "epochs": trained.epochs,
         "steps": trained.steps,
         "diverged": trained.diverged,
@@ -221,15 +227,10 @@ def _measured(trained: Trained) -> dict[str, Any]:
         "revived": trained.revived,
         "start_digest": trained.start_digest,
         "data_order_digest": trained.data_order_digest,
-        "train_loss": [_finite(loss) for loss in trained.train_loss],
-        "residuals": [_finite(residual) for residual in trained.residuals],
+        "train_loss": [finite(loss) for loss in trained.train_loss],
+        "residuals": [finite(residual) for residual in trained.residuals],
     }
 
 
 def _scored(score: Score) -> dict[str, Any]:
-    return {"test_accuracy": _finite(score.accuracy), "test_loss": _finite(score.loss)}
-
-
-def _finite(value: float) -> float | None:
-    """Strict JSON has no NaN and no infinity."""
-    return float(value) if math.isfinite(value) else None
+    return {"test_accuracy": finite(score.accuracy), "test_loss": finite(score.loss)}

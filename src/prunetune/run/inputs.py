@@ -10,7 +10,7 @@ from prunetune.run.events import label
 from prunetune.run.shelves import MASK, Shelves, state_file
 from prunetune.sparsity.allocation import Allocate
 from prunetune.sparsity.mask import Mask
-from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train, Weights
+from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.study.transforms import TRANSFORMS
 
 
@@ -75,7 +75,7 @@ def weights_read(step: Step) -> tuple[Weights, ...]:
         return step.start.states
     if isinstance(step, Prune):
         return (step.source,)
-    return (step.first, step.second) if isinstance(step, Measure) else ()
+    return (step.first, step.second) if isinstance(step, Measure | Connect) else ()
 
 
 def origin(step: Step) -> Init | Import:

@@ -6,7 +6,7 @@ decorator raises BreachError with that; a rule that holds returns its name, whic
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
-from typing import ParamSpec, cast
+from typing import Any, ParamSpec, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from prunetune.errors import BreachError
 from prunetune.run.events import label
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask
-from prunetune.study.steps import Prune, Step, Train
+from prunetune.study.steps import Connect, Prune, Step, Train
+from prunetune.train.connect import Line
 from prunetune.train.loop import Trained
 from prunetune.train.recipe import Point
 
@@ -164,6 +165,27 @@ def signs_are_kept(step: Train, plain: State, start: State, signs: State) -> str
         expected = torch.where(torch.signbit(signs[name]), -tensor.abs(), tensor.abs()) if weight else tensor
         if not torch.equal(start[name], expected):
             return f"'{name}' is not the second draw with the signs of theta_0" if weight else f"'{name}' is changed"
+    return None
+
+
+@rule(
+    "ends are twins",
+    "The two ends of a line are trainings from one start under one mask, which saw the images in different orders.",
+)
+def ends_are_twins(step: Connect, first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """A twin that is the training itself would prove any network connected; one from elsewhere, none."""
+    for digest, what in (("start_digest", "start"), ("mask_digest", "mask")):
+        if first.get(digest) != second.get(digest):
+            return f"its ends have not the same {what}"
+    return "its ends saw the same data order" if first["data_order_digest"] == second["data_order_digest"] else None
+
+
+@rule("zeros on the line", "Pruned weights are exactly zero in every network on the line between two finals.")
+def zeros_on_the_line(step: Connect, line: Line) -> str | None:
+    """Counted in the live network that is scored."""
+    for alpha, revived in zip(line.alpha, line.revived, strict=True):
+        if revived:
+            return f"{revived} pruned positions are not zero at alpha = {alpha:g}"
     return None
 
 

@@ -87,6 +87,9 @@ def _outermost(paths: list[Path]) -> list[Path]:
 def _summary(metrics: dict[str, Any]) -> str:
     if metrics.get("diverged"):
         return "diverged"
+    if "loss_barrier" in metrics:
+        found = metrics["loss_barrier"]
+        return "loss barrier not finite" if found is None else f"loss barrier {found:.4f}"
     if metrics.get("test_accuracy") is not None:
         return f"test accuracy {metrics['test_accuracy']:.2f} %"
     if "density" in metrics:

@@ -8,9 +8,10 @@ from typing import Protocol
 from prunetune.references import Ref
 from prunetune.sparsity.patterns import PATTERNS, Groups
 from prunetune.sparsity.scope import survey
-from prunetune.study import correlations, graph
+from prunetune.study import connections, correlations, graph
 from prunetune.study.arms import ARMS
 from prunetune.study.bench import Bench
+from prunetune.study.connections import PlannedConnection
 from prunetune.study.correlations import PlannedCorrelation
 from prunetune.study.ground import Ground
 from prunetune.study.mask_fields import MaskSpec
@@ -21,7 +22,7 @@ from prunetune.study.steps import Import, Init, Prune, Step, Train, Weights
 from prunetune.train.models import draw
 from prunetune.train.recipe import Point
 
-__all__ = ["Plan", "PlannedCorrelation", "PlannedTrial", "Remaining", "plan"]
+__all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedTrial", "Remaining", "plan"]
 
 
 class Has(Protocol):
@@ -64,13 +65,15 @@ class Plan:
     """A study's steps (topological order, each once), and the rows that they fill.
 
     `separate_*` is what the same table would cost without sharing: every trial an experiment of its own, which trains
-    whatever its result rests on (its dense run, the trainings that find its mask) and then itself.
+    whatever its result rests on (its dense run, the trainings that find its mask), then itself, and its twin where
+    the study looks at its connectivity.
     """
 
     spec: Spec
     steps: tuple[Step, ...]  # of those that could run next, always the one with the longest chain below it
     trials: tuple[PlannedTrial, ...]
     correlations: tuple[PlannedCorrelation, ...]
+    connections: tuple[PlannedConnection, ...]
     snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
     notes: tuple[str, ...]  # what was left out, and why
     model: Ref
@@ -174,24 +177,27 @@ def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
 
 
 def _assembled(bench: Bench, trials: tuple[PlannedTrial, ...], measured: tuple[PlannedCorrelation, ...]) -> Plan:
-    steps = graph.closure([row.step for row in (*trials, *measured)])
+    joined = tuple(connections.lines(trials, bench.spec.connectivity))
+    steps = graph.closure([row.step for row in (*trials, *measured, *joined)])
     urgency = graph.longest_below(steps)
     alone = [graph.closure([trial.step]) for trial in trials]
+    twins = [line.twin for line in joined]
     return Plan(
         spec=bench.spec,
         steps=graph.by_urgency(steps, urgency),
         trials=trials,
         correlations=measured,
+        connections=joined,
         snapshots=_snapshots(steps),
-        notes=correlations.left_out(bench.spec.arms, bench.spec.sparsities),
+        notes=(*correlations.left_out(bench.spec.arms, bench.spec.sparsities), *connections.notes(joined)),
         model=bench.model,
         data=bench.data,
         input_shape=bench.facts.input_shape,
         outputs=bench.facts.outputs,
         trainings=graph.trainings(steps),
         epochs=graph.total_epochs(steps),
-        separate_trainings=sum(map(graph.trainings, alone)),
-        separate_epochs=sum(map(graph.total_epochs, alone)),
+        separate_trainings=sum(map(graph.trainings, (*alone, twins))),
+        separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
         urgency=urgency,
     )
 

@@ -56,6 +56,25 @@ class Residuals:
 
 
 @dataclass(frozen=True)
+class Connectivity:
+    """Test loss and accuracy on the line from an arm's final (alpha 0) to its twin's (1), of another data order.
+
+    A barrier is the most by which the network on the line is worse than the straight line between both ends has it.
+    """
+
+    arm: str
+    learning_rate: float
+    mask: str | None
+    sparsity: float
+    seed: int
+    alpha: tuple[float, ...]
+    test_loss: tuple[float, ...]
+    test_accuracy: tuple[float, ...]  # percent
+    loss_barrier: float
+    accuracy_barrier: float  # points
+
+
+@dataclass(frozen=True)
 class Missing:
     """A planned trial that has no result, and why."""
 
@@ -121,3 +140,4 @@ class Results:
     notes: tuple[str, ...]  # what the plan left out and why, and what is to be known of the data
     controls: tuple[str, ...] = ("shuffle",)  # arms that are controls; a file of before it said so knows this one
     residuals: tuple[Residuals, ...] = ()  # one row for every mask that was found under the ADMM penalty
+    connectivity: tuple[Connectivity, ...] = ()  # where the study asks for it

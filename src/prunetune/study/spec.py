@@ -92,6 +92,7 @@ class Spec(Part):
     sparsities: tuple[_Share, ...] = Rounds(per_round=0.15, rounds=10).sparsities()
     scope: ScopeSpec = ScopeSpec()
     arms: tuple[str, ...] = ("ticket", "reinit", "rewind", "finetune")
+    connectivity: tuple[str, ...] = ()
     rewind: str = "1/15"
     seeds: Count = 5
     verdict: VerdictRule = VerdictRule()
@@ -152,7 +153,7 @@ class Spec(Part):
             raise ValueError("must grow, each once, all above 0 and below 1")
         return rounded
 
-    @field_validator("learning_rates", "arms")
+    @field_validator("learning_rates", "arms", "connectivity")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):
@@ -165,6 +166,15 @@ class Spec(Part):
         for i, name in enumerate(names):
             if name not in ARMS:
                 raise unknown(str(i), name, ARMS)
+        return names
+
+    @field_validator("connectivity")
+    @classmethod
+    def _have_trainings(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        trained = ["dense", *info.data.get("arms", names)]
+        for i, name in enumerate(names):
+            if name not in trained:
+                raise unknown(str(i), name, trained)
         return names
 
     @field_validator("masks")
@@ -187,6 +197,10 @@ class Spec(Part):
     def _pretrained_fits(self) -> "Spec":
         if self.pretrained:
             self.pretrained.check_placeholders(self.seeds, len(self.dense_rates))
+            if "dense" in self.connectivity:
+                raise RequestError(
+                    "connectivity: 'dense' is not trained here, `pretrained` takes its place; leave it out"
+                )
         return self
 
     @property

@@ -145,6 +145,19 @@ class Measure(Step):
     scope: Scope
 
 
+@dataclass(frozen=True, eq=False)
+class Connect(Step):
+    """Test loss and accuracy on the straight line between two finals, at `points` equal distances, ends included."""
+
+    first: Weights
+    second: Weights
+    mask: Prune | None  # of both
+    data: Ref
+    recipe: Recipe  # for its loss, metric and precision, with which the line is measured
+    points: int = 11
+    device: str = "cpu"
+
+
 def describe(value: Any) -> Any:
     """The canonical JSON form of a step, its parents given by key: what is hashed, and what `step.json` holds."""
     if isinstance(value, Step):
