@@ -40,7 +40,7 @@ PAIRS = {  # pair -> words and the role of its colour
     "finetune_T/theta_T": ("finetune end and dense end", "finetune"),
 }
 
-Group = Literal["difference", "accuracy", "pretraining", "overlap", "masks"]
+Group = Literal["difference", "accuracy", "pretraining", "overlap", "masks", "along", "layers", "agreement"]
 
 
 class Drawing(NamedTuple):
@@ -82,7 +82,7 @@ def accuracy_figure(evidence: Evidence, rate: float, mask: str, y_range: tuple[f
     lines = [_dense_line(evidence, rate)]
     lines += [_line(evidence, arm, mask, rate, label=arm, role=_role(arm, i)) for i, arm in enumerate(arms)]
     title = f"Learning rate {rate:g}, {mask} masks"
-    return _line_drawing(f"accuracy-{rate:g}-{_slug(mask)}", "accuracy", title, lines, y_range)
+    return _line_drawing(f"accuracy-{rate:g}-{slug(mask)}", "accuracy", title, lines, y_range)
 
 
 def mask_figure(evidence: Evidence, arm: str, rate: float, y_range: tuple[float, float]) -> Drawing:
@@ -90,7 +90,7 @@ def mask_figure(evidence: Evidence, arm: str, rate: float, y_range: tuple[float,
     masks = sorted({mask for name, mask, at, _ in evidence.places if mask is not None and (name, at) == (arm, rate)})
     lines = [_dense_line(evidence, rate)]
     lines += [_line(evidence, arm, mask, rate, label=mask, role=f"other-{i % 4 + 1}") for i, mask in enumerate(masks)]
-    return _line_drawing(f"masks-{_slug(arm)}-{rate:g}", "masks", f"{arm}, learning rate {rate:g}", lines, y_range)
+    return _line_drawing(f"masks-{slug(arm)}-{rate:g}", "masks", f"{arm}, learning rate {rate:g}", lines, y_range)
 
 
 def pretraining_figures(rows: Sequence[Correlation]) -> list[Drawing]:
@@ -98,7 +98,7 @@ def pretraining_figures(rows: Sequence[Correlation]) -> list[Drawing]:
     rows = [row for row in rows if row.pair == DENSE_PAIR and math.isfinite(row.value)]
     rates = sorted({row.learning_rate for row in rows})
     series = [(f"rate {rate:g}", f"rate-{i % 4 + 1}", _rate_is(rate)) for i, rate in enumerate(rates)]
-    bars = _bars(rows, series, group=lambda row: (row.p,), label=lambda key: _short(key[0]), axis=SHARE_AXIS)
+    bars = _bars(rows, series, group=lambda row: (row.p,), label=lambda key: short(key[0]), axis=SHARE_AXIS)
     subtitle = "share of largest weights in common, start and end; dots: seeds"
     return (
         [_bar_drawing("pretraining", "pretraining", "R_p(θ_0, θ_T) of the dense runs", subtitle, bars)] if rows else []
@@ -126,8 +126,8 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         figure, axes = panel(title, f"points of accuracy, paired by seed; one-sided {level} bounds")
         draw_points(axes, series, limits, {test.sparsity: test.answer for test in verdict.tests})
         sparsity_axis(axes, sparsities)
-        _legend(figure, axes)
-    name = f"difference-{verdict.learning_rate:g}-{_slug(verdict.mask)}"
+        legend(figure, axes)
+    name = f"difference-{verdict.learning_rate:g}-{slug(verdict.mask)}"
     return Drawing(name, "difference", title, " ".join(points.words() for points in series), figure)
 
 
@@ -138,7 +138,7 @@ def _line_drawing(name: str, group: Group, title: str, lines: list[Line], y_rang
         draw_lines(axes, lines)
         sparsity_axis(axes, sorted({sparsity for line in lines for sparsity in line.sparsities}))
         axes.set_ylim(*y_range)
-        _legend(figure, axes)
+        legend(figure, axes)
     return Drawing(name, group, title, " ".join(line.words() for line in lines), figure)
 
 
@@ -146,7 +146,7 @@ def _bar_drawing(name: str, group: Group, title: str, subtitle: str, bars: Bars)
     with drawing_style():
         figure, axes = panel(title, subtitle)
         draw_bars(axes, bars)
-        _legend(figure, axes)
+        legend(figure, axes)
     return Drawing(name, group, title, bars.words(), figure)
 
 
@@ -161,13 +161,13 @@ def _overlap_figure(rows: Sequence[Correlation], dense: bool, mask: str, rate: f
         here,
         series,
         group=lambda row: (row.sparsity, row.p),
-        label=lambda key: f"{100 * key[0]:.4g}" + (f"\np = {_short(key[1])}" if several else ""),
+        label=lambda key: f"{100 * key[0]:.4g}" + (f"\np = {short(key[1])}" if several else ""),
         axis=SPARSITY_AXIS,
     )
     kind = "dense" if dense else "sparse"
     share = "p" if several else f"{100 * here[0].p:g} %"
     subtitle = f"R_p, sparse and {kind}: share of largest {share} in common"
-    name = f"overlap-{kind}-{rate:g}-{_slug(mask)}"
+    name = f"overlap-{kind}-{rate:g}-{slug(mask)}"
     return _bar_drawing(name, "overlap", f"Learning rate {rate:g}, {mask} masks", subtitle, bars)
 
 
@@ -219,7 +219,8 @@ def _accuracy_range(evidence: Evidence) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
+    """Name the marks below a panel, the chance level last."""
     marks = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda mark: mark[1] == CHANCE)
     handles, labels = [mark for mark, _ in marks], [label for _, label in marks]
     one_row = 5.6 * len("".join(labels)) + 31 * len(labels) < 72 * WIDTH
@@ -251,9 +252,11 @@ def _pair_is(pair: str) -> Callable[[Correlation], bool]:
     return lambda row: row.pair == pair
 
 
-def _short(share: float) -> str:
+def short(share: float) -> str:
+    """A share without its leading zero."""
     return f"{share:g}".lstrip("0")
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name as a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", name)

@@ -29,6 +29,7 @@ VERDICT_FIELDS = (
 RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
 )  # fmt: skip
+LATER_FIELDS = ("controls", "along_training", "overlap_by_layer", "mask_overlap")  # files of before lack them
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
 
 
@@ -50,7 +51,7 @@ def results_text(
         **{name: found[name] for name in ("study", "environment", "trials", "correlations")},
         "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
         "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
-        **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
+        **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", *LATER_FIELDS)},
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
         "paper": list(paper),
     }
@@ -81,7 +82,8 @@ def read_results(path: Path) -> Results:
 
 def decode(content: dict[str, Any], where: str) -> Results:
     """Results from the parsed JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
-    return _decode({"controls": list(Results.controls), **content}, Results, where, "")
+    defaults = {name: list(getattr(Results, name)) for name in LATER_FIELDS}
+    return _decode({**defaults, **content}, Results, where, "")
 
 
 def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
@@ -125,12 +127,18 @@ def _comparisons(verdict: Verdict, test: SparsityTest) -> list[dict[str, Any]]:
 
 
 def _sorted(results: Results) -> Results:
+    places = {layer.name: place for place, layer in enumerate(results.layers)}
     return dataclasses.replace(
         results,
         trials=tuple(sorted(results.trials, key=trial_order)),
         correlations=tuple(sorted(results.correlations, key=_correlation_order)),
         missing=tuple(sorted(results.missing, key=trial_order)),
         budget=tuple(sorted(results.budget, key=trial_order)),
+        along_training=tuple(sorted(results.along_training, key=lambda row: row.order)),
+        overlap_by_layer=tuple(
+            sorted(results.overlap_by_layer, key=lambda row: (*row.order, places.get(row.layer, 0), row.layer))
+        ),
+        mask_overlap=tuple(sorted(results.mask_overlap, key=lambda row: row.order)),
     )
 
 

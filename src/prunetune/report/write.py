@@ -6,7 +6,10 @@ from typing import Any
 
 from prunetune.errors import RequestError
 from prunetune.report import files
+from prunetune.report.agreement import agreement_figures
+from prunetune.report.along import along_figures
 from prunetune.report.figures import drawings
+from prunetune.report.heat import layer_figures
 from prunetune.report.html import page_text
 from prunetune.report.paper import paper_rows
 from prunetune.report.recommend import Recommendation, recommend
@@ -40,7 +43,12 @@ def write_report(results: Results, out: Path) -> Report:
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
     recommendation = recommend(results.trials, rule, controls=results.controls, **known)
     paper = paper_rows(results, verdicts, rule)
-    drawn = drawings(results, verdicts, rule)
+    drawn = (
+        *drawings(results, verdicts, rule),
+        *along_figures(results.along_training),
+        *layer_figures(results.overlap_by_layer),
+        *agreement_figures(results.mask_overlap),
+    )
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 
     files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation, paper))

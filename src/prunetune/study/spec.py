@@ -94,6 +94,7 @@ class Spec(Part):
     arms: tuple[str, ...] = ("ticket", "reinit", "rewind", "finetune")
     rewind: str = "1/15"
     seeds: Count = 5
+    along_training: Annotated[int, Field(strict=True, ge=0)] = 0
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
 
@@ -187,6 +188,9 @@ class Spec(Part):
     def _pretrained_fits(self) -> "Spec":
         if self.pretrained:
             self.pretrained.check_placeholders(self.seeds, len(self.dense_rates))
+            if self.along_training:
+                asked = f"along_training: {self.along_training}"
+                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
         return self
 
     @property
