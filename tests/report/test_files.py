@@ -70,7 +70,9 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
         "recommendation",
         "budget",
     }
-    assert contract | {"layers", "invariants", "missing", "notes", "controls", "comparisons", "paper"} == set(found)
+    more = {"layers", "invariants", "missing", "notes", "controls", "comparisons", "paper"}
+    views = {"along_training", "overlap_by_layer", "mask_overlap"}
+    assert contract | more | views == set(found)
     assert ",".join(found["trials"][0]) == TRIAL_COLUMNS
     assert list(found["verdicts"][0]) == [
         "learning_rate", "mask", "winning_property", "sparsity", "pretraining", "reasons", "seeds_needed"

@@ -70,7 +70,7 @@ def _draw_chance(axes: Axes, rows: Sequence[MaskOverlap]) -> Line:
     places = [log_density(sparsity) for sparsity in sparsities]
     style = {"color": colour("ink"), "linewidth": 1.4, "linestyle": (0, (3, 1.5)), "label": CHANCE}
     axes.fill_between(places, line.lows, line.highs, color=colour("ink"), alpha=0.1, linewidth=0)
-    axes.plot(places, means, marker="_", markersize=9, **style)
+    axes.plot(places, means, marker="" if len(places) > 1 else "_", markersize=12, **style)
     return line
 
 

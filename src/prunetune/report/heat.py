@@ -20,7 +20,7 @@ MOST_ROWS, MOST_COLUMNS = 40, 10  # what a panel shows and a reader can read
 ROW, LEFT = 0.2, 0.335  # inches of a row, and the share of the panel's width that layer names take
 LONGEST_NAME = 24
 STRONGEST = 0.5  # opacity of full agreement: ink keeps 4.5:1 on it in both themes
-KEY = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
+KEY = (-0.2, 0.2, 0.4, 0.6, 0.8)
 
 T = TypeVar("T", bound=Hashable)
 
@@ -93,8 +93,8 @@ def _drawing(
         height = ROW * len(grid.layers) + (1 - BOX[3]) * HEIGHT
         figure, axes = panel(title, subtitle, height, LEFT)
         _draw(axes, grid)
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_yticks(range(len(grid.layers)), [_shortened(layer) for layer in grid.layers], size=8.5)
+        axes.set_xticks(range(len(labels)), labels, size=8.5)
+        axes.set_yticks(range(len(grid.layers)), [shortened(layer) for layer in grid.layers], size=8.5)
         axes.set_xlabel(axis, size=10)
         _key(figure, grid.full, height)
     return Drawing(name, "layers", title, grid.words(of), figure)
@@ -142,6 +142,11 @@ def _excess(value: float | None) -> str:
     return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
 
 
-def _shortened(layer: str) -> str:
+def shortened(layer: str) -> str:
+    """A layer's name as far as there is room; both of its ends tell it apart.
+
+    >>> shortened("encoder.stages.2.blocks.10.second.convolution.weight")
+    'encoder.sta….convolution'
+    """
     name = layer.removesuffix(".weight")
-    return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"

@@ -47,10 +47,10 @@ def jaccard(a: Flat, b: Flat) -> Agreement:
     """
     if a.names != b.names or not np.array_equal(a.total, b.total):
         raise RequestError("masks: they name other layers, or layers of other sizes; both must come from one model")
-    both = float(a.kept.sum() + b.kept.sum())
+    both = a.kept.sum() + b.kept.sum()
     if not both:
         return Agreement(1.0, 1.0)
     common = np.count_nonzero(a.bits & b.bits)
     filled = a.total > 0
-    expected = float((a.kept[filled] * b.kept[filled] / a.total[filled]).sum())
-    return Agreement(common / (both - common), expected / (both - expected))
+    expected = (a.kept[filled] * b.kept[filled] / a.total[filled]).sum()
+    return Agreement(float(common / (both - common)), float(expected / (both - expected)))
