@@ -40,7 +40,18 @@ PAIRS = {  # pair -> words and the role of its colour
     "finetune_T/theta_T": ("finetune end and dense end", "finetune"),
 }
 
-Group = Literal["difference", "accuracy", "pretraining", "overlap", "masks", "residuals", "connectivity"]
+Group = Literal[
+    "difference",
+    "accuracy",
+    "masks",
+    "residuals",
+    "pretraining",
+    "along",
+    "overlap",
+    "layers",
+    "agreement",
+    "connectivity",
+]
 
 
 class Drawing(NamedTuple):
@@ -98,7 +109,7 @@ def pretraining_figures(rows: Sequence[Correlation]) -> list[Drawing]:
     rows = [row for row in rows if row.pair == DENSE_PAIR and math.isfinite(row.value)]
     rates = sorted({row.learning_rate for row in rows})
     series = [(f"rate {rate:g}", f"rate-{i % 4 + 1}", _rate_is(rate)) for i, rate in enumerate(rates)]
-    bars = _bars(rows, series, group=lambda row: (row.p,), label=lambda key: _short(key[0]), axis=SHARE_AXIS)
+    bars = _bars(rows, series, group=lambda row: (row.p,), label=lambda key: short(key[0]), axis=SHARE_AXIS)
     subtitle = "share of largest weights in common, start and end; dots: seeds"
     return (
         [_bar_drawing("pretraining", "pretraining", "R_p(θ_0, θ_T) of the dense runs", subtitle, bars)] if rows else []
@@ -161,7 +172,7 @@ def _overlap_figure(rows: Sequence[Correlation], dense: bool, mask: str, rate: f
         here,
         series,
         group=lambda row: (row.sparsity, row.p),
-        label=lambda key: f"{100 * key[0]:.4g}" + (f"\np = {_short(key[1])}" if several else ""),
+        label=lambda key: f"{100 * key[0]:.4g}" + (f"\np = {short(key[1])}" if several else ""),
         axis=SPARSITY_AXIS,
     )
     kind = "dense" if dense else "sparse"
@@ -253,7 +264,8 @@ def _pair_is(pair: str) -> Callable[[Correlation], bool]:
     return lambda row: row.pair == pair
 
 
-def _short(share: float) -> str:
+def short(share: float) -> str:
+    """A share without its leading zero."""
     return f"{share:g}".lstrip("0")
 
 

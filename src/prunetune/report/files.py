@@ -29,8 +29,8 @@ VERDICT_FIELDS = (
 RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
 )  # fmt: skip
-LATER_ROWS = ("residuals", "connectivity")  # lists that results had not from the first; empty where they are lacking
-LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # may lack in a file; each has a default
+LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap")
+LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
 
 
@@ -128,6 +128,7 @@ def _comparisons(verdict: Verdict, test: SparsityTest) -> list[dict[str, Any]]:
 
 
 def _sorted(results: Results) -> Results:
+    places = {layer.name: place for place, layer in enumerate(results.layers)}
     return dataclasses.replace(
         results,
         trials=tuple(sorted(results.trials, key=trial_order)),
@@ -136,6 +137,11 @@ def _sorted(results: Results) -> Results:
         budget=tuple(sorted(results.budget, key=trial_order)),
         residuals=tuple(sorted(results.residuals, key=trial_order)),
         connectivity=tuple(sorted(results.connectivity, key=trial_order)),
+        along_training=tuple(sorted(results.along_training, key=lambda row: row.order)),
+        overlap_by_layer=tuple(
+            sorted(results.overlap_by_layer, key=lambda row: (*row.order, places.get(row.layer, 0), row.layer))
+        ),
+        mask_overlap=tuple(sorted(results.mask_overlap, key=lambda row: row.order)),
     )
 
 

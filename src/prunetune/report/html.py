@@ -9,6 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunetune.report import tables
+from prunetune.report.agreement import agreement_table
+from prunetune.report.along import along_table
 from prunetune.report.connectivity import connectivity_table
 from prunetune.report.evidence import Evidence, percent
 from prunetune.report.figures import Drawing, Group
@@ -159,6 +161,8 @@ def _tables(
         "trials": tables.trials_table(results.trials),
         "correlations": tables.correlation_table(results.correlations),
         "connectivity": connectivity_table(results.connectivity),
+        "along": along_table(results.along_training),
+        "agreement": agreement_table(results.mask_overlap),
         "budget": tables.budget_table(results.budget),
         "invariants": tables.invariants_table(results.invariants),
         "layers": tables.layers_table(results.layers),

@@ -88,12 +88,17 @@ class Bars:
         return f"By {self.axis}. {' '.join(rows)}".replace("\n", ", ")
 
 
-def panel(title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """An empty panel: title, what the vertical axis shows, and axes with a light grid."""
-    figure = Figure(figsize=(WIDTH, HEIGHT))
-    figure.text(0.012, 0.942, title, weight="bold", size=12)
-    figure.text(0.012, 0.879, subtitle, size=9.5, color=colour("muted"))
-    axes = figure.add_axes(BOX)
+def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0]) -> tuple[Figure, Axes]:
+    """An empty panel: title, what the vertical axis shows, and axes with a light grid.
+
+    At another `height` (inches) all of it but the axes keeps its size; `left` is the room of the vertical labels.
+    """
+    figure = Figure(figsize=(WIDTH, height))
+    scale = HEIGHT / height
+    figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12)
+    figure.text(0.012, 1 - 0.121 * scale, subtitle, size=9.5, color=colour("muted"))
+    low, high = BOX[1] * scale, 1 - (1 - BOX[1] - BOX[3]) * scale
+    axes = figure.add_axes((left, low, BOX[0] + BOX[2] - left, high - low))
     axes.grid(axis="y", linewidth=0.8)
     axes.tick_params(length=0, labelsize=10)
     axes.spines["left"].set_visible(False)

@@ -6,8 +6,11 @@ from typing import Any
 
 from prunetune.errors import RequestError
 from prunetune.report import files
+from prunetune.report.agreement import agreement_figures
+from prunetune.report.along import along_figures
 from prunetune.report.connectivity import connectivity_figures
 from prunetune.report.figures import drawings
+from prunetune.report.heat import layer_figures
 from prunetune.report.html import page_text
 from prunetune.report.paper import paper_rows
 from prunetune.report.recommend import Recommendation, recommend
@@ -46,6 +49,9 @@ def write_report(results: Results, out: Path) -> Report:
         *drawings(results, verdicts, rule),
         *residual_drawings(results.residuals),
         *connectivity_figures(results.connectivity),
+        *along_figures(results.along_training),
+        *layer_figures(results.overlap_by_layer),
+        *agreement_figures(results.mask_overlap),
     )
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 

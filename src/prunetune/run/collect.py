@@ -7,6 +7,8 @@ from typing import Any
 from prunetune.run.comparisons import compare
 from prunetune.run.environment import environment, mixed
 from prunetune.run.invariants import RULES
+from prunetune.run.mask_overlap import mask_overlap
+from prunetune.run.overlaps import along_training, measured, overlap_by_layer
 from prunetune.run.residuals import residuals
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.scope import Scope, survey
@@ -28,6 +30,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
     """
     stored = [trial for trial in plan.trials if store.has(trial.step.key)]
     missing = [trial for trial in plan.trials if not store.has(trial.step.key)]
+    layers = _layers(plan, store)
     return Results(
         study=plan.spec.resolved(),
         environment=_environment(plan, store),
@@ -36,11 +39,14 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
         missing=tuple(sorted((_missing(trial, store, failures) for trial in missing), key=_order)),
         invariants=(*_rules_of_steps(plan, store, failures), *compare(plan, store)),
         budget=budget(plan),
-        layers=_layers(plan, store),
+        layers=layers,
         notes=(*plan.notes, *_data_notes(plan), *_lines_left_out(plan, store, failures)),
         controls=tuple(arm for arm in plan.spec.arms if ARMS[arm].control),
         residuals=residuals(plan, store),
         connectivity=_connectivity(plan, store),
+        along_training=along_training(plan, store),
+        overlap_by_layer=overlap_by_layer(plan, store, layers),
+        mask_overlap=mask_overlap(plan, store),
     )
 
 
@@ -104,7 +110,7 @@ def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
     rows = []
     for planned in plan.correlations:
         if store.has(planned.step.key):
-            found = next(row for row in store.metrics(planned.step.key)["correlations"] if row["p"] == planned.p)
+            found = measured(store, planned.step, planned.p)
             rows.append(
                 Correlation(
                     pair=planned.pair,

@@ -71,8 +71,13 @@ def correlation(
     total = sum(layer.k for layer in layers.values())
     if not total:
         raise RequestError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
-    chance = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
-    return Overlap(sum(layer.common for layer in layers.values()) / total, chance, layers)
+    expected = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
+    return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers)
+
+
+def chance(p: float, n: int) -> float:
+    """What independent weights give on average in a layer of n weights: k / n, where k = round(p * n) are compared."""
+    return round(p * n) / n
 
 
 def _state(network: nn.Module | State) -> State:
@@ -132,7 +137,7 @@ def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> La
         for side in sides:
             _require_nonzeros(name, side, p)
     common = int((largest(sides[0], k) & largest(sides[1], k)).sum())
-    return LayerOverlap(common / k, k / n, n, k, common)
+    return LayerOverlap(common / k, chance(p, n), n, k, common)
 
 
 def _magnitudes(name: str, tensor: Tensor, kept: Tensor | None) -> Tensor:

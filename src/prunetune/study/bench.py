@@ -65,9 +65,14 @@ class Bench:
         return Weights(Import(self.model, shape, outputs, self.data, content, measured, str(path), self.device))
 
 
+def training_steps(spec: Spec, facts: Facts) -> int:
+    """Optimizer steps of every training of the study."""
+    return spec.recipe.epochs * -(-facts.train // spec.recipe.batch_size)
+
+
 def _rewind(spec: Spec, facts: Facts) -> Point:
     point = Point.parse(spec.rewind)
-    steps = spec.recipe.epochs * -(-facts.train // spec.recipe.batch_size)
+    steps = training_steps(spec, facts)
     if point.unit == "it" and point.value >= steps:
         raise RequestError(f"rewind: '{point}'; must come before the end of the training's {steps} steps")
     return point

@@ -9,6 +9,7 @@ from prunetune.references import Ref
 from prunetune.sparsity.patterns import PATTERNS, Groups
 from prunetune.sparsity.scope import survey
 from prunetune.study import connections, correlations, graph
+from prunetune.study.along import PlannedMoment, moments, require_moments
 from prunetune.study.arms import ARMS
 from prunetune.study.bench import Bench
 from prunetune.study.connections import PlannedConnection
@@ -22,7 +23,7 @@ from prunetune.study.steps import Import, Init, Prune, Step, Train, Weights
 from prunetune.train.models import draw
 from prunetune.train.recipe import Point
 
-__all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedTrial", "Remaining", "plan"]
+__all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedMoment", "PlannedTrial", "Remaining", "plan"]
 
 
 class Has(Protocol):
@@ -74,6 +75,7 @@ class Plan:
     trials: tuple[PlannedTrial, ...]
     correlations: tuple[PlannedCorrelation, ...]
     connections: tuple[PlannedConnection, ...]
+    along: tuple[PlannedMoment, ...]  # R_p along the dense runs
     snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
     notes: tuple[str, ...]  # what was left out, and why
     model: Ref
@@ -114,20 +116,23 @@ def plan(spec: Spec, device: str = "cpu") -> Plan:
     """
     bench = Bench.of(spec, device)
     _require_patterns_fit(bench)
+    require_moments(bench)
     ground_at = cache(bench.ground)
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
+    along: list[PlannedMoment] = []
     for seed in range(spec.seeds):
         for rate in spec.learning_rates:
             ground = ground_at(seed, rate)
             trials.append(_dense_trial(ground))
             measured.extend(correlations.dense_pair(ground, bench.scope))
+            along.extend(moments(ground, bench.scope, spec.along_training))
             for mask in spec.masks:
                 for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
                     rows = _sparse_trials(ground, spec.arms, found)
                     trials.extend(rows)
                     measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
-    return _assembled(bench, tuple(trials), tuple(measured))
+    return _assembled(bench, tuple(trials), tuple(measured), tuple(along))
 
 
 def _require_patterns_fit(bench: Bench) -> None:
@@ -176,9 +181,14 @@ def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
     return {row.arm: row.step for row in rows if isinstance(row.step, Train)}
 
 
-def _assembled(bench: Bench, trials: tuple[PlannedTrial, ...], measured: tuple[PlannedCorrelation, ...]) -> Plan:
+def _assembled(
+    bench: Bench,
+    trials: tuple[PlannedTrial, ...],
+    measured: tuple[PlannedCorrelation, ...],
+    along: tuple[PlannedMoment, ...],
+) -> Plan:
     joined = tuple(connections.lines(trials, bench.spec.connectivity))
-    steps = graph.closure([row.step for row in (*trials, *measured, *joined)])
+    steps = graph.closure([row.step for row in (*trials, *measured, *along, *joined)])
     urgency = graph.longest_below(steps)
     alone = [graph.closure([trial.step]) for trial in trials]
     twins = [line.twin for line in joined]
@@ -188,6 +198,7 @@ def _assembled(bench: Bench, trials: tuple[PlannedTrial, ...], measured: tuple[P
         trials=trials,
         correlations=measured,
         connections=joined,
+        along=along,
         snapshots=_snapshots(steps),
         notes=(*correlations.left_out(bench.spec.arms, bench.spec.sparsities), *connections.notes(joined)),
         model=bench.model,
@@ -203,7 +214,7 @@ def _assembled(bench: Bench, trials: tuple[PlannedTrial, ...], measured: tuple[P
 
 
 def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
-    """The moments of each training, by its key, that some step starts from."""
+    """The moments of each training, by its key, that some step reads."""
     moments: dict[str, set[Point]] = {}
     for step in steps:
         for value in (getattr(step, f.name) for f in fields(step)):  # type: ignore[arg-type]

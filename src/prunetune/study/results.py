@@ -75,6 +75,64 @@ class Connectivity:
 
 
 @dataclass(frozen=True)
+class MomentOverlap:
+    """R_p(θ0, θ_t) of a dense run after `epoch` epochs of its training."""
+
+    learning_rate: float
+    seed: int
+    epoch: float
+    p: float
+    value: float
+    expected: float
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts the rows."""
+        return self.learning_rate, self.seed, self.epoch, self.p
+
+
+@dataclass(frozen=True)
+class LayerOverlap:
+    """R_p of one pair in one layer: the mean over `n` seeds, and of what independent weights would give there."""
+
+    pair: str
+    learning_rate: float
+    mask: str | None
+    sparsity: float
+    p: float
+    layer: str
+    n: int
+    value: float
+    expected: float
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts the rows; the layers of each place stand in the model's order."""
+        return self.pair, self.learning_rate, self.mask or "", self.sparsity, self.p
+
+
+@dataclass(frozen=True)
+class MaskOverlap:
+    """Jaccard index of masks by two algorithms at the same seed; with first == second, of one algorithm's seeds."""
+
+    learning_rate: float
+    sparsity: float
+    first: str
+    second: str
+    same_seed: bool
+    n: int  # pairs of masks
+    value: float  # the mean
+    low: float
+    high: float
+    expected: float  # of independent masks with the same layer counts
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts the rows."""
+        return self.learning_rate, self.sparsity, self.first, self.second
+
+
+@dataclass(frozen=True)
 class Missing:
     """A planned trial that has no result, and why."""
 
@@ -141,3 +199,6 @@ class Results:
     controls: tuple[str, ...] = ("shuffle",)  # arms that are controls; a file of before it said so knows this one
     residuals: tuple[Residuals, ...] = ()  # one row for every mask that was found under the ADMM penalty
     connectivity: tuple[Connectivity, ...] = ()  # where the study asks for it
+    along_training: tuple[MomentOverlap, ...] = ()
+    overlap_by_layer: tuple[LayerOverlap, ...] = ()
+    mask_overlap: tuple[MaskOverlap, ...] = ()

@@ -95,6 +95,7 @@ class Spec(Part):
     connectivity: tuple[str, ...] = ()
     rewind: str = "1/15"
     seeds: Count = 5
+    along_training: Annotated[int, Field(strict=True, ge=0)] = 0
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
 
@@ -201,6 +202,9 @@ class Spec(Part):
                 raise RequestError(
                     "connectivity: 'dense' is not trained here, `pretrained` takes its place; leave it out"
                 )
+            if self.along_training:
+                asked = f"along_training: {self.along_training}"
+                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
         return self
 
     @property
