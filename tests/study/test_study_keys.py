@@ -25,6 +25,7 @@ TICKET = Train(Weights(INIT, None, Transform("shuffle", 3)), PRUNE, RECIPE, DATA
 PENALISED = replace(
     DENSE, start=Weights(DENSE, Point(1.0, "ep")), penalty=Penalty(0.5, Scope(), rho_every=1.0, update_every=0.5)
 )
+TWO_FOUR = replace(PENALISED, penalty=Penalty(0.5, Scope(), rho_every=1.0, update_every=0.5, pattern="2:4"))
 NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
 SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, Point(1.0, "ep")))))
 LIKE = replace(PRUNE, like=NEXT)
@@ -32,7 +33,7 @@ PART = replace(DENSE, recipe=replace(RECIPE, schedule=replace(RECIPE.schedule, p
 MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
 SHOWN = replace(PRUNE, criterion=Ref.of("snip"), probe=Probe(DATA, 30, 4, seed=5, loss=None))
-STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART]
+STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART, TWO_FOUR]
 
 
 def sha256(text: str) -> str:
@@ -69,6 +70,7 @@ def test_a_parent_enters_by_its_key():
         (SIGNS, "7b1fd4837eeae7ea"),
         (LIKE, "5a2481f685fc7156"),
         (PART, "05d006ae5b8a1f2c"),
+        (TWO_FOUR, "51df69a668b1575c"),
     ],
 )
 def test_keys_are_what_they_were(step: Step, key: str):
@@ -125,6 +127,8 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     assert describe(LIKE)["like"] == NEXT.key
     assert "part" not in describe(DENSE)["recipe"]["schedule"]
     assert describe(PART)["recipe"]["schedule"]["part"] == [1, 3]
+    assert "pattern" not in describe(PENALISED)["penalty"]
+    assert describe(TWO_FOUR)["penalty"] == describe(PENALISED)["penalty"] | {"pattern": "2:4"}
 
 
 def test_equality_and_hash_are_the_keys():
