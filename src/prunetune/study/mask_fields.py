@@ -34,7 +34,7 @@ class MaskSpec(Part):
 
     kind: str
     name: str | None = None
-    criterion: Ref = read_criterion(_RULE["criterion"])
+    criterion: Ref = Ref.of(_RULE["criterion"])
     allocation: str = _RULE["allocation"]
     pattern: str = _RULE["pattern"]
     learning_rate: Annotated[Number, Field(gt=0)] | None = None  # at which the mask is found; None: as it is used
