@@ -19,7 +19,7 @@ masks = st.one_of(
     st.fixed_dictionaries(
         {"kind": st.sampled_from(["one_shot", "iterative"])},
         optional={
-            "criterion": st.sampled_from(["magnitude", "random", "snip", "synflow"]),
+            "criterion": st.sampled_from(["magnitude", "random", "snip", "synflow", {"name": "synflow", "rounds": 7}]),
             "allocation": st.sampled_from(["uniform", "global", "erk"]),
             "learning_rate": rates,
         },

@@ -115,10 +115,11 @@ def test_a_pattern_that_does_not_fit_is_refused_before_anything_is_trained() -> 
         planned(masks=[two_four])
     with pytest.raises(RequestError, match=r"pattern: '2:7' needs inputs in groups of 7; '.*' has \d+: leave it out"):
         plan(load_spec(spec(masks=[{**two_four, "pattern": "2:7"}], sparsities=[5 / 7])))
-    with pytest.raises(RequestError, match="pattern: '2:4' is not possible with admm"):
-        plan(load_spec(spec(masks=[{"kind": "admm", "pattern": "2:4"}], sparsities=[0.5])))
-    with pytest.raises(RequestError, match=r"pattern: '2:4' at sparsity .*; its only sparsity is 0\.5"):
-        plan(load_spec(spec(masks=[{"kind": "gradual", "pattern": "2:4"}], sparsities=[0.5])))
+    for kind, sparsity in (("gradual", 0.5), ("admm", 0.75)):
+        with pytest.raises(RequestError, match=r"pattern: '2:4' at sparsity .*; its only sparsity is 0\.5"):
+            plan(load_spec(spec(masks=[{"kind": kind, "pattern": "2:4"}], sparsities=[sparsity])))
+    with pytest.raises(RequestError, match="allocation: 'global' has no say under pattern '2:4'"):
+        plan(load_spec(spec(masks=[{"kind": "admm", "pattern": "2:4", "allocation": "global"}], sparsities=[0.5])))
     made = plan(load_spec(spec(masks=[two_four], sparsities=[0.5], arms=["ticket", "random_mask"])))
     assert {step.pattern for step in made.steps if isinstance(step, Prune)} == {"2:4"}
 

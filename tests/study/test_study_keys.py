@@ -35,8 +35,11 @@ DENSE = Train(Weights(INIT), None, RECIPE, DATA, order_seed=1, augment_seed=2)
 PRUNE = Prune(Weights(DENSE), 0.5, None, Ref.of("magnitude"), "uniform", "unstructured", Scope((), ("fc*",)))
 TICKET = Train(Weights(INIT, None, Transform("shuffle", 3)), PRUNE, RECIPE, DATA, order_seed=1, augment_seed=2)
 PENALISED = replace(
-    DENSE, start=Weights(DENSE, Point(1.0, "ep")), penalty=Penalty(0.5, Scope(), rho_every=1.0, update_every=0.5)
+    DENSE,
+    start=Weights(DENSE, Point(1.0, "ep")),
+    penalty=Penalty(0.5, Scope(), rho=0.1, rho_every=1.0, update_every=0.5),
 )
+TWO_FOUR = replace(PENALISED, penalty=Penalty(0.5, Scope(), rho=0.1, rho_every=1.0, update_every=0.5, pattern="2:4"))
 NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
 SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, Point(1.0, "ep")))))
 LIKE = replace(PRUNE, like=NEXT)
@@ -45,7 +48,7 @@ MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
 SHOWN = replace(PRUNE, criterion=Ref.of("snip"), probe=Probe(DATA, 30, 4, seed=5, loss=None))
 CONNECT = Connect(Weights(TICKET), Weights(replace(TICKET, order_seed=8, augment_seed=9)), PRUNE, DATA, RECIPE)
-STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART, CONNECT]
+STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART, TWO_FOUR, CONNECT]
 
 
 def sha256(text: str) -> str:
@@ -83,6 +86,7 @@ def test_a_parent_enters_by_its_key():
         (LIKE, "5a2481f685fc7156"),
         (PART, "05d006ae5b8a1f2c"),
         (CONNECT, "57319aec8f70adba"),
+        (TWO_FOUR, "51df69a668b1575c"),
     ],
 )
 def test_keys_are_what_they_were(step: Step, key: str):
@@ -139,6 +143,8 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     assert describe(LIKE)["like"] == NEXT.key
     assert "part" not in describe(DENSE)["recipe"]["schedule"]
     assert describe(PART)["recipe"]["schedule"]["part"] == [1, 3]
+    assert "pattern" not in describe(PENALISED)["penalty"]
+    assert describe(TWO_FOUR)["penalty"] == describe(PENALISED)["penalty"] | {"pattern": "2:4"}
 
 
 def test_equality_and_hash_are_the_keys():

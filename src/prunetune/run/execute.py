@@ -21,11 +21,11 @@ from prunetune.run.looking import look_of, probe_metrics
 from prunetune.run.store import Store
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.choose import choose
-from prunetune.sparsity.criteria import CRITERIA
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.overlap import correlation
 from prunetune.sparsity.scope import prunable
+from prunetune.study.criterion_fields import criterion_of
 from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train
 from prunetune.train.data import load
 from prunetune.train.evaluate import Score, evaluate
@@ -133,7 +133,7 @@ def _prune(step: Prune, inputs: Inputs, points: Collection[Point], on_progress: 
     model = _model(step)
     weights = {name: state[name] for name in prunable(model, step.scope)}
     held = [invariants.source_is_finite(step, weights)]
-    criterion = CRITERIA[step.criterion.name](**step.criterion.kwargs)
+    criterion = criterion_of(step.criterion)
     generator = Generator().manual_seed(step.seed)
     model.load_state_dict(state)
     look = look_of(step.probe, model, origin(step), tuple(weights))

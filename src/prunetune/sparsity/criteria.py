@@ -1,11 +1,13 @@
 """Criteria: how much a weight is worth keeping."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from prunetune.errors import RequestError
 from prunetune.registry import Registry
 
 
@@ -118,13 +120,17 @@ class Grasp:
 
     S = −w · (Hg) is half the first-order change of ‖g‖² when the weight goes; the paper removes the weights with the
     highest S, those whose loss lets the gradient grow, so that w · (Hg) is kept from the top. It ranks all
-    layers together (allocation `global`).
+    layers together (allocation `global`). Outputs are divided by `temperature` before the loss (200 in their code).
     """
 
     temperature: float = 200.0
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "hessian_grad"})
     at: ClassVar[Place] = "init"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise RequestError(f"temperature: {self.temperature}; must be a number above 0")
 
     def score(self, evidence: Evidence) -> Tensor:
         """−S: the weights that carry the gradient's flow come first.
@@ -149,6 +155,10 @@ class SynFlow:
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "flow"})
     at: ClassVar[Place] = "init"
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise RequestError(f"rounds: {self.rounds}; must be at least 1")
 
     def score(self, evidence: Evidence) -> Tensor:
         """The weight's share in R: in a network without biases, the product of the weights summed over its paths.

@@ -11,9 +11,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_vali
 from prunetune.errors import RequestError, unknown
 from prunetune.references import Ref
 from prunetune.sparsity.allocation import ALLOCATIONS
-from prunetune.sparsity.criteria import CRITERIA, place_of
+from prunetune.sparsity.criteria import place_of
 from prunetune.sparsity.evidence import reads_images
 from prunetune.sparsity.patterns import PATTERNS
+from prunetune.study.criterion_fields import criterion_label, criterion_of, read_criterion, spelled
 from prunetune.study.ground import Ground
 from prunetune.study.masks import MASKS, Algorithm
 from prunetune.study.part import Count, Number, Part, complaint
@@ -23,7 +24,7 @@ from prunetune.train.data import Facts
 
 _RULE = {"criterion": "magnitude", "allocation": "uniform", "pattern": "unstructured"}
 IMAGES_PER_CLASS = 10  # that a criterion is shown, as in the papers of GraSP and SynFlow
-_CHOICES = {"criterion": CRITERIA, "allocation": ALLOCATIONS, "pattern": PATTERNS}
+_CHOICES = {"allocation": ALLOCATIONS, "pattern": PATTERNS}
 
 
 class MaskSpec(Part):
@@ -33,7 +34,7 @@ class MaskSpec(Part):
 
     kind: str
     name: str | None = None
-    criterion: str = _RULE["criterion"]
+    criterion: Ref = Ref.of(_RULE["criterion"])
     allocation: str = _RULE["allocation"]
     pattern: str = _RULE["pattern"]
     learning_rate: Annotated[Number, Field(gt=0)] | None = None  # at which the mask is found; None: as it is used
@@ -46,7 +47,7 @@ class MaskSpec(Part):
             return {"kind": values}
         if not isinstance(values, Mapping):
             raise ValueError(f"must be a mask algorithm ({', '.join(MASKS)}) or a mapping with its `kind`")
-        return values
+        return {**values, "criterion": read_criterion(values.get("criterion", _RULE["criterion"]))}
 
     @field_validator("name")
     @classmethod
@@ -64,20 +65,19 @@ class MaskSpec(Part):
                 raise unknown(field, getattr(self, field), registry)
         settings = [f.name for f in fields(MASKS[self.kind])]  # type: ignore[arg-type]
         for name in self.model_extra or {}:
+            if name not in settings and name in self.criterion.kwargs:
+                raise RequestError(f"{name}: not a setting of '{self.kind}'; did you mean 'criterion.{name}'?")
             if name not in settings:
                 raise unknown(name, name, [*MaskSpec.model_fields, *settings])
-        if self.probe is not None and not reads_images(CRITERIA[self.criterion]):
-            raise RequestError(f"probe: {self.probe}; criterion '{self.criterion}' looks at no images; leave it out")
+        if self.probe is not None and not reads_images(criterion_of(self.criterion)):
+            what = f"criterion '{self.criterion.name}' looks at no images"
+            raise RequestError(f"probe: {self.probe}; {what}; leave it out")
         self.algorithm()
         return self
 
-    def rule(self) -> Ref:
-        """The criterion with its hyper-parameters."""
-        return Ref.of(self.criterion, asdict(CRITERIA[self.criterion]()))  # type: ignore[call-overload]
-
     def shown(self, ground: Ground, facts: Facts) -> Probe | None:
         """What the criterion is shown at this seed; None for one that looks at no images."""
-        if not reads_images(CRITERIA[self.criterion]):
+        if not reads_images(criterion_of(self.criterion)):
             return None
         if self.probe is not None and self.probe > facts.train:
             raise RequestError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
@@ -97,11 +97,11 @@ class MaskSpec(Part):
 
     def _by_criterion(self) -> dict[str, Any]:
         """Defaults that are the criterion's to say: whether `one_shot` prunes initial weights or trained ones."""
-        return {"at": place_of(CRITERIA[self.criterion])} if self.kind == "one_shot" else {}
+        return {"at": place_of(criterion_of(self.criterion))} if self.kind == "one_shot" else {}
 
     def resolved(self) -> dict[str, Any]:
         """The entry with every default filled in."""
-        own = {name: getattr(self, name) for name in MaskSpec.model_fields}
+        own = {name: getattr(self, name) for name in MaskSpec.model_fields} | {"criterion": spelled(self.criterion)}
         return own | asdict(self.algorithm())  # type: ignore[call-overload]
 
     @property
@@ -114,7 +114,8 @@ class MaskSpec(Part):
         if self.name is not None:
             return self.name
         algorithm, by_criterion = self.algorithm(), self._by_criterion()
-        rule = [getattr(self, field) for field, default in _RULE.items() if getattr(self, field) != default]
+        choices = {field: getattr(self, field) for field in _RULE} | {"criterion": criterion_label(self.criterion)}
+        rule = [choice for field, choice in choices.items() if choice != _RULE[field]]
         settings = [
             f"{f.name}={getattr(algorithm, f.name)}"
             for f in fields(algorithm)  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ class Admm:
     """ADMM pruning (Zhang et al. 2018, arXiv 1804.03294): θT trained under the penalty, then its largest weights.
 
     It lasts as many epochs as the study's recipe unless `epochs` says otherwise; the schedule is stretched to them.
-    The other settings are Penalty's.
+    The penalty draws towards the mask's own allocation and pattern. The other settings are Penalty's.
     """
 
     epochs: int | None = None
@@ -104,24 +104,23 @@ class Admm:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
             raise RequestError(f"epochs: {self.epochs}; must be at least 1")
-        self._penalty(Scope(), "uniform", density=0.5, epochs=1)  # refuses what is not possible
+        self._penalty(Scope(), "uniform", None, density=0.5, epochs=1)  # refuses what is not possible
 
     def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A penalised training of θT for every density, and the Prune of its final state."""
-        if choice.pattern != "unstructured":
-            raise RequestError(f"pattern: '{choice.pattern}' is not possible with admm, whose projections know none")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         return tuple(self._one(ground, choice, recipe, density) for density in densities)
 
     def _one(self, ground: Ground, choice: Choice, recipe: Recipe, density: float) -> Prune:
-        penalty = self._penalty(choice.scope, choice.allocation, density, recipe.epochs)
+        pattern = None if choice.pattern == "unstructured" else choice.pattern
+        penalty = self._penalty(choice.scope, choice.allocation, pattern, density, recipe.epochs)
         return choice.prune(Weights(ground.trainer.train(recipe, ground.theta_t, penalty=penalty)), density)
 
-    def _penalty(self, scope: Scope, allocation: str, density: float, epochs: int) -> Penalty:
+    def _penalty(self, scope: Scope, allocation: str, pattern: str | None, density: float, epochs: int) -> Penalty:
         """The penalty with every interval in numbers, so that all that it does is in the step's key."""
         rho_every = epochs / RHO_LEVELS if self.rho_every is None else self.rho_every
         update_every = epochs / UPDATES if self.update_every is None else self.update_every
-        return Penalty(density, scope, allocation, self.rho, self.rho_growth, rho_every, update_every)
+        return Penalty(density, scope, allocation, self.rho, self.rho_growth, rho_every, update_every, pattern)
 
 
 @MASKS.register("gradual")

@@ -1,6 +1,6 @@
 """The edge where a person's text becomes values: strict parts of a spec, and one clear line for what is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ LONGEST_SHOWN = 60
 _WORDS = {
     "Input should be": "must be",
     "a valid tuple": "a list, such as [a, b]",
+    "a valid array": "a list, such as [a, b]",
     "a valid dictionary": "a mapping",
     "a valid string": "a text",
     "a valid number": "a number",
@@ -43,11 +44,14 @@ class Part(BaseModel):
         return unknown(str(name), name, cls.model_fields)
 
 
-def complaint(error: ValidationError) -> RequestError:
-    """The first of pydantic's findings as one line: the field's dotted path, the value, and what would be right."""
+def complaint(error: ValidationError, *within: str) -> RequestError:
+    """The first of pydantic's findings as one line: the field's dotted path, the value, and what would be right.
+
+    `within` are the fields that the path begins with.
+    """
     found = error.errors(include_url=False)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return RequestError(" ".join(_line(found[0]).split()) + more)
+    return RequestError(" ".join(_line(found[0], within).split()) + more)
 
 
 def shown(value: object) -> str:
@@ -56,8 +60,8 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
 
 
-def _line(finding: Mapping[str, Any]) -> str:
-    path = ".".join(str(part) for part in finding["loc"])
+def _line(finding: Mapping[str, Any], within: Iterable[str]) -> str:
+    path = ".".join(str(part) for part in (*within, *finding["loc"]))
     cause = finding.get("ctx", {}).get("error")
     if isinstance(cause, RequestError):  # it names the field already, as seen from the part that raised it
         return f"{path}.{cause}" if path else str(cause)

@@ -149,7 +149,7 @@ def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
     """The masks of one algorithm, one for every sparsity of the study, found on `ground`."""
     sparsities = bench.spec.sparsities
     choice = Choice(
-        mask.rule(),
+        mask.criterion,
         mask.allocation,
         mask.pattern,
         bench.scope,

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
+from prunetune.references import KEYED_WHERE_SET
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.criteria import Magnitude
 from prunetune.sparsity.scope import Scope, prunable
@@ -22,21 +23,23 @@ class Penalty:
 
     `density` is the kept share of the original number of weights of `scope`. `update_every` is the time between two
     updates of Z and U, and `rho_every` the time after which rho is multiplied by `rho_growth`, both in epochs,
-    fractions allowed; None stands for a twelfth and for a quarter of the training.
+    fractions allowed; None stands for a twelfth and for a quarter of the training. `pattern` says which positions Z may
+    keep together: a name of PATTERNS such as `2:4`, None for `unstructured`.
 
-    The defaults: W follows Z in about (1 − momentum) / (rate · rho) steps, which should be less than there are between
-    two updates; above rho = 2 (1 + momentum) / rate the penalty's own descent is unstable. From 0.1 to 2.7 rho keeps
-    between the two at rates 0.01 and 0.1 with their usual decay. A training of fewer than about 500 steps wants a
-    larger rho.
+    W follows Z in about (1 − momentum) / (rate · rho) steps, which should be less than there are between two updates;
+    above rho = 2 (1 + momentum) / rate the penalty's own descent is unstable. The default rises from 0.03 to 0.81, which
+    keeps between the two for trainings of about a thousand steps or more at rates 0.01 and 0.1. It was chosen on
+    held-out images (docs/admm.md); a training of a few hundred steps at rate 0.01 wants a larger one.
     """
 
     density: float
     scope: Scope = Scope()  # noqa: RUF009 - frozen
     allocation: str = "uniform"
-    rho: float = 0.1
+    rho: float = 0.03
     rho_growth: float = 3.0
     rho_every: float | None = None
     update_every: float | None = None
+    pattern: str | None = field(default=None, metadata=KEYED_WHERE_SET)
 
     def __post_init__(self) -> None:
         for name in ("rho", "rho_growth", "rho_every", "update_every"):
@@ -95,8 +98,13 @@ class Admm:
             self._dual = {name: tensor - self._target[name] for name, tensor in sums.items()}
 
     def _project(self, sums: Mapping[str, Tensor]) -> None:
-        """Z <- the closest tensors to `sums` (W + U) with as many non-zeros as the density allows; log the residual."""
-        kept = choose(sums, self._penalty.density, Magnitude(), self._penalty.allocation)
+        """Z <- the closest tensors to `sums` (W + U) that density and pattern allow; log the residual.
+
+        A tensor V and the one that keeps only a support of V are Σ v² over the rest apart, so that the closest keeps
+        the largest magnitudes: of a layer, or under N:M the N largest of every group of M.
+        """
+        rule = self._penalty
+        kept = choose(sums, rule.density, Magnitude(), rule.allocation, rule.pattern or "unstructured")
         self._target = {name: tensor.masked_fill(~kept[name].to(tensor.device), 0) for name, tensor in sums.items()}
         weights = {name: weight.detach() for name, weight in self._weights.items()}
         gaps = [weight - self._target[name] for name, weight in weights.items()]
