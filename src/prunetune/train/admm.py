@@ -27,8 +27,8 @@ class Penalty:
     keep together: a name of PATTERNS such as `2:4`, None for `unstructured`.
 
     W follows Z in about (1 − momentum) / (rate · rho) steps, which should be less than there are between two updates;
-    above rho = 2 (1 + momentum) / rate the penalty's own descent is unstable. The default rises from 0.03 to 0.81, which
-    keeps between the two for trainings of about a thousand steps or more at rates 0.01 and 0.1. It was chosen on
+    above rho = 2 (1 + momentum) / rate the penalty's own descent is unstable. The default rises from 0.03 to 0.81,
+    which keeps between the two for trainings of about a thousand steps or more at rates 0.01 and 0.1. It was chosen on
     held-out images (docs/admm.md); a training of a few hundred steps at rate 0.01 wants a larger one.
     """
 
