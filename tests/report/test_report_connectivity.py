@@ -59,14 +59,23 @@ def test_a_panel_for_every_rate_and_mask_shows_the_highest_sparsity():
         places, heights = (np.asarray(part, float) for part in curves[arm].get_data())
         assert list(places) == list(ALPHAS)
         mean = 0.1 * (10 - 2 * 3) / (1 + j) + 0.05  # of seeds 0, 1, 2 at the fourth sparsity
-        slow = [0.5 + 0.05 * j + 4 * mean * a * (1 - a) for a in ALPHAS]
+        slow = [4 * mean * a * (1 - a) for a in ALPHAS]
         assert list(heights) == pytest.approx(slow)
     band = np.asarray(axes.collections[0].get_paths()[0].vertices, float)
     middle = [y for x, y in band.tolist() if x == 0.5]
-    assert (min(middle), max(middle)) == pytest.approx((0.45 + 1.5, 0.45 + 1.7))  # dense, its seeds 0 and 2
-    assert "dense: 0.450 and 0.450 at the ends, at most 2.050 at α = 0.5." in drawn[3].description
+    assert (min(middle), max(middle)) == pytest.approx((1.5, 1.7))  # dense, its seeds 0 and 2
+    assert "dense: at most 1.600 at α = 0.5." in drawn[3].description
     svg = standalone(drawn[3].figure, *drawn[3][:1], drawn[3].title, drawn[3].description)
     assert "93.75 % sparsity" in svg
+
+
+def test_a_slope_between_the_ends_is_no_barrier_and_noise_no_mountain():
+    sloped = tuple(0.4 + 0.2 * a + 0.001 * (a == 0.5) for a in ALPHAS)
+    (drawn,) = connectivity_figures([dataclasses.replace(row("ticket", "admm", 0.1, 0.5, 0, 0.0), test_loss=sloped)])
+    axes = drawn.figure.axes[0]
+    heights = [float(y) for y in np.asarray(axes.lines[0].get_ydata())]
+    assert heights == pytest.approx([0.001 * (a == 0.5) for a in ALPHAS], abs=1e-12)
+    assert axes.get_ylim()[1] == pytest.approx(0.106)
 
 
 def test_a_study_of_dense_networks_alone_has_a_panel_for_every_rate():
@@ -82,10 +91,11 @@ def test_a_line_that_is_not_finite_is_in_no_mean():
     )
     good = row("ticket", "iterative", 0.1, 0.5, 0, 0.3)
     (drawn,) = connectivity_figures([good, broken])
-    assert [float(y) for y in np.asarray(drawn.figure.axes[0].lines[0].get_ydata())] == pytest.approx(good.test_loss)
+    shown = [float(y) for y in np.asarray(drawn.figure.axes[0].lines[0].get_ydata())]
+    assert shown == pytest.approx([loss - 0.4 for loss in good.test_loss])
     assert connectivity_figures([broken]) == []
-    assert connectivity_table([good, broken]).rows[0][4:6] == ("1", "0.300")
-    assert connectivity_table([broken]).rows[0][4:] == ("0", "–", "–", "–", "–")
+    assert connectivity_table([good, broken]).rows[0][4:7] == ("1", "0.400", "0.300")
+    assert connectivity_table([broken]).rows[0][4:] == ("0", "–", "–", "–", "–", "–")
 
 
 def test_a_table_has_the_mean_barriers_and_their_seeds():
@@ -94,8 +104,15 @@ def test_a_table_has_the_mean_barriers_and_their_seeds():
     assert titles[:5] == ["Rate", "Masks", "Sparsity", "Arm", "n"]
     assert len(found.rows) == 2 * (1 + 4 * 4)
     cells = {line[:4]: line[4:] for line in found.rows}
-    assert cells["0.1", "–", "0 %", "dense"] == ("3", "1.600", "1.500 to 1.700", "32.00", "30.00 to 34.00")
-    assert cells["0.1", "iterative", "50 %", "reinit"] == ("3", "0.550", "0.500 to 0.600", "11.00", "10.00 to 12.00")
+    assert cells["0.1", "–", "0 %", "dense"] == ("3", "0.450", "1.600", "1.500 to 1.700", "32.00", "30.00 to 34.00")
+    assert cells["0.1", "iterative", "50 %", "reinit"] == (
+        "3",
+        "0.550",
+        "0.550",
+        "0.500 to 0.600",
+        "11.00",
+        "10.00 to 12.00",
+    )
 
 
 def test_section_figure_and_table_are_there_only_when_asked(tmp_path: Path):

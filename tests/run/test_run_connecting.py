@@ -1,6 +1,7 @@
 """Lines through the store: what a Connect step reads, measures and refuses, and a study with twins end to end."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from torch import nn
 from toy_study import OUTPUTS, SHAPE, Work, dense, images, init, net, prune, recipe, sparse
 
 import prunetune as pt
+from prunetune import api
 from prunetune.api import Audit
 from prunetune.errors import BreachError, DivergedSourceError
+from prunetune.progress import Progress
 from prunetune.run import connecting, estimate
 from prunetune.run.collect import collect
+from prunetune.run.events import Failed
 from prunetune.run.execute import execute
 from prunetune.run.schedule import Schedule
 from prunetune.run.store import Store
@@ -210,6 +214,32 @@ def test_a_line_that_is_missing_is_noted_and_one_that_failed_is_a_failure(
     assert found.notes[-1] == f"connectivity: no line for {place}: not run"
     why = collect(planned, Store(folder / "store"), (), {lost.step.key: "Connect abc: broken"}).notes[-1]
     assert why == f"connectivity: no line for {place}: failed: Connect abc: broken"
+
+
+def test_a_line_that_failed_fails_the_audit(
+    audited: tuple[Audit, Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder, planned = audited
+    lost = next(c for c in planned.connections if c.arm == "ticket")
+
+    class Failing:
+        def __init__(self, jobs: int) -> None: ...
+
+        def run(self, plan: Plan, store: Store) -> Iterator[Failed]:
+            yield Failed(lost.step.key, "Connect abc: broken", "RuntimeError")
+
+    monkeypatch.setattr(api, "LocalExecutor", Failing)
+    found = pt.audit(STUDY, out=tmp_path, store=folder / "store", jobs=1, device="cpu")
+    place = "ticket under iterative at sparsity 0.5, learning rate 0.05, seed 0"
+    assert found.failures == (f"connectivity of {place}: Connect abc: broken",)
+
+
+def test_progress_names_twins(audited: tuple[Audit, Path, Plan], tmp_path: Path) -> None:
+    planned = audited[2]
+    labels = Progress(planned, planned.against(Store(tmp_path / "empty"))).labels
+    twins = {c.arm: labels[c.twin.key] for c in planned.connections if (c.seed, c.sparsity) in ((0, 0.0), (0, 0.75))}
+    assert twins["dense"] == "twin of dense lr 0.05 seed 0"
+    assert twins["ticket"] == "twin of ticket iterative 75.0% lr 0.05 seed 0"
 
 
 def test_a_diverged_twin_leaves_the_table_whole(tmp_path: Path) -> None:

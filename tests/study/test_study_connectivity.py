@@ -79,7 +79,7 @@ def test_what_twins_cost():
     assert made.separate_trainings == without.separate_trainings + alone
     assert made.separate_epochs == without.separate_epochs + 6 * alone
     assert made.notes[-1] == (
-        f"connectivity: {twins} twins of dense and ticket train {6 * twins} epochs, which are in no row of the budget"
+        f"connectivity: {twins} twins of dense, ticket train {6 * twins} epochs, which are in no row of the budget"
     )
 
 

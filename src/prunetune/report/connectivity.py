@@ -16,16 +16,17 @@ from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import Connectivity
 
 ALPHA_AXIS = "α, from the network (0) to its twin (1)"
+LEAST_HEIGHT = 0.1  # of a panel above 0, in loss, so that noise does not look like a barrier
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean test loss along the line of one arm, with the lowest and the highest seed."""
+    """Test loss along the lines of one arm, less what the straight line between both ends has there."""
 
     label: str
     role: str
     alphas: Sequence[float]
-    seeds: Sequence[Sequence[float]]  # per seed, a loss per alpha
+    seeds: Sequence[Sequence[float]]  # per seed, an excess per alpha
 
     @property
     def means(self) -> list[float]:
@@ -35,25 +36,23 @@ class Curve:
     def words(self) -> str:
         """The curve's numbers, for who cannot see it."""
         top = max(range(len(self.alphas)), key=lambda i: self.means[i])
-        ends = f"{self.means[0]:.3f} and {self.means[-1]:.3f} at the ends"
-        return f"{self.label}: {ends}, at most {self.means[top]:.3f} at α = {self.alphas[top]:g}."
+        return f"{self.label}: at most {self.means[top]:.3f} at α = {self.alphas[top]:g}."
 
 
 def connectivity_figures(rows: Sequence[Connectivity]) -> list[Drawing]:
     """One panel per rate and mask: every arm's line at the highest sparsity there, and the dense network's.
 
-    Panels share their range, so that barriers can be compared by eye. Lines that are not finite are left out.
+    Losses are shown less the straight line between both ends, since arms differ more in their level than in their
+    barrier. Panels share their range, so that barriers can be compared by eye. Lines that are not finite are left out.
     """
     rows = [row for row in rows if all(map(math.isfinite, row.test_loss))]
     sparse = {(row.mask, row.learning_rate) for row in rows if row.mask is not None}
     places = sorted(sparse) or sorted({(row.mask, row.learning_rate) for row in rows}, key=lambda at: at[1])
     shown = {place: _curves(rows, *place) for place in places}
-    losses = [loss for curves in shown.values() for curve in curves for seed in curve.seeds for loss in seed]
-    room = 0.06 * (max(losses) - min(losses)) or 0.01 if losses else 0.0
-    return [
-        _figure(mask, rate, _highest(rows, mask, rate), curves, (min(losses) - room, max(losses) + room))
-        for (mask, rate), curves in shown.items()
-    ]
+    excess = [loss for curves in shown.values() for curve in curves for seed in curve.seeds for loss in seed]
+    low, high = min(excess, default=0.0), max([LEAST_HEIGHT, *excess])
+    y_range = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    return [_figure(mask, rate, _highest(rows, mask, rate), curves, y_range) for (mask, rate), curves in shown.items()]
 
 
 def connectivity_table(rows: Sequence[Connectivity]) -> Table:
@@ -64,6 +63,7 @@ def connectivity_table(rows: Sequence[Connectivity]) -> Table:
         numeric("Sparsity"),
         Column("Arm"),
         numeric("n"),
+        numeric("End loss"),
         numeric("Loss barrier"),
         numeric("Lowest to highest"),
         numeric("Accuracy barrier"),
@@ -71,7 +71,7 @@ def connectivity_table(rows: Sequence[Connectivity]) -> Table:
     )
     ordered = sorted(rows, key=trial_order)
     cells = [list(cell) for _, cell in groupby(ordered, key=lambda row: trial_order(row)[:-1])]
-    caption = "Means over seeds, lowest to highest seed; accuracy in points."
+    caption = "Means over seeds, lowest to highest seed; accuracy in points. End loss: test loss at both ends."
     return Table(caption, columns, tuple(_row(cell) for cell in cells))
 
 
@@ -84,6 +84,7 @@ def _row(rows: Sequence[Connectivity]) -> tuple[str, ...]:
         percent(first.sparsity),
         first.arm,
         str(len(finite)),
+        number(mean([loss for row in finite for loss in (row.test_loss[0], row.test_loss[-1])]), 3),
         number(mean(losses), 3),
         span(losses, 3),
         number(mean(accuracies)),
@@ -108,7 +109,12 @@ def _curves(rows: Sequence[Connectivity], mask: str | None, rate: float) -> list
 
 
 def _curve(arm: str, role: str, rows: Sequence[Connectivity]) -> Curve:
-    return Curve(arm, role, rows[0].alpha, [row.test_loss for row in rows])
+    return Curve(arm, role, rows[0].alpha, [_excess(row) for row in rows])
+
+
+def _excess(row: Connectivity) -> list[float]:
+    start, end = row.test_loss[0], row.test_loss[-1]
+    return [loss - (1 - a) * start - a * end for a, loss in zip(row.alpha, row.test_loss, strict=True)]
 
 
 def _figure(
@@ -117,7 +123,7 @@ def _figure(
     title = f"Learning rate {rate:g}, {mask} masks" if mask else f"Learning rate {rate:g}, dense"
     at = f", {percent(sparsity)} sparsity" if mask else ""
     with drawing_style():
-        figure, axes = panel(title, f"test loss on the line{at}: mean of seeds, band lowest to highest")
+        figure, axes = panel(title, f"test loss above its ends'{at}; band: all seeds")
         for curve in curves:
             _draw(axes, curve)
         axes.set_xlabel(ALPHA_AXIS, size=10)

@@ -53,6 +53,6 @@ def notes(connections: Sequence[PlannedConnection]) -> tuple[str, ...]:
     if not connections:
         return ()
     twins = {connection.twin for connection in connections}
-    arms = " and ".join(dict.fromkeys(connection.arm for connection in connections))
+    arms = ", ".join(dict.fromkeys(connection.arm for connection in connections))
     count, epochs = graph.trainings(twins), graph.total_epochs(twins)
     return (f"connectivity: {count} twins of {arms} train {epochs} epochs, which are in no row of the budget",)
