@@ -10,6 +10,7 @@ import pytest
 import torch
 from toy_study import ONE_EPOCH
 
+from prunetune.report.write import write_report
 from prunetune.run import comparisons
 from prunetune.run.collect import collect
 from prunetune.run.execute import execute
@@ -323,7 +324,7 @@ def test_recomputing_the_plans_cells_needs_no_torch_state(results: Results) -> N
 
 
 def test_the_residuals_of_every_admm_mask(tmp_path: Path) -> None:
-    masks = ["one_shot", {"kind": "admm", "learning_rate": 0.1}]
+    masks = ["one_shot", {"kind": "admm", "learning_rate": 0.1, "rho": 1.0, "name": "admm@0.1"}]
     planned = plan(load_spec(STUDY | {"masks": masks, "arms": ["ticket", "random_mask"], "learning_rates": [0.05]}))
     store = Store(tmp_path / "store")
     store.prepare()
@@ -339,3 +340,20 @@ def test_the_residuals_of_every_admm_mask(tmp_path: Path) -> None:
         kept = json.loads((store.root / "steps" / step.key[:2] / step.key / "metrics.json").read_text())
         assert list(row.values) == kept["residuals"]
         assert row.values[-1] < row.values[0]
+
+
+def test_an_overlap_that_a_layer_is_too_sparse_for_is_left_out_and_said(tmp_path: Path) -> None:
+    """ERK leaves the toy's large layers too few weights for R_.2 of sparse and dense."""
+    changes = {"masks": [{"kind": "one_shot", "allocation": "erk"}], "sparsities": [0.75], "arms": ["finetune"]}
+    planned = plan(load_spec(STUDY | changes | {"learning_rates": [0.05]}))
+    store = Store(tmp_path / "store")
+    store.prepare()
+    run(planned, store)
+    found = collect(planned, store, (), {})
+    kept = {layer.name: layer.kept for layer in found.layers if layer.prunable}
+    assert min(share for shares in kept.values() for share in shares.values()) < 0.2
+    assert {row.pair for row in found.correlations} == {"theta_0/theta_T"}
+    notes = [note for note in found.notes if "not defined" in note]
+    assert [note.split(",")[0] for note in notes] == ["R_p of finetune_T/theta_0", "R_p of finetune_T/theta_T"]
+    assert all("p: 0.2 is too large for '3.weight'" in note for note in notes)
+    assert write_report(found, tmp_path / "out").page.exists()

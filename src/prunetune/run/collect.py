@@ -40,7 +40,12 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
         invariants=(*_rules_of_steps(plan, store, failures), *compare(plan, store)),
         budget=budget(plan),
         layers=layers,
-        notes=(*plan.notes, *_data_notes(plan), *_lines_left_out(plan, store, failures)),
+        notes=(
+            *plan.notes,
+            *_not_defined(plan, store),
+            *_data_notes(plan),
+            *_lines_left_out(plan, store, failures),
+        ),
         controls=tuple(arm for arm in plan.spec.arms if ARMS[arm].control),
         residuals=residuals(plan, store),
         connectivity=_connectivity(plan, store),
@@ -109,8 +114,8 @@ def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
 def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
     rows = []
     for planned in plan.correlations:
-        if store.has(planned.step.key):
-            found = measured(store, planned.step, planned.p)
+        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {"value": None}
+        if found["value"] is not None:
             rows.append(
                 Correlation(
                     pair=planned.pair,
@@ -124,6 +129,19 @@ def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
                 )
             )
     return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
+
+
+def _not_defined(plan: Plan, store: Shelves) -> tuple[str, ...]:
+    """Where R_p has no meaning, because a layer keeps too few weights: one note for all seeds of a place."""
+    found: dict[str, str] = {}
+    for planned in plan.correlations:
+        row = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {}
+        if "why" in row:
+            where = (
+                f"{planned.pair}, {planned.mask} masks at {planned.sparsity:g}, learning rate {planned.learning_rate:g}"
+            )
+            found.setdefault(where, row["why"])
+    return tuple(f"R_p of {where} is left out where it is not defined: {why}" for where, why in found.items())
 
 
 def _connectivity(plan: Plan, store: Shelves) -> tuple[Connectivity, ...]:

@@ -23,7 +23,7 @@ from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.overlap import correlation
+from prunetune.sparsity.overlap import TooSparseError, correlation
 from prunetune.sparsity.scope import prunable
 from prunetune.study.criterion_fields import criterion_of
 from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train
@@ -211,7 +211,10 @@ def _load(model: nn.Module, state: State, path: Path) -> None:
 
 
 def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tuple[str, ...]) -> dict[str, Any]:
-    found = correlation(first, second, p, mask=mask, names=names)
+    try:
+        found = correlation(first, second, p, mask=mask, names=names)
+    except TooSparseError as error:  # an allocation may take from one layer what it leaves to another
+        return {"p": p, "value": None, "expected": None, "per_layer": {}, "why": str(error)}
     layers = {name: finite(layer.value) for name, layer in found.per_layer.items()}
     return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
 

@@ -94,4 +94,5 @@ def _summary(metrics: dict[str, Any]) -> str:
         return f"test accuracy {metrics['test_accuracy']:.2f} %"
     if "density" in metrics:
         return f"density {metrics['density']:.4f}"
-    return ", ".join(f"R_{row['p']:g} {row['value']:.3f}" for row in metrics.get("correlations", []))
+    rows = [row for row in metrics.get("correlations", []) if row["value"] is not None]
+    return ", ".join(f"R_{row['p']:g} {row['value']:.3f}" for row in rows)

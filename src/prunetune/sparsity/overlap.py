@@ -148,9 +148,13 @@ def _magnitudes(name: str, tensor: Tensor, kept: Tensor | None) -> Tensor:
     return magnitudes
 
 
+class TooSparseError(RequestError):
+    """A layer has no p·N non-zero weights, so that its largest cannot be told from its zeros."""
+
+
 def _require_nonzeros(name: str, magnitudes: Tensor, p: float) -> None:
     limit = int(magnitudes.count_nonzero()) / magnitudes.numel()
     if p >= limit:
-        raise RequestError(
+        raise TooSparseError(
             f"p: {p} is too large for '{name}', of which {1 - limit:.6g} is zero; it must be below {limit:.6g}"
         )
