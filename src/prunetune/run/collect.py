@@ -114,8 +114,8 @@ def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
 def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
     rows = []
     for planned in plan.correlations:
-        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {"value": None}
-        if found["value"] is not None:
+        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {"why": "not measured"}
+        if "why" not in found:
             rows.append(
                 Correlation(
                     pair=planned.pair,
