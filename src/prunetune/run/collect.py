@@ -112,22 +112,13 @@ def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
 
 
 def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
+    """A row for every stored overlap that is defined."""
     rows = []
     for planned in plan.correlations:
-        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {"why": "not measured"}
-        if "why" not in found:
-            rows.append(
-                Correlation(
-                    pair=planned.pair,
-                    learning_rate=planned.learning_rate,
-                    mask=planned.mask,
-                    sparsity=planned.sparsity,
-                    seed=planned.seed,
-                    p=planned.p,
-                    value=found["value"],
-                    expected=found["expected"],
-                )
-            )
+        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else None
+        if found and found["value"] is not None:
+            place = planned.pair, planned.learning_rate, planned.mask, planned.sparsity, planned.seed, planned.p
+            rows.append(Correlation(*place, value=found["value"], expected=found["expected"]))
     return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
 
 
