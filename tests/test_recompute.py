@@ -104,10 +104,9 @@ def swap(stored: Stored, key: str, across: bool = False) -> str:
     """Exchange a kept and a pruned weight, of one layer or of two."""
     path = stored.file(key, "mask.safetensors")
     mask = load_file(path)
-    first, second = sorted(mask)[0], sorted(mask)[-1 if across else 0]
-    kept, pruned = mask[first].flatten().nonzero()[0], (~mask[second].flatten()).nonzero()[0]
-    mask[first].view(-1)[kept] = False
-    mask[second].view(-1)[pruned] = True
+    last, middle = mask["11.weight" if across else "6.weight"].view(-1), mask["6.weight"].view(-1)
+    kept, pruned = last.nonzero()[0], (~middle).nonzero()[0]
+    last[kept], middle[pruned] = False, True
     save_file(mask, path)
     return f"masks: .* {key}"
 
@@ -138,7 +137,7 @@ def end_for_moment(stored: Stored) -> str:
 
 
 def one_weight(stored: Stored) -> str:
-    """A negative zero for a zero: no accuracy and no R_p sees it, and it must not pass as a pruned weight either way."""
+    """Revived weights, the smallest there are: no accuracy and no R_p sees them."""
     key = stored.training("finetune", "random")
     path = stored.file(key, "state.safetensors")
     state, mask = load_file(path), load_file(stored.file(stored.mask("finetune", "random"), "mask.safetensors"))
