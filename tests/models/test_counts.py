@@ -11,7 +11,7 @@ CIFAR = (3, 32, 32)
 MNIST = (1, 28, 28)
 
 
-def count(name: str, input_shape: tuple[int, ...] = CIFAR, outputs: int = 10, least_dims: int = 0, **arguments: int):
+def count(name: str, input_shape: tuple[int, ...] = CIFAR, outputs: int = 10, least_dims: int = 0, **arguments: float):
     model = build(Ref.of(name, arguments), input_shape, outputs)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= least_dims)
 

@@ -117,7 +117,7 @@ def _unknown_argument(model: str, argument: str, settable: set[str]) -> RequestE
 def _written_out(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Every argument with its value, but for one that came later and has its default."""
     parameters = {p.name: p for p in inspect.signature(function).parameters.values() if p.name not in _CONTEXT}
-    values = {name: p.default for name, p in parameters.items()} | given
+    values = {**{name: p.default for name, p in parameters.items()}, **given}
     later = {name for name, p in parameters.items() if KEYED_WHERE_SET in get_args(p.annotation)}
     return {name: v for name, v in values.items() if name not in later or v != parameters[name].default}
 
