@@ -1,12 +1,17 @@
-"""Recompute a `quick` study from its stored weights, knowing only docs/store.md: every mask, every R_p, every accuracy.
+"""Recompute a study of the network `small` from its stored weights, knowing only docs/store.md.
 
     python scripts/recompute.py RESULTS_DIR STORE_DIR FASHION_MINI.npz
 
-Needs torch and numpy and nothing of prunetune. Exit code 1 when a figure differs in any digit.
+Every mask whose criterion looks at weights alone (the number of the others is named), every start, every R_p, every
+accuracy. Needs torch and numpy and nothing of prunetune. Exit code 1 when a figure differs in any digit.
 """
 
+import hashlib
 import json
+import math
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +19,11 @@ import torch
 import torch.nn.functional as F
 
 PAIRS = {  # pair of states -> how to get at both from the dense run, the mask's finetune and the mask's reinit
-    "theta_0/theta_T": lambda dense, finetune, reinit: (start(dense), dense),
-    "ticket_0/finetune_T": lambda dense, finetune, reinit: (start(dense), finetune),
-    "reinit_0/finetune_T": lambda dense, finetune, reinit: (start(reinit), finetune),
-    "finetune_T/theta_0": lambda dense, finetune, reinit: (finetune, start(dense)),
-    "finetune_T/theta_T": lambda dense, finetune, reinit: (finetune, dense),
+    "theta_0/theta_T": lambda dense, finetune, reinit: (start(dense), final(dense)),
+    "ticket_0/finetune_T": lambda dense, finetune, reinit: (start(dense), final(finetune)),
+    "reinit_0/finetune_T": lambda dense, finetune, reinit: (start(reinit), final(finetune)),
+    "finetune_T/theta_0": lambda dense, finetune, reinit: (final(finetune), start(dense)),
+    "finetune_T/theta_T": lambda dense, finetune, reinit: (final(finetune), final(dense)),
 }
 
 
@@ -33,8 +38,20 @@ def step(key):
 
 
 def start(key):
-    """The step whose final state a training started from."""
-    return step(key)["start"]["step"]
+    """The weights that a training started from."""
+    return step(key)["start"]
+
+
+def final(key):
+    """A training's final weights."""
+    return {"step": key, "at": None, "transform": None}
+
+
+def state_of(weights):
+    """The stored state of weights, before any transform."""
+    at = weights["at"]
+    moment = f"@{at['value']:g}{at['unit']}" if at else ""
+    return tensors(read(weights["step"], f"state{moment}.safetensors"))
 
 
 def tensors(content):
@@ -54,20 +71,131 @@ def top(magnitudes, k):
     return np.argsort(-magnitudes, kind="stable")[:k]
 
 
+def draws(seed):
+    """Torch's generator on the CPU, as `seed` leaves it."""
+    return torch.Generator().manual_seed(seed)
+
+
+def magnitude(source, seed):
+    """|w| of each layer."""
+    return {name: np.abs(source[name]) for name in PRUNABLE}
+
+
+def random(source, seed):
+    """Uniform draws, through the layers in the order of their names."""
+    generator = draws(seed)
+    return {n: torch.rand(source[n].shape, generator=generator, dtype=torch.float64).numpy() for n in sorted(PRUNABLE)}
+
+
+def uniform(scores, density):
+    """The same share of every layer."""
+    return {name: round(density * score.size) for name, score in scores.items()}
+
+
+def globally(scores, density):
+    """The largest scores of all layers, ties by name and then index."""
+    names = sorted(scores)
+    owners = np.repeat(names, [scores[name].size for name in names])
+    kept = top(np.concatenate([scores[name].ravel() for name in names]), round(density * owners.size))
+    return Counter(owners[kept].tolist())
+
+
+def erk(scores, density):
+    """A layer's k-th weight is given it at (k - 1/2) / S, S the sum of its dimensions: here in whole numbers."""
+    common = math.lcm(*(sum(score.shape) for score in scores.values()))
+    places = sorted(((2 * k + 1) * (common // sum(s.shape)), name) for name, s in scores.items() for k in range(s.size))
+    return Counter(name for _, name in places[: round(density * len(places))])
+
+
+def largest(score, k, pattern):
+    """The k largest of a layer, or of every M neighbours along its inputs the N largest."""
+    if pattern == "unstructured":
+        rows, count = score.reshape(1, -1), k
+    else:
+        count, size = map(int, pattern.split(":"))
+        rows = np.moveaxis(score, 1, -1).reshape(-1, size)
+    kept = np.zeros(rows.shape, bool)
+    np.put_along_axis(kept, np.argsort(-rows, axis=1, kind="stable")[:, :count], True, axis=1)
+    if pattern == "unstructured":
+        return kept.reshape(score.shape)
+    return np.moveaxis(kept.reshape(np.moveaxis(score, 1, -1).shape), -1, 1)
+
+
+CRITERIA = {"magnitude": magnitude, "random": random}
+ALLOCATIONS = {"uniform": uniform, "global": globally, "erk": erk}
+
+
+def unknown_of(prune):
+    """What of a Prune step cannot be done from weights alone: a criterion that needs gradients, another package's."""
+    known = (("criterion", CRITERIA), ("allocation", ALLOCATIONS))
+    names = {"criterion": prune["criterion"]["name"], "allocation": prune["allocation"]}
+    return next((f"{field} {names[field]}" for field, those in known if names[field] not in those), None)
+
+
+@cache
 def mask_of(key):
-    """Choose a Prune step's mask again: per layer, by magnitude of its source, among what its `within` keeps."""
-    prune = step(key)
-    source = tensors(read(prune["source"]["step"], "state.safetensors"))
-    within = mask_of(prune["within"]) if prune["within"] else None
-    chosen = {}
-    for name in PRUNABLE:
-        score = np.abs(source[name]).ravel()
-        if within:
-            score = np.where(within[name].ravel(), score, -np.inf)
-        kept = np.zeros(score.size, bool)
-        kept[top(score, round(prune["density"] * score.size))] = True
-        chosen[name] = kept.reshape(source[name].shape)
-    return chosen
+    """A Prune step's mask, chosen again and held against the stored one; the stored one where that cannot be done."""
+    prune, stored = step(key), tensors(read(key, "mask.safetensors"))
+    if unknown := unknown_of(prune):
+        SKIPPED[unknown] += 1
+        return stored
+    scores = CRITERIA[prune["criterion"]["name"]](state_of(prune["source"]), prune["seed"])
+    if prune["within"]:
+        within = mask_of(prune["within"])
+        scores = {name: np.where(within[name], score, -np.inf) for name, score in scores.items()}
+    if "like" in prune:
+        counts = {name: int(kept.sum()) for name, kept in mask_of(prune["like"]).items()}
+    else:
+        counts = ALLOCATIONS[prune["allocation"]](scores, prune["density"])
+    again = {name: largest(score, counts[name], prune["pattern"]) for name, score in scores.items()}
+    check("masks", digest(again), digest(stored), key)
+    return again
+
+
+@cache
+def check_cubic(key):
+    """The densities of a chain of gradual pruning, which ends at `key`."""
+    chain, last = [], step(key)["density"]
+    while key:
+        prune = step(key)
+        source = step(prune["source"]["step"])
+        chain.append((prune["density"], source.get("recipe", {}), key))
+        key = prune["within"]
+    parts = [(density, recipe, key) for density, recipe, key in chain if "part" in recipe.get("schedule", {})]
+    first = chain[-1][0] if len(parts) < len(chain) else 1.0  # a mask from before the first part: `initial`
+    for density, recipe, key in parts:
+        before, whole = recipe["schedule"]["part"]
+        left = 1 - (before + recipe["epochs"]) / whole
+        check("densities of gradual pruning", density, round(last + (first - last) * left**3, 12), key)
+
+
+def begun(weights, mask):
+    """The state that a training began with: transformed, zero where the mask prunes."""
+    state, transform = dict(state_of(weights)), weights["transform"]
+    if transform and transform["name"] == "shuffle":
+        generator = draws(transform["seed"])
+        for name in sorted(mask):
+            survivors = state[name][mask[name]]
+            state[name] = state[name].copy()
+            state[name][mask[name]] = survivors[torch.randperm(len(survivors), generator=generator).numpy()]
+    elif transform and transform["name"] == "sign_reinit":
+        signs = state_of(transform["second"])
+        state = {n: np.copysign(w, signs[n]) if w.dtype == np.float32 and w.ndim > 1 else w for n, w in state.items()}
+    elif transform:
+        SKIPPED[f"transform {transform['name']}"] += 1
+        return None
+    return state | {name: np.where(kept, state[name], np.float32(0)) for name, kept in mask.items()}
+
+
+def digest(arrays):
+    """SHA-256 of a state, or of a mask's bits."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array, is_mask = arrays[name], arrays[name].dtype == np.bool_
+        shape = ",".join(map(str, array.shape))
+        total.update(f"{name}|{shape}\n".encode() if is_mask else f"{name}|{array.dtype}|{shape}\n".encode())
+        total.update((np.packbits(array) if is_mask else array).tobytes())
+    return total.hexdigest()
 
 
 def r_p(first, second, p, mask):
@@ -97,15 +225,15 @@ def accuracy(state):
     return 100 * right / len(LABELS)
 
 
-def check(what, found, stored):
+def check(what, found, stored, where=""):
     """Count an equal figure, or end with what differs."""
-    COUNTS[what] = COUNTS.get(what, 0) + 1
+    COUNTS[what] += 1
     if found != stored:
-        sys.exit(f"{what}: recomputed {found}, stored {stored}")
+        sys.exit(f"{what}: recomputed {found}, stored {stored} {where}")
 
 
 RESULTS, STORE, DATA = map(Path, sys.argv[1:4])
-COUNTS = {}
+COUNTS, SKIPPED = Counter(), Counter()
 results = json.loads((RESULTS / "results.json").read_text())
 PRUNABLE = [layer["name"] for layer in results["layers"] if layer["prunable"]]
 with np.load(DATA) as data:
@@ -117,18 +245,25 @@ torch.set_num_threads(1)
 
 runs = {(t["arm"], t["mask"], t["learning_rate"], t["sparsity"], t["seed"]): t for t in results["trials"]}
 for trial in results["trials"]:
-    state = tensors(read(trial["key"], "state.safetensors"))
-    check("accuracies", accuracy(state), trial["test_accuracy"])
+    key, mask = trial["key"], {}
     if trial["mask"]:
-        stored = tensors(read(step(trial["key"])["mask"], "mask.safetensors"))
-        again = mask_of(step(trial["key"])["mask"])
-        check("masks", {n: m.tobytes() for n, m in again.items()}, {n: m.tobytes() for n, m in stored.items()})
-        check("pruned weights that are zero", all(not state[n][~m].any() for n, m in stored.items()), True)
+        mask = mask_of(step(key)["mask"])
+        check_cubic(step(key)["mask"])
+        check("mask digests", digest(mask), trial["mask_digest"], key)
+    beginning = begun(start(key), mask)
+    if beginning:
+        check("starts", digest(beginning), trial["start_digest"], key)
+    state = state_of(final(key))
+    check("pruned weights that are zero", all(not state[n][~m].any() for n, m in mask.items()), True, key)
 for row in results["correlations"]:
     rate, mask, sparsity, seed = (row[field] for field in ("learning_rate", "mask", "sparsity", "seed"))
     dense = runs["dense", None, rate, 0, seed]["key"]
     finetune, reinit = (runs.get((arm, mask, rate, sparsity, seed), {}).get("key") for arm in ("finetune", "reinit"))
-    first, second = (tensors(read(key, "state.safetensors")) for key in PAIRS[row["pair"]](dense, finetune, reinit))
+    first, second = map(state_of, PAIRS[row["pair"]](dense, finetune, reinit))
     kept = mask_of(step(finetune)["mask"]) if row["pair"] in ("ticket_0/finetune_T", "reinit_0/finetune_T") else None
-    check("correlations", r_p(first, second, row["p"], kept), row["value"])
+    check("correlations", r_p(first, second, row["p"], kept), row["value"], row)
+for trial in results["trials"]:
+    check("accuracies", accuracy(state_of(final(trial["key"]))), trial["test_accuracy"], trial["key"])
 print("recomputed and equal:", ", ".join(f"{count} {what}" for what, count in COUNTS.items()))
+for what, count in SKIPPED.items():
+    print(f"not recomputed: {count} with {what}")

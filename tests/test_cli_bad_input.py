@@ -1,6 +1,9 @@
 """A wrong request gets exit code 2 and one line that names the field, the value and what would be right."""
 
+import gzip
 import json
+import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_makers import write_cifar10, write_cifar100, write_idx
 from safetensors.torch import save_file
 
 from prunetune import __version__, cli
@@ -147,6 +151,62 @@ def test_a_folder_that_is_no_store_is_left_alone(run: Run, tmp_path: Path) -> No
     assert code == 2, out
     assert "chapter1.tex" in err
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
+
+
+class _Hostile:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+HOSTILE = pickle.dumps({b"data": _Hostile()}, 2)
+ARCHIVE10, ARCHIVE100 = "cifar-10-python.tar.gz", "cifar-100-python.tar.gz"
+BATCH, TRAIN = "cifar-10-batches-py/data_batch_1", "cifar-100-python/train"
+IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+def _label(content: bytes) -> bytes:
+    """A batch file with one label that its set does not have."""
+    batch = pickle.loads(content)
+    batch[b"fine_labels" if b"fine_labels" in batch else b"labels"][3] = 100
+    return pickle.dumps(batch, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "damage", "parts"),
+    [
+        ("cifar10", ARCHIVE10, lambda _: b"not the archive", [ARCHIVE10, "MD5", "c58f30108f718f92721af3b95e74349a"]),
+        ("cifar10", BATCH, lambda content: content[:-999], ["data_batch_1", "damaged"]),
+        ("cifar10", BATCH, lambda _: HOSTILE, ["data_batch_1", "system", "not admitted"]),
+        ("cifar10", BATCH, None, ["data_args.root", "data_batch_1", "cifar-10-batches-py/"]),
+        ("cifar10", BATCH, _label, ["data_batch_1", "label 100", "0 to 9"]),
+        ("cifar100", ARCHIVE100, lambda _: b"not it", [ARCHIVE100, "MD5", "eb9058c3a382ffc7106e4002c42a8d85"]),
+        ("cifar100", TRAIN, lambda content: content[:-999], ["train", "damaged"]),
+        ("cifar100", TRAIN, lambda _: HOSTILE, ["train", "system", "not admitted"]),
+        ("cifar100", TRAIN, None, ["data_args.root", "holds no train;", "cifar-100-python/"]),
+        ("cifar100", TRAIN, _label, ["train", "label 100", "0 to 99"]),
+        ("fashion_mnist", f"{IMAGES}.gz", lambda _: gzip.compress(b"x")[:-1] + b"x", [IMAGES, "damaged"]),
+        ("fashion_mnist", IMAGES, lambda content: content[:-999], [IMAGES, "14681", "15680"]),
+        ("fashion_mnist", IMAGES, lambda _: HOSTILE, [IMAGES, "IDX", "0x00000803"]),
+        ("fashion_mnist", LABELS, None, ["data_args.root", LABELS]),
+        ("fashion_mnist", LABELS, lambda content: content[:-1] + b"\x0a", [LABELS, "10", "0 to 9"]),
+    ],
+)
+def test_data_that_are_damaged(
+    run: Run, data: str, file: str, damage: Callable[[bytes], bytes] | None, parts: list[str], tmp_path: Path
+) -> None:
+    """An archive, or a .gz, lies alone in the folder that is named; other files lie in a sound copy of the set."""
+    if not file.endswith(".gz"):
+        {"cifar10": write_cifar10, "cifar100": write_cifar100, "fashion_mnist": write_idx}[data](tmp_path / "data")
+    path = tmp_path / "data" / file
+    path.parent.mkdir(exist_ok=True)
+    content = path.read_bytes() if path.exists() else b""
+    path.unlink(missing_ok=True)
+    if damage is not None:
+        path.write_bytes(damage(content))
+    spec = f"model: small\ndata: {data}\ndata_args: {{root: data}}\nrecipe: {{epochs: 1}}\nsparsities: [0.5]\n"
+    (tmp_path / "study.yaml").write_text(spec)
+    assert_refused(run("audit", "study.yaml"), *parts)
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_results_that_are_damaged(run: Run, tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 import doctest
 import hashlib
+import os
+import re
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import prunetune.registry
+from cli_runs import PRUNETUNE
 from prunetune.errors import RequestError
 from prunetune.registry import Registry
 
@@ -87,12 +92,52 @@ def test_another_package_adds_its_things(
         colours["blau"]
 
 
-def test_another_package_cannot_replace_ours(
+def test_a_package_that_takes_our_name_is_named_where_the_name_is_used(
     colours: Registry[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "[prunetune.test_colour]\nred = MODULE:RED\n", "RED = '#e00'\n", monkeypatch)
+    entry_points = "[prunetune.test_colour]\nred = MODULE:RED\nblue = MODULE:BLUE\n"
+    install(tmp_path, entry_points, "RED = '#e00'\nBLUE = '#00f'\n", monkeypatch)
+    for _ in range(2):
+        with pytest.raises(RequestError) as caught:
+            colours["red"]
+        assert re.fullmatch(
+            r"test_colour: 'red' is registered already, and the package 'plugin_(\w+)' brings another "
+            r"\(plugin_\1:RED\); uninstall the package, or have it use another name",
+            str(caught.value),
+        )
+    assert (colours["green"], colours["blue"]) == ("#0f0", "#00f")
+    assert list(colours) == ["blue", "green", "red"]
+
+
+def test_two_packages_with_one_name_are_told_apart_by_neither(
+    colours: Registry[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for blue in ("#00e", "#00f"):
+        (tmp_path / blue).mkdir()
+        install(tmp_path / blue, "[prunetune.test_colour]\nblue = MODULE:BLUE\n", f"BLUE = {blue!r}\n", monkeypatch)
+    with pytest.raises(RequestError, match=r"^test_colour: 'blue' is registered already, and the package 'plugin_"):
+        colours["blue"]
     assert colours["red"] == "#f00"
-    assert list(colours) == ["green", "red"]
+
+
+def test_an_entry_point_for_the_very_thing_is_no_second_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Registry[object] = Registry("test_colour")
+    registry.register("counter")(Counter)
+    install(tmp_path, "[prunetune.test_colour]\ncounter = collections:Counter\n", "", monkeypatch)
+    assert registry["counter"] is Counter
+
+
+def test_a_study_that_uses_such_a_name_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, because the registries of this one are read already."""
+    source = "def crop(images, generator):\n    return images\n"
+    install(tmp_path, "[prunetune.augment]\ncrop = MODULE:crop\n", source, monkeypatch)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    codes = []
+    for augment in ("crop", "flip"):
+        arguments = ["plan", "quick", "--set", f"augment=[{augment}]", "--store", str(tmp_path / "store")]
+        done = subprocess.run([*PRUNETUNE, *arguments], env=environment, capture_output=True, text=True, check=False)
+        codes.append((done.returncode, done.stderr.count("\n"), "'crop' is registered already" in done.stderr))
+    assert codes == [(2, 1, True), (0, 0, False)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from typing import Any
 from prunetune.errors import RequestError
 
 NOT_KEYED = {"keyed": False}  # metadata of a field that says where something lies and not what it is
-KEYED_WHERE_SET = {"keyed_where_set": True}  # of a field that came later: None leaves the key what it was without it
+KEYED_WHERE_SET: dict[str, bool] = {"keyed_where_set": True}
+"""Of what a key gained after stores held such steps: it is left out where it says nothing new, so that old keys stay.
+
+As metadata of a step's field: where it is None. In a registered builder's `Annotated[int, KEYED_WHERE_SET]`: where the
+argument has its default.
+"""
 
 
 @dataclass(frozen=True)

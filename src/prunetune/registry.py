@@ -13,6 +13,9 @@ Item = TypeVar("Item")
 class Registry(Generic[T]):
     """Names to things of one kind; other packages add theirs through the entry-point group `prunetune.<kind>`.
 
+    A name that two things claim stands for neither, so that an installed package cannot change in silence what a study
+    means, nor seem to: asking for it is a RequestError, and all other names work.
+
     >>> colours = Registry("colour")
     >>> @colours.register("red")
     ... def red(): return "#f00"
@@ -23,6 +26,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._items: dict[str, T] = {}
+        self._contested: dict[str, EntryPoint] = {}
         self._entry_points_read = False
 
     def register(self, name: str) -> Callable[[Item], Item]:
@@ -36,8 +40,10 @@ class Registry(Generic[T]):
         return file
 
     def __getitem__(self, name: str) -> T:
-        """The thing called `name`; RequestError with the nearest known name when there is none."""
+        """The thing called `name`; RequestError with the nearest known name when there is none, or where two are."""
         items = self._all()
+        if name in self._contested:
+            raise self._two(self._contested[name])
         if name not in items:
             raise unknown(self.kind, name, items)
         return items[name]
@@ -52,8 +58,15 @@ class Registry(Generic[T]):
         if not self._entry_points_read:
             self._entry_points_read = True
             for point in entry_points(group=f"prunetune.{self.kind}"):
-                self._items.setdefault(point.name, self._load(point))
+                thing = self._load(point)
+                if self._items.setdefault(point.name, thing) is not thing:
+                    self._contested[point.name] = point
         return self._items
+
+    def _two(self, point: EntryPoint) -> RequestError:
+        package = f"the package '{point.dist.name}'" if point.dist else "another package"
+        what = f"is registered already, and {package} brings another ({point.value})"
+        return RequestError(f"{self.kind}: '{point.name}' {what}; uninstall the package, or have it use another name")
 
     def _load(self, point: EntryPoint) -> T:
         try:

@@ -148,6 +148,12 @@ def test_defaults_are_written_out() -> None:
     assert identify("resnet", {"width": 8}, SHAPE, 10) == Ref.of("resnet", {"depth": 20, "width": 8})
 
 
+@pytest.mark.parametrize(("name", "default", "other"), [("vgg11", 64, 4), ("vgg19", 64, 4), ("mobilenetv2", 1, 0.5)])
+def test_a_width_that_came_later_is_written_out_only_where_it_is_another(name: str, default: float, other: float):
+    assert identify(name, {}, SHAPE, 10) == identify(name, {"width": default}, SHAPE, 10) == Ref.of(name)
+    assert identify(name, {"width": other}, SHAPE, 10) == Ref.of(name, {"width": other})
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "input_shape", "message"),
     [
@@ -155,12 +161,16 @@ def test_defaults_are_written_out() -> None:
         ("a-b:c", {}, SHAPE, "model: unknown 'a-b:c'; known: conv2, "),
         ("resnet20", {"widht": 8}, SHAPE, "model_args: unknown 'widht'; did you mean 'width'?"),
         ("resnet20", {"depth": 32}, SHAPE, "model_args: unknown 'depth'; did you mean 'width'?"),
-        ("vgg16", {"width": 32}, SHAPE, "model_args: unknown 'width'; 'vgg16' takes no arguments"),
+        ("lenet_300_100", {"width": 32}, SHAPE, "model_args: unknown 'width'; 'lenet_300_100' takes no arguments"),
         ("resnet", {"depth": 21}, SHAPE, "model_args.depth: 21 is not 6n + 2; the nearest is 20"),
         ("resnet", {"depth": 2}, SHAPE, "model_args.depth: 2 is not 6n + 2; the nearest is 8"),
         ("resnet", {"depth": "20"}, SHAPE, "model_args.depth: '20' is not a whole number of at least 1"),
         ("resnet", {"depth": True}, SHAPE, "model_args.depth: True is not a whole number of at least 1"),
         ("small", {"width": 0}, SHAPE, "model_args.width: 0 is not a whole number of at least 1"),
+        ("vgg16", {"width": 1.5}, SHAPE, "model_args.width: 1.5 is not a whole number of at least 1"),
+        ("mobilenetv2", {"width": 0}, SHAPE, "model_args.width: 0 is not a number above 0"),
+        ("mobilenetv2", {"width": "1"}, SHAPE, "model_args.width: '1' is not a number above 0"),
+        ("mobilenetv2", {"width": math.inf}, SHAPE, "model_args.width: inf is not a number above 0"),
         ("small", {"width": 1.5}, SHAPE, "model_args.width: 1.5 is not a whole number of at least 1"),
         ("small", {}, (1, 28, 7), "model: small needs images of at least 13x13 pixels; got 28x7"),
         ("resnet20", {}, (3, 3, 9), "model: resnet20 needs images of at least 4x4 pixels; got 3x9"),

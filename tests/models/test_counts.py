@@ -11,7 +11,7 @@ CIFAR = (3, 32, 32)
 MNIST = (1, 28, 28)
 
 
-def count(name: str, input_shape: tuple[int, ...] = CIFAR, outputs: int = 10, least_dims: int = 0, **arguments: int):
+def count(name: str, input_shape: tuple[int, ...] = CIFAR, outputs: int = 10, least_dims: int = 0, **arguments: float):
     model = build(Ref.of(name, arguments), input_shape, outputs)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= least_dims)
 
@@ -141,3 +141,37 @@ def test_small(width: int, expected: int) -> None:
     """At width 16: 25·16 + 9·16·32 + 9·32·64 weights, 2·(16 + 32 + 64) of norms, 64·10 + 10."""
     assert 25 * 16 + 9 * 16 * 32 + 9 * 32 * 64 + 2 * 112 + 650 == 24_314
     assert count("small", MNIST, width=width) == expected
+
+
+def test_vgg11_of_width_2_by_hand() -> None:
+    """Channels 2, 4, 8, 8, 16, 16, 16, 16; 9·i·o + 3·o of each convolution with its norm; 16·10 + 10."""
+    assert count("vgg11", width=2) == 60 + 84 + 312 + 600 + 1200 + 3 * 2352 + 170 == 9482
+
+
+def test_mobilenetv2_of_width_a_tenth_by_hand() -> None:
+    """Of 3.2, 1.6, 2.4, 3.2 and 6.4 channels 8 are left; 9.6 make 16, for 8 is below 90 %; 16; 32; the last are 1280.
+
+    A block of e = 6·i inner channels (the first: i) has e·(i + 13 + o) + 2·o parameters, its shortcut i·o + 2·o.
+    """
+    stem, head, linear = 9 * 3 * 8 + 16, 32 * 1280 + 2560, 12_810
+    of_8 = 248 + (2 + 3 + 4) * 1408  # 8·(8 + 13 + 8) + 16, then 48·(8 + 13 + 8) + 16
+    to_16 = 48 * (8 + 13 + 16) + 32 + 8 * 16 + 32
+    of_16 = (2 + 3) * (96 * (16 + 13 + 16) + 32)
+    to_32 = 96 * (16 + 13 + 32) + 64 + 16 * 32 + 64
+    assert count("mobilenetv2", width=0.1) == stem + of_8 + to_16 + of_16 + to_32 + head + linear == 99_706
+
+
+@pytest.mark.parametrize(
+    ("width", "channels"),  # the rule's outcomes for 32, 16, 24, 32, 64, 96, 160, 320, 1280 channels, by hand
+    [
+        (0.35, [16, 8, 8, 16, 24, 32, 56, 112, 1280]),
+        (0.5, [16, 8, 16, 16, 32, 48, 80, 160, 1280]),
+        (0.75, [24, 16, 24, 24, 48, 72, 120, 240, 1280]),
+        (1.4, [48, 24, 32, 48, 88, 136, 224, 448, 1792]),
+    ],
+)
+def test_mobilenetv2_s_channels_at_the_widths_of_its_paper(width: float, channels: list[int]) -> None:
+    model = build(Ref.of("mobilenetv2", {"width": width}), CIFAR, 10)
+    convolutions = [p for name, p in model.named_parameters() if p.dim() == 4 and "shortcut" not in name]
+    # Stem, three convolutions in each of 17 blocks, the last; stages end with blocks 1, 3, 6, 10, 13, 16 and 17.
+    assert [len(convolutions[at]) for at in (0, 3, 9, 18, 30, 39, 48, 51, 52)] == channels

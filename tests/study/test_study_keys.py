@@ -25,6 +25,7 @@ from prunetune.study.steps import (
     describe,
 )
 from prunetune.train.admm import Penalty
+from prunetune.train.models import identify
 from prunetune.train.recipe import Point, Recipe, Schedule
 
 MODEL = Ref.of("lenet", {"width": 2})
@@ -92,6 +93,16 @@ def test_a_parent_enters_by_its_key():
 def test_keys_are_what_they_were(step: Step, key: str):
     """A failure here means that every store in the world is void: raise KEY_VERSION, and say so in the CHANGELOG."""
     assert step.key[:16] == key
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs", "key"),
+    [("vgg11", 10, "190935f7bb7f7b68"), ("vgg16", 10, "624a21b9ef57d5f8"), ("mobilenetv2", 100, "ad31b2cd4b815498")],
+)
+def test_networks_that_gained_an_argument_keep_their_keys(model: str, outputs: int, key: str):
+    """As stores had them when these models took no arguments."""
+    shape = (3, 32, 32)
+    assert Init(identify(model, {}, shape, outputs), shape, outputs, seed=7).key[:16] == key
 
 
 def leaves(value: Any, put: Callable[[Any], Any], keyed: bool = True):

@@ -1,6 +1,7 @@
 """The paper's presets: their settings, what they share, and that each of them runs, in miniature."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,14 +165,45 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Figure -> how many claims of the winning property and of R_p against chance have a figure here. A verdict a rate with
+# `ticket` under iterative masks at 50 % or more; R_p(θ0, θT) a rate; R_p within masks where `finetune` meets `ticket`
+# or `reinit` at 25 to 75 %; both R_p of Table A1.
+SHOWN = {
+    **dict.fromkeys(["fig2", "a1"], (2, 2)),
+    **dict.fromkeys(["fig4", "a2", "fig5", "a3"], (0, 2)),
+    **dict.fromkeys(["fig5cd", "a4", "a5", "a6"], (0, 6)),
+    **dict.fromkeys(["fig6", "a7", "a8", "a9", "a10"], (1, 3)),
+    **dict.fromkeys(["fig7", "a11", "a12"], (1, 2)),
+    **{"a13": (0, 2), "table-a1": (0, 3)},
+}
+MORE = {("fig2", *R10), *((figure, *M100) for figure in ("fig6", "fig7", "a13"))}  # of the two sparse accuracies
+
+
+def rows_by_hand(figure: str, network: tuple[str, str], rates: list[float]) -> tuple[Counter[str], Counter[str]]:
+    """How many rows of each kind the section has, by PAPER section 5, and how many of these have a figure here."""
+    published = 0 if network == V10 else 2  # accuracies of its dense network
+    alone = network in (R10, M100)  # with one sparse accuracy and two orderings of their own
+    there = {"winning": 2, "overlap": 8, "ordering": 9 + 2 * alone, "accuracy": published + alone}
+    winning, overlaps = SHOWN[figure]
+    accuracies = (len(rates) if published else 0) + ((figure, *network) in MORE)
+    here = {"winning": winning, "overlap": overlaps, "accuracy": accuracies, "correlation": 2 * (figure == "table-a1")}
+    return +Counter(there | {"correlation": 0 if network == R10 else 2}), +Counter(here)  # orderings need two seeds
+
+
+NARROW = {"resnet20": "{width: 2}", "vgg11": "{width: 2}", "mobilenetv2": "{width: 0.1}"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_preset_runs_in_miniature(name, folder):
-    """One epoch of two steps, one seed, at most two sparsities, on a narrow network in place of the preset's."""
-    kept = load_spec(name).sparsities[:2]
+    """One epoch of two steps, one seed, at most two sparsities, on the preset's own network, narrow."""
+    figure = name.removeprefix("paper/").rsplit("-", 2)[0]
+    networks, rates, masks, arms, sparsities = FIGURES[figure]
+    kept = [sparsities[2], sparsities[5]] if sparsities == ROUNDS else sparsities[:2]
+    network = next(pair for pair in networks if name.endswith("-".join(pair)))
     small = [
-        *("epochs=1", "seeds=1", "batch_size=5", "rewind=1/2", f"sparsities={list(kept)}"),
-        *("model=resnet", "model_args={depth: 8, width: 2}", f"data_args.root={folder / 'data'}"),
+        *("epochs=1", "seeds=1", "batch_size=5", "rewind=1/2", f"sparsities={kept}"),
+        *(f"model_args={NARROW[network[0]]}", f"data_args.root={folder / 'data'}"),
     ]
     planned = plan(load_spec(name, small))
     store = Store(folder / "store")
@@ -180,9 +212,13 @@ def test_each_preset_runs_in_miniature(name, folder):
         execute(step, store, planned.snapshots.get(step.key, frozenset()))
     assert planned.against(store).left == ()
     results = collect(planned, store, before.cached, {})
-    assert (len(results.trials), results.missing) == (len(planned.trials), ())
     assert not [breach for rule in results.invariants for breach in rule.breaches]
+    assert results.missing == ()
+    there = Counter((t.arm, t.mask, t.learning_rate, t.sparsity) for t in results.trials)
+    sparse = itertools.product(arms, masks, rates, kept)
+    assert there == Counter([("dense", None, rate, 0) for rate in rates] + list(sparse))
     rule = Rule.of(results.study)
     found = paper_rows(results, judge(results.trials, rule, correlations=results.correlations), rule)
-    assert found
-    assert {row.answer for row in found} == {"not tested at this scale"}  # one seed
+    kinds = Counter(row.kind for row in found), Counter(row.kind for row in found if row.here is not None)
+    assert kinds == rows_by_hand(figure, network, rates)
+    assert {(row.answer, row.paper_scale) for row in found} == {("not tested at this scale", False)}  # one seed

@@ -5,14 +5,14 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prunetune.errors import RequestError, unknown
-from prunetune.references import Ref, is_callable_name, load_callable, source_digest
+from prunetune.references import KEYED_WHERE_SET, Ref, is_callable_name, load_callable, source_digest
 from prunetune.train.models.common import MODELS
 
 _CONTEXT = ("input_shape", "outputs")  # what we tell a builder; the rest of its parameters are the user's to set
@@ -50,6 +50,7 @@ def draw(ref: Ref, input_shape: tuple[int, ...], outputs: int, seed: int) -> nn.
 def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ...], outputs: int) -> Ref:
     """Resolve a model of a spec to the Ref that enters the steps' keys: defaults filled in, the user's code hashed.
 
+    An argument marked KEYED_WHERE_SET is left out where it has its default.
     The digest of code that is not prunetune's is the SHA-256 of its module's source and of the names and shapes of
     the parameters that it builds. Raises RequestError for an unknown model or argument, and for a callable that does
     not build a network for `input_shape` and `outputs` or does not draw it by the seed.
@@ -59,7 +60,7 @@ def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ..
     if _is_ours(name, function):
         with torch.device("meta"):  # checks the arguments without the cost of drawing
             build(ref, input_shape, outputs)
-        return Ref.of(name, _defaults(function) | ref.kwargs)
+        return Ref.of(name, _written_out(function, ref.kwargs))
     _check_draws(ref, input_shape, outputs)
     shapes = _check_forward(ref, input_shape, outputs)
     content = json.dumps([source_digest(function), shapes])
@@ -113,9 +114,12 @@ def _unknown_argument(model: str, argument: str, settable: set[str]) -> RequestE
     return unknown("model_args", argument, settable)
 
 
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters
-    return {name: parameter.default for name, parameter in parameters.items() if name not in _CONTEXT}
+def _written_out(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument with its value, but for one that came later and has its default."""
+    parameters = {p.name: p for p in inspect.signature(function).parameters.values() if p.name not in _CONTEXT}
+    values = {**{name: p.default for name, p in parameters.items()}, **given}
+    later = {name for name, p in parameters.items() if KEYED_WHERE_SET in get_args(p.annotation)}
+    return {name: v for name, v in values.items() if name not in later or v != parameters[name].default}
 
 
 def _check_draws(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> None:

@@ -1,5 +1,6 @@
 """What the registered models share: their registry, their initialisation, and checks of what they are asked for."""
 
+import math
 from collections.abc import Callable
 
 from torch import nn
@@ -32,6 +33,13 @@ def count_of(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RequestError(f"model_args.{argument}: {value!r} is not a whole number of at least 1")
     return value
+
+
+def factor_of(argument: str, value: object) -> float:
+    """`value` as a finite number above 0; RequestError naming `argument` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise RequestError(f"model_args.{argument}: {value!r} is not a number above 0")
+    return float(value)
 
 
 def image_shape(model: str, input_shape: tuple[int, ...], least: int) -> tuple[int, int, int]:

@@ -4,10 +4,13 @@ Against the paper's table 2: the stem and the 24-channel stage keep the side, so
 stands for ReLU6; and a stride-1 block that changes the number of channels has a 1x1 shortcut with batch norm.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from prunetune.train.models.common import MODELS, conv_norm, image_shape, initialise
+from prunetune.references import KEYED_WHERE_SET
+from prunetune.train.models.common import MODELS, conv_norm, factor_of, image_shape, initialise
 
 _STAGES = (  # expansion, channels, blocks, stride of the first block
     (1, 16, 1, 1),
@@ -43,17 +46,35 @@ class InvertedResidual(nn.Module):
 
 
 @MODELS.register("mobilenetv2")
-def mobilenetv2(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+def mobilenetv2(
+    input_shape: tuple[int, ...], outputs: int, width: Annotated[float, KEYED_WHERE_SET] = 1.0
+) -> nn.Module:
     """A 3x3 stem of 32 channels, 17 inverted residual blocks, 1x1 to 1280 channels, global average, linear.
 
-    Raises RequestError for images of fewer than 8x8 pixels.
+    `width` multiplies the numbers of channels, which are rounded as `scaled` says; below 1 all but the 1280, as in
+    section 6.1 of the paper. Raises RequestError for images of fewer than 8x8 pixels and a width that is not above 0.
     """
+    width = factor_of("width", width)
     channels, _, _ = image_shape("mobilenetv2", input_shape, least=8)
-    layers: list[nn.Module] = [*conv_norm(channels, 32, kernel=3), nn.ReLU()]
-    inputs = 32
-    for expansion, width, blocks, first_stride in _STAGES:
+    layers: list[nn.Module] = [*conv_norm(channels, scaled(32, width), kernel=3), nn.ReLU()]
+    inputs = scaled(32, width)
+    for expansion, full, blocks, first_stride in _STAGES:
         for block in range(blocks):
-            layers.append(InvertedResidual(inputs, width, expansion, first_stride if block == 0 else 1))
-            inputs = width
-    layers += [*conv_norm(inputs, 1280, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return initialise(nn.Sequential(*layers, nn.Linear(1280, outputs)))
+            layers.append(InvertedResidual(inputs, scaled(full, width), expansion, first_stride if block == 0 else 1))
+            inputs = scaled(full, width)
+    last = scaled(1280, max(1.0, width))
+    layers += [*conv_norm(inputs, last, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return initialise(nn.Sequential(*layers, nn.Linear(last, outputs)))
+
+
+def scaled(channels: int, width: float) -> int:
+    """width · channels to the nearest multiple of 8 (a half goes up, at least 8), or the next if that loses over 10 %.
+
+    The rule of the authors' implementation.
+
+    >>> scaled(24, 1.0), scaled(96, 0.1), scaled(16, 0.75)
+    (24, 16, 16)
+    """
+    wanted = width * channels
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
