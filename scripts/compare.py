@@ -2,10 +2,12 @@
 
     python scripts/compare.py STUDY/results.json "finetune admm" "finetune one_shot"
     python scripts/compare.py STUDY/results.json --held-out
+    python scripts/compare.py STUDY/results.json --residuals
 
 The first form prints, for every learning rate and sparsity that both have, the mean difference of test accuracy in
 points with its two-sided 95 % interval (paired t, n - 1 degrees of freedom). The second prints the mean accuracy on
-held-out training images of every arm and mask algorithm: the table to choose settings by.
+held-out training images of every arm and mask algorithm: the table to choose settings by. The third prints ADMM's
+residual ‖W − Z‖ / ‖W‖ at the start and after the last update, as means over seeds.
 """
 
 import argparse
@@ -56,23 +58,39 @@ def means(cells: dict[Cell, dict[int, float]]) -> list[str]:
     ]
 
 
+def residuals(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for every mask found under the ADMM penalty."""
+    found: dict[Cell, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        found[row["mask"], row["learning_rate"], row["sparsity"]].append((row["values"][0], row["values"][-1]))
+    return [
+        f"{rate:<6g} {sparsity:<8g} {mask:<28} {np.mean(ends, axis=0)[0]:.3f} to {np.mean(ends, axis=0)[1]:.4f}"
+        for (mask, rate, sparsity), ends in sorted(found.items(), key=lambda item: (item[0][1:], item[0][0]))
+    ]
+
+
 def main() -> None:
     """Read the arguments and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("cells", nargs="*", help="two of them, each 'arm mask' (or 'dense')")
-    parser.add_argument("--held-out", action="store_true")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--held-out", action="store_true")
+    only.add_argument("--residuals", action="store_true")
     given = parser.parse_args()
-    cells = by_cell(
-        json.loads(given.results.read_text())["trials"], "validation_accuracy" if given.held_out else "test_accuracy"
-    )
-    names = sorted({name for name, _, _ in cells})
-    if given.held_out == bool(given.cells) or len(given.cells) not in (0, 2):
-        parser.error("give two cells, or --held-out alone")
-    for cell in given.cells:
-        if cell not in names:
-            parser.error(f"{cell!r} is not in the study; there are: {', '.join(names) or 'none'}")
-    print("\n".join(["rate   sparsity", *(means(cells) if given.held_out else differences(cells, *given.cells))]))
+    if bool(given.cells) == (given.held_out or given.residuals) or len(given.cells) not in (0, 2):
+        parser.error("give two cells, or --held-out or --residuals alone")
+    results = json.loads(given.results.read_text())
+    if given.residuals:
+        lines = residuals(results["residuals"])
+    else:
+        cells = by_cell(results["trials"], "validation_accuracy" if given.held_out else "test_accuracy")
+        names = sorted({name for name, _, _ in cells})
+        for cell in given.cells:
+            if cell not in names:
+                parser.error(f"{cell!r} is not in the study; there are: {', '.join(names) or 'none'}")
+        lines = means(cells) if given.held_out else differences(cells, *given.cells)
+    print("\n".join(["rate   sparsity", *lines]))
 
 
 if __name__ == "__main__":

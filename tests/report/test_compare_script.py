@@ -12,6 +12,8 @@ import pytest
 from scipy import stats
 from verdict_trials import trial
 
+from prunetune.study.results import Residuals
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 FIRST, SECOND, DENSE = [84.0, 85.0, 84.5], [83.5, 84.1, 84.4], [80.0, 80.5, 81.5]
 
@@ -26,7 +28,9 @@ def results(tmp_path: Path) -> Path:
     ]
     lost = replace(trial("finetune", 3, 10.0, 0.8, 0.1, "admm"), diverged=True)  # enters no mean
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({"trials": [asdict(row) for row in [*rows, lost]]}))
+    ends = [(0.8, 0.5, 0.02), (0.6, 0.4, 0.01)]
+    residuals = [asdict(Residuals(0.1, "admm", 0.8, seed, values)) for seed, values in enumerate(ends)]
+    path.write_text(json.dumps({"trials": [asdict(row) for row in [*rows, lost]], "residuals": residuals}))
     return path
 
 
@@ -51,6 +55,16 @@ def test_held_out_means(results: Path) -> None:
         ["0.1", "0.8", "finetune", "admm", "83.50", "(83.00", "to", "84.00,", "n", "=", "3)"],
         ["0.1", "0.8", "finetune", "one_shot", "83.00", "(82.50", "to", "83.40,", "n", "=", "3)"],
     ]
+
+
+def test_residuals_at_the_start_and_the_end(results: Path) -> None:
+    [line] = run(results, "--residuals").stdout.splitlines()[1:]
+    assert line.split() == ["0.1", "0.8", "admm", "0.700", "to", "0.0150"]
+
+
+@pytest.mark.parametrize("wrong", [[], ["dense"], ["dense", "dense", "--held-out"], ["--held-out", "--residuals"]])
+def test_one_form_at_a_time(results: Path, wrong: list[str]) -> None:
+    assert run(results, *wrong).returncode == 2
 
 
 def test_a_cell_that_is_not_there_is_named_with_those_that_are(results: Path) -> None:
