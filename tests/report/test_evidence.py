@@ -7,6 +7,7 @@ import pytest
 from verdict_trials import missing, one, planted, said, spread, study, trial
 
 from prunetune.errors import RequestError
+from prunetune.report.evidence import Evidence
 from prunetune.report.verdict import judge
 from prunetune.study.results import Trial
 
@@ -86,3 +87,15 @@ def test_repeated_rows_add_no_evidence_and_contradictions_are_refused() -> None:
     assert judge([*trials, *trials]) == judge(trials)
     with pytest.raises(RequestError, match=r"ticket at sparsity 50 %, seed 0, is there twice, with"):
         judge([*trials, trial("ticket", 0, 12.0, 0.5)])
+
+
+def test_one_training_under_two_names_is_no_sign_that_seeds_do_not_reach_it() -> None:
+    """The first round of iterative pruning is the one-shot mask's training: equal because it is the same."""
+    rows = [
+        trial("finetune", seed, 80.0 + seed, 0.5, 0.1, mask) for mask in ("iterative", "one_shot") for seed in (0, 1)
+    ]
+    pair = [("finetune", mask, 0.1, 0.5) for mask in ("iterative", "one_shot")]
+    assert "same in all seeds" in str(Evidence(rows).pairs(*pair).notes)
+    shared = [dataclasses.replace(row, key=f"of seed {row.seed}") for row in rows]
+    assert Evidence(shared).pairs(*pair).notes == ()
+    assert Evidence(shared).pairs(*pair).differences == (0.0, 0.0)

@@ -122,7 +122,7 @@ class Evidence:
         seeds = tuple(seed for seed in self.seeds if seed in above and seed in below and seed not in stuck)
         differences = tuple(round(above[seed] - below[seed], 9) for seed in seeds)
         notes = [*self.notes(first), *self.notes(second), *self._chance_notes(first, second)]
-        if len(seeds) > 1 and len(set(differences)) == 1:
+        if len(seeds) > 1 and len(set(differences)) == 1 and self.keys(first) != self.keys(second):
             notes.append(
                 f"{name_of(first)} minus {second[0]} is the same in all seeds: check that seeds reach the training"
             )
