@@ -299,6 +299,13 @@ def test_admm_may_last_longer_than_the_study_and_stretches_its_schedule():
     assert {s.recipe.epochs for s in made.steps if isinstance(s, Train) and not s.penalty} == {6}
 
 
+def test_admms_rho_is_of_the_rate_at_which_the_mask_is_found_unless_it_is_given():
+    masks = ["admm", {"kind": "admm", "learning_rate": 0.03}, {"kind": "admm", "rho": 0.5, "name": "given"}]
+    made = planned(masks=masks, sparsities=[0.5], learning_rates=[0.01, 0.1], arms=["finetune"])
+    found = {(s.recipe.learning_rate, s.penalty.rho) for s in made.steps if isinstance(s, Train) and s.penalty}
+    assert found == {(0.01, 0.03), (0.1, 0.003), (0.03, 0.01), (0.01, 0.5), (0.1, 0.5)}
+
+
 # --- correlations -----------------------------------------------------------------------------------------------
 
 

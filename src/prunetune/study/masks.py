@@ -13,7 +13,7 @@ from prunetune.sparsity.scope import Scope
 from prunetune.study.ground import Ground, Trainer
 from prunetune.study.seeds import derive
 from prunetune.study.steps import Probe, Prune, Train, Weights
-from prunetune.train.admm import RHO_LEVELS, UPDATES, Penalty
+from prunetune.train.admm import RHO_LEVELS, RHO_TIMES_RATE, UPDATES, Penalty
 from prunetune.train.recipe import Recipe
 
 
@@ -92,11 +92,12 @@ class Admm:
     """ADMM pruning (Zhang et al. 2018, arXiv 1804.03294): θT trained under the penalty, then its largest weights.
 
     It lasts as many epochs as the study's recipe unless `epochs` says otherwise; the schedule is stretched to them.
-    The penalty draws towards the mask's own allocation and pattern. The other settings are Penalty's.
+    The penalty draws towards the mask's own allocation and pattern. `rho` is RHO_TIMES_RATE over the learning rate
+    unless it is given. The other settings are Penalty's.
     """
 
     epochs: int | None = None
-    rho: float = Penalty.rho
+    rho: float | None = None
     rho_growth: float = Penalty.rho_growth
     rho_every: float | None = Penalty.rho_every
     update_every: float | None = Penalty.update_every
@@ -104,7 +105,7 @@ class Admm:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
             raise RequestError(f"epochs: {self.epochs}; must be at least 1")
-        self._penalty(Scope(), "uniform", None, density=0.5, epochs=1)  # refuses what is not possible
+        self._penalty(Recipe(1, 1, learning_rate=1.0), Scope(), "uniform", None, 0.5)  # refuses what is not possible
 
     def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A penalised training of θT for every density, and the Prune of its final state."""
@@ -113,14 +114,15 @@ class Admm:
 
     def _one(self, ground: Ground, choice: Choice, recipe: Recipe, density: float) -> Prune:
         pattern = None if choice.pattern == "unstructured" else choice.pattern
-        penalty = self._penalty(choice.scope, choice.allocation, pattern, density, recipe.epochs)
+        penalty = self._penalty(recipe, choice.scope, choice.allocation, pattern, density)
         return choice.prune(Weights(ground.trainer.train(recipe, ground.theta_t, penalty=penalty)), density)
 
-    def _penalty(self, scope: Scope, allocation: str, pattern: str | None, density: float, epochs: int) -> Penalty:
-        """The penalty with every interval in numbers, so that all that it does is in the step's key."""
-        rho_every = epochs / RHO_LEVELS if self.rho_every is None else self.rho_every
-        update_every = epochs / UPDATES if self.update_every is None else self.update_every
-        return Penalty(density, scope, allocation, self.rho, self.rho_growth, rho_every, update_every, pattern)
+    def _penalty(self, recipe: Recipe, scope: Scope, allocation: str, pattern: str | None, density: float) -> Penalty:
+        """The penalty with every setting in numbers, so that all that it does is in the step's key."""
+        rho = round(RHO_TIMES_RATE / recipe.learning_rate, DIGITS) if self.rho is None else self.rho
+        rho_every = recipe.epochs / RHO_LEVELS if self.rho_every is None else self.rho_every
+        update_every = recipe.epochs / UPDATES if self.update_every is None else self.update_every
+        return Penalty(density, scope, allocation, rho, self.rho_growth, rho_every, update_every, pattern)
 
 
 @MASKS.register("gradual")

@@ -14,6 +14,7 @@ from prunetune.sparsity.criteria import Magnitude
 from prunetune.sparsity.scope import Scope, prunable
 
 RHO_LEVELS = 4  # values that rho takes over a training, unless rho_every is given
+RHO_TIMES_RATE = 3e-4  # the rho of a mask algorithm that is given none, times the learning rate (docs/admm.md)
 UPDATES = 12  # of Z and U over a training, unless update_every is given
 
 
@@ -26,16 +27,14 @@ class Penalty:
     fractions allowed; None stands for a twelfth and for a quarter of the training. `pattern` says which positions Z may
     keep together: a name of PATTERNS such as `2:4`, None for `unstructured`.
 
-    W follows Z in about (1 − momentum) / (rate · rho) steps, which should be less than there are between two updates;
-    above rho = 2 (1 + momentum) / rate the penalty's own descent is unstable. The default rises from 0.03 to 0.81,
-    which keeps between the two for trainings of about a thousand steps or more at rates 0.01 and 0.1. It was chosen on
-    held-out images (docs/admm.md); a training of a few hundred steps at rate 0.01 wants a larger one.
+    W follows Z in about (1 − momentum) / (rate · rho) steps: how fast is a matter of the product of rate and rho.
+    Above rho = 2 (1 + momentum) / rate the penalty's own descent is unstable.
     """
 
     density: float
     scope: Scope = Scope()  # noqa: RUF009 - frozen
     allocation: str = "uniform"
-    rho: float = 0.03
+    rho: float = 0.1
     rho_growth: float = 3.0
     rho_every: float | None = None
     update_every: float | None = None
