@@ -237,8 +237,11 @@ COUNTS, SKIPPED = Counter(), Counter()
 results = json.loads((RESULTS / "results.json").read_text())
 PRUNABLE = [layer["name"] for layer in results["layers"] if layer["prunable"]]
 with np.load(DATA) as data:
-    pixels = data["train_images"][: results["study"]["data_args"].get("train_limit")].astype(np.float64)
-    IMAGES = (torch.from_numpy(data["test_images"]).float() - float(pixels.mean())) / float(pixels.std())
+    pixels = data["train_images"][: results["study"]["data_args"].get("train_limit")]
+    counts = np.bincount(pixels.ravel(), minlength=256).tolist()
+    n, total, squares = (sum(count * value**power for value, count in enumerate(counts)) for power in (0, 1, 2))
+    mean, std = total / (255 * n), ((n * squares - total**2) / (255 * n) ** 2) ** 0.5
+    IMAGES = (torch.from_numpy(data["test_images"]).float() - 255 * mean) / (255 * std)
     IMAGES = IMAGES.unsqueeze(1)
     LABELS = torch.from_numpy(data["test_labels"].astype(np.int64))
 torch.set_num_threads(1)
