@@ -56,6 +56,13 @@ def test_every_picture_of_the_paper_is_there(drawn):
     assert set(drawn) == {*per_cell, *masks, "pretraining"}
 
 
+def test_a_study_without_a_ticket_has_no_empty_picture_of_a_verdict():
+    assert not [name for name in draw(planted(arms=("finetune",))) if name.startswith("difference")]
+    alone = planted(arms=("ticket", "finetune"))  # no reinit: the difference to the dense network is still there
+    assert [name for name in draw(alone) if name.startswith("difference")] == ["difference-0.01-iterative",
+                                                                              "difference-0.1-iterative"]  # fmt: skip
+
+
 def test_mask_algorithms_are_compared_only_when_there_are_several():
     assert not [name for name in draw(planted(seeds=2)) if name.startswith("masks")]
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from planted import planted
 
 from prunetune.report.residuals import residual_drawings
+from prunetune.report.svg import standalone
 from prunetune.report.write import render_again, write_report
 from prunetune.study.results import Residuals
 
@@ -42,6 +44,18 @@ def test_many_rounds_still_make_a_readable_panel() -> None:
     rows = [replace(ROWS[0], sparsity=i / 20) for i in range(1, 13)]
     lines = residual_drawings(rows)[0].figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["5 %", "25 %", "40 %", "60 %"]  # places 0, 11/3, 22/3 and 11 of 12
+
+
+def test_ticks_are_numbers_and_nothing_is_cut_off() -> None:
+    figure = residual_drawings(ROWS)[0].figure
+    text = standalone(figure, "residual", "title", "words")
+    assert "$" not in text
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    shown = [item for item in (*figure.texts, figure.axes[0].xaxis.label) if item.get_text()]
+    assert all(item.get_window_extent(renderer).x1 <= figure.bbox.x1 for item in shown)
+    assert all(item.get_window_extent(renderer).x0 >= 0 for item in shown)
 
 
 def test_the_report_keeps_them_and_shows_them_only_where_they_are(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple
     evidence = Evidence(results.trials, results.missing)
     cells = sorted({(mask, rate) for _, mask, rate, _ in evidence.places if mask is not None})  # so rates stand abreast
     abreast = sorted(verdicts, key=lambda verdict: (verdict.mask, verdict.learning_rate))
-    found = [difference_figure(verdict, rule) for verdict in abreast if verdict.tests]
+    found = [difference_figure(verdict, rule) for verdict in abreast if _has_differences(verdict)]
     with_range = _accuracy_range(evidence)
     found += [accuracy_figure(evidence, rate, mask, with_range) for mask, rate in cells]
     found += pretraining_figures(results.correlations)
@@ -140,6 +140,11 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         legend(figure, axes)
     name = f"difference-{verdict.learning_rate:g}-{slug(verdict.mask)}"
     return Drawing(name, "difference", title, " ".join(points.words() for points in series), figure)
+
+
+def _has_differences(verdict: Verdict) -> bool:
+    """Whether there is a ticket to compare: a study need not have one."""
+    return any(half.mean is not None for test in verdict.tests for half in (test.dense, test.reinit))
 
 
 def _line_drawing(name: str, group: Group, title: str, lines: list[Line], y_range: tuple[float, float]) -> Drawing:

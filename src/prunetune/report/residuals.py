@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from matplotlib.ticker import NullFormatter
+
 from prunetune.report.evidence import percent
 from prunetune.report.figures import Drawing, legend, slug
 from prunetune.report.marks import panel
@@ -10,7 +12,7 @@ from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import Residuals
 
 LINES = 4  # in one panel at most
-AXIS = "updates of the sparse target, from the start to the end of the penalised training"
+AXIS = "updates of the sparse target Z"
 
 
 def residual_drawings(rows: Sequence[Residuals]) -> list[Drawing]:
@@ -36,8 +38,10 @@ def spread(sparsities: Sequence[float], most: int = LINES) -> list[float]:
 def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
     title, words = f"Learning rate {rate:g}, {mask} masks", []
     with drawing_style():
-        figure, axes = panel(title, "distance to the sparse target, ‖W − Z‖ / ‖W‖; band from lowest to highest seed")
+        figure, axes = panel(title, "distance to the sparse target, ‖W − Z‖ / ‖W‖; band: all seeds")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's own would need its mathematics
+        axes.yaxis.set_minor_formatter(NullFormatter())
         for i, sparsity in enumerate(spread(sorted({row.sparsity for row in rows}))):
             curves = [_finite(row.values) for row in rows if row.sparsity == sparsity]
             steps = range(min(map(len, curves)))
