@@ -88,3 +88,15 @@ def test_overlaps_are_means_over_seeds_by_p_without_broken_ones() -> None:
     assert before is not None
     assert [(row.p, row.value, row.expected) for row in before.overlaps] == [(0.2, 0.5, 0.2), (0.5, 0.7, 0.5)]
     assert before.overlaps[0].excess == pytest.approx(0.3)
+
+
+def test_held_out_images_choose_the_best_rate_and_test_images_compare_with_it() -> None:
+    """0.1 is better on the test images, 0.01 on the held-out ones: 0.01 is the best, and is no longer judged."""
+    held_out = {0.01: 99.0, 0.1: 98.0}
+    rows = [dataclasses.replace(row, validation_accuracy=held_out[row.learning_rate]) for row in two_rates(-0.75)]
+    low, high = judge(rows)
+    assert {verdict.dense.best for verdict in (low, high) if verdict.dense} == {0.01}
+    assert (low.pretraining, high.pretraining) == ("sufficient", "sufficient")
+    assert high.dense is not None
+    assert high.dense.comparison is not None
+    assert high.dense.comparison.mean == pytest.approx(0.75)  # of the test accuracies

@@ -357,3 +357,21 @@ def test_an_overlap_that_a_layer_is_too_sparse_for_is_left_out_and_said(tmp_path
     assert [note.split(",")[0] for note in notes] == ["R_p of finetune_T/theta_0", "R_p of finetune_T/theta_T"]
     assert all("p: 0.2 is too large for '3.weight'" in note for note in notes)
     assert write_report(found, tmp_path / "out").page.exists()
+
+
+def test_held_out_accuracies_are_those_stored_and_the_page_says_what_they_are_for(
+    results: Results, tmp_path: Path
+) -> None:
+    changes = {"data_args": {"validation": 0.25}, "arms": ["ticket"], "learning_rates": [0.05], "sparsities": [0.5]}
+    planned = plan(load_spec(STUDY | changes))
+    store = Store(tmp_path / "store")
+    store.prepare()
+    run(planned, store)
+    found = collect(planned, store, (), {})
+    for row in found.trials:
+        kept = json.loads((store.root / "steps" / row.key[:2] / row.key / "metrics.json").read_text())
+        assert row.validation_accuracy == kept["validation_accuracy"]
+        assert row.validation_accuracy is not None
+    assert [note for note in found.notes if "chosen on 16 held-out training images" in note]
+    assert {row.validation_accuracy for row in results.trials} == {None}
+    assert not [note for note in results.notes if "held-out" in note]

@@ -1,9 +1,9 @@
 """R_p layer by layer as heat maps: in which layers a training has left its start behind."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from prunetune.report.cells import NONE
 from prunetune.report.figures import DENSE_PAIR, Drawing, short, slug
-from prunetune.report.marks import BOX, HEIGHT, SPARSITY_AXIS, panel
+from prunetune.report.marks import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import LayerOverlap
 
@@ -21,8 +21,6 @@ ROW, LEFT = 0.2, 0.335  # inches of a row, and the share of the panel's width th
 LONGEST_NAME = 24
 STRONGEST = 0.5  # opacity of full agreement: ink keeps 4.5:1 on it in both themes
 KEY = (-0.2, 0.2, 0.4, 0.6, 0.8)
-
-T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,6 @@ def layer_figures(rows: Sequence[LayerOverlap]) -> list[Drawing]:
     sparse = [row for row in rows if row.pair == TICKET_PAIR]
     places = sorted({(str(row.mask), row.learning_rate) for row in sparse})
     return found + [_sparse_figure(sparse, *place) for place in places]
-
-
-def spread(items: Sequence[T], most: int) -> tuple[T, ...]:
-    """So many of the items at most, evenly spaced, the first and the last among them."""
-    if len(items) <= most:
-        return tuple(items)
-    return tuple(items[round(i * (len(items) - 1) / (most - 1))] for i in range(most))
 
 
 def _dense_figure(rows: Sequence[LayerOverlap]) -> Drawing:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,6 +28,8 @@ SHAPES = {  # role -> marker, dashes
     "other-3": ("p", (0, (6, 1.6, 1.4, 1.6))),
     "other-4": ("h", (0, (1.4, 1.6))),
 }
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,17 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
     axes.tick_params(length=0, labelsize=10)
     axes.spines["left"].set_visible(False)
     return figure, axes
+
+
+def spread(items: Sequence[T], most: int) -> tuple[T, ...]:
+    """At most so many of the items (`most` from 2), evenly by place, the first and the last among them.
+
+    >>> spread([0.1, 0.2, 0.3, 0.4, 0.5], 3)
+    (0.1, 0.3, 0.5)
+    """
+    if len(items) <= most:
+        return tuple(items)
+    return tuple(items[round(i * (len(items) - 1) / (most - 1))] for i in range(most))
 
 
 def log_density(sparsity: float) -> float:

@@ -7,7 +7,7 @@ from matplotlib.ticker import NullFormatter
 
 from prunetune.report.evidence import percent
 from prunetune.report.figures import Drawing, legend, slug
-from prunetune.report.marks import panel
+from prunetune.report.marks import panel, spread
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import Residuals
 
@@ -24,17 +24,6 @@ def residual_drawings(rows: Sequence[Residuals]) -> list[Drawing]:
     ]
 
 
-def spread(sparsities: Sequence[float], most: int = LINES) -> list[float]:
-    """At most so many of the sparsities, the lowest and the highest among them, evenly by place.
-
-    >>> spread([0.1, 0.2, 0.3, 0.4, 0.5], 3)
-    [0.1, 0.3, 0.5]
-    """
-    if len(sparsities) <= most:
-        return list(sparsities)
-    return [sparsities[round(i * (len(sparsities) - 1) / (most - 1))] for i in range(most)]
-
-
 def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
     title, words = f"Learning rate {rate:g}, {mask} masks", []
     with drawing_style():
@@ -42,7 +31,7 @@ def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's own would need its mathematics
         axes.yaxis.set_minor_formatter(NullFormatter())
-        for i, sparsity in enumerate(spread(sorted({row.sparsity for row in rows}))):
+        for i, sparsity in enumerate(spread(sorted({row.sparsity for row in rows}), LINES)):
             curves = [_finite(row.values) for row in rows if row.sparsity == sparsity]
             steps = range(min(map(len, curves)))
             lows, highs = ([pick(curve[at] for curve in curves) for at in steps] for pick in (min, max))
