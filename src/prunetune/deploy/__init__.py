@@ -1,0 +1,1 @@
+"""How a masked model ships: measured, exported, shrunk."""
