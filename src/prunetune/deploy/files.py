@@ -7,6 +7,8 @@ from typing import NamedTuple
 from safetensors.torch import save
 from torch import Tensor
 
+from prunetune.sparsity.mask import memory_of
+
 _LEVEL = 9  # zlib's strongest
 
 
@@ -29,9 +31,8 @@ def file_sizes(state: Mapping[str, Tensor]) -> FileSizes:
 
 
 def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One name for tensors that are the same elements of the same memory, and memory of its own for every tensor."""
-    found: dict[object, tuple[str, Tensor]] = {}
+    """The first name of every tensor, with memory of its own, as the format wants it."""
+    first: dict[object, str] = {}
     for name, tensor in state.items():
-        where = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name
-        found.setdefault(where, (name, tensor))
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.values()}
+        first.setdefault(memory_of(tensor), name)
+    return {name: state[name].detach().cpu().clone().contiguous() for name in first.values()}

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunetune.deploy.forward import Inputs, arguments, evaluating
 from prunetune.errors import RequestError
 from prunetune.sparsity.holding import is_held
+from prunetune.sparsity.torch_form import masks_in
 
 _THREADS = 1  # as a CPU training uses: several make times depend on what else the machine does
 _WARM_UP = 3  # calls that are not timed: first calls choose kernels and fill caches
@@ -63,8 +64,8 @@ def latencies(models: Mapping[str, nn.Module], inputs: Inputs, *, rounds: int = 
     All models lie on the device of `inputs`, for which the clock waits. They are called in evaluation mode and
     inference mode, on one CPU thread, three times before the first round; modes and threads are put back.
 
-    RequestError for no model, fewer than 2 rounds, inputs without a batch, and a model that is held: the
-    zeroing before each of its forward passes would be timed, which what ships does not do.
+    RequestError for no model, fewer than 2 rounds, inputs without a batch, and a model that is held, or in the form of
+    `torch.nn.utils.prune`: the masking in each of its forward passes would be timed, which what ships does not do.
     """
     given = arguments(inputs, "inputs")
     _check(models, rounds)
@@ -112,13 +113,15 @@ def _check(models: Mapping[str, nn.Module], rounds: int) -> None:
         raise RequestError(f"rounds: {rounds} has no spread; at least 2")
     for name, model in models.items():
         if is_held(model):
-            raise RequestError(f"models: '{name}' is held, and its zeroing would be timed; release(model) it first")
+            raise RequestError(f"models: '{name}' is held, and its zeroing would be timed; call release(model) first")
+        if masks_in(model):
+            raise RequestError(f"models: '{name}' is masked by torch.nn.utils.prune in every call; prune.remove first")
 
 
 def _turns(names: list[str], rounds: int) -> Iterator[str]:
-    shuffle: Callable[[list[str]], None] = random.Random(0).shuffle
+    order = random.Random(0)
     for _ in range(rounds):
-        shuffle(names)
+        order.shuffle(names)
         yield from names
 
 

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -13,7 +13,11 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 
 from prunetune.deploy.forward import Inputs, arguments, evaluating
-from prunetune.sparsity.torch_form import fold_masks
+from prunetune.sparsity.torch_form import effective_weights
+
+# The name of a weight within its module, and the MACs of one call of the module over the whole batch.
+_Products = Callable[[Any, tuple[Any, ...], Any], Iterator[tuple[str, int]]]
+_ATTENTION = "attention"  # stands for queries · keys and scores · values, which have no weight
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def count(model: nn.Module, example_inputs: Inputs) -> Counts:
     uses: dict[str, _Use] = {}
     with evaluating(model), torch.no_grad(), _recorded(model, uses):
         model(*inputs)
-    weights = _weights(model)
+    weights = effective_weights(model)
     rows = {name: _Use.of(tensor) for name, tensor in weights.items() if tensor.dim() >= 2} | uses
     layers = tuple(_layer(model, name, use, len(inputs[0])) for name, use in rows.items())
     return Counts(
@@ -83,12 +87,6 @@ class _Use:
         return cls(0, 0, macs) if weight is None else cls(weight.numel(), int(weight.count_nonzero()), macs)
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    buffers = dict(model.named_buffers())
-    folded = fold_masks({name: p.detach() for name, p in model.named_parameters()} | buffers)
-    return {name: tensor for name, tensor in folded.items() if name not in buffers}
-
-
 def _layer(model: nn.Module, name: str, use: _Use, batch: int) -> LayerCount:
     kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
     macs = round(use.macs / batch)
@@ -99,7 +97,7 @@ def _layer(model: nn.Module, name: str, use: _Use, batch: int) -> LayerCount:
 @contextmanager
 def _recorded(model: nn.Module, uses: dict[str, _Use]) -> Iterator[None]:
     hooks = [
-        module.register_forward_hook(partial(_record, uses, f"{path}." if path else "", products), with_kwargs=True)
+        module.register_forward_hook(_recorder(uses, path, products), with_kwargs=True)
         for path, module in model.named_modules()
         for types, products in _PRODUCTS
         if isinstance(module, types)
@@ -114,24 +112,17 @@ def _recorded(model: nn.Module, uses: dict[str, _Use]) -> Iterator[None]:
             hook.remove()
 
 
-def _record(
-    uses: dict[str, _Use],
-    path: str,
-    products: "_Products",
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    output: Any,
-) -> None:
-    for leaf, macs in products(module, (*args, *kwargs.values()), output):
-        weight = operator.attrgetter(leaf)(module) if leaf != _ATTENTION else None
-        before = uses[path + leaf].macs if path + leaf in uses else 0
-        uses[path + leaf] = _Use.of(weight, before + macs)
+def _recorder(uses: dict[str, _Use], path: str, products: _Products) -> Callable[..., None]:
+    """A forward hook that adds one call of a module to `uses`."""
 
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        inputs = signature(module.forward).bind(*args, **kwargs).args
+        for leaf, macs in products(module, inputs, output):
+            name = f"{path}.{leaf}" if path else leaf
+            weight = operator.attrgetter(leaf)(module) if leaf != _ATTENTION else None
+            uses[name] = _Use.of(weight, macs + (uses[name].macs if name in uses else 0))
 
-# The name of a weight within its module, and the MACs of one call of the module over the whole batch.
-_Products = Callable[[Any, tuple[Any, ...], Any], Iterator[tuple[str, int]]]
-_ATTENTION = "attention"  # stands for queries · keys and scores · values, which have no weight
+    return record
 
 
 def _convolution(module: _ConvNd, inputs: tuple[Tensor, ...], output: Tensor) -> Iterator[tuple[str, int]]:

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from prunetune.sparsity.holding import by_first_name, held_mask, is_held
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.scope import Scope, ScopeRow, survey
+from prunetune.sparsity.torch_form import effective_weights, masks_in
+
+_UNNAMED = "in scope, but no mask names it"
 
 
 @dataclass(frozen=True)
@@ -72,49 +75,61 @@ def sparsity_report(
     is not what it seems: no mask, a model or a weight that is not held, weights that came back to life, and weights in
     `scope` that no mask names. RequestError for a mask that does not fit the model, and as `survey` raises it.
     """
-    held = held_mask(model) if is_held(model) else {}
-    wanted = by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask)) if mask is not None else held
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    surveyed = survey(model, scope)
-    rows = tuple(_row(model, line, tensors[line.name], wanted, held) for line in surveyed)
-    once = [row for row in rows if row.name in dict(model.named_parameters())]
+    held = _held(model)
+    wanted = held if mask is None else by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    weights = effective_weights(model, remove_duplicate=False)
+    rows = tuple(_row(model, line, weights, wanted, held) for line in survey(model, scope))
+    first_names = effective_weights(model).keys()
+    once = [row for row in rows if row.name in first_names]
     named = [row for row in once if row.name in wanted]
-    open_ = [line.name for line in surveyed if line.prunable and line.name not in wanted]
     return SparsityReport(
         rows,
         sum(row.total for row in once),
         sum(row.nonzero for row in once),
         sum(row.total for row in named),
         sum(row.nonzero for row in named),
-        tuple(_problems(named, open_)),
+        tuple(_problems(rows, named)),
     )
 
 
+def _held(model: nn.Module) -> Mapping[str, Tensor]:
+    """What keeps zeros in `model`: `hold`, and the hooks of `torch.nn.utils.prune`."""
+    masks = {**(held_mask(model) if is_held(model) else {}), **masks_in(model)}
+    return Mask(masks) if masks else {}
+
+
 def _row(
-    model: nn.Module, line: ScopeRow, tensor: Tensor, wanted: Mapping[str, Tensor], held: Mapping[str, Tensor]
+    model: nn.Module,
+    line: ScopeRow,
+    weights: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    held: Mapping[str, Tensor],
 ) -> ParameterRow:
-    name = line.name
+    name = line.name if line.name in weights else line.name.removesuffix("_orig")
     kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
-    reason = "" if name in wanted else "in scope, but no mask names it" if line.prunable else line.reason
-    keep = wanted.get(name)
-    revived = 0 if keep is None else int(tensor[~keep.to(tensor.device)].count_nonzero())
-    is_held_so = name in held and (keep is None or bool((held[name] <= keep).all()))
-    return ParameterRow(name, kind, tensor.numel(), int(tensor.count_nonzero()), is_held_so, reason, revived)
+    total, nonzero = weights[name].numel(), int(weights[name].count_nonzero())
+    if name not in wanted:
+        reason = _UNNAMED if line.prunable else line.reason
+        return ParameterRow(name, kind, total, nonzero, name in held, reason)
+    keep = wanted[name]
+    revived = int(weights[name][~keep.to(weights[name].device)].count_nonzero())
+    return ParameterRow(name, kind, total, nonzero, name in held and _within(held[name], keep), "", revived)
 
 
-def _problems(named: list[ParameterRow], in_scope: list[str]) -> list[str]:
-    lines = [f"! {row.name}: {row.revived:,} pruned weights are not zero" for row in named if row.revived]
-    loose = [row.name for row in named if not row.held]
+def _within(kept: Tensor, wider: Tensor) -> bool:
+    """Whether every weight that `kept` keeps is kept by `wider` too."""
+    return not (kept.to(wider.device) & ~wider).any()
+
+
+def _problems(rows: tuple[ParameterRow, ...], named: list[ParameterRow]) -> list[str]:
     if not named:
-        lines.append("! no mask: nothing is pruned or held; call hold(model, mask)")
-    elif len(loose) == len(named):
-        lines.append("! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)")
-    else:
-        lines += [f"! {name}: not held by this mask; call hold(model, mask)" for name in loose]
-
-    if named:
-        lines += [f"! {name}: in scope, but no mask names it" for name in in_scope]
-    return lines
+        return ["! no mask: nothing is pruned or held; call hold(model, mask)"]
+    revived = [f"! {row.name}: pruned weights that are not zero: {row.revived:,}" for row in named if row.revived]
+    unnamed = [f"! {row.name}: {_UNNAMED}" for row in rows if row.reason == _UNNAMED]
+    loose = [f"! {row.name}: not held by this mask; call hold(model, mask)" for row in named if not row.held]
+    if len(loose) == len(named):
+        loose = ["! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)"]
+    return [*revived, *loose, *unnamed]
 
 
 def _sum(label: str, total: int, nonzero: int) -> tuple[str, ...]:

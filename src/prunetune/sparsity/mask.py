@@ -95,7 +95,7 @@ class Mask(Mapping[str, Tensor]):
         for name, tensor in self.items():
             require_tensor(name, tensor, state)
         copies: dict[tuple[object, ...], Tensor] = {}
-        result = {name: copies.setdefault(_memory(tensor), tensor.detach().clone()) for name, tensor in state.items()}
+        result = {name: copies.setdefault(memory_of(tensor), tensor.detach().clone()) for name, tensor in state.items()}
         for name, tensor in self.items():
             result[name].masked_fill_(~tensor.to(result[name].device), 0)
         return result
@@ -162,7 +162,7 @@ def _as_bool(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.bool, copy=True).contiguous()
 
 
-def _memory(tensor: Tensor) -> tuple[object, ...]:
+def memory_of(tensor: Tensor) -> tuple[object, ...]:
     """Equal for two tensors that are the same elements of the same memory; an empty tensor is only itself."""
     where = tensor.data_ptr() if tensor.numel() else id(tensor)
     return where, tensor.device, tensor.dtype, tensor.shape, tensor.stride()

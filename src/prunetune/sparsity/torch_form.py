@@ -15,8 +15,7 @@ def from_torch_prune(source: nn.Module | Mapping[str, Tensor]) -> Mask:
 
     After `prune.remove` there is no mask left to read, only zeros. RequestError where no pair `x_orig`, `x_mask` is.
     """
-    state = source.state_dict() if isinstance(source, nn.Module) else source
-    masks = {base: state[f"{base}_mask"] for name in state if (base := _base(name, state)) is not None}
+    masks = masks_in(source)
     if not masks:
         raise RequestError("model: no weight is in the form of torch.nn.utils.prune, a pair x_orig, x_mask")
     return Mask(masks)
@@ -71,6 +70,25 @@ def split_masks(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict
         split[f"{name}_orig"] = weight
         split[f"{name}_mask"] = tensor.to(weight)
     return split
+
+
+def masks_in(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The `x_mask` of every pair in a model or state dict, under the name `x`; empty where there is none."""
+    state = _tensors(source) if isinstance(source, nn.Module) else source
+    return {base: state[f"{base}_mask"] for name in state if (base := _base(name, state)) is not None}
+
+
+def effective_weights(model: nn.Module, remove_duplicate: bool = True) -> dict[str, Tensor]:
+    """Every parameter of `model`, pairs as the effective tensor; a tied one once unless `remove_duplicate` is False."""
+    buffers = dict(model.named_buffers())
+    folded = fold_masks(_tensors(model, remove_duplicate))
+    return {name: tensor for name, tensor in folded.items() if name not in buffers}
+
+
+def _tensors(model: nn.Module, remove_duplicate: bool = True) -> dict[str, Tensor]:
+    # Not the state dict: taking it would zero what `hold` holds, and hide that it had come back to life.
+    parameters = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=remove_duplicate)}
+    return parameters | dict(model.named_buffers())
 
 
 def _base(name: str, state: Mapping[str, Tensor]) -> str | None:
