@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from prunetune.errors import RequestError
@@ -71,6 +72,8 @@ def write_onnx(
         with _quiet():
             graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(batch))
         assert graph is not None
+        for node in graph.model.graph.all_nodes():
+            node.metadata_props.clear()  # how the node came about: half of a small model's file
         graph.save(path)
         onnx.checker.check_model(path, full_check=True)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -105,7 +108,7 @@ def _traced(model: nn.Module, batch: Batch) -> ExportedProgram:
     wide = batch.resized(max(batch.size, 2))  # a dimension of 1 is taken for a constant
     try:
         with _quiet(), torch.no_grad():
-            return torch.export.export(model, wide.args, wide.kwargs, dynamic_shapes=_free(batch))
+            return _stripped(torch.export.export(model, wide.args, wide.kwargs, dynamic_shapes=_free(batch)))
     except Exception as error:  # the user's own code runs on symbols
         if "Constraints violated (batch)" in str(error):
             raise RequestError(
@@ -113,6 +116,15 @@ def _traced(model: nn.Module, batch: Batch) -> ExportedProgram:
                 "let it read the size from its inputs"
             ) from error
         raise RequestError(f"model: torch.export finds no graph in it: {_line(error)}") from error
+
+
+def _stripped(program: ExportedProgram) -> ExportedProgram:
+    """Without the example, which may be nobody else's business, and the paths and source lines of this machine."""
+    program.example_inputs = None
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
 
 
 def _free(batch: Batch) -> Any:
