@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from prunetune.deploy.bitmask import ENTRY, FORMAT, load_bitmask, save_bitmask
+from prunetune.deploy.bitmask import ENTRY, load_bitmask, save_bitmask
 from prunetune.errors import RequestError
+from prunetune.sparsity.checkpoint import BITMASK, read_state
 
 TYPES = (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
@@ -84,7 +85,7 @@ def test_the_form_is_the_documented_one(tmp_path: Path) -> None:
     assert stored["bits:w"].tolist() == [0b01000000, 0b01000000, *[0] * 10, 0b00010000]
     assert stored["bias"].tolist() == [1, 1, 1]
     header = json.loads(tmp_path.joinpath("state").read_bytes()[8 : header_of(tmp_path / "state")])
-    assert header["__metadata__"] == {"format": FORMAT, "shapes": '{"w": [10, 10]}', "tied": "{}"}
+    assert header["__metadata__"] == {"format": BITMASK, "shapes": '{"w": [10, 10]}', "tied": "{}"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
@@ -145,7 +146,7 @@ GOOD = {"w": VALUES, "bits:w": BITS}
 
 
 def hostile(path: Path, tensors: dict[str, Tensor], shapes: str, tied: str = "{}") -> Path:
-    save_file(tensors, path, {"format": FORMAT, "shapes": shapes, "tied": tied})
+    save_file(tensors, path, {"format": BITMASK, "shapes": shapes, "tied": tied})
     return path
 
 
@@ -211,8 +212,14 @@ def test_a_header_of_an_absurd_length_gets_one_line(tmp_path: Path) -> None:
 
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
     save_file({"w": torch.ones(3)}, tmp_path / "plain")
-    with pytest.raises(RequestError, match=f"is no {FORMAT} file"):
+    with pytest.raises(RequestError, match=f"is no {BITMASK} file"):
         load_bitmask(tmp_path / "plain")
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(RequestError, match="cannot read"):
             load_bitmask(path)
+
+
+def test_it_is_not_mistaken_for_a_plain_checkpoint(tmp_path: Path) -> None:
+    save_bitmask({"w": torch.ones(3)}, tmp_path / "m.bitmask.safetensors")
+    with pytest.raises(RequestError, match=r"checkpoint: '.*' holds bits and values; read it by .*load_bitmask$"):
+        read_state(tmp_path / "m.bitmask.safetensors")

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from prunetune.atomic import replace_file
 from prunetune.errors import RequestError
+from prunetune.sparsity.checkpoint import BITMASK
 from prunetune.sparsity.mask import memory
 
-FORMAT = "prunetune-bitmask-1"
 BITS = "bits:"
 ENTRY = 192  # bytes: about what the second entry and the shape of a compact tensor cost in the file's header
 
@@ -51,8 +51,8 @@ def load_bitmask(path: str | Path) -> dict[str, Tensor]:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"bitmask: cannot read '{path}' as safetensors: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise RequestError(f"bitmask: '{path}' is no {FORMAT} file; a plain safetensors file is read by safetensors")
+    if metadata.get("format") != BITMASK:
+        raise RequestError(f"bitmask: '{path}' is no {BITMASK} file; a plain safetensors file is read by safetensors")
     try:
         return _unpacked(stored, json.loads(metadata["shapes"]), json.loads(metadata["tied"]))
     except KeyError as error:
@@ -74,7 +74,7 @@ def pack(state: Mapping[str, Tensor]) -> bytes:
             shapes[name] = list(tensor.shape)
             stored[f"{BITS}{name}"] = torch.from_numpy(np.packbits(kept))
             stored[name] = torch.from_numpy(_bytes(tensor)[kept]).reshape(-1).view(tensor.dtype)
-    return to_safetensors(stored, {"format": FORMAT, "shapes": json.dumps(shapes), "tied": json.dumps(tied)})
+    return to_safetensors(stored, {"format": BITMASK, "shapes": json.dumps(shapes), "tied": json.dumps(tied)})
 
 
 def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -65,13 +65,12 @@ def export(
     """
     target = Path(path)
     form, write = _format(target)
-    settled = _settled(model, mask)
-    names = mask if mask is not None else prunable(settled)
-    pruned = {name: settled.get_parameter(name) == 0 for name in names}
+    copy = settled(model, mask)
+    pruned = {name: copy.get_parameter(name) == 0 for name in (mask if mask is not None else prunable(copy))}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
-            max_error, zeros_exact = write(temporary, settled, pruned, example_inputs, tolerance)
+            max_error, zeros_exact = write(temporary, copy, pruned, example_inputs, tolerance)
         return Exported(target, form, target.stat().st_size, max_error, zeros_exact)
     except OSError as error:
         raise RequestError(f"path: cannot write '{target}': {error.strerror or error}") from error
@@ -88,7 +87,7 @@ def _format(path: Path) -> tuple[str, Write]:
     raise RequestError(f"path: '{path}' is in no known format; name it .onnx, .pt2 or .safetensors")
 
 
-def _settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
+def settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     """A copy on the CPU, in eval mode, with its zeros in place and without the hooks that hold them."""
     copy = deepcopy(model).cpu().eval()
     if mask is not None:
