@@ -17,6 +17,7 @@ from prunetune.sparsity.torch_form import fold_masks, masks_in
 
 # Where training scripts commonly keep the weights inside a checkpoint, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights")
+BITMASK = "prunetune-bitmask-1"  # the `format` in the metadata of a file that `deploy.bitmask` writes
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DistributedDataParallel and torch.compile put before every name
 
 
@@ -49,6 +50,10 @@ def _read(path: Path, field: str) -> dict[str, Tensor]:
 
 def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
     if content[8:9] == b"{":  # a safetensors file is the header's length in 8 bytes, then the header, a JSON object
+        if f'"format":"{BITMASK}"'.encode() in content[8 : 8 + int.from_bytes(content[:8], "little")]:
+            raise RequestError(
+                f"{field}: '{path}' holds bits and values; read it by prunetune.deploy.bitmask.load_bitmask"
+            )
         try:
             return parse_safetensors(content)
         except SafetensorError as error:
