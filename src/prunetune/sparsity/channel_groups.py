@@ -101,7 +101,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     pruners = {ChannelPad: _PadPruner(), _Entry: _EntryPruner()}
     with torch.enable_grad():
         _require_forward(scene, inputs)
-        return graph.build_dependency(
+        graph.build_dependency(
             scene,
             inputs,
             forward_fn=lambda network, given: network(*given),
@@ -109,6 +109,10 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
             customized_pruners=pruners,
             verbose=False,
         )
+    for node in graph.module2node.values():
+        if isinstance(node.module, ChannelPad):
+            _number(node)
+    return graph
 
 
 def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[ChannelGroup, ...]:  # noqa: B008 - frozen
@@ -203,23 +207,38 @@ class _EntryPruner:
 
 
 class _PadPruner:
-    """What Torch-Pruning asks about a ChannelPad: its inputs and its outputs are not coupled."""
+    """What Torch-Pruning asks about a ChannelPad, whose channels are numbered as its outputs."""
 
     pruning_dim = 1
 
     def prune_out_channels(self, layer: ChannelPad, idxs: list[int]) -> ChannelPad:
-        layer.remove_outputs(set(idxs))
+        layer.remove(idxs)
         return layer
 
-    def prune_in_channels(self, layer: ChannelPad, idxs: list[int]) -> ChannelPad:
-        layer.remove_inputs(set(idxs))
-        return layer
+    prune_in_channels = prune_out_channels
 
     def get_out_channels(self, layer: ChannelPad) -> int:
         return layer.outputs
 
     def get_in_channels(self, layer: ChannelPad) -> int:
         return layer.inputs
+
+
+def _number(pad: Any) -> None:
+    """Tell Torch-Pruning that channel i before the pad is channel i + `before` behind it."""
+    before, end = pad.module.before, pad.module.before + pad.module.inputs
+
+    def forth(found: list[Any]) -> list[Any]:
+        return [index._replace(idx=index.idx + before) for index in found]
+
+    def back(found: list[Any]) -> list[Any]:
+        return [index._replace(idx=index.idx - before) for index in found if before <= index.idx < end]
+
+    for source in pad.inputs:
+        for mapping, edges in ((forth, source.dependencies), (back, pad.dependencies)):
+            for edge in edges:
+                if {edge.source, edge.target} == {source, pad}:
+                    edge.index_mapping[1] = mapping
 
 
 class _Part(NamedTuple):
