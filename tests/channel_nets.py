@@ -1,6 +1,7 @@
 """Networks whose channels are coupled in every way that the tests of channel pruning look at."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,9 @@ class Wired(nn.Module):
         self.wiring = forward
         for name, layer in layers.items():
             self.add_module(name, layer)
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
 
     def forward(self, x: Tensor) -> object:
         return self.wiring(self, x)

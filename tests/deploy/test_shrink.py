@@ -183,6 +183,10 @@ def test_an_unstructured_mask_and_one_that_keeps_nothing_are_refused() -> None:
     nothing = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in model.named_parameters() if name[0] != "5"}
     with pytest.raises(RequestError, match=r"^mask: it prunes all channels of '0'; at least one must stay$"):
         shrink(model, nothing, inputs)
+    output = {"5.weight": torch.ones(10, 24), "5.bias": torch.tensor([0.0] + 9 * [1.0])}
+    output["5.weight"][0] = 0
+    with pytest.raises(RequestError, match=r"^mask: at '5.weight' .* \('5' stays whole: it reaches the output\)"):
+        shrink(model, output, inputs)
     with pytest.raises(RequestError, match=r"^mask: unknown 'x'"):
         shrink(model, {"x": torch.ones(1)}, inputs)
 

@@ -245,7 +245,7 @@ def test_the_rule_on_counts_finds_what_is_wrong() -> None:
     groups = channel_groups(model, ONE)
     good = mask_by_hand([0, 2], [1, 3, 5])
 
-    def found(name: str, change: Callable[[Tensor], None], density: float = 0.5) -> str:
+    def found(name: str, change: Callable[[Tensor], object], density: float = 0.5) -> str:
         kept = {key: tensor.clone() for key, tensor in good.items()}
         change(kept[name])
         return broken(step(density), Mask(kept), groups)

@@ -72,7 +72,9 @@ def _require_channels(mask: Mask, groups: Sequence[ChannelGroup], removed: Seque
     for name, tensor in expected.items():
         if not torch.equal(mask.get(name, torch.ones_like(tensor)), tensor):
             what = "does not prune whole channels with all that belongs to them"
-            raise RequestError(f"mask: at '{name}' it {what}; choose it with pattern 'channel'")
+            layer = name.rpartition(".")[0]
+            why = next((f" ('{layer}' stays whole: {g.whole})" for g in groups if g.whole and g.layer == layer), "")
+            raise RequestError(f"mask: at '{name}' it {what}{why}; choose it with pattern 'channel'")
 
 
 def _take_out(graph: Any, model: nn.Module, groups: Sequence[ChannelGroup], removed: Sequence[Tensor]) -> None:
