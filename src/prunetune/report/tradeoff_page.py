@@ -1,0 +1,201 @@
+"""All files of a trade-off, and what a terminal shows of it; from its rows, or from an earlier `tradeoff.json`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from prunetune.report import files
+from prunetune.report.cells import NONE, Column, Table, numeric
+from prunetune.report.html import inlined
+from prunetune.report.svg import standalone
+from prunetune.report.tables import facts_table
+from prunetune.report.template import render
+from prunetune.report.tradeoff import (
+    TRADEOFF,
+    ModelRow,
+    Timing,
+    Tradeoff,
+    not_pruned,
+    ratio,
+    read_tradeoff,
+    tradeoff_json,
+    tradeoff_words,
+)
+from prunetune.report.tradeoff_figures import tradeoff_drawings
+from prunetune.report.write import FIGURES, PAGE, write_figures
+
+
+@dataclass(frozen=True)
+class TradeoffReport:
+    """The rows, what they come to in plain words, and the page that shows them."""
+
+    found: Tradeoff
+    text: str
+    page: Path
+
+
+def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
+    """Write tradeoff.json, figures/*.svg and report.html to `out`; RequestError where it cannot be written."""
+    drawn = tradeoff_drawings(found)
+    svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
+    files.write_text(out / TRADEOFF, tradeoff_json(found))
+    write_figures(svgs, out / FIGURES)
+    page = render(
+        "tradeoff.html",
+        found=found,
+        sentences=tradeoff_words(found),
+        tables=_tables(found),
+        figures=inlined([(d, svgs[d.name]) for d in drawn]),
+        spec=yaml.safe_dump(found.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
+        command=found.environment.get("command"),
+    )
+    files.write_text(out / PAGE, page)
+    return TradeoffReport(found, tradeoff_text(found), out / PAGE)
+
+
+def render_tradeoff_again(out: Path) -> TradeoffReport:
+    """Write page and figures again from `tradeoff.json` alone."""
+    return write_tradeoff(read_tradeoff(out / TRADEOFF), out)
+
+
+def tradeoff_text(found: Tradeoff) -> str:
+    """The table, the sentences, what was not pruned and why, what there is not, and the files."""
+    blocks = [_aligned(rows_table(found))] if found.rows else []
+    blocks.append("\n".join(tradeoff_words(found)))
+    blocks.append("\n".join(_not_pruned(found)))
+    blocks.append("\n".join(f"missing: {line}" for line in found.missing))
+    return "\n\n".join(filter(None, blocks))
+
+
+def rows_table(found: Tradeoff) -> Table:
+    """One row per network."""
+    batches = [timing.batch for timing in found.rows[0].timings] if found.rows else []
+    columns = (
+        Column("Network"),
+        numeric("Accuracy %"),
+        numeric("Parameters"),
+        numeric("Non-zero"),
+        numeric("MACs"),
+        numeric("Effective"),
+        numeric("File"),
+        numeric("Compressed"),
+        *(numeric(f"Batch {batch}, ms") for batch in batches),
+    )
+    caption = (
+        "Accuracy on the test images; MACs of one example, and those with a weight that is not zero; the weights as "
+        "safetensors, and compressed by DEFLATE; the time of a call, median and quartiles, all networks in turns."
+    )
+    return Table(caption, columns, tuple(_cells(row) for row in found.rows))
+
+
+def _cells(row: ModelRow) -> tuple[str, ...]:
+    return (
+        row.label,
+        row.accuracy_words,
+        f"{row.parameters:,}",
+        f"{row.nonzeros:,}",
+        _scaled(row.macs),
+        _scaled(row.effective_macs),
+        size(row.raw_bytes),
+        size(row.compressed_bytes),
+        *(_time(timing) for timing in row.timings),
+    )
+
+
+def size(count: int) -> str:
+    """Bytes for a reader: `398.1 kB`."""
+    return f"{_scaled(count)}B"
+
+
+def _scaled(count: float) -> str:
+    """Three or four digits with a decimal prefix: `2.41 M`, `398.1 k`."""
+    for prefix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= unit:
+            return f"{count / unit:.{1 if count >= 100 * unit else 2}f} {prefix}"
+    return f"{count:.0f} "
+
+
+def _time(timing: Timing) -> str:
+    middle, low, high = (f"{1000 * seconds:.3g}" for seconds in (timing.median, timing.low, timing.high))
+    return f"{middle} [{low}, {high}]"
+
+
+def _tables(found: Tradeoff) -> dict[str, Table]:
+    facts = {name: value for name, value in found.environment.items() if name != "command"}
+    return {
+        "rows": rows_table(found),
+        "speedups": _speedup_table(found.pruned),
+        "layers": _layers_table(found.pruned),
+        "files": _files_table(found.rows),
+        "environment": facts_table(facts, "The machine and the versions that this was trained and measured with."),
+    }
+
+
+def _speedup_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (Column("Network"), numeric("Batch"), numeric("Times as fast as dense"), numeric("Rounds"))
+    caption = "Paired by round: the median of the ratios, and an interval of 95 % for it."
+    body = ((row.label, f"{t.batch}", ratio(t), f"{t.rounds}") for row in rows for t in row.timings)
+    return Table(caption, columns, tuple(body))
+
+
+def _layers_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (
+        Column("Parameter", "code"),
+        Column("Of"),
+        numeric("Weights"),
+        *(numeric(f"Density at {row.label}") for row in rows),
+        Column("Not pruned because"),
+    )
+    densities = [{layer.name: layer for layer in row.layers} for row in rows]
+    body = (
+        (layer.name, layer.kind, f"{layer.total:,}", *(_density(found, layer.name) for found in densities))
+        + (layer.reason,)
+        for layer in (rows[-1].layers if rows else ())
+    )
+    return Table("Every parameter, and why it was not pruned where it was not.", columns, tuple(body))
+
+
+def _density(found: dict[str, object], name: str) -> str:
+    layer = found.get(name)
+    return NONE if layer is None else f"{layer.density:.4f}"  # type: ignore[attr-defined]
+
+
+def _files_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (
+        Column("Network"),
+        Column("Format"),
+        Column("File", "code"),
+        numeric("Size"),
+        numeric("Largest error"),
+        Column("Zeros exact"),
+    )
+    caption = "Each file was read back and compared with the network; errors of graphs are those of outputs on test images."
+    body = (
+        (row.label, f.format, f.path, size(f.bytes), f"{f.max_error:.2g}", "yes" if f.zeros_exact else "no")
+        for row in rows
+        for f in row.files
+    )
+    return Table(caption, columns, tuple(body))
+
+
+def _not_pruned(found: Tradeoff) -> list[str]:
+    reasons = not_pruned(found.pruned)
+    lines = [
+        f"  {reason} ({sum(layer.total for layer in layers):,} weights): {', '.join(layer.name for layer in layers)}"
+        for reason, layers in reasons.items()
+    ]
+    return ["Not pruned, by reason:", *lines] if lines else []
+
+
+def _aligned(table: Table) -> str:
+    rows = [tuple(column.title for column in table.columns), *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column.kind == "text" else cell.rjust(width)
+            for cell, width, column in zip(row, widths, table.columns, strict=True)
+        ).rstrip()
+        for row in rows
+    )
