@@ -12,6 +12,7 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
 from prunetune.errors import RequestError
+from prunetune.sparsity.torch_form import fold_masks
 
 # Where training scripts commonly keep the weights inside a checkpoint, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights")
@@ -32,17 +33,6 @@ def read_state(path: str | Path, field: str = "checkpoint") -> dict[str, Tensor]
         raise RequestError(f"{field}: cannot read '{path}': {error.strerror}") from error
     state = _parse(content, path, field)
     return fold_masks({_unwrapped(name): tensor for name, tensor in state.items()})
-
-
-def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn every pair `x_orig`, `x_mask` into the effective tensor `x`, zero where the mask is."""
-    folded = dict(state)
-    for name in state:
-        base = name.removesuffix("_orig")
-        if base != name and f"{base}_mask" in state:
-            original, mask = folded.pop(name), folded.pop(f"{base}_mask")
-            folded[base] = original.masked_fill(mask == 0, 0)
-    return folded
 
 
 def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:

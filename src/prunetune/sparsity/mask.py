@@ -136,6 +136,10 @@ def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
 
 def require_tensor(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> None:
     """RequestError unless `state` has a tensor called `name` of the shape of the mask's `tensor`."""
+    if name not in state and f"{name}_orig" in state:
+        raise RequestError(
+            f"mask: '{name}' is in the form of torch.nn.utils.prune; undo it by prune.remove or fold_masks"
+        )
     if name not in state:
         raise unknown("mask", name, state)
     if state[name].shape != tensor.shape:
