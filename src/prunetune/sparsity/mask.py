@@ -1,7 +1,6 @@
 """Masks: which weights are kept, with exact counts, and the same bits on every machine."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from prunetune.atomic import replace_file
 from prunetune.errors import RequestError, unknown
 from prunetune.sparsity.ranking import largest
 
@@ -95,20 +95,14 @@ class Mask(Mapping[str, Tensor]):
         for name, tensor in self.items():
             require_tensor(name, tensor, state)
         copies: dict[tuple[object, ...], Tensor] = {}
-        result = {name: copies.setdefault(_memory(tensor), tensor.detach().clone()) for name, tensor in state.items()}
+        result = {name: copies.setdefault(memory(tensor), tensor.detach().clone()) for name, tensor in state.items()}
         for name, tensor in self.items():
             result[name].masked_fill_(~tensor.to(result[name].device), 0)
         return result
 
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename)."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(save(dict(self.tensors)))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(Path(path), save(dict(self.tensors)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
@@ -162,7 +156,7 @@ def _as_bool(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.bool, copy=True).contiguous()
 
 
-def _memory(tensor: Tensor) -> tuple[object, ...]:
+def memory(tensor: Tensor) -> tuple[object, ...]:
     """Equal for two tensors that are the same elements of the same memory; an empty tensor is only itself."""
     where = tensor.data_ptr() if tensor.numel() else id(tensor)
     return where, tensor.device, tensor.dtype, tensor.shape, tensor.stride()
