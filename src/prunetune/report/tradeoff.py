@@ -147,6 +147,24 @@ def tradeoff_words(found: Tradeoff) -> list[str]:
     return [_accuracy_words(dense, pruned), *_speed_words(found.pattern, pruned), _size_words(dense, pruned[-1])]
 
 
+def headline(found: Tradeoff) -> str:
+    """What the sparsest network costs and wins, in a few words."""
+    dense, pruned = found.dense, found.pruned
+    if dense is None or not pruned:
+        return "No pruned network: see what is left out"
+    row = pruned[-1]
+    change = f"{row.accuracy - dense.accuracy:+.2f}".replace("-", "−")
+    packed = dense.compressed_bytes / row.compressed_bytes
+    quick = [timing for timing in row.timings if faster(timing)]
+    speed = f"{max(timing.speedup for timing in quick):.1f}x faster" if quick else "no faster"
+    return f"{row.label} sparse: {change} points, {packed:.1f}x smaller compressed, {speed} here"
+
+
+def faster(timing: Timing) -> bool:
+    """Whether a network is faster than the dense one, beyond doubt and by enough to be called so."""
+    return timing.speedup_low > 1 and timing.speedup >= NOTABLE
+
+
 def _accuracy_words(dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
     changes = [f"{row.accuracy - dense.accuracy:+.2f} points at {row.label}".replace("-", "−") for row in pruned]
     seeds = len(dense.accuracies)
@@ -157,16 +175,11 @@ def _accuracy_words(dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
 def _speed_words(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
     """One sentence for each batch size, on the sparsest network."""
     row = pruned[-1]
-    what = "The smaller network is" if row.shrunk else f"{pattern.capitalize()} zeros do not make this network"
+    what = "The smaller network is no" if row.shrunk else f"{pattern.capitalize()} zeros do not make this network"
     sentences = []
     for timing in row.timings:
         figures = f"{ratio(timing)} at {row.label} sparsity, batch {timing.batch}"
-        if timing.speedup_low > 1 and timing.speedup >= NOTABLE:
-            sentences.append(f"Faster here: {figures}.")
-        elif row.shrunk:
-            sentences.append(f"{what} not faster here: {figures}.")
-        else:
-            sentences.append(f"{what} faster here: {figures}.")
+        sentences.append(f"Faster here: {figures}." if faster(timing) else f"{what} faster here: {figures}.")
     return sentences
 
 

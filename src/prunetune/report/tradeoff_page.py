@@ -15,8 +15,10 @@ from prunetune.report.template import render
 from prunetune.report.tradeoff import (
     TRADEOFF,
     ModelRow,
+    ParameterDensity,
     Timing,
     Tradeoff,
+    headline,
     not_pruned,
     ratio,
     read_tradeoff,
@@ -45,6 +47,8 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
     page = render(
         "tradeoff.html",
         found=found,
+        headline=headline(found),
+        facts=_facts(found),
         sentences=tradeoff_words(found),
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
@@ -88,6 +92,13 @@ def rows_table(found: Tradeoff) -> Table:
         "safetensors, and compressed by DEFLATE; the time of a call, median and quartiles, all networks in turns."
     )
     return Table(caption, columns, tuple(_cells(row) for row in found.rows))
+
+
+def _facts(found: Tradeoff) -> list[str]:
+    seeds = max((len(row.accuracies) for row in found.rows), default=1)
+    how = [f"{found.mask} masks", f"pattern {found.pattern}", f"learning rate {found.learning_rate:g}"]
+    long = [f"{found.epochs} epoch{'s' * (found.epochs != 1)}", f"{seeds} seed{'s' * (seeds != 1)}"]
+    return [found.model, found.data, *how, *long]
 
 
 def _cells(row: ModelRow) -> tuple[str, ...]:
@@ -157,9 +168,8 @@ def _layers_table(rows: Sequence[ModelRow]) -> Table:
     return Table("Every parameter, and why it was not pruned where it was not.", columns, tuple(body))
 
 
-def _density(found: dict[str, object], name: str) -> str:
-    layer = found.get(name)
-    return NONE if layer is None else f"{layer.density:.4f}"  # type: ignore[attr-defined]
+def _density(found: dict[str, ParameterDensity], name: str) -> str:
+    return f"{found[name].density:.4f}" if name in found else NONE
 
 
 def _files_table(rows: Sequence[ModelRow]) -> Table:
@@ -171,7 +181,7 @@ def _files_table(rows: Sequence[ModelRow]) -> Table:
         numeric("Largest error"),
         Column("Zeros exact"),
     )
-    caption = "Each file was read back and compared with the network; errors of graphs are those of outputs on test images."
+    caption = "Each file was read back and compared with the network; the error of a graph is that of its outputs."
     body = (
         (row.label, f.format, f.path, size(f.bytes), f"{f.max_error:.2g}", "yes" if f.zeros_exact else "no")
         for row in rows
