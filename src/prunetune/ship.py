@@ -3,8 +3,8 @@
 The trainings are the steps of a study with the one arm `finetune`, so that they share a store with its audit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from prunetune.run.events import Event
 from prunetune.run.execute import load_weights
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.patterns import PATTERNS, Groups
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, Groups
 from prunetune.sparsity.scope import Scope
 from prunetune.study.reading import override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec
@@ -38,8 +38,7 @@ from prunetune.train.models import build
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
 BATCHES = (1, 64)  # images at a time, of the measured times
-LEARNING_RATE, MASK = 0.01, "one_shot"  # of a model without a spec: gentle with trained weights; one training a sparsity
-CHANNEL = "channel"  # the pattern whose zeros a smaller network can do without
+LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
 _IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "rewind": "0ep"}
 
 

@@ -131,7 +131,8 @@ def reinit_does_not(study: Study) -> Findings:
     for row in filter(study.has_theta_0, _of(study, "reinit")):
         theirs, initial = (study.masked_start(row, w) for w in (row.trial.step.start, study.theta_0(row)))  # type: ignore[union-attr]
         mask = study.shelves.mask(row.trial.step.mask.key)  # type: ignore[union-attr]
-        same = [name for name, kept in mask.items() if kept.any() and torch.equal(theirs[name], initial[name])]
+        layers = [name for name, kept in mask.items() if kept.dim() >= 2 and kept.any()]  # vectors start as constants
+        same = [name for name in layers if torch.equal(theirs[name], initial[name])]
         yield f"{row}: '{same[0]}' starts as in theta_0" if same else None
 
 

@@ -19,11 +19,14 @@ from prunetune.run.events import Progress
 from prunetune.run.inputs import Inputs, origin, transformed
 from prunetune.run.looking import look_of, probe_metrics
 from prunetune.run.store import Store
+from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channels import scored
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.overlap import TooSparseError, correlation
+from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import prunable
 from prunetune.study.criterion_fields import criterion_of
 from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train
@@ -105,6 +108,7 @@ def _import(step: Import, inputs: Inputs, points: Collection[Point], on_progress
 def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
     mask = inputs.mask(step.mask)
     model = _model(step)
+    counted = prunable(model, step.mask.scope) if step.mask else None
     start = transformed(step.start, inputs.state(step.start), mask, inputs.second(step.start))
     model.load_state_dict(start, strict=True)
 
@@ -119,6 +123,7 @@ def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: 
         augment_seed=step.augment_seed,
         device=step.device,
         mask=mask,
+        counted=counted,
         penalty=step.penalty,
         snapshots=points,
         on_epoch=report,
@@ -131,18 +136,26 @@ def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: 
 def _prune(step: Prune, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
     state, within = inputs.state(step.source), inputs.mask(step.within)
     model = _model(step)
-    weights = {name: state[name] for name in prunable(model, step.scope)}
+    names, groups = prunable(model, step.scope), _groups(step, model)
+    weights = {name: state[name] for name in scored(names, groups or ())}
     held = [invariants.source_is_finite(step, weights)]
     criterion = criterion_of(step.criterion)
     generator = Generator().manual_seed(step.seed)
     model.load_state_dict(state)
     look = look_of(step.probe, model, origin(step), tuple(weights))
-    mask = choose(weights, step.density, criterion, inputs.allocation(step), step.pattern, within, generator, look)
-    held.append(invariants.mask_counts(step, mask))
+    rule = criterion, inputs.allocation(step), step.pattern
+    mask = choose(weights, step.density, *rule, within, generator, look, groups)
+    held.append(invariants.mask_counts(step, mask, groups))
     held += [invariants.mask_is_nested(step, mask, within)] if within else []
     layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}
-    metrics = {"density": mask.density, "digest": mask.digest, "layers": layers, "invariants": held}
+    metrics = {"density": mask.of(names).density, "digest": mask.digest, "layers": layers, "invariants": held}
     return Product(metrics | probe_metrics(step.probe), mask=mask)
+
+
+def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
+    """What is coupled in the model, where the pattern asks for it."""
+    shown = torch.zeros(1, *origin(step).input_shape)
+    return channel_groups(model, shown, step.scope) if step.pattern == CHANNEL else None
 
 
 def _measure(step: Measure, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
@@ -177,9 +190,9 @@ def _check_training(
         invariants.starts_as_stored(step, trained.start_digest, start, mask, model),
         invariants.snapshots_are_copies(step, trained, [] if trained.diverged else points, model),
     ]
-    if mask is not None:
+    if mask is not None and step.mask is not None:
         held.append(invariants.zeros_stay(step, trained, mask))
-        held.append(invariants.density_is_the_masks(step, trained, mask))
+        held.append(invariants.density_is_the_masks(step, trained, mask.of(prunable(model, step.mask.scope))))
         if step.start.transform is not None and step.start.transform.name == "shuffle":
             held.append(invariants.shuffle_permutes(step, plain, start, mask))
         if step.start.transform is not None and step.start.transform.name == "sign_reinit" and second is not None:

@@ -4,7 +4,7 @@ Each rule is a small function of a step and of what came out of it, that says wh
 decorator raises BreachError with that; a rule that holds returns its name, which is stored with the step's metrics.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, cast
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from prunetune.errors import BreachError
 from prunetune.run.events import label
+from prunetune.sparsity.channel_groups import ChannelGroup
+from prunetune.sparsity.channels import kept_channels
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Connect, Prune, Step, Train
@@ -126,10 +128,13 @@ def mask_is_nested(step: Step, mask: Mask, within: Mask) -> str | None:
 
 @rule(
     "mask counts",
-    "A mask keeps round(density · N) weights: of every layer (uniform), or in all. Under N:M, N in every group.",
+    "A mask keeps round(density · N) weights: of every layer (uniform), or in all. Under N:M, N in every group; under "
+    "`channel`, that share of the channels of every coupled group, at least one, in all its layers alike.",
 )
-def mask_counts(step: Prune, mask: Mask) -> str | None:
+def mask_counts(step: Prune, mask: Mask, groups: Sequence[ChannelGroup] | None = None) -> str | None:
     """N is the original number of weights, whatever earlier rounds have pruned."""
+    if groups is not None:
+        return next(_wrong_channels(step.density, mask, groups), None)
     sizes = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
     if step.allocation != "uniform":
         sizes = {"all layers": (mask.kept, mask.total)}
@@ -213,6 +218,29 @@ def _uneven_group(pattern: str, mask: Mask) -> str | None:
         if uneven:
             return f"'{name}': {uneven} groups of {size} inputs do not keep {few}"
     return None
+
+
+def _wrong_channels(density: float, mask: Mask, groups: Sequence[ChannelGroup]) -> Iterator[str]:
+    """What is wrong with the groups of coupled channels, looked up in the mask's own bits."""
+    for group in groups:
+        kept = torch.zeros(group.channels, dtype=torch.bool)
+        along = [(piece, _any_along(mask[piece.parameter], piece.dim)[piece.places]) for piece in group.pieces]
+        for piece, seen in along:
+            kept[piece.channels] |= seen
+        if torn := [piece.parameter for piece, seen in along if not torch.equal(seen, kept[piece.channels])]:
+            yield f"'{torn[0]}' keeps other channels than '{group.layer}', with which it is coupled"
+        asked = kept_channels(group.channels, density)
+        if not group.whole and int(kept.sum()) != asked:
+            yield f"'{group.layer}' keeps {int(kept.sum())} of {group.channels} channels; {asked} were asked for"
+    for name, tensor in mask.items():
+        sides = [_any_along(tensor, dim).sum() for dim in range(tensor.dim())]
+        if int(tensor.sum()) != torch.stack(sides).prod():
+            yield f"'{name}' has holes in the channels that are kept"
+
+
+def _any_along(tensor: Tensor, dim: int) -> Tensor:
+    """Whether anything is kept at each position of a dimension."""
+    return tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1).any(1)
 
 
 def _memories(state: State) -> set[int]:

@@ -1,6 +1,6 @@
 """Choosing the weights to keep: criterion, allocation and pattern put together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from prunetune.errors import RequestError, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
+from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, channel_groups
+from prunetune.sparsity.channels import keep_channels, scored
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
 from prunetune.sparsity.mask import Mask, keep_top
-from prunetune.sparsity.patterns import PATTERNS, require_density
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density
 from prunetune.sparsity.scope import Scope, prunable
 
 Look = Callable[[Criterion, Mask | None], Gathered]
@@ -27,6 +29,7 @@ def choose(
     within: Mask | None = None,
     generator: torch.Generator | None = None,
     look: Look | None = None,
+    groups: Sequence[ChannelGroup] | None = None,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
 
@@ -37,6 +40,9 @@ def choose(
     A criterion of n rounds scores n times, each time by what `look` finds under the mask so far, and keeps the share
     ρ0 (density / ρ0)^(r/n) in round r, from ρ0 = the density of `within`, or 1. Under a pattern other than
     `unstructured`, which has no densities in between, it scores once.
+
+    Under the pattern `channel`, `density` is the kept share of the channels of every one of `groups`, and `weights` are
+    what `channels.scored` lists; the mask names biases and batch norms too.
 
     RequestError for a density out of range, scores that are not finite (as in a diverged run), a criterion that needs
     more than weights and no `look`, unknown names, and a density that asks for more weights of a layer than survive
@@ -57,6 +63,8 @@ def choose(
     if pattern == "unstructured":
         within = _before_the_last_round(weights, density, criterion, allocate, within, generator, look)
     scores = _scores(weights, criterion, within, generator, look)
+    if pattern == CHANNEL and groups is not None:
+        return keep_channels(scores, groups, density)
     counts = allocate(scores, density)
     for name, score in scores.items():
         _require_survivors(name, counts[name], _alive(score))
@@ -75,6 +83,7 @@ def prune(
     scope: Scope = Scope(),  # noqa: B008 - frozen
     batches: Batches | None = None,
     loss: Loss = F.cross_entropy,
+    example_inputs: ExampleInputs | None = None,
 ) -> Mask:
     """The mask that prunes the share `sparsity`, in (0, 1), of the prunable weights of `model`. Changes nothing.
 
@@ -85,6 +94,10 @@ def prune(
     `batches` of (inputs, targets), a few hundred examples, and takes gradients of `loss`, a function of outputs and
     targets to the batch's mean. The network, its batch-norm buffers and torch's generators stay as they are.
 
+    Under the pattern `channel` (extra `prunetune[channels]`) `sparsity` is the share of channels removed, of every
+    group of coupled ones; the network runs `example_inputs` once to show what is coupled. The mask then also names
+    biases and batch norms, and `deploy.shrink` can take the channels out.
+
     >>> mask = prune(nn.Linear(10, 10), sparsity=0.8)
     >>> mask.kept, mask.total
     (20, 100)
@@ -92,9 +105,13 @@ def prune(
     if not 0 < sparsity < 1:
         raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     parameters = dict(model.named_parameters())
-    weights = {name: parameters[name].detach() for name in prunable(model, scope)}
+    coupled = (
+        channel_groups(model, example_inputs, scope) if pattern == CHANNEL and example_inputs is not None else None
+    )
+    weights = {name: parameters[name].detach() for name in scored(prunable(model, scope), coupled or ())}
     chosen = CRITERIA[criterion]() if isinstance(criterion, str) else criterion
-    return choose(weights, 1 - sparsity, chosen, allocation, pattern, look=_look(model, tuple(weights), batches, loss))
+    look = _look(model, tuple(weights), batches, loss)
+    return choose(weights, 1 - sparsity, chosen, allocation, pattern, look=look, groups=coupled)
 
 
 def _look(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> Look | None:

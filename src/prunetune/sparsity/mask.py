@@ -1,7 +1,7 @@
 """Masks: which weights are kept, with exact counts, and the same bits on every machine."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,10 @@ class Mask(Mapping[str, Tensor]):
             digest.update(f"{name}|{','.join(map(str, self[name].shape))}\n".encode())
             digest.update(np.packbits(self[name].numpy()).tobytes())
         return digest.hexdigest()
+
+    def of(self, names: Iterable[str]) -> "Mask":
+        """The part of the mask that speaks about these tensors; all must be in it."""
+        return Mask({name: self[name] for name in names})
 
     def apply(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A copy of a state dict with exact zeros at the pruned positions, even where a weight is not finite.

@@ -15,6 +15,7 @@ from prunetune.sparsity.mask import Mask, keep_top
 Select = Callable[[Mapping[str, Tensor], Mapping[str, int]], Mask]
 """Scores and kept counts per layer to a mask with exactly these counts: the highest scores that the pattern allows."""
 
+CHANNEL = "channel"
 TOLERANCE = 1e-9  # of a density written in decimals: 1:3 is 0.333333333
 
 
@@ -100,13 +101,19 @@ def unstructured(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mas
     return keep_top(scores, counts)
 
 
+@PATTERNS.register(CHANNEL)
+def channel(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
+    """Whole channels (`sparsity.channels`): what belongs to one is not to be seen in scores and counts of layers."""
+    raise RequestError("pattern: 'channel' needs to see the model run; give example_inputs")
+
+
 def require_density(pattern: str, allocation: str, density: float) -> None:
-    """RequestError where the pattern fixes the density of every layer, and something else is asked for."""
+    """RequestError where the pattern fixes the density or the share of every layer, and something else is asked for."""
     select = PATTERNS[pattern]
+    if (pattern == CHANNEL or isinstance(select, Groups)) and allocation != "uniform":
+        raise RequestError(f"allocation: '{allocation}' has no say under pattern '{pattern}'; it must be 'uniform'")
     if not isinstance(select, Groups):
         return
     if abs(density - select.density) > TOLERANCE:
         only = f"its only sparsity is {1 - select.density:.9g}"
         raise RequestError(f"pattern: '{pattern}' at sparsity {1 - density:.9g}; {only}")
-    if allocation != "uniform":
-        raise RequestError(f"allocation: '{allocation}' has no say under pattern '{pattern}'; it must be 'uniform'")

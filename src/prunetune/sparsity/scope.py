@@ -82,7 +82,7 @@ def _weights(model: nn.Module) -> list[_Weight]:
 def _refuse_idle_patterns(scope: Scope, names: list[str]) -> None:
     for field in ("include", "exclude"):
         for pattern in getattr(scope, field):
-            if not _match([pattern], names):
+            if not matching([pattern], names):
                 raise RequestError(
                     f"scope.{field}: pattern '{pattern}' matches no parameter; names look like '{names[0]}'"
                     if names
@@ -100,12 +100,12 @@ def _rows(weight: _Weight, first: nn.Module | None, scope: Scope) -> Iterator[Sc
 def _judge(weight: _Weight, first: nn.Module | None, scope: Scope) -> tuple[bool, str]:
     if not weight.parameter.is_floating_point():
         return False, "not a floating-point tensor"
-    if pattern := _match(scope.exclude, weight.names):
+    if pattern := matching(scope.exclude, weight.names):
         return False, f"excluded by '{pattern}'"
     # One owner that must not be pruned is enough: an embedding tied to a linear layer stays whole.
     verdicts = [_default(module, leaf, first) for module, leaf in weight.owners]
     allowed, reason = min(verdicts, key=lambda verdict: verdict[0])
-    if not allowed and (pattern := _match(scope.include, weight.names)):
+    if not allowed and (pattern := matching(scope.include, weight.names)):
         return True, f"included by '{pattern}'"
     return allowed, reason
 
@@ -124,7 +124,7 @@ def _default(module: nn.Module, leaf: str, first: nn.Module | None) -> tuple[boo
     return False, f"parameter of {type(module).__name__}, neither convolution nor linear layer"
 
 
-def _match(patterns: Iterable[str], names: Iterable[str]) -> str | None:
+def matching(patterns: Iterable[str], names: Iterable[str]) -> str | None:
     """The first pattern that matches one of the names."""
     known = list(names)
     return next((pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in known)), None)

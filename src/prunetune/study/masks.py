@@ -8,7 +8,7 @@ from prunetune.errors import RequestError
 from prunetune.references import Ref
 from prunetune.registry import Registry
 from prunetune.sparsity.criteria import Place
-from prunetune.sparsity.patterns import require_density
+from prunetune.sparsity.patterns import CHANNEL, require_density
 from prunetune.sparsity.scope import Scope
 from prunetune.study.ground import Ground, Trainer
 from prunetune.study.seeds import derive
@@ -109,6 +109,9 @@ class Admm:
 
     def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A penalised training of θT for every density, and the Prune of its final state."""
+        if choice.pattern == CHANNEL:
+            others = "one_shot, iterative or gradual"
+            raise RequestError(f"pattern: 'channel' has no projection for the penalty of 'admm'; use it with {others}")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         return tuple(self._one(ground, choice, recipe, density) for density in densities)
 

@@ -5,8 +5,12 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Protocol
 
+import torch
+
 from prunetune.references import Ref
-from prunetune.sparsity.patterns import PATTERNS, Groups
+from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.channels import require_channels
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, Groups
 from prunetune.sparsity.scope import survey
 from prunetune.study import connections, correlations, graph
 from prunetune.study.along import PlannedMoment, moments, require_moments
@@ -137,12 +141,16 @@ def plan(spec: Spec, device: str = "cpu") -> Plan:
 
 def _require_patterns_fit(bench: Bench) -> None:
     """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
-    patterns = [pattern for mask in bench.spec.masks if isinstance(pattern := PATTERNS[mask.pattern], Groups)]
-    if patterns:
-        model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
-        shapes = {row.name: row.shape for row in survey(model, bench.scope) if row.prunable}
-        for pattern in patterns:
+    named = {mask.pattern for mask in bench.spec.masks} - {"unstructured"}
+    if not named:
+        return
+    model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
+    shapes = {row.name: row.shape for row in survey(model, bench.scope) if row.prunable}
+    for pattern in map(PATTERNS.__getitem__, named):
+        if isinstance(pattern, Groups):
             pattern.require_shapes(shapes)
+    if CHANNEL in named:
+        require_channels(channel_groups(model, torch.zeros(1, *bench.facts.input_shape), bench.scope))
 
 
 def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:

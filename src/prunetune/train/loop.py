@@ -52,7 +52,9 @@ class Trained:
     test: Score
     validation: Score | None  # None where the data hold nothing out
     train_loss: tuple[float, ...]  # per epoch, as in EpochEnd
-    density: float | None  # share of non-zero weights in the mask's tensors after the last step; None without mask
+    density: (
+        float | None
+    )  # share of non-zero weights in the mask's counted tensors after the last step; None without mask
     revived: int  # pruned positions that were not zero after some optimizer step: 0, or something is broken
     start_digest: str  # digest_tensors of the live state dict right before the first step, the mask in force
     data_order_digest: str  # OrderDigest over the training images in the order in which they were used
@@ -69,6 +71,7 @@ def train(
     augment_seed: int,
     device: str = "cpu",
     mask: Mask | None = None,
+    counted: Collection[str] | None = None,
     penalty: Penalty | None = None,
     snapshots: Collection[Point] = (),
     on_epoch: Callable[[EpochEnd], None] | None = None,
@@ -77,9 +80,9 @@ def train(
 
     Epoch e sees the images in the order that (order_seed, e) fixes, whatever else differs; augmentation and dropout
     draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
-    before the first step on, and the model stays held. A snapshot is the state after `point.step(steps_per_epoch)`
-    optimizer steps. On the CPU one intra-op thread is used, whatever the caller has set. `on_epoch` is called after
-    every epoch.
+    before the first step on, and the model stays held; `counted` are the mask's tensors over which density is measured,
+    by default all. A snapshot is the state after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op
+    thread is used, whatever the caller has set. `on_epoch` is called after every epoch.
 
     Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
     up, and a loss or metric of the user's that returns a wrong shape.
@@ -87,7 +90,7 @@ def train(
     began = time.perf_counter()
     where = torch.device(device)
     with reproducible(where):
-        training = _Training(model, data, recipe, order_seed, augment_seed, where, mask, penalty, snapshots)
+        training = _Training(model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots)
         with seeded(where, derived("model", augment_seed)):
             training.run(on_epoch)
         return training.result(data, began)
@@ -105,6 +108,7 @@ class _Training:
         augment_seed: int,
         device: torch.device,
         mask: Mask | None,
+        counted: Collection[str] | None,
         penalty: Penalty | None,
         snapshots: Collection[Point],
     ) -> None:
@@ -116,7 +120,7 @@ class _Training:
         self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
         self.optimizer = build_optimizer(model.parameters(), recipe)
         self.loss = loss_of(recipe)
-        self.mask = mask
+        self.counted = mask if mask is None or counted is None else mask.of(counted)
         if mask is not None:
             hold(model, mask, self.optimizer)
         self.watch = RevivalWatch(model, mask) if mask is not None else None
@@ -187,7 +191,7 @@ class _Training:
             test=evaluate(self.model, data.test_images, data.test_labels, data, self.recipe, self.device),
             validation=evaluate(self.model, *held_out, data, self.recipe, self.device) if len(held_out[1]) else None,
             train_loss=tuple(self.train_loss),
-            density=_density(state, self.mask) if self.mask is not None else None,
+            density=_density(state, self.counted) if self.counted is not None else None,
             revived=self.watch.count() if self.watch is not None else 0,
             start_digest=self.start_digest,
             data_order_digest=self.feed.used.hexdigest(),

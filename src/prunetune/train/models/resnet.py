@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from prunetune.errors import RequestError
+from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.train.models.common import MODELS, conv_norm, count_of, image_shape, initialise
 
 
@@ -23,13 +23,11 @@ class Block(nn.Module):
             *conv_norm(inputs, outputs, kernel=3, stride=stride), nn.ReLU(), *conv_norm(outputs, outputs, kernel=3)
         )
         self.stride = stride
-        self.padding = outputs - inputs  # zero channels of the shortcut
+        self.padding = nn.Identity() if inputs == outputs else ChannelPad(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
-        shortcut = x[:, :, :: self.stride, :: self.stride]
-        before = self.padding // 2
-        shortcut = functional.pad(shortcut, (0, 0, 0, 0, before, self.padding - before))
+        shortcut = self.padding(x[:, :, :: self.stride, :: self.stride])
         return torch.relu(self.residual(x) + shortcut)
 
 

@@ -1,0 +1,138 @@
+"""Shrinking: the channels that a mask prunes are taken out of the network, which then computes the same with less."""
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, read_groups, tensors_in, trace
+from prunetune.sparsity.channels import without
+from prunetune.sparsity.holding import release
+from prunetune.sparsity.mask import Mask, require_tensor
+
+TOLERANCE = 1000  # rounding errors of the outputs' type, times their largest magnitude: sums come in another order
+
+
+def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: ExampleInputs) -> nn.Module:
+    """A copy of `model` without the channels that `mask`, of the pattern `channel`, prunes. `model` is not touched.
+
+    Torch-Pruning takes them out, group by group. Every parameter that is left is then exactly the kept part of the
+    masked one, and the outputs for `example_inputs`, in evaluation mode and at least in single precision, are compared
+    with those of the masked model: no element may differ by more than 1000 rounding errors (1.2e-4 in single precision)
+    of the largest. The copy has the modes and the device of `model`, and holds no mask.
+
+    RequestError for a mask that prunes anything but whole channels with all that belongs to them (the first parameter
+    that does not fit is named), for tied weights, where the outputs differ, and without the extra `channels`.
+    """
+    kept = mask if isinstance(mask, Mask) else Mask(mask)
+    masked = _masked(model, kept)
+    small = deepcopy(masked)
+    graph = trace(small, example_inputs)
+    groups = read_groups(graph, small)
+    removed = [_removed(group, kept) for group in groups]
+    _require_channels(kept, groups, removed)
+    for group, gone in zip(groups, removed, strict=True):
+        _take_out(graph, small, group, gone)
+    _require_kept_values(masked, small, kept)
+    _require_equal_outputs(masked, small, example_inputs)
+    return _as_before(small, model)
+
+
+def _masked(model: nn.Module, mask: Mask) -> nn.Module:
+    """A copy with zeros in place, in which no weight is held."""
+    copy = deepcopy(model)
+    release(copy)
+    parameters = dict(copy.named_parameters(remove_duplicate=False))
+    for name, kept in mask.items():
+        require_tensor(name, kept, parameters)
+        parameters[name].data.masked_fill_(~kept.to(parameters[name].device), 0)
+    return copy
+
+
+def _removed(group: ChannelGroup, mask: Mask) -> Tensor:
+    """The channels of a group whose own filters the mask prunes whole, (channels,) of bool."""
+    gone = torch.zeros(group.channels, dtype=torch.bool)
+    if group.pieces and group.pieces[0].parameter in mask:
+        own = group.pieces[0]
+        kept = mask[own.parameter].movedim(own.dim, 0).reshape(own.shape[own.dim], -1).any(1)
+        gone[own.channels] = ~kept[own.places]
+    return gone
+
+
+def _require_channels(mask: Mask, groups: Sequence[ChannelGroup], removed: Sequence[Tensor]) -> None:
+    """RequestError unless the mask prunes exactly what belongs to the removed channels."""
+    for group, gone in zip(groups, removed, strict=True):
+        if gone.all():
+            raise RequestError(f"mask: it prunes all channels of '{group.layer}'; at least one must stay")
+    shapes = {name: tuple(tensor.shape) for name, tensor in mask.items()}
+    expected = without(groups, removed, shapes)
+    for name, tensor in expected.items():
+        if not torch.equal(mask.get(name, torch.ones_like(tensor)), tensor):
+            what = "does not prune whole channels with all that belongs to them"
+            raise RequestError(f"mask: at '{name}' it {what}; choose it with pattern 'channel'")
+
+
+def _take_out(graph: Any, model: nn.Module, group: ChannelGroup, gone: Tensor) -> None:
+    """Prune a group in place, if any of its channels goes."""
+    if gone.any():
+        layer = model.get_submodule(group.layer)
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        graph.get_pruning_group(layer, prune, gone.nonzero().flatten().tolist()).prune(record_history=False)
+
+
+def _require_kept_values(masked: nn.Module, small: nn.Module, mask: Mask) -> None:
+    """RequestError unless every parameter of `small` is what the mask keeps of the masked one, bit for bit."""
+    left = dict(small.named_parameters())
+    for name, parameter in masked.named_parameters():
+        expected = _kept_part(parameter.detach(), mask[name]) if name in mask else parameter.detach()
+        if not torch.equal(left[name].detach(), expected):
+            shapes = f"{tuple(left[name].shape)}, not the {tuple(expected.shape)} that the mask keeps"
+            raise RequestError(f"model: '{name}' came out as {shapes}; leave its layer whole with scope.exclude")
+
+
+def _kept_part(parameter: Tensor, kept: Tensor) -> Tensor:
+    """A parameter without the positions, along each dimension, at which the mask keeps nothing."""
+    for dim in range(kept.dim()):
+        places = kept.movedim(dim, 0).reshape(kept.shape[dim], -1).any(1).nonzero().flatten()
+        parameter = parameter.index_select(dim, places.to(parameter.device))
+    return parameter
+
+
+def _require_equal_outputs(masked: nn.Module, small: nn.Module, example_inputs: ExampleInputs) -> None:
+    wanted = _outputs(masked, example_inputs)
+    try:
+        found = _outputs(small, example_inputs)
+    except Exception as error:
+        what = str(error).strip().splitlines() or [type(error).__name__]
+        raise RequestError(
+            f"model: it has channel numbers written into its code, and cannot shrink: {what[0]}"
+        ) from error
+    for a, b in zip(wanted, found, strict=True):
+        apart = float((a - b).abs().max()) if a.shape == b.shape else math.inf
+        if not apart <= TOLERANCE * torch.finfo(a.dtype).eps * float(a.abs().max()):
+            raise RequestError(f"model: its outputs change by {apart:.3g} when the channels go; it cannot shrink")
+
+
+def _outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
+    """The outputs in evaluation mode, of a network in half precision those of its copy in single precision."""
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters()):
+        model = deepcopy(model).float()
+        inputs = tuple(x.float() if x.is_floating_point() else x for x in inputs)
+    model.eval()
+    with torch.no_grad():
+        return tensors_in(model(*inputs))
+
+
+def _as_before(small: nn.Module, model: nn.Module) -> nn.Module:
+    """The copy with the modes of `model`, and gradients for what has them there."""
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    for name, module in small.named_modules():
+        module.training = modules[name].training
+    for name, parameter in small.named_parameters():
+        parameter.requires_grad_(parameters[name].requires_grad)
+    return small
