@@ -25,7 +25,7 @@ from prunetune.run.events import Event
 from prunetune.run.execute import load_weights
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.patterns import CHANNEL, PATTERNS, Groups
+from prunetune.sparsity.patterns import CHANNEL, Groups
 from prunetune.sparsity.scope import Scope
 from prunetune.study.reading import override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec
@@ -69,6 +69,12 @@ class Shipped:
         """The dense network, then one for every sparsity."""
         return self.report.found.rows
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The exported models."""
+        folder = self.report.page.parent
+        return tuple(folder / file.path for row in self.rows for file in row.files)
+
     def __str__(self) -> str:
         return self.report.text
 
@@ -87,7 +93,7 @@ class Network:
 def prepare_ship(
     source: Source = None,
     overrides: Sequence[str] = (),
-    asked: Asked = Asked(),  # noqa: B008 - frozen
+    asked: Asked = Asked(),
     *,
     store: str | Path | None = None,
     device: str = "auto",
@@ -182,19 +188,19 @@ def _fields(source: Source, asked: Asked) -> dict[str, Any]:
 
 def _mask(spec: Spec, asked: Asked) -> dict[str, Any]:
     """The spec's own entry of the algorithm that is asked for, with its settings, where it has one."""
-    entries = {mask.kind: mask.resolved() for mask in reversed(spec.masks)}
-    if asked.mask is None and len(spec.masks) > 1:
+    first, *others = spec.masks
+    if asked.mask is None and others:
         raise RequestError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")
-    found = entries.get(asked.mask or spec.masks[0].kind, {"kind": asked.mask, "pattern": "unstructured"})
-    return found | ({"pattern": asked.pattern} if asked.pattern else {})
+    kind = asked.mask or first.kind
+    found = next((mask.resolved() for mask in spec.masks if mask.kind == kind), {"kind": kind})
+    return {"pattern": "unstructured"} | found | ({"pattern": asked.pattern} if asked.pattern else {})
 
 
 def _sparsities(spec: Spec, asked: Asked, pattern: str, given: bool) -> list[float]:
     """Those that are asked for, else the spec's; the pattern N:M has only one."""
     if asked.sparsities:
         return sorted(set(asked.sparsities))
-    groups = PATTERNS[pattern] if pattern in PATTERNS else None
-    if isinstance(groups, Groups):
+    if groups := Groups.named(pattern):
         return [round(1 - groups.density, DIGITS)]
     if not given:
         raise RequestError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
@@ -202,10 +208,11 @@ def _sparsities(spec: Spec, asked: Asked, pattern: str, given: bool) -> list[flo
 
 
 def _rate(spec: Spec) -> float:
-    if len(spec.learning_rates) > 1:
+    first, *others = spec.learning_rates
+    if others:
         rates = ", ".join(f"{rate:g}" for rate in spec.learning_rates)
         raise RequestError(f"--learning-rate: the spec has {rates}; give one of them")
-    return spec.learning_rates[0]
+    return first
 
 
 def _rows(prepared: Prepared, results: Results, formats: Sequence[str], folder: Path) -> tuple[ModelRow, ...]:
@@ -238,8 +245,8 @@ def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor) -> Net
     whole.load_state_dict(prepared.store.state(trial.key))
     whole.eval()
     mask = prepared.store.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
-    removes = mask is not None and plan.spec.masks[0].pattern == CHANNEL
-    shipped = shrink(whole, mask, images[:2]) if removes else whole
+    removes = plan.spec.masks[0].pattern == CHANNEL
+    shipped = shrink(whole, mask, images[:2]) if mask and removes else whole
     accuracies = tuple(t.test_accuracy for t in trials if t.test_accuracy is not None)
     return Network(trial, accuracies, whole, mask, shipped)
 
@@ -290,9 +297,7 @@ def _densities(prepared: Prepared, network: Network) -> tuple[ParameterDensity, 
     """Every parameter of the user's model; of the dense network, none has a reason: nothing was to be pruned."""
     scope = prepared.plan.spec.scope
     rows = sparsity_report(network.whole, network.mask, Scope(scope.include, scope.exclude)).rows
-    return tuple(
-        ParameterDensity(r.name, r.kind, r.total, r.nonzero, r.reason if network.mask else "") for r in rows
-    )
+    return tuple(ParameterDensity(r.name, r.kind, r.total, r.nonzero, r.reason if network.mask else "") for r in rows)
 
 
 def _files(

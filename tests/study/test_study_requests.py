@@ -105,7 +105,10 @@ OVERRIDES = [
     ("masks=[{kind: gradual, updates: 0}]", "masks.0.updates: 0; must be at least 1"),
     ("masks=[{kind: gradual, initial: 1}]", "masks.0.initial: 1.0 is no sparsity to start from; it must lie in [0, 1)"),
     ("masks=[{kind: gradual, initial: .5}]", "initial: 0.5; must be less than the study's least sparsity, 0.5"),
-    ("masks=[{kind: one_shot, pattern: 4:2}]", "masks.0.pattern: unknown '4:2'; known: 1:4, 2:4, channel, unstructured"),
+    (
+        "masks=[{kind: one_shot, pattern: 4:2}]",
+        "masks.0.pattern: unknown '4:2'; known: 1:4, 2:4, channel, unstructured",
+    ),
     ("verdict.alpha=0", "verdict.alpha: 0; must be greater than 0"),
     ("verdict.alpha=0.5", "verdict.alpha: 0.5; must be less than 0.5"),
     ("verdict.margin=0", "verdict.margin: 0; must be greater than 0"),

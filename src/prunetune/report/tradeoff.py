@@ -103,7 +103,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """All that one `prune` found; the dense row comes first, then by sparsity. `missing`: what there is not, and why."""
+    """All that one `prune` found; the dense row comes first, then by sparsity. `missing` says what there is not."""
 
     name: str
     model: str

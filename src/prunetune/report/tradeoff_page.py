@@ -161,8 +161,7 @@ def _layers_table(rows: Sequence[ModelRow]) -> Table:
     )
     densities = [{layer.name: layer for layer in row.layers} for row in rows]
     body = (
-        (layer.name, layer.kind, f"{layer.total:,}", *(_density(found, layer.name) for found in densities))
-        + (layer.reason,)
+        (layer.name, layer.kind, f"{layer.total:,}", *(_density(d, layer.name) for d in densities), layer.reason)
         for layer in (rows[-1].layers if rows else ())
     )
     return Table("Every parameter, and why it was not pruned where it was not.", columns, tuple(body))
