@@ -102,10 +102,12 @@ def prepare_ship(
 
     RequestError for anything that is wrong, weights that do not fit the model included.
     """
-    prepared = prepare(_spec(source, overrides, asked).resolved(), store=store, device=device)
-    if asked.weights is not None:
+    spec = _spec(source, overrides, asked)
+    state = read_state(asked.weights, "--weights") if asked.weights else None
+    prepared = prepare(spec.resolved(), store=store, device=device)
+    if asked.weights and state is not None:
         model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
-        load_weights(model, read_state(asked.weights, "weights"), asked.weights, "weights")
+        load_weights(model, state, asked.weights, "--weights")
     return prepared
 
 

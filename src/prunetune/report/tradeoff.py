@@ -156,7 +156,7 @@ def headline(found: Tradeoff) -> str:
     change = f"{row.accuracy - dense.accuracy:+.2f}".replace("-", "−")
     packed = dense.compressed_bytes / row.compressed_bytes
     quick = [timing for timing in row.timings if faster(timing)]
-    speed = f"{max(timing.speedup for timing in quick):.1f}x faster" if quick else "no faster"
+    speed = f"at least {max(timing.speedup_low for timing in quick):.2f}x faster" if quick else "no faster"
     return f"{row.label} sparse: {change} points, {packed:.1f}x smaller compressed, {speed} here"
 
 

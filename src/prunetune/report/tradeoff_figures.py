@@ -81,20 +81,24 @@ def _cost_figure(
     title = f"Accuracy against {axis.partition(',')[0]}"
     with drawing_style():
         figure, axes = panel(title, "test accuracy, %; further left is cheaper")
-        for row, (low, middle, high) in zip(rows, costs, strict=True):
-            paint = colour("finetune" if row.sparsity else "ink")
-            axes.plot([low, high], [row.accuracy] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
-            axes.plot([middle], [row.accuracy], "D" if row.sparsity else "o", color=paint, markersize=6.5)
-            axes.annotate(row.label, (middle, row.accuracy), (0, 8), textcoords="offset points", ha="center", size=9.5)
-        _room(axes, max(high for *_, high in costs), [row.accuracy for row in rows])
+        for row, cost in zip(rows, costs, strict=True):
+            _draw_network(axes, row, *cost)
+        _room(axes, costs, [row.accuracy for row in rows])
         axes.set_xlabel(axis, size=10)
     words = (f"{row.label}: {row.accuracy:.2f} % at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True))
     return Drawing(name, "cost", title, f"By {axis}. {' '.join(words)}", figure)
 
 
-def _room(axes: Axes, most: float, accuracies: Sequence[float]) -> None:
-    """From no cost at all, so that distances are true; room above for the labels."""
-    axes.set_xlim(0, 1.12 * most)
+def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float) -> None:
+    paint, marker = (colour("finetune"), "D") if row.sparsity else (colour("ink"), "o")
+    axes.plot([low, high], [row.accuracy] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
+    axes.plot([middle], [row.accuracy], marker, color=paint, markersize=6.5)
+    axes.annotate(row.label, (middle, row.accuracy), (0, 8), textcoords="offset points", ha="center", size=9.5)
+
+
+def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], accuracies: Sequence[float]) -> None:
+    """From no cost at all, so that distances are true, to the dearest, were a quartile however far; room for labels."""
+    axes.set_xlim(0, 1.12 * min(max(high for *_, high in costs), 1.5 * max(middle for _, middle, _ in costs)))
     reach = max(max(accuracies) - min(accuracies), 0.5)
     axes.set_ylim(min(accuracies) - 0.15 * reach, max(accuracies) + 0.25 * reach)
 
@@ -106,7 +110,8 @@ def _draw_layers(axes: Axes, layers: Sequence[ParameterDensity]) -> None:
         if places:
             ys, shares = zip(*places, strict=True)
             axes.barh(ys, shares, 0.7, color=colour(role), label=label)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, 1.03)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.set_yticks(range(len(layers)), [shortened(layer.name) for layer in layers], size=8.5)
 

@@ -66,15 +66,15 @@ def render_tradeoff_again(out: Path) -> TradeoffReport:
 
 def tradeoff_text(found: Tradeoff) -> str:
     """The table, the sentences, what was not pruned and why, what there is not, and the files."""
-    blocks = [_aligned(rows_table(found))] if found.rows else []
+    blocks = [_aligned(rows_table(found, spread=True))] if found.rows else []
     blocks.append("\n".join(tradeoff_words(found)))
     blocks.append("\n".join(_not_pruned(found)))
     blocks.append("\n".join(f"missing: {line}" for line in found.missing))
     return "\n\n".join(filter(None, blocks))
 
 
-def rows_table(found: Tradeoff) -> Table:
-    """One row per network."""
+def rows_table(found: Tradeoff, spread: bool = False) -> Table:
+    """One row per network; with `spread`, the quartiles stand beside the median times."""
     batches = [timing.batch for timing in found.rows[0].timings] if found.rows else []
     columns = (
         Column("Network"),
@@ -89,9 +89,9 @@ def rows_table(found: Tradeoff) -> Table:
     )
     caption = (
         "Accuracy on the test images; MACs of one example, and those with a weight that is not zero; the weights as "
-        "safetensors, and compressed by DEFLATE; the time of a call, median and quartiles, all networks in turns."
+        "safetensors, and compressed by DEFLATE; the median time of a call."
     )
-    return Table(caption, columns, tuple(_cells(row) for row in found.rows))
+    return Table(caption, columns, tuple(_cells(row, spread) for row in found.rows))
 
 
 def _facts(found: Tradeoff) -> list[str]:
@@ -101,7 +101,7 @@ def _facts(found: Tradeoff) -> list[str]:
     return [found.model, found.data, *how, *long]
 
 
-def _cells(row: ModelRow) -> tuple[str, ...]:
+def _cells(row: ModelRow, spread: bool) -> tuple[str, ...]:
     return (
         row.label,
         row.accuracy_words,
@@ -111,7 +111,7 @@ def _cells(row: ModelRow) -> tuple[str, ...]:
         _scaled(row.effective_macs),
         size(row.raw_bytes),
         size(row.compressed_bytes),
-        *(_time(timing) for timing in row.timings),
+        *(_milliseconds(t.median) + (f" [{_quartiles(t)}]" if spread else "") for t in row.timings),
     )
 
 
@@ -128,26 +128,47 @@ def _scaled(count: float) -> str:
     return f"{count:.0f} "
 
 
-def _time(timing: Timing) -> str:
-    middle, low, high = (f"{1000 * seconds:.3g}" for seconds in (timing.median, timing.low, timing.high))
-    return f"{middle} [{low}, {high}]"
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g}"
+
+
+def _quartiles(timing: Timing) -> str:
+    return f"{_milliseconds(timing.low)}, {_milliseconds(timing.high)}"
 
 
 def _tables(found: Tradeoff) -> dict[str, Table]:
     facts = {name: value for name, value in found.environment.items() if name != "command"}
     return {
         "rows": rows_table(found),
-        "speedups": _speedup_table(found.pruned),
+        "times": _times_table(found.rows),
         "layers": _layers_table(found.pruned),
         "files": _files_table(found.rows),
         "environment": facts_table(facts, "The machine and the versions that this was trained and measured with."),
     }
 
 
-def _speedup_table(rows: Sequence[ModelRow]) -> Table:
-    columns = (Column("Network"), numeric("Batch"), numeric("Times as fast as dense"), numeric("Rounds"))
-    caption = "Paired by round: the median of the ratios, and an interval of 95 % for it."
-    body = ((row.label, f"{t.batch}", ratio(t), f"{t.rounds}") for row in rows for t in row.timings)
+def _times_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (
+        Column("Network"),
+        numeric("Batch"),
+        numeric("Median, ms"),
+        numeric("Quartiles"),
+        numeric("Times as fast as dense"),
+        numeric("Rounds"),
+    )
+    caption = "Ratios are paired by round: their median, and an interval of at least 95 % for it."
+    body = (
+        (
+            row.label,
+            f"{t.batch}",
+            _milliseconds(t.median),
+            _quartiles(t),
+            ratio(t) if row.sparsity else "",
+            f"{t.rounds}",
+        )
+        for row in rows
+        for t in row.timings
+    )
     return Table(caption, columns, tuple(body))
 
 
