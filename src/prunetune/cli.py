@@ -205,17 +205,16 @@ def prune(
 ) -> None:
     """Prune & fine-tune a model, measure what that costs and wins on this machine, and export it.
 
-    Accuracy, non-zeros, MACs, file size and latency of the dense and of every pruned network; a report with the
-    trade-off curve and what was not pruned and why; the models as files. Shares its trainings with `audit`.
+    Accuracy, non-zeros, MACs, file size and latency of every network; what was not pruned, and why; a report with
+    the trade-off; the models as files. Shares its trainings with `audit`.
 
-        prunetune prune --model small --data fashion-mini --epochs 6 --learning-rate 0.1 --sparsity 0.5,0.8,0.9
+        prunetune prune --model small --data fashion-mini --epochs 6 --sparsity 0.5,0.9
 
-        prunetune prune --model my_package.models:build --weights trained.pt --data imagefolder:photos --epochs 10
-        --sparsity 0.8 --export onnx
+        prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
 
-        prunetune prune study.yaml --mask gradual --pattern 2:4 --learning-rate 0.01
+        prunetune prune study.yaml --mask gradual --pattern 2:4
 
-        prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export onnx --export pt2
+        prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.api import ready
     from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship

@@ -144,7 +144,7 @@ def tradeoff_words(found: Tradeoff) -> list[str]:
     dense, pruned = found.dense, found.pruned
     if dense is None or not pruned:
         return []
-    return [_accuracy_words(dense, pruned), *_speed_words(found.pattern, pruned), _size_words(dense, pruned[-1])]
+    return [_accuracy_words(found.epochs, dense, pruned), *_speed_words(found.pattern, pruned), _size_words(dense, pruned[-1])]
 
 
 def headline(found: Tradeoff) -> str:
@@ -165,11 +165,12 @@ def faster(timing: Timing) -> bool:
     return timing.speedup_low > 1 and timing.speedup >= NOTABLE
 
 
-def _accuracy_words(dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
+def _accuracy_words(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
     changes = [f"{row.accuracy - dense.accuracy:+.2f} points at {row.label}".replace("-", "−") for row in pruned]
     seeds = len(dense.accuracies)
     caution = "" if seeds > 1 else "; one seed, so differences of a few tenths mean little"
-    return f"Accuracy against the dense network's {dense.accuracy:.2f} %: {', '.join(changes)}{caution}."
+    longer = f"after {epochs} more epoch{'s' * (epochs != 1)} of training"
+    return f"Accuracy against the dense network's {dense.accuracy:.2f} %, {longer}: {', '.join(changes)}{caution}."
 
 
 def _speed_words(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
