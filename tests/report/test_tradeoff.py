@@ -49,7 +49,8 @@ def found() -> Tradeoff:
 
 def test_the_words_are_the_numbers(found: Tradeoff) -> None:
     assert tradeoff_words(found) == [
-        "Accuracy against the dense network's 90.50 %, after 3 more epochs of training: +0.50 points at 50 %, −2.00 points at 90 %.",
+        "Accuracy against the dense network's 90.50 %, after 3 more epochs of training: "
+        "+0.50 points at 50 %, −2.00 points at 90 %.",
         "Unstructured zeros do not make this network faster here: 1.02x [0.98, 1.05] at 90 % sparsity, batch 1.",
         "Faster here: 1.50x [1.40, 1.60] at 90 % sparsity, batch 64.",
         "At 90 % sparsity the weights' file is no smaller, as a zero takes the room of any number; "

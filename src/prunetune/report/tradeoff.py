@@ -144,7 +144,11 @@ def tradeoff_words(found: Tradeoff) -> list[str]:
     dense, pruned = found.dense, found.pruned
     if dense is None or not pruned:
         return []
-    return [_accuracy_words(found.epochs, dense, pruned), *_speed_words(found.pattern, pruned), _size_words(dense, pruned[-1])]
+    return [
+        _accuracy_words(found.epochs, dense, pruned),
+        *_speed_words(found.pattern, pruned),
+        _size_words(dense, pruned[-1]),
+    ]
 
 
 def headline(found: Tradeoff) -> str:
