@@ -126,7 +126,10 @@ ALLOCATIONS = {"uniform": uniform, "global": globally, "erk": erk}
 
 
 def unknown_of(prune):
-    """What of a Prune step cannot be done from weights alone: a criterion that needs gradients, another package's."""
+    """What of a Prune step cannot be done from weights alone: a criterion that needs gradients, channels that only the
+    network itself couples, what another package brings."""
+    if prune["pattern"] == "channel":
+        return "pattern channel"
     known = (("criterion", CRITERIA), ("allocation", ALLOCATIONS))
     names = {"criterion": prune["criterion"]["name"], "allocation": prune["allocation"]}
     return next((f"{field} {names[field]}" for field, those in known if names[field] not in those), None)

@@ -252,7 +252,7 @@ def test_rounds_that_forget_the_round_before(finished: Store, monkeypatch: pytes
     inside = finished.mask(MASK.key)
     assert all(not (kept & ~inside[name]).any() for name, kept in finished.mask(second.key).items())
 
-    def forgetful(weights, density, criterion, allocation, pattern, within, generator, look):
+    def forgetful(weights, density, criterion, allocation, pattern, within, generator, look, groups):
         return choose({n: torch.rand_like(w) for n, w in weights.items()}, density, criterion, allocation, pattern)
 
     choose = execution.choose

@@ -35,8 +35,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
     groups = read_groups(graph, small)
     removed = [_removed(group, kept) for group in groups]
     _require_channels(kept, groups, removed)
-    for group, gone in zip(groups, removed, strict=True):
-        _take_out(graph, small, group, gone)
+    _take_out(graph, small, groups, removed)
     _require_kept_values(masked, small, kept)
     _require_equal_outputs(masked, small, example_inputs)
     return _as_before(small, model)
@@ -73,15 +72,23 @@ def _require_channels(mask: Mask, groups: Sequence[ChannelGroup], removed: Seque
     for name, tensor in expected.items():
         if not torch.equal(mask.get(name, torch.ones_like(tensor)), tensor):
             what = "does not prune whole channels with all that belongs to them"
-            raise RequestError(f"mask: at '{name}' it {what}; choose it with pattern 'channel'")
+            layer = name.rpartition(".")[0]
+            why = next((f" ('{layer}' stays whole: {g.whole})" for g in groups if g.whole and g.layer == layer), "")
+            raise RequestError(f"mask: at '{name}' it {what}{why}; choose it with pattern 'channel'")
 
 
-def _take_out(graph: Any, model: nn.Module, group: ChannelGroup, gone: Tensor) -> None:
-    """Prune a group in place, if any of its channels goes."""
-    if gone.any():
+def _take_out(graph: Any, model: nn.Module, groups: Sequence[ChannelGroup], removed: Sequence[Tensor]) -> None:
+    """Prune all groups in place. Each layer is cut once, so that one group does not move the numbers of another."""
+    cuts: dict[Any, tuple[Any, set[int]]] = {}
+    for group, gone in zip(groups, removed, strict=True):
         layer = model.get_submodule(group.layer)
         prune = graph.get_pruner_of_module(layer).prune_out_channels
-        graph.get_pruning_group(layer, prune, gone.nonzero().flatten().tolist()).prune(record_history=False)
+        outputs = torch.tensor(group.outputs)[gone].tolist()
+        for dependency, places in graph.get_pruning_group(layer, prune, outputs) if outputs else ():
+            key = dependency.target.module, dependency.handler
+            cuts.setdefault(key, (dependency, set()))[1].update(places)
+    for dependency, places in cuts.values():
+        dependency(sorted(places))
 
 
 def _require_kept_values(masked: nn.Module, small: nn.Module, mask: Mask) -> None:

@@ -6,9 +6,10 @@ all its summands go or stay together. A group in which the channels are not what
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -48,12 +49,17 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Coupled channels, numbered as the outputs of `layer`. `whole` says why none may go; it is None where they may."""
+    """Coupled channels, channel i being the output `outputs[i]` of `layer`. `whole` says why all stay, if they must."""
 
     layer: str  # a module's name
-    channels: int
+    outputs: tuple[int, ...]  # all of the layer's, but those that are in another group
     pieces: tuple[Piece, ...]  # of every parameter, the layer's own first; empty for a group that is kept whole
     whole: str | None
+
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        return len(self.outputs)
 
     @property
     def weights(self) -> tuple[Piece, ...]:
@@ -95,7 +101,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     pruners = {ChannelPad: _PadPruner(), _Entry: _EntryPruner()}
     with torch.enable_grad():
         _require_forward(scene, inputs)
-        return graph.build_dependency(
+        graph.build_dependency(
             scene,
             inputs,
             forward_fn=lambda network, given: network(*given),
@@ -103,13 +109,22 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
             customized_pruners=pruners,
             verbose=False,
         )
+    for node in graph.module2node.values():
+        if isinstance(node.module, ChannelPad):
+            _number(node)
+    return graph
 
 
 def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[ChannelGroup, ...]:  # noqa: B008 - frozen
     """The groups of a graph that `trace` made of `model`."""
     reader = _Reader(graph, model, scope)
-    found = {group.layer: group for group in map(reader.group, graph.get_all_groups())}
-    return tuple(found[name] for name in reader.names.values() if name in found)
+    layers = [
+        module for module in reader.names if module in graph.module2node and isinstance(module, _ConvNd | nn.Linear)
+    ]
+    layers.sort(key=graph.get_out_channels, reverse=True)  # what is coupled with two others in parts comes before these
+    found = [group for layer in layers for group in reader.groups(layer)]
+    order = {name: i for i, name in enumerate(reader.names.values())}
+    return tuple(sorted(found, key=lambda group: (order[group.layer], group.outputs)))
 
 
 def _torch_pruning() -> Any:
@@ -192,23 +207,38 @@ class _EntryPruner:
 
 
 class _PadPruner:
-    """What Torch-Pruning asks about a ChannelPad: its inputs and its outputs are not coupled."""
+    """What Torch-Pruning asks about a ChannelPad, whose channels are numbered as its outputs."""
 
     pruning_dim = 1
 
     def prune_out_channels(self, layer: ChannelPad, idxs: list[int]) -> ChannelPad:
-        layer.remove_outputs(set(idxs))
+        layer.remove(idxs)
         return layer
 
-    def prune_in_channels(self, layer: ChannelPad, idxs: list[int]) -> ChannelPad:
-        layer.remove_inputs(set(idxs))
-        return layer
+    prune_in_channels = prune_out_channels
 
     def get_out_channels(self, layer: ChannelPad) -> int:
         return layer.outputs
 
     def get_in_channels(self, layer: ChannelPad) -> int:
         return layer.inputs
+
+
+def _number(pad: Any) -> None:
+    """Tell Torch-Pruning that channel i before the pad is channel i + `before` behind it."""
+    before, end = pad.module.before, pad.module.before + pad.module.inputs
+
+    def forth(found: list[Any]) -> list[Any]:
+        return [index._replace(idx=index.idx + before) for index in found]
+
+    def back(found: list[Any]) -> list[Any]:
+        return [index._replace(idx=index.idx - before) for index in found if before <= index.idx < end]
+
+    for source in pad.inputs:
+        for mapping, edges in ((forth, source.dependencies), (back, pad.dependencies)):
+            for edge in edges:
+                if {edge.source, edge.target} == {source, pad}:
+                    edge.index_mapping[1] = mapping
 
 
 class _Part(NamedTuple):
@@ -228,13 +258,24 @@ class _Reader:
         self.scope = scope
         self.names: Mapping[nn.Module, str] = {module: name for name, module in model.named_modules()}
         self.parameters = dict(model.named_parameters())
+        self._met: defaultdict[nn.Module, set[int]] = defaultdict(set)  # the outputs that are in a group
 
-    def group(self, found: Any) -> ChannelGroup:
-        root, channels = found[0].dep.target.module, len(found[0].idxs)
-        parts = [_part(item) for item in found]
-        pieces = tuple(piece for part in parts for piece in self._pieces(part))
-        why = next(self._obstacles(parts), None) or self._not_one_by_one(found)
-        return ChannelGroup(self.names[root], channels, () if why else pieces, why)
+    def groups(self, layer: nn.Module) -> Iterator[ChannelGroup]:
+        """The outputs of a layer that are in no group yet: one group, or one for each part of a concatenation."""
+        outputs = sorted(set(range(self.graph.get_out_channels(layer))) - self._met[layer])
+        if not outputs:
+            return
+        prune = self.graph.get_pruner_of_module(layer).prune_out_channels
+        parts = [_part(item, outputs) for item in self.graph.get_pruning_group(layer, prune, outputs)]
+        for part in parts:
+            if part.to_output:
+                self._met[part.node.module].update(part.places)
+        why = next(self._obstacles(parts), None) or self._not_one_by_one(layer, prune, outputs)
+        if why:
+            yield ChannelGroup(self.names[layer], tuple(outputs), (), why)
+        else:
+            pieces = tuple(piece for part in parts for piece in self._pieces(part))
+            yield from _split(ChannelGroup(self.names[layer], tuple(outputs), pieces, None))
 
     def _pieces(self, part: _Part) -> Iterator[Piece]:
         module = part.node.module
@@ -274,19 +315,40 @@ class _Reader:
                 if pattern := matching(self.scope.exclude, [parameter]):
                     yield f"'{parameter}' is excluded by '{pattern}'"
                 if max(part.places) >= self.parameters[parameter].shape[dim]:
-                    yield f"the one channel of '{name}' meets several"
+                    yield f"'{name}' has fewer channels than what it meets"
 
-    def _not_one_by_one(self, found: Any) -> str | None:
+    def _not_one_by_one(self, layer: nn.Module, prune: Any, outputs: list[int]) -> str | None:
         """Whether taking one channel takes others, as where one output is read as two."""
-        root = found[0].dep
-        alone = self.graph.get_pruning_group(root.target.module, root.handler, [0])
-        return None if alone[0].idxs == [0] else "its channels are not coupled one by one"
+        alone = self.graph.get_pruning_group(layer, prune, outputs[:1])
+        return None if alone[0].idxs == outputs[:1] else "its channels are not coupled one by one"
 
 
-def _part(item: Any) -> _Part:
+def _part(item: Any, outputs: list[int]) -> _Part:
     to_output = item.dep.handler.__name__ == "prune_out_channels"
-    pairs = sorted(zip(item.idxs, item.root_idxs, strict=True))
+    number = {output: channel for channel, output in enumerate(outputs)}
+    pairs = sorted((place, number[output]) for place, output in zip(item.idxs, item.root_idxs, strict=True))
     return _Part(item.dep.target, to_output, [place for place, _ in pairs], [channel for _, channel in pairs])
+
+
+def _split(group: ChannelGroup) -> Iterator[ChannelGroup]:
+    """The channels that belong to the same layers, as a group each: what is added to two concatenated branches is two.
+
+    So no branch loses all of its channels.
+    """
+    belongs = torch.zeros(group.channels, len(group.pieces), dtype=torch.bool)
+    for i, piece in enumerate(group.pieces):
+        belongs[piece.channels, i] = True
+    for layers in belongs.unique(dim=0):
+        chosen = (belongs == layers).all(1)
+        outputs = tuple(output for output, mine in zip(group.outputs, chosen.tolist(), strict=True) if mine)
+        pieces = tuple(piece for piece, mine in zip(group.pieces, layers.tolist(), strict=True) if mine)
+        yield ChannelGroup(group.layer, outputs, tuple(_restricted(piece, chosen) for piece in pieces), None)
+
+
+def _restricted(piece: Piece, chosen: Tensor) -> Piece:
+    """The piece of the chosen channels alone, which are counted anew."""
+    mine = chosen[piece.channels]
+    return replace(piece, places=piece.places[mine], channels=(chosen.cumsum(0) - 1)[piece.channels[mine]])
 
 
 def _is_depthwise(module: nn.Module) -> bool:
@@ -310,7 +372,7 @@ def _operation(node: Any, graph: Any) -> str | None:
     kind, function = node.type.name, node.grad_fn
     if kind == "OUTPUT":
         return "it reaches the output"
-    if kind in ("CONCAT", "RESHAPE"):
+    if kind == "RESHAPE" or (kind == "CONCAT" and node.module.offsets is not None):
         return None
     name = re.sub(r"Backward\d*$", "", function.name().rpartition("::")[2])
     if _PER_CHANNEL.fullmatch(name) or (name == "T" and "AccumulateGrad" in function.next_functions[0][0].name()):
@@ -319,7 +381,7 @@ def _operation(node: Any, graph: Any) -> str | None:
 
 
 def _is_spatial(name: str, function: Any) -> bool:
-    """Whether a mean, sum, slice or padding of (N, C, ...) leaves N and C alone."""
+    """Whether a mean, sum, slice or padding of (N, C, ...) leaves C alone."""
     if name == "ConstantPadNd":
         return len(function._saved_pad) <= 4
     if name not in ("Mean", "Sum", "Slice"):

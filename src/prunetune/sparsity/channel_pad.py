@@ -1,54 +1,35 @@
-"""Zero channels around a feature map, as a module, so that channels can be removed on either side of it."""
+"""Zero channels around a feature map, as a module, so that it can be seen which channel goes where."""
 
 from collections.abc import Collection
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 class ChannelPad(nn.Module):
-    """Pads (N, inputs, ...) with zero channels on both sides to (N, outputs, ...), half of them (rounded down) before.
+    """Pads (N, inputs, H, W) with zero channels on both sides to (N, outputs, H, W), half (rounded down) before.
 
-    The parameter-free shortcut of He et al. 2015 (option A). Written as a bare `functional.pad` nobody could see which
-    channel goes where; as a module, channels can be removed on either side, each by itself. Has no parameters and no
-    state-dict entries.
+    The parameter-free shortcut of He et al. 2015 (option A). In a bare `functional.pad` a channel changes its number
+    unseen, so that channels could not be removed on both sides alike. Has no entries in a state dict.
     """
-
-    source: Tensor | None
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
+        self.before = (outputs - inputs) // 2
         self.inputs = inputs
         self.outputs = outputs
-        self.register_buffer("source", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H, W)."""
-        if self.source is not None:
-            return functional.pad(x, (0, 0, 0, 0, 0, 1)).index_select(1, self.source)
-        before = (self.outputs - self.inputs) // 2
-        return functional.pad(x, (0, 0, 0, 0, before, self.outputs - self.inputs - before))
+        """Input channel i becomes output channel i + `before`."""
+        return functional.pad(x, (0, 0, 0, 0, self.before, self.outputs - self.inputs - self.before))
 
-    def remove_inputs(self, channels: Collection[int]) -> None:
-        """Take these input channels for gone: the outputs that they went to are zero."""
-        kept = [channel for channel in range(self.inputs) if channel not in channels]
-        place = {channel: i for i, channel in enumerate(kept)}
-        self._become([place.get(source, len(kept)) for source in self._sources()], len(kept))
+    def remove(self, channels: Collection[int]) -> None:
+        """Leave these output channels out, and the inputs that would become them: the caller gives these no more."""
+        end = self.before + self.inputs
+        self.inputs -= sum(self.before <= channel < end for channel in channels)
+        self.before -= sum(channel < self.before for channel in channels)
+        self.outputs -= len(channels)
 
-    def remove_outputs(self, channels: Collection[int]) -> None:
-        """Leave these output channels out."""
-        sources = self._sources()
-        self._become([sources[i] for i in range(self.outputs) if i not in channels], self.inputs)
-
-    def _sources(self) -> list[int]:
-        """Of every output the input that it is; `inputs`, one past the last, for a zero channel."""
-        if self.source is not None:
-            return self.source.tolist()
-        before = (self.outputs - self.inputs) // 2
-        return [i - before if 0 <= i - before < self.inputs else self.inputs for i in range(self.outputs)]
-
-    def _become(self, sources: list[int], inputs: int) -> None:
-        device = self.source.device if self.source is not None else None
-        self.source = torch.tensor(sources, dtype=torch.int64, device=device)
-        self.inputs, self.outputs = inputs, len(sources)
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.inputs}, {self.outputs}, before={self.before}"

@@ -1,0 +1,220 @@
+"""Shrinking: the outputs stay, the work falls, what is kept is kept bit for bit, and what cannot shrink is refused."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
+from prunetune.deploy.shrink import shrink
+from prunetune.errors import RequestError
+from prunetune.sparsity.channel_groups import tensors_in
+from prunetune.sparsity.channel_pad import ChannelPad
+from prunetune.sparsity.choose import prune
+from prunetune.sparsity.digests import digest_tensors
+from prunetune.sparsity.holding import held_mask, hold
+from prunetune.sparsity.mask import Mask
+
+pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
+    """The masked model, made without `hold`."""
+    model.load_state_dict(mask.apply(model.state_dict()))
+    return model
+
+
+def outputs(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        return tensors_in(model.eval()(inputs))
+
+
+def work(model: nn.Module, inputs: Tensor) -> int:
+    """Multiplications of one example in convolutions and linear layers, counted as they run."""
+    counts: list[int] = []
+
+    def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        places = args[0] if transposed else output
+        counts.append(places[0].numel() * layer.get_parameter("weight")[0].numel())
+
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    outputs(model, inputs)
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.8])
+@pytest.mark.parametrize("name", EXACT)
+def test_the_same_outputs_with_less(name: str, sparsity: float) -> None:
+    make, shape = EXACT[name]
+    model, inputs = randomised(make()), drawn(2, *shape)
+    mask = prune(model, sparsity, pattern="channel", example_inputs=inputs)
+    before = digest_tensors(model.state_dict())
+    small = shrink(model, mask, inputs)
+    assert digest_tensors(model.state_dict()) == before
+    others = drawn(5, *shape) * 3  # not those that shrink has looked at
+    masked = zeroed(model, mask)
+    for wanted, found in zip(outputs(masked, others), outputs(small, others), strict=True):
+        assert wanted.shape == found.shape
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+    assert work(small, inputs) < work(model, inputs)
+    gone = sum(int((~kept).sum()) for kept in mask.values())
+    assert size(model) - size(small) == gone
+
+
+def test_hand_counts_of_a_chain() -> None:
+    model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
+    small = shrink(model, prune(model, 0.5, pattern="channel", example_inputs=inputs), inputs)
+    #            convolution 1→4     batch norm  convolution 4→6     linear 24→10
+    assert size(model) == (4 * 9 + 4) + (4 + 4) + (6 * 4 * 9 + 6) + (24 * 10 + 10)
+    assert size(small) == (2 * 9 + 2) + (2 + 2) + (3 * 2 * 9 + 3) + (12 * 10 + 10)
+    assert work(model, inputs) == 16 * 4 * 9 + 4 * 6 * 4 * 9 + 24 * 10 == 1680
+    assert work(small, inputs) == 16 * 2 * 9 + 4 * 3 * 2 * 9 + 12 * 10 == 624
+    shapes = {name: tuple(tensor.shape) for name, tensor in small.state_dict().items()}
+    assert shapes == {
+        "0.weight": (2, 1, 3, 3),
+        "0.bias": (2,),
+        "1.weight": (2,),
+        "1.bias": (2,),
+        "1.running_mean": (2,),
+        "1.running_var": (2,),
+        "1.num_batches_tracked": (),
+        "3.weight": (3, 2, 3, 3),
+        "3.bias": (3,),
+        "5.weight": (10, 12),
+        "5.bias": (10,),
+    }
+    assert repr(small[0]).startswith("Conv2d(1, 2,")  # type: ignore[index]
+    assert repr(small[5]).startswith("Linear(in_features=12,")  # type: ignore[index]
+
+
+def test_what_is_kept_is_kept_bit_for_bit() -> None:
+    model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
+    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    small, state = shrink(model, mask, inputs).state_dict(), model.state_dict()
+    one, two = mask["0.bias"], mask["3.bias"]
+    assert small["0.weight"].equal(state["0.weight"][one])
+    assert small["1.running_var"].equal(state["1.running_var"][one])
+    assert small["3.weight"].equal(state["3.weight"][two][:, one])
+    assert small["5.weight"].equal(state["5.weight"][:, two.repeat_interleave(4)])
+    assert small["5.bias"].equal(state["5.bias"])
+
+
+def test_modes_gradients_and_holds() -> None:
+    model, inputs = randomised(chain()).train(), drawn(1, 1, 6, 6)
+    model[1].eval()  # type: ignore[index]
+    model[3].weight.requires_grad_(False)  # type: ignore[index, union-attr]
+    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    hold(model, mask)
+    small = shrink(model, held_mask(model), inputs)
+    assert held_mask(model) == mask
+    assert [module.training for module in small.modules()] == [module.training for module in model.modules()]
+    assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in model.parameters()]
+    with pytest.raises(RequestError, match="no weight is held"):
+        held_mask(small)
+    optimizer = torch.optim.SGD(small.parameters(), lr=0.1)
+    F.cross_entropy(small(drawn(8, 1, 6, 6)), torch.arange(8)).backward()
+    optimizer.step()  # it trains on
+
+
+def test_a_mask_of_ones_and_half_precision() -> None:
+    model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
+    ones = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters()}
+    assert digest_tensors(shrink(model, ones, inputs).state_dict()) == digest_tensors(model.state_dict())
+    model, inputs = model.bfloat16(), inputs.bfloat16()
+    small = shrink(model, prune(model, 0.5, pattern="channel", example_inputs=inputs), inputs)
+    assert {parameter.dtype for parameter in small.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"doubled", "flattened_concat", "stacked_rows"}))
+def test_around_what_is_kept_whole_the_rest_shrinks(name: str) -> None:
+    model, inputs = randomised(WHOLE[name][0]()), drawn(2, *IMAGES)
+    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    small = shrink(model, mask, inputs)
+    assert size(small) < size(model)
+    for wanted, found in zip(outputs(zeroed(model, mask), inputs), outputs(small, inputs), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("0.weight", lambda kept: kept[0, 0, 0, 0].logical_not_()),
+        ("1.bias", lambda kept: kept.logical_not_()),
+        ("3.bias", lambda kept: kept.fill_(True)),
+        ("3.weight", lambda kept: kept[:, 0].logical_not_()),
+        ("5.weight", lambda kept: kept[0].fill_(True)),
+    ],
+)
+def test_a_mask_of_anything_but_channels_is_refused(name: str, change: Callable[[Tensor], object]) -> None:
+    model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
+    mask = {key: kept.clone() for key, kept in prune(model, 0.5, pattern="channel", example_inputs=inputs).items()}
+    change(mask[name])
+    with pytest.raises(RequestError, match=r"^mask: at '.*' it does not prune whole channels"):
+        shrink(model, mask, inputs)
+
+
+@pytest.mark.parametrize("missing", ["0.bias", "1.weight", "1.bias", "3.bias", "5.weight", "3.weight"])
+def test_a_mask_that_leaves_a_layer_out_is_refused(missing: str) -> None:
+    model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
+    mask = dict(prune(model, 0.5, pattern="channel", example_inputs=inputs))
+    del mask[missing]
+    with pytest.raises(RequestError, match=r"^mask: at '.*' it does not prune whole channels"):
+        shrink(model, mask, inputs)
+
+
+def test_an_unstructured_mask_and_one_that_keeps_nothing_are_refused() -> None:
+    model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
+    with pytest.raises(RequestError, match=r"^mask: at '3.weight' it does not prune whole channels"):
+        shrink(model, prune(model, 0.5), inputs)
+    nothing = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in model.named_parameters() if name[0] != "5"}
+    with pytest.raises(RequestError, match=r"^mask: it prunes all channels of '0'; at least one must stay$"):
+        shrink(model, nothing, inputs)
+    output = {"5.weight": torch.ones(10, 24), "5.bias": torch.tensor([0.0] + 9 * [1.0])}
+    output["5.weight"][0] = 0
+    with pytest.raises(RequestError, match=r"^mask: at '5.weight' .* \('5' stays whole: it reaches the output\)"):
+        shrink(model, output, inputs)
+    with pytest.raises(RequestError, match=r"^mask: unknown 'x'"):
+        shrink(model, {"x": torch.ones(1)}, inputs)
+
+
+def written_out() -> nn.Module:
+    """The number of channels stands in its code."""
+    return Wired(
+        lambda net, x: net.fc(F.max_pool2d(net.a(x), 2).reshape(2, 8 * 16)), a=block(3, 8), fc=nn.Linear(128, 5)
+    )
+
+
+def test_what_cannot_shrink_is_refused() -> None:
+    inputs = drawn(2, *IMAGES)
+    model = randomised(written_out())
+    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    with pytest.raises(
+        RequestError, match=r"^model: it has channel numbers written into its code, and cannot shrink: "
+    ):
+        shrink(model, mask, inputs)
+
+
+def test_a_shortcut_padded_with_channels() -> None:
+    pad, x = ChannelPad(3, 8), drawn(2, 3, 4, 4)
+    whole = pad(x)
+    assert whole.shape == (2, 8, 4, 4)
+    assert whole[:, 2:5].equal(x)
+    assert not whole[:, [0, 1, 5, 6, 7]].any()
+    pad.remove([0, 3, 6])
+    assert (pad.inputs, pad.outputs) == (2, 5)
+    assert pad(x[:, [0, 2]]).equal(whole[:, [1, 2, 4, 5, 7]])
+    assert not pad.state_dict()
