@@ -85,6 +85,9 @@ def test_a_wrong_field(run: Run, verb: str, change: str, parts: list[str], tmp_p
     assert not (tmp_path / "store").exists()
 
 
+PRUNED = ["--model", "small", "--data", "fashion-mini", "--epochs", "1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -99,6 +102,18 @@ def test_a_wrong_field(run: Run, verb: str, change: str, parts: list[str], tmp_p
         (["audit", "--stor", "x"], ["--stor", "--store"]),
         (["audti"], ["audti", "audit"]),
         (["report", "nowhere"], ["nowhere", "results.json"]),
+        (["prune"], ["--model", "missing"]),
+        (["prune", "qiuck"], ["qiuck", "quick"]),
+        (["prune", "quick"], ["--learning-rate", "0.01, 0.1"]),
+        (["prune", "quick", "--learning-rate", "much"], ["--learning-rate", "much"]),
+        (["prune", *PRUNED, "--sparsity", "0.5,x"], ["--sparsity", "x"]),
+        (["prune", *PRUNED, "--sparsity", "1.5"], ["sparsities", "1.5"]),
+        (["prune", *PRUNED, "--sparsity", "0.5", "--export", "onxx"], ["--export", "onxx", "onnx"]),
+        (["prune", *PRUNED, "--sparsity", "0.5", "--mask", "admn"], ["masks", "admn", "admm"]),
+        (["prune", *PRUNED, "--sparsity", "0.5", "--pattern", "chanel"], ["pattern", "chanel", "channel"]),
+        (["prune", *PRUNED, "--sparsity", "0.8", "--pattern", "2:4"], ["2:4", "0.8", "0.5"]),
+        (["prune", *PRUNED, "--sparsity", "0.5", "--device", "tpu"], ["device", "tpu", "cpu"]),
+        (["prune", *PRUNED, "--sparsity", "0.5", "--weights", "no.pt"], ["--weights", "no.pt", "No such file"]),
         (["correlate", "a.pt"], ["B"]),
         (["correlate", "a.pt", "b.pt"], ["A", "a.pt", "No such file"]),
     ],
@@ -230,6 +245,17 @@ def checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("checkpoints")
+@pytest.mark.parametrize("name", ["dense", "cut", "hostile"])
+def test_weights_that_are_not_the_models(run: Run, name: str, tmp_path: Path) -> None:
+    """Of another model, truncated, or a pickle that would run code: said before anything is trained."""
+    (tmp_path / "hostile.safetensors").write_bytes(HOSTILE)
+    file = f"{name}.safetensors"
+    assert_refused(run("prune", *PRUNED, "--sparsity", "0.5", "--weights", file), "--weights", file)
+    assert not (tmp_path / "pwned").exists()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("checkpoints")
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -266,7 +292,7 @@ def test_help_version_presets_and_an_empty_store(run: Run) -> None:
     assert out.startswith("quick")
     code, out, _ = run("store", "verify")
     assert (code, out) == (0, "0 steps read, 0 damaged\n")
-    for verb in ("audit", "plan", "correlate", "report", "store", "presets"):
+    for verb in ("audit", "plan", "prune", "correlate", "report", "store", "presets"):
         code, out, _ = run(verb, "--help")
         assert code == 0
         assert "Usage" in out

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunetune.api import audit
-    from prunetune.deploy.summary import sparsity_report
     from prunetune.deploy.export import export
+    from prunetune.deploy.summary import sparsity_report
     from prunetune.sparsity.choose import prune
     from prunetune.sparsity.holding import held_mask, hold, release
     from prunetune.sparsity.mask import Mask
@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "audit": "prunetune.api",
-    "sparsity_report": "prunetune.deploy.summary",
     "export": "prunetune.deploy.export",
+    "sparsity_report": "prunetune.deploy.summary",
     "prune": "prunetune.sparsity.choose",
     "held_mask": "prunetune.sparsity.holding",
     "hold": "prunetune.sparsity.holding",

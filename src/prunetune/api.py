@@ -48,10 +48,8 @@ class Audit:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for everything that failed (not: that a diverged source made impossible) and every breach."""
-        missing = (f"{m.arm} {m.mask} seed {m.seed}: {m.why}" for m in self.results.missing if m.failed)
-        breaches = (f"{rule.name}: {breach}" for rule in self.results.invariants for breach in rule.breaches)
-        return (*missing, *breaches, *self.lines)
+        """One line for everything that failed and every breach."""
+        return (*failures_of(self.results), *self.lines)
 
     def __str__(self) -> str:
         return self.report.text
@@ -100,6 +98,17 @@ def conduct(
     `command` is what somebody typed to ask for it; the page shows it.
     """
     folder = ready(prepared, out)
+    results, failures = run_steps(prepared, jobs, on_event, command)
+    lines = [
+        f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
+    ]
+    return Audit(write_report(results, folder), results, tuple(lines))
+
+
+def run_steps(
+    prepared: Prepared, jobs: int | None, on_event: Callable[[Event], None], command: str | None
+) -> tuple[Results, dict[str, str]]:
+    """Run what is left of a study and collect its rows; with them, why a step failed, by the step's key."""
     failures: dict[str, str] = {}
     cached = set(prepared.remaining.cached)
     for event in LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store):
@@ -111,10 +120,14 @@ def conduct(
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:
         results = replace(results, environment={**results.environment, "command": command})
-    lines = [
-        f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
-    ]
-    return Audit(write_report(results, folder), results, tuple(lines))
+    return results, failures
+
+
+def failures_of(results: Results) -> tuple[str, ...]:
+    """One line for every row that failed (not: that a diverged source made impossible) and every breach."""
+    missing = (f"{m.arm} {m.mask} seed {m.seed}: {m.why}" for m in results.missing if m.failed)
+    breaches = (f"{rule.name}: {breach}" for rule in results.invariants for breach in rule.breaches)
+    return (*missing, *breaches)
 
 
 def audit(

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +16,7 @@ from prunetune.errors import DamageError, RequestError, unknown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
+    from prunetune.progress import Progress
     from prunetune.run.estimate import Estimate
     from prunetune.run.store import Store
     from prunetune.study.plan import Plan, Remaining
@@ -46,6 +47,10 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"'{text}' is not a whole number of at least 1")
     return int(text)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return tuple(_share(part) for part in text.split(","))
 
 
 def _share(text: str) -> float:
@@ -143,6 +148,101 @@ def plan(
 
 
 @app.command()
+def prune(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Data to train and test on, as in a spec (with --model).")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your trained model: safetensors, or torch.save of tensors; without it a dense one is trained first.",
+        ),
+    ] = None,
+    sparsity: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=_shares,
+            metavar="S[,S…]",
+            help="Share of the prunable weights to remove, one or a list; may be repeated.",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="How weights are chosen: one_shot (default), iterative, admm or gradual."),
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="unstructured (default), 2:4, another N:M, or channel.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(parser=_count, metavar="N", help="Of every training; else the spec's (150).")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(parser=_share, metavar="RATE", help="Of every training; else the spec's, or 0.01.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT",
+            help="onnx, pt2 or bitmask, beside the safetensors that is always written; may be repeated.",
+        ),
+    ] = None,
+    changes: Set = None,
+    seeds: Annotated[int | None, typer.Option(parser=_count, metavar="N", help="Repetitions; one by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where report and models go; else runs/NAME-pruned.")
+    ] = None,
+    store: StoreDir = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+) -> None:
+    """Prune & fine-tune a model, measure what that costs and wins on this machine, and export it.
+
+    Accuracy, non-zeros, MACs, file size and latency of every network; what was not pruned, and why; a report with
+    the trade-off; the models as files. Shares its trainings with `audit`.
+
+        prunetune prune --model small --data fashion-mini --epochs 6 --sparsity 0.5,0.9
+
+        prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
+
+        prunetune prune study.yaml --mask gradual --pattern 2:4
+
+        prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
+    """
+    from prunetune.api import ready
+    from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
+
+    require_formats(formats or ())
+    asked = Asked(
+        model=model,
+        data=data,
+        weights=weights,
+        sparsities=tuple(share for shares in sparsity or () for share in shares),
+        mask=mask,
+        pattern=pattern,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seeds=seeds,
+    )
+    prepared = prepare_ship(source, changes or (), asked, store=store, device=device)
+    ready(prepared, output_folder(prepared, out))
+    with _progress(prepared, jobs) as progress:
+        shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
+    typer.echo(f"\n{shipped}\n")
+    for path in shipped.files:
+        typer.echo(f"Model: {path}")
+    typer.echo(f"Report: {shipped.report.page}")
+    raise typer.Exit(_told(shipped.failures))
+
+
+@app.command()
 def correlate(
     first: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint: safetensors, or torch.save of tensors.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another checkpoint of the same model.")],
@@ -184,11 +284,15 @@ def correlate(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with results.json.")]) -> None:
-    """Render figures, tables and page again from a folder's results.json. Trains nothing."""
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `audit` or `prune` wrote.")],
+) -> None:
+    """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
+    from prunetune.report.tradeoff import TRADEOFF
+    from prunetune.report.tradeoff_page import render_tradeoff_again
     from prunetune.report.write import render_again
 
-    rendered = render_again(folder)
+    rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
     typer.echo(f"{rendered.text}\n\nReport: {rendered.page}")
 
 
@@ -241,23 +345,38 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
 
 
 def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
-    from prunetune.api import conduct, default_jobs, ready
-    from prunetune.progress import Progress, duration
-    from prunetune.run.estimate import estimate
+    from prunetune.api import conduct, ready
+    from prunetune.progress import duration
 
     ready(prepared, out)
-    jobs = jobs or default_jobs()
-    expected = estimate(prepared.plan, prepared.remaining, jobs)
-    typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
     began = time.monotonic()
-    with Progress(prepared.plan, prepared.remaining) as progress:
-        command = shlex.join(["prunetune", *sys.argv[1:]])
-        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=command)
+    with _progress(prepared, jobs) as progress:
+        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=_command())
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
-    for line in finished.failures:
+    return _told(finished.failures)
+
+
+def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
+    """Say what is about to run and what it will take, and follow it."""
+    from prunetune.api import default_jobs
+    from prunetune.progress import Progress
+    from prunetune.run.estimate import estimate
+
+    expected = estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
+    typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    return Progress(prepared.plan, prepared.remaining)
+
+
+def _command() -> str:
+    return shlex.join(["prunetune", *sys.argv[1:]])
+
+
+def _told(failures: Sequence[str]) -> int:
+    """The exit code, after a line for everything that failed."""
+    for line in failures:
         typer.echo(f"failed: {line}", err=True)
-    return 1 if finished.failures else 0
+    return 1 if failures else 0
 
 
 def _plan_together(

@@ -492,3 +492,34 @@ def test_a_given_theta_k_serves_rewind_and_none_is_refused(tmp_path: Any):
     assert step.start.step.path.endswith("c")
     with pytest.raises(RequestError, match=r"arms: 'rewind' needs.*pretrained.theta_k"):
         planned(pretrained=pair, **fields)
+
+
+@pytest.mark.parametrize("mask", ["one_shot", "gradual", "admm"])
+def test_a_trained_state_alone_serves_finetune_and_leaves_its_keys(tmp_path: Any, mask: str):
+    """What needs no θ0 is the same step with it and without it; only R_p against θ0 is not measured."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    pair = {"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")}
+    fields = {"arms": ["finetune"], "learning_rates": [0.1], "sparsities": [0.5], "masks": [mask]}
+    both, alone = planned(pretrained=pair, **fields), planned(pretrained={"theta_T": pair["theta_T"]}, **fields)
+    assert alone.trials == both.trials
+    assert {row.pair for row in alone.correlations} == {"finetune_T/theta_T"}
+    assert keys(alone) < keys(both)
+    assert "correlations with theta_0 are left out: pretrained.theta_0 is not given" in alone.notes
+    assert not any("theta_0" in note and "not given" in note for note in both.notes)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"masks": ["iterative"], "sparsities": [0.5, 0.75]},
+        {"masks": [{"kind": "one_shot", "at": "init"}]},
+        {"masks": ["one_shot"], "arms": ["ticket"]},
+        {"masks": ["one_shot"], "arms": ["shuffle", "finetune"]},
+    ],
+)
+def test_what_goes_back_to_theta_0_asks_for_it(tmp_path: Any, fields: dict[str, Any]):
+    (tmp_path / "b").write_text("b")
+    whole = {"arms": ["finetune"], "sparsities": [0.5], "learning_rates": [0.1], **fields}
+    with pytest.raises(RequestError, match=r"^pretrained.theta_0: missing, .*\(one_shot, gradual, admm\)"):
+        planned(pretrained={"theta_T": str(tmp_path / "b")}, **whole)

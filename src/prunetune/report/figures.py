@@ -51,6 +51,7 @@ Group = Literal[
     "layers",
     "agreement",
     "connectivity",
+    "cost",
 ]
 
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from prunetune.errors import RequestError
 from prunetune.report.paper import PaperRow
@@ -33,10 +33,12 @@ LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer",
 LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
 
+T = TypeVar("T")
+
 
 def canonical(results: Results) -> Results:
     """The same results as a reader of `results.json` gets them: rows sorted, numbers of the declared type."""
-    return decode(json.loads(_json(_sorted(results))), "results")
+    return decode(json.loads(json_text(_sorted(results))), Results, "results")
 
 
 def results_text(
@@ -57,7 +59,7 @@ def results_text(
         "paper": list(paper),
         **{name: found[name] for name in LATER_ROWS},
     }
-    return _json(content) + "\n"
+    return json_text(content) + "\n"
 
 
 def read_results(path: Path) -> Results:
@@ -66,10 +68,15 @@ def read_results(path: Path) -> Results:
     A null where a number is required reads as NaN. Fields that are not known are passed over. Raises RequestError with
     one line when the file is missing, is not strict JSON, has another schema version, or lacks a field.
     """
+    return decode(read_object(path, SCHEMA_VERSION), Results, str(path))
+
+
+def read_object(path: Path, schema_version: int) -> dict[str, Any]:
+    """The object that a strict JSON file of ours holds; RequestError with one line for anything else."""
     try:
         found = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
-        raise RequestError(f"{path}: not found; give a folder that `prunetune audit` wrote") from error
+        raise RequestError(f"{path}: not found; give a folder that `prunetune audit` or `prune` wrote") from error
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -77,14 +84,14 @@ def read_results(path: Path) -> Results:
     if not isinstance(found, dict):
         raise RequestError(f"{path}: holds a {_json_kind(found)}; it must hold an object")
     version = found.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise RequestError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {SCHEMA_VERSION}")
-    return decode(found, str(path))
+    if version != schema_version or isinstance(version, bool):
+        raise RequestError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {schema_version}")
+    return found
 
 
-def decode(content: dict[str, Any], where: str) -> Results:
-    """Results from the parsed JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
-    return _decode(content, Results, where, "")
+def decode(content: dict[str, Any], kind: type[T], where: str) -> T:
+    """A dataclass from JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
+    return _decode(content, kind, where, "")
 
 
 def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
@@ -145,7 +152,8 @@ def _sorted(results: Results) -> Results:
     )
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Strict JSON of dataclasses and plain values: what is not finite is null."""
     return json.dumps(_plain(value), indent=1, allow_nan=False)
 
 

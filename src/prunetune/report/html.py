@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunetune.report import tables
@@ -18,7 +17,8 @@ from prunetune.report.paper import PaperRow, paper_table, scale_of
 from prunetune.report.pretraining import explanation
 from prunetune.report.recommend import Recommendation
 from prunetune.report.statistics import Rule
-from prunetune.report.svg import css_variables, inline
+from prunetune.report.svg import inline
+from prunetune.report.template import render
 from prunetune.report.verdict import Verdict
 from prunetune.report.words import STARTS, definition_words, lead, recommendation_words, whys
 from prunetune.study.results import Results
@@ -50,18 +50,8 @@ def page_text(
     paper: Sequence[PaperRow] = (),
 ) -> str:
     """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
-    environment = Environment(
-        loader=PackageLoader("prunetune", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["percent"] = percent
-    template = environment.get_template("page.html")
-    style = Markup(environment.get_template("page.css").render(light=css_variables(0), dark=css_variables(1)))
-    return template.render(
-        style=style,
+    return render(
+        "page.html",
         results=results,
         rule=rule,
         headline=headline(verdicts),
@@ -76,7 +66,7 @@ def page_text(
         meanings=_meanings(verdicts),
         tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
         scale=scale_of(results),
-        figures=_figures(drawn),
+        figures=inlined(drawn),
         spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
         command=results.environment.get("command"),
     )
@@ -141,7 +131,8 @@ def _meanings(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     return [(rate, words) for rate, words in found if words]
 
 
-def _figures(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str, Markup]]]:
+def inlined(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str, Markup]]]:
+    """Drawings as elements of a page, by the section that they belong to, each with its name."""
     found: dict[Group, list[tuple[str, Markup]]] = {}
     for drawing, svg in drawn:
         found.setdefault(drawing.group, []).append((drawing.name, Markup(inline(svg))))

@@ -58,7 +58,7 @@ def write_report(results: Results, out: Path) -> Report:
     files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation, paper))
     files.write_text(out / files.TRIALS, files.csv_text(results.trials, Trial))
     files.write_text(out / files.CORRELATIONS, files.csv_text(results.correlations, Correlation))
-    _write_figures(svgs, out / FIGURES)
+    write_figures(svgs, out / FIGURES)
     page = out / PAGE
     drawn_texts = [(d, svgs[d.name]) for d in drawn]
     files.write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
@@ -70,7 +70,8 @@ def render_again(out: Path) -> Report:
     return write_report(files.read_results(out / files.RESULTS), out)
 
 
-def _write_figures(svgs: dict[str, str], folder: Path) -> None:
+def write_figures(svgs: dict[str, str], folder: Path) -> None:
+    """Write SVG files, and remove those of an earlier report; RequestError where that cannot be done."""
     for name, text in svgs.items():
         files.write_text(folder / f"{name}.svg", text)
     try:  # a figure of an earlier report that this one has no data for would be taken for this one's

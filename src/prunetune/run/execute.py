@@ -96,7 +96,7 @@ def _import(step: Import, inputs: Inputs, points: Collection[Point], on_progress
     if hashlib.sha256(path.read_bytes()).hexdigest() != step.content:
         raise RequestError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
     model = build(step.model, step.input_shape, step.outputs)
-    _load(model, state, path)
+    load_weights(model, state, path, "pretrained")
     data = load(step.data)
     score = evaluate(model.to(step.device), data.test_images, data.test_labels, data, step.recipe, step.device)
     final = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -209,17 +209,18 @@ def _draw(step: Init, seed: int) -> dict[str, Tensor]:
     return dict(draw(step.model, step.input_shape, step.outputs, seed).state_dict())
 
 
-def _load(model: nn.Module, state: State, path: Path) -> None:
+def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None:
+    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite."""
     own = model.state_dict()
     for name in own.keys() | state.keys():
         if name not in own or name not in state:
             where = "the model" if name in own else "the file"
-            raise RequestError(f"pretrained: '{path}' does not fit the model: only {where} has '{name}'")
+            raise RequestError(f"{field}: '{path}' does not fit the model: only {where} has '{name}'")
         if own[name].shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, the model's is {tuple(own[name].shape)}"
-            raise RequestError(f"pretrained: '{path}' does not fit the model: '{name}' has shape {shapes}")
+            raise RequestError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
         if not torch.isfinite(state[name]).all():
-            raise RequestError(f"pretrained: '{path}': '{name}' holds values that are not finite")
+            raise RequestError(f"{field}: '{path}': '{name}' holds values that are not finite")
     model.load_state_dict(state)
 
 

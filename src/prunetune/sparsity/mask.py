@@ -1,7 +1,6 @@
 """Masks: which weights are kept, with exact counts, and the same bits on every machine."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property

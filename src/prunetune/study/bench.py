@@ -48,16 +48,18 @@ class Bench:
             dense = trainer.train(recipe, first)
             then = Weights(dense, self.rewind) if self.rewind.value else first
             return Ground(first, again, then, Weights(dense), recipe, trainer)
-        first, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_T"))
-        given = self._import("theta_k", seed, recipe) if self.spec.pretrained.theta_k else None
-        return Ground(first, again, given if self.rewind.value else first, last, recipe, trainer)
+        first, then, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_k", "theta_T"))
+        assert last is not None  # the only state that a user must give
+        return Ground(first, again, then if self.rewind.value else first, last, recipe, trainer)
 
     def _draw(self, seed: int, purpose: str) -> Weights:
         return Weights(Init(self.model, self.facts.input_shape, self.facts.outputs, derive(seed, purpose)))
 
-    def _import(self, field: str, seed: int, recipe: Recipe) -> Weights:
-        """The user's state. Its key holds only what its accuracy is measured with, and not how ours are trained."""
+    def _import(self, field: str, seed: int, recipe: Recipe) -> Weights | None:
+        """The user's state, if there is one. Its key holds only what its accuracy is measured with, not our recipe."""
         pattern = getattr(self.spec.pretrained, field)
+        if pattern is None:
+            return None
         path = Path(pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}"))
         measured = Recipe(0, recipe.batch_size, 0.0, precision=recipe.precision, loss=recipe.loss, metric=recipe.metric)
         shape, outputs = self.facts.input_shape, self.facts.outputs

@@ -29,7 +29,9 @@ class PlannedCorrelation:
 
 
 def dense_pair(ground: Ground, scope: Scope) -> Iterator[PlannedCorrelation]:
-    """R_p(θ0, θT) at p = .1 … .5: is pre-training sufficient?"""
+    """R_p(θ0, θT) at p = .1 … .5: is pre-training sufficient? Nothing where the user gave no θ0."""
+    if ground.initial is None:
+        return
     step = Measure(ground.theta_0, ground.theta_t, None, DENSE_P, scope)
     for p in DENSE_P:
         yield PlannedCorrelation(DENSE_PAIR, ground.recipe.learning_rate, None, 0.0, ground.trainer.seed, p, step)
@@ -51,8 +53,8 @@ def sparse_pairs(
         if arm in trained
     }
     if allowed(found.sparsity):
-        for pair, dense in zip(AGAINST_DENSE, (ground.theta_0, ground.theta_t), strict=True):
-            steps[pair] = Measure(final, dense, None, (SPARSE_P,), scope)
+        known = zip(AGAINST_DENSE, (ground.initial, ground.theta_t), strict=True)
+        steps |= {pair: Measure(final, dense, None, (SPARSE_P,), scope) for pair, dense in known if dense}
     rate, seed = ground.recipe.learning_rate, ground.trainer.seed
     for pair, step in steps.items():
         yield PlannedCorrelation(pair, rate, found.label, found.sparsity, seed, SPARSE_P, step)
@@ -63,11 +65,13 @@ def allowed(sparsity: float) -> bool:
     return round(1 - sparsity, 12) > SPARSE_P
 
 
-def left_out(arms: Iterable[str], sparsities: Sequence[float]) -> tuple[str, ...]:
-    """One note on what of the correlations a study does not measure, or none."""
+def left_out(arms: Iterable[str], sparsities: Sequence[float], has_theta_0: bool = True) -> tuple[str, ...]:
+    """Notes on what of the correlations a study does not measure."""
+    notes = () if has_theta_0 else ("correlations with theta_0 are left out: pretrained.theta_0 is not given",)
     if "finetune" not in arms:
-        return ("correlations with finetune_T are left out: the arm `finetune` is not in the study",)
+        return (*notes, "correlations with finetune_T are left out: the arm `finetune` is not in the study")
     high = [f"{sparsity:g}" for sparsity in sparsities if not allowed(sparsity)]
     if not high:
-        return ()
-    return (f"{' and '.join(AGAINST_DENSE)} at p = {SPARSE_P} need p < 1 − sparsity: left out at {', '.join(high)}",)
+        return notes
+    pairs = " and ".join(AGAINST_DENSE)
+    return (*notes, f"{pairs} at p = {SPARSE_P} need p < 1 − sparsity: left out at {', '.join(high)}")

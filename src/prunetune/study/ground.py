@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from prunetune.errors import RequestError
 from prunetune.references import Ref
 from prunetune.study.seeds import derive
 from prunetune.study.steps import Prune, Train, Weights
@@ -27,12 +28,22 @@ class Trainer:
 class Ground:
     """The states that masks are found from and arms start from, at one seed and one learning rate (PAPER section 1)."""
 
-    theta_0: Weights
+    initial: Weights | None  # θ0; None when the trained state is the user's and no theta_0 came with it
     theta_0_prime: Weights  # the independent second draw
-    theta_k: Weights | None  # None when the pair is the user's and no theta_k came with it
+    theta_k: Weights | None  # None when the trained state is the user's and no theta_k came with it
     theta_t: Weights  # θT, the dense run's final state
     recipe: Recipe
     trainer: Trainer
+
+    @property
+    def theta_0(self) -> Weights:
+        """θ0, for whoever cannot do without it; RequestError where the user gave none."""
+        if self.initial is None:
+            raise RequestError(
+                "pretrained.theta_0: missing, and a mask or an arm of the study goes back to the initial weights; give "
+                "their file, or only masks that start from trained weights (one_shot, gradual, admm) and arm finetune"
+            )
+        return self.initial
 
     def train(self, start: Weights, mask: Prune) -> Train:
         """The sparse training (start ⊙ mask)_T by the study's recipe."""

@@ -200,6 +200,7 @@ def _assembled(
     urgency = graph.longest_below(steps)
     alone = [graph.closure([trial.step]) for trial in trials]
     twins = [line.twin for line in joined]
+    has_theta_0 = bench.spec.pretrained is None or bench.spec.pretrained.theta_0 is not None
     return Plan(
         spec=bench.spec,
         steps=graph.by_urgency(steps, urgency),
@@ -208,7 +209,7 @@ def _assembled(
         connections=joined,
         along=along,
         snapshots=_snapshots(steps),
-        notes=(*correlations.left_out(bench.spec.arms, bench.spec.sparsities), *connections.notes(joined)),
+        notes=(*correlations.left_out(bench.spec.arms, bench.spec.sparsities, has_theta_0), *connections.notes(joined)),
         model=bench.model,
         data=bench.data,
         input_shape=bench.facts.input_shape,

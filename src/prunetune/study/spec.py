@@ -51,7 +51,7 @@ class Rounds(Part):
 class PretrainedSpec(Part):
     """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
 
-    theta_0: str
+    theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
     theta_T: str  # noqa: N815 - the paper's symbol
     theta_k: str | None = None
 

@@ -1,0 +1,327 @@
+"""Prune & fine-tune a model, measure what that costs and wins on this machine, and export it: what `prune` does.
+
+The trainings are the steps of a study with the one arm `finetune`, so that they share a store with its audit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunetune.api import Prepared, Source, failures_of, prepare, ready, run_steps
+from prunetune.deploy.export import export
+from prunetune.deploy.files import file_sizes
+from prunetune.deploy.latency import Latency, latencies, speedup
+from prunetune.deploy.shrink import shrink
+from prunetune.deploy.sizes import count
+from prunetune.deploy.summary import sparsity_report
+from prunetune.errors import RequestError, unknown
+from prunetune.report.evidence import percent
+from prunetune.report.tradeoff import ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
+from prunetune.report.tradeoff_page import TradeoffReport, write_tradeoff
+from prunetune.run.events import Event
+from prunetune.run.execute import load_weights
+from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.patterns import CHANNEL, Groups
+from prunetune.sparsity.scope import Scope
+from prunetune.study.reading import override, read_fields
+from prunetune.study.recipe_fields import RecipeSpec
+from prunetune.study.results import Results, Trial
+from prunetune.study.spec import DIGITS, Spec, load_spec
+from prunetune.study.steps import Train
+from prunetune.train.data import Dataset, load
+from prunetune.train.feed import normaliser
+from prunetune.train.models import build
+
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
+BATCHES = (1, 64)  # images at a time, of the measured times
+LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
+_IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "rewind": "0ep"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for beside a spec; None leaves it to the spec, or to the default where there is none."""
+
+    model: str | None = None
+    data: str | None = None
+    weights: Path | None = None
+    sparsities: tuple[float, ...] = ()
+    mask: str | None = None
+    pattern: str | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A finished prune: the rows, the page that shows them, and what failed."""
+
+    report: TradeoffReport
+    failures: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[ModelRow, ...]:
+        """The dense network, then one for every sparsity."""
+        return self.report.found.rows
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The exported models."""
+        folder = self.report.page.parent
+        return tuple(folder / file.path for row in self.rows for file in row.files)
+
+    def __str__(self) -> str:
+        return self.report.text
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as it is measured and shipped, with what is known of its trainings."""
+
+    trial: Trial
+    accuracies: tuple[float, ...]
+    whole: nn.Module  # with its zeros, in the shapes of the user's model
+    mask: Mask | None
+    shipped: nn.Module  # `whole`, or the smaller network without its zero channels
+
+
+def prepare_ship(
+    source: Source = None,
+    overrides: Sequence[str] = (),
+    asked: Asked = Asked(),
+    *,
+    store: str | Path | None = None,
+    device: str = "auto",
+) -> Prepared:
+    """Compile the steps that prune & fine-tune the model of a spec, or of `asked`. Trains nothing.
+
+    RequestError for anything that is wrong, weights that do not fit the model included.
+    """
+    spec = _spec(source, overrides, asked)
+    state = read_state(asked.weights, "--weights") if asked.weights else None
+    prepared = prepare(spec.resolved(), store=store, device=device)
+    if asked.weights and state is not None:
+        model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
+        load_weights(model, state, asked.weights, "--weights")
+    return prepared
+
+
+def ship(
+    prepared: Prepared,
+    formats: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    command: str | None = None,
+) -> Shipped:
+    """Train what is left, measure every network, and write report and models to `out` (runs/NAME-pruned).
+
+    >>> from prunetune.ship import Asked, prepare_ship, ship
+    >>> print(ship(prepare_ship("quick", ["epochs=2"], Asked(learning_rate=0.1)), ["onnx"]))  # doctest: +SKIP
+    """
+    formats = tuple(dict.fromkeys(["safetensors", *require_formats(formats)]))
+    folder = ready(prepared, output_folder(prepared, out))
+    results, _ = run_steps(prepared, jobs, on_event, command)
+    spec = prepared.plan.spec
+    found = Tradeoff(
+        name=spec.name,
+        model=spec.model,
+        data=spec.data,
+        mask=spec.masks[0].label,
+        pattern=spec.masks[0].pattern,
+        learning_rate=spec.learning_rates[0],
+        epochs=spec.recipe.epochs,
+        rows=_rows(prepared, results, formats, folder),
+        missing=_missing(results),
+        study=results.study,
+        environment=results.environment,
+    )
+    return Shipped(write_tradeoff(found, folder), failures_of(results))
+
+
+def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
+    """Where the report goes."""
+    return Path(out) if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+
+
+def require_formats(formats: Sequence[str]) -> Sequence[str]:
+    """RequestError for a format that there is not."""
+    for name in formats:
+        if name not in SUFFIXES:
+            raise unknown("--export", name, SUFFIXES)
+    return formats
+
+
+def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
+    """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
+    fields = _fields(source, asked)
+    override(fields, overrides, RecipeSpec.model_fields)
+    changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
+    changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
+    override(fields, changes, RecipeSpec.model_fields)
+    fields |= _IGNORED | ({"pretrained": {"theta_T": str(asked.weights)}} if asked.weights else {})
+    fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
+    whole = load_spec(fields)
+    mask = _mask(whole, asked)
+    one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
+    return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+
+
+def _fields(source: Source, asked: Asked) -> dict[str, Any]:
+    """The fields of a spec, or of a model and data without one."""
+    if source is not None:
+        for name in ("model", "data"):
+            if getattr(asked, name) is not None:
+                raise RequestError(f"--{name}: a spec is given too; change the spec's by --set {name}=…")
+        return read_fields(source) | {"seeds": 1}
+    if asked.model is None:
+        raise RequestError("--model: missing; give a model, or a spec's YAML file or a preset in its place")
+    if asked.data is None:
+        raise RequestError(f"--data: missing; '{asked.model}' needs data to be trained and tested on")
+    defaults = {"learning_rates": [LEARNING_RATE], "masks": [MASK], "seeds": 1}
+    return {"model": asked.model, "data": asked.data} | defaults
+
+
+def _mask(spec: Spec, asked: Asked) -> dict[str, Any]:
+    """The spec's own entry of the algorithm that is asked for, with its settings, where it has one."""
+    first, *others = spec.masks
+    if asked.mask is None and others:
+        raise RequestError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")
+    kind = asked.mask or first.kind
+    found = next((mask.resolved() for mask in spec.masks if mask.kind == kind), {"kind": kind})
+    return {"pattern": "unstructured"} | found | ({"pattern": asked.pattern} if asked.pattern else {})
+
+
+def _sparsities(spec: Spec, asked: Asked, pattern: str, given: bool) -> list[float]:
+    """Those that are asked for, else the spec's; the pattern N:M has only one."""
+    if asked.sparsities:
+        return sorted(set(asked.sparsities))
+    if groups := Groups.named(pattern):
+        return [round(1 - groups.density, DIGITS)]
+    if not given:
+        raise RequestError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
+    return list(spec.sparsities)
+
+
+def _rate(spec: Spec) -> float:
+    first, *others = spec.learning_rates
+    if others:
+        rates = ", ".join(f"{rate:g}" for rate in spec.learning_rates)
+        raise RequestError(f"--learning-rate: the spec has {rates}; give one of them")
+    return first
+
+
+def _rows(prepared: Prepared, results: Results, formats: Sequence[str], folder: Path) -> tuple[ModelRow, ...]:
+    """Every network that trained, measured together; the dense one first."""
+    sound = [trial for trial in results.trials if not trial.diverged and trial.test_accuracy is not None]
+    images = _images(load(prepared.plan.data))
+    networks = [
+        _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images)
+        for sparsity in sorted({trial.sparsity for trial in sound})
+    ]
+    device = next(trial.step.device for trial in prepared.plan.trials)
+    timings = _timings(networks, images.to(device))
+    rows = zip(networks, timings, strict=True)
+    return tuple(_row(prepared, network, times, images, formats, folder) for network, times in rows)
+
+
+def _images(data: Dataset) -> Tensor:
+    """As many test images as the largest batch, as a network takes them; repeated where there are fewer."""
+    most = max(BATCHES)
+    images = data.test_images[:most]
+    images = images.repeat(-(-most // len(images)), 1, 1, 1)[:most]
+    return normaliser(data, images.device)(images)
+
+
+def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor) -> Network:
+    """The network of the first seed, from the store, with the accuracies of all."""
+    plan, trial = prepared.plan, min(trials, key=lambda trial: trial.seed)
+    step = next(planned.step for planned in plan.trials if planned.step.key == trial.key)
+    whole = build(plan.model, plan.input_shape, plan.outputs)
+    whole.load_state_dict(prepared.store.state(trial.key))
+    whole.eval()
+    mask = prepared.store.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
+    removes = plan.spec.masks[0].pattern == CHANNEL
+    shipped = shrink(whole, mask, images[:2]) if mask and removes else whole
+    accuracies = tuple(t.test_accuracy for t in trials if t.test_accuracy is not None)
+    return Network(trial, accuracies, whole, mask, shipped)
+
+
+def _timings(networks: Sequence[Network], images: Tensor) -> list[tuple[Timing, ...]]:
+    """The times of all networks at every batch size, each against the first's (the dense one's)."""
+    models = {str(i): network.shipped.to(images.device) for i, network in enumerate(networks)}
+    by_batch = {batch: latencies(models, images[:batch]) for batch in BATCHES} if models else {}
+    found = [tuple(_timing(batch, times["0"], times[name]) for batch, times in by_batch.items()) for name in models]
+    for network in networks:
+        network.shipped.cpu()
+    return found
+
+
+def _timing(batch: int, dense: Latency, own: Latency) -> Timing:
+    return Timing(batch, own.median, own.low, own.high, own.rounds, *speedup(dense, own))
+
+
+def _row(
+    prepared: Prepared,
+    network: Network,
+    timings: tuple[Timing, ...],
+    images: Tensor,
+    formats: Sequence[str],
+    folder: Path,
+) -> ModelRow:
+    trial, counts = network.trial, count(network.shipped, images[:2])
+    sizes = file_sizes(network.shipped.state_dict())
+    return ModelRow(
+        sparsity=trial.sparsity,
+        density=trial.density,
+        seed=trial.seed,
+        accuracies=network.accuracies,
+        parameters=counts.parameters,
+        nonzeros=counts.nonzeros,
+        macs=counts.macs,
+        effective_macs=round(counts.effective_macs),
+        raw_bytes=sizes.raw,
+        compressed_bytes=sizes.compressed,
+        shrunk=network.shipped is not network.whole,
+        timings=timings,
+        layers=_densities(prepared, network),
+        files=_files(prepared, network, images[:2], formats, folder) if network.mask else (),
+    )
+
+
+def _densities(prepared: Prepared, network: Network) -> tuple[ParameterDensity, ...]:
+    """Every parameter of the user's model; of the dense network, none has a reason: nothing was to be pruned."""
+    scope = prepared.plan.spec.scope
+    rows = sparsity_report(network.whole, network.mask, Scope(scope.include, scope.exclude)).rows
+    return tuple(ParameterDensity(r.name, r.kind, r.total, r.nonzero, r.reason if network.mask else "") for r in rows)
+
+
+def _files(
+    prepared: Prepared, network: Network, inputs: Tensor, formats: Sequence[str], folder: Path
+) -> tuple[ModelFile, ...]:
+    """The exported files: graphs of the network that ships, weights in the shapes of the user's model."""
+    stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * network.trial.sparsity:.6g}"
+    found = []
+    for name in formats:
+        graph = name in ("onnx", "pt2") and network.shipped is not network.whole
+        model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
+        made = export(model, mask, folder / "models" / f"{stem}{SUFFIXES[name]}", inputs)
+        where = made.path.relative_to(folder).as_posix()
+        found.append(ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact))
+    return tuple(found)
+
+
+def _missing(results: Results) -> tuple[str, ...]:
+    """What there is not, in words: a training that diverged, and what needed one that did or failed."""
+    diverged = (f"{_place(trial)}: diverged" for trial in results.trials if trial.diverged)
+    return (*diverged, *(f"{_place(row)}: {row.why}" for row in results.missing))
+
+
+def _place(row: Any) -> str:
+    return f"{percent(row.sparsity) if row.sparsity else 'dense'}, seed {row.seed}"

@@ -1,0 +1,130 @@
+"""What a trade-off says and shows, from planted rows."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prunetune.errors import RequestError
+from prunetune.report.tradeoff import (
+    ModelFile,
+    ModelRow,
+    ParameterDensity,
+    Timing,
+    Tradeoff,
+    headline,
+    read_tradeoff,
+    tradeoff_words,
+)
+from prunetune.report.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+def timing(batch: int, speedup: float, low: float, high: float) -> Timing:
+    return Timing(batch, 0.001 / speedup, 0.0009 / speedup, 0.0012 / speedup, 30, speedup, low, high)
+
+
+def row(sparsity: float, accuracies: tuple[float, ...], compressed: int, *timings: Timing, raw: int = 1000) -> ModelRow:
+    kept = round(200 * (1 - sparsity))
+    layers = (
+        ParameterDensity("a.weight", "Conv2d", 50, 50, "first convolution" if sparsity else ""),
+        ParameterDensity("b.weight", "Linear", 200, kept, ""),
+    )
+    file = ModelFile("safetensors", f"models/m-{100 * sparsity:g}.safetensors", raw + 30, 0.0, True)
+    counts = 250, 50 + kept, 1000, 200 + 4 * kept
+    files = (file,) if sparsity else ()
+    return ModelRow(sparsity, 1 - sparsity, 0, accuracies, *counts, raw, compressed, False, timings, layers, files)
+
+
+@pytest.fixture
+def found() -> Tradeoff:
+    dense = row(0.0, (90.0, 91.0), 900, timing(1, 1.0, 1.0, 1.0), timing(64, 1.0, 1.0, 1.0))
+    half = row(0.5, (90.5, 91.5), 600, timing(1, 1.01, 0.98, 1.04), timing(64, 1.0, 0.97, 1.02))
+    most = row(0.9, (88.0, 89.0), 200, timing(1, 1.02, 0.98, 1.05), timing(64, 1.5, 1.4, 1.6))
+    rows = dense, half, most
+    return Tradeoff("n", "m", "d", "one_shot", "unstructured", 0.1, 3, rows, (), {"model": "m"}, {"cpu": "c"})
+
+
+def test_the_words_are_the_numbers(found: Tradeoff) -> None:
+    assert tradeoff_words(found) == [
+        "Accuracy against the dense network's 90.50 %, after 3 more epochs of training: "
+        "+0.50 points at 50 %, −2.00 points at 90 %.",
+        "Unstructured zeros do not make this network faster here: 1.02x [0.98, 1.05] at 90 % sparsity, batch 1.",
+        "Faster here: 1.50x [1.40, 1.60] at 90 % sparsity, batch 64.",
+        "At 90 % sparsity the weights' file is no smaller, as a zero takes the room of any number; "
+        "compressed it is 4.5x smaller.",
+    ]
+    assert headline(found) == "90 % sparse: −2.00 points, 4.5x smaller compressed, at least 1.40x faster here"
+
+
+def test_a_gain_within_the_spread_or_too_small_is_none(found: Tradeoff) -> None:
+    dense, _, most = found.rows
+    for times in (timing(1, 1.4, 0.99, 1.9), timing(1, 1.03, 1.01, 1.05)):
+        slow = replace(found, rows=(replace(dense, timings=dense.timings[:1]), replace(most, timings=(times,))))
+        assert tradeoff_words(slow)[1].startswith("Unstructured zeros do not make this network faster here: ")
+        assert headline(slow).endswith("no faster here")
+
+
+def test_a_smaller_network(found: Tradeoff) -> None:
+    dense, _, most = found.rows
+    small = replace(most, shrunk=True, raw_bytes=500)
+    words = tradeoff_words(replace(found, rows=(dense, small), pattern="channel"))
+    assert words[1].startswith("The smaller network is no faster here: 1.02x")
+    assert words[3] == "At 90 % sparsity the weights' file is 2.0x smaller; compressed it is 4.5x smaller."
+
+
+def test_one_seed_is_said_to_be_one(found: Tradeoff) -> None:
+    single = replace(found, rows=tuple(replace(row, accuracies=row.accuracies[:1]) for row in found.rows))
+    assert "one seed, so differences of a few tenths mean little" in tradeoff_words(single)[0]
+
+
+def test_the_terminal_shows_a_row_each_and_what_was_not_pruned(found: Tradeoff) -> None:
+    lines = tradeoff_text(replace(found, missing=("95 %, seed 0: diverged",))).splitlines()
+    assert lines[1].split()[:2] == ["dense", "90.50"]
+    assert lines[3].split()[:2] == ["90", "%"]
+    assert "1 [0.9, 1.2]" in lines[1]
+    assert "88.50 (88.00 to 89.00)" in lines[3]
+    assert "  first convolution (50 weights): a.weight" in lines
+    assert lines[-1] == "missing: 95 %, seed 0: diverged"
+
+
+def test_files_can_be_read_and_rendered_again(found: Tradeoff, tmp_path: Path) -> None:
+    page = write_tradeoff(found, tmp_path).page
+    assert read_tradeoff(tmp_path / "tradeoff.json") == found
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    page.unlink()
+    render_tradeoff_again(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
+    assert names == {"tradeoff", "cost-size", "cost-time-1", "cost-time-64", "layers-50", "layers-90"}
+
+
+def test_the_page_loads_nothing_and_names_are_text(found: Tradeoff, tmp_path: Path) -> None:
+    layers = (ParameterDensity(f"{HOSTILE}.weight", HOSTILE, 9, 9, f"excluded by {HOSTILE}"),)
+    rows = (*found.rows[:-1], replace(found.rows[-1], layers=layers))
+    hostile = {"command": f"prunetune prune {HOSTILE}", "cpu": HOSTILE}
+    page = write_tradeoff(
+        replace(found, name=HOSTILE, model=HOSTILE, rows=rows, missing=(HOSTILE,), environment=hostile), tmp_path
+    ).page
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 8
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)|javascript:| on\w+=", text, re.IGNORECASE)
+    for part in ("90 % sparse", "Times as fast as dense", "Not pruned because", 'id="figure-tradeoff"', "models/m-90"):
+        assert part in text
+
+
+def test_a_study_without_a_network_is_shown_as_that(found: Tradeoff, tmp_path: Path) -> None:
+    page = write_tradeoff(replace(found, rows=(), missing=("dense, seed 0: diverged",)), tmp_path).page
+    assert "No pruned network" in page.read_text(encoding="utf-8")
+    assert "dense, seed 0: diverged" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])
+def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tradeoff.json").write_text(content)
+    with pytest.raises(RequestError, match=r"tradeoff.json: [^\n]+$"):
+        read_tradeoff(tmp_path / "tradeoff.json")

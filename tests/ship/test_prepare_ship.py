@@ -1,0 +1,91 @@
+"""Which study `prune` makes of what is asked for. Nothing is trained here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prunetune.errors import RequestError
+from prunetune.ship import Asked, prepare_ship
+from prunetune.study.plan import plan
+from prunetune.study.spec import Spec, load_spec
+from prunetune.train.models import draw, identify
+
+STUDY: dict[str, Any] = {
+    "model": "small",
+    "data": "fashion-mini",
+    "recipe": {"epochs": 6, "batch_size": 64},
+    "learning_rates": [0.1],
+    "masks": ["one_shot", {"kind": "admm", "allocation": "global", "epochs": 2}],
+    "sparsities": [0.5, 0.75],
+    "arms": ["ticket", "finetune"],
+    "connectivity": ["dense"],
+    "along_training": 3,
+    "rewind": "5ep",
+    "seeds": 4,
+}
+
+
+def spec_of(source: Any = None, *changes: str, **asked: Any) -> Spec:
+    return prepare_ship(source, changes, Asked(**asked), store="nowhere").spec
+
+
+@pytest.mark.parametrize("mask", ["one_shot", "admm"])
+def test_every_step_is_one_of_the_audit(mask: str) -> None:
+    """The spec's own settings of the mask algorithm; no twin, no moment along the way, no other arm or seed."""
+    shipped = plan(spec_of(STUDY, mask=mask))
+    audited = plan(load_spec({**STUDY, "connectivity": []}))
+    assert {step.key for step in shipped.steps} < {step.key for step in audited.steps}
+    assert {(row.arm, row.seed, row.sparsity) for row in shipped.trials} == {
+        ("dense", 0, 0.0),
+        ("finetune", 0, 0.5),
+        ("finetune", 0, 0.75),
+    }
+
+
+def test_what_is_asked_for_comes_before_the_spec() -> None:
+    found = spec_of(STUDY, "recipe.batch_size=32", mask="gradual", sparsities=(0.9, 0.3), epochs=3, learning_rate=0.02)
+    assert (found.masks[0].kind, found.sparsities, found.learning_rates) == ("gradual", (0.3, 0.9), (0.02,))
+    assert (found.recipe.epochs, found.recipe.batch_size, found.seeds, found.arms) == (3, 32, 1, ("finetune",))
+    assert spec_of(STUDY, "seeds=2", mask="admm").seeds == 2
+    assert spec_of(STUDY, "seeds=2", mask="admm", seeds=3).seeds == 3
+
+
+def test_a_model_without_a_spec() -> None:
+    found = spec_of(model="small", data="fashion-mini", sparsities=(0.8,))
+    assert (found.masks[0].label, found.learning_rates, found.seeds) == ("one_shot", (0.01,), 1)
+    assert found.name == "small-fashion-mini"
+
+
+def test_a_group_pattern_has_its_sparsity() -> None:
+    assert spec_of(model="small", data="fashion-mini", pattern="2:4").sparsities == (0.5,)
+    assert spec_of({**STUDY, "masks": ["one_shot"]}, pattern="1:4").sparsities == (0.75,)
+
+
+def test_weights_take_the_place_of_the_dense_training(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pt"
+    torch.save(draw(identify("small", {}, (1, 28, 28), 10), (1, 28, 28), 10, seed=5).state_dict(), weights)
+    prepared = prepare_ship(STUDY, (), Asked(mask="one_shot", weights=weights), store=tmp_path / "store")
+    assert prepared.remaining.trainings_left == 2
+    asked = Asked(model="small", data="fashion-mini", weights=weights, sparsities=(0.5, 0.8), mask="iterative")
+    with pytest.raises(RequestError, match=r"^pretrained.theta_0: missing, .*\(one_shot, gradual, admm\)"):
+        prepare_ship(None, (), asked, store=tmp_path / "store")
+
+
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (None, {}, "--model: missing"),
+    (None, {"model": "small"}, "--data: missing; 'small' needs data"),
+    (None, {"model": "small", "data": "fashion-mini"}, "--sparsity: missing"),
+    (STUDY, {"model": "small"}, "--model: a spec is given too"),
+    (STUDY, {}, "--mask: the spec has one_shot, admm-global-epochs=2"),
+    ("quick", {}, "--learning-rate: the spec has 0.01, 0.1"),
+    (STUDY, {"mask": "one_shoot"}, "masks.0.kind: unknown 'one_shoot'"),
+]
+
+
+@pytest.mark.parametrize(("source", "asked", "line"), REFUSED, ids=[line for *_, line in REFUSED])
+def test_what_is_not_clear_is_asked_back(source: Any, asked: dict[str, Any], line: str) -> None:
+    with pytest.raises(RequestError) as error:
+        spec_of(source, **asked)
+    assert str(error.value).startswith(line)
