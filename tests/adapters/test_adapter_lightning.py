@@ -48,7 +48,9 @@ class Watch(Callback):
     def __init__(self) -> None:
         self.densities: list[float] = []
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.densities.append(density(pl_module))
 
 
@@ -135,8 +137,8 @@ import warnings; warnings.simplefilter("ignore")
 from pathlib import Path
 import prunetune as pt
 from test_adapter_lightning import Module, PruneCallback, data, density, trainer
-module = Module(7)
-trainer(Path({str(tmp_path)!r}), 3, PruneCallback(0.75)).fit(module, data(), ckpt_path={str(tmp_path / "epoch=0.ckpt")!r})
+module, folder = Module(7), Path({str(tmp_path)!r})
+trainer(folder, 3, PruneCallback(0.75)).fit(module, data(), ckpt_path=folder / "epoch=0.ckpt")
 print(pt.held_mask(module).digest, density(module))
 """
     done = subprocess.run(

@@ -27,7 +27,9 @@ LINEAR = (".key.weight", ".value.weight", ".dense.weight")
 def bert(seed: int = 0) -> BertForSequenceClassification:
     torch.manual_seed(seed)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return BertForSequenceClassification(BertConfig(vocab_size=30, max_position_embeddings=8, num_labels=2, **shape))
+    return BertForSequenceClassification(
+        BertConfig.from_dict({"vocab_size": 30, "max_position_embeddings": 8, "num_labels": 2, **shape})
+    )
 
 
 class Watch(TrainerCallback):

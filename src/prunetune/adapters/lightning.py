@@ -8,9 +8,8 @@ from prunetune.errors import RequestError
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError as error:
-    raise RequestError(
-        "this adapter needs the extra prunetune[lightning]: pip install 'prunetune[lightning]'"
-    ) from error
+    extra = "prunetune[lightning]"
+    raise RequestError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
 
 _KEY = "prunetune_mask"
 

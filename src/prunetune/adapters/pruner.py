@@ -1,4 +1,4 @@
-"""What the callbacks share: prune once, when the epoch has come, and prove at the end that the zeros are still there."""
+"""What the callbacks share: prune once, when the epoch has come, and prove at the end that zeros are zero."""
 
 from collections.abc import Mapping
 
@@ -79,6 +79,4 @@ def require_zeros(model: nn.Module, mask: Mask) -> None:
     for name, keep in mask.items():
         weight = model.get_parameter(name).detach()
         if revived := int(weight[~keep.to(weight.device)].count_nonzero()):
-            raise BreachError(
-                f"{name}: {revived} pruned weights are no longer zero; was the mask released, or replaced?"
-            )
+            raise BreachError(f"{name}: {revived} pruned weights are no longer zero; was the mask released?")

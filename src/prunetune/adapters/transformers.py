@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunetune.adapters.pruner import Pruner, measured_density
 from prunetune.errors import RequestError
