@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunetune.api import audit
+    from prunetune.deploy.summary import sparsity_report
     from prunetune.sparsity.choose import prune
     from prunetune.sparsity.holding import held_mask, hold, release
     from prunetune.sparsity.mask import Mask
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "audit": "prunetune.api",
+    "sparsity_report": "prunetune.deploy.summary",
     "prune": "prunetune.sparsity.choose",
     "held_mask": "prunetune.sparsity.holding",
     "hold": "prunetune.sparsity.holding",
@@ -28,7 +30,18 @@ _HOME = {
     "survey": "prunetune.sparsity.scope",
 }
 
-__all__ = ["Mask", "Scope", "audit", "correlation", "held_mask", "hold", "prune", "release", "survey"]
+__all__ = [
+    "Mask",
+    "Scope",
+    "audit",
+    "correlation",
+    "held_mask",
+    "hold",
+    "prune",
+    "release",
+    "sparsity_report",
+    "survey",
+]
 
 
 def __getattr__(name: str) -> Any:

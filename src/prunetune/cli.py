@@ -148,7 +148,10 @@ def correlate(
     second: Annotated[Path, typer.Argument(metavar="B", help="Another checkpoint of the same model.")],
     mask: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Count only weights that this mask keeps (safetensors, bool or 0/1)."),
+        typer.Option(
+            metavar="FILE",
+            help="Count only weights that this mask keeps: bool or 0/1, or the masks of torch.nn.utils.prune.",
+        ),
     ] = None,
     p: Annotated[
         list[float] | None,

@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from torch.nn.utils import prune as torch_prune
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.checkpoint import fold_masks, read_state
+from prunetune.sparsity.checkpoint import read_state
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.tensor([1.0, -1.0])}
 
@@ -43,19 +41,6 @@ def test_safetensors(tmp_path: Path) -> None:
 def test_torch_save(saved: object, tmp_path: Path) -> None:
     torch.save(saved, tmp_path / "a.pt")
     assert_same(read_state(tmp_path / "a.pt"))
-
-
-def test_the_form_of_torch_nn_utils_prune_becomes_the_effective_weight() -> None:
-    layer = nn.Linear(3, 2)
-    torch_prune.random_unstructured(layer, "weight", 0.5)
-    folded = fold_masks(layer.state_dict())
-    assert set(folded) == {"weight", "bias"}
-    assert torch.equal(folded["weight"], layer.weight)
-
-
-def test_fold_masks_leaves_other_names_alone() -> None:
-    state = {"a_orig": torch.ones(2), "b_mask": torch.zeros(2)}  # neither has its partner
-    assert fold_masks(state).keys() == state.keys()
 
 
 class Hostile:

@@ -108,3 +108,14 @@ def test_a_sparse_side_needs_p_below_its_density(files: tuple[Path, Path], tmp_p
     compare(files[0], tmp_path / "sparse.safetensors", None, [0.2], ["body*"], [])
     with pytest.raises(RequestError, match=r"body\.weight.*0\.3"):
         compare(files[0], tmp_path / "sparse.safetensors", None, [0.3], ["body*"], [])
+
+
+def test_the_mask_may_be_a_checkpoint_as_torch_prunes_it(files: tuple[Path, Path], tmp_path: Path) -> None:
+    kept = torch.tensor([1, 1, 1, 0, 0, 1, 0, 0, 0, 0]).reshape(2, 5)
+    save_file({"body.weight": kept}, tmp_path / "mask.safetensors")
+    in_form = {"body.weight_orig": torch.randn(2, 5), "body.weight_mask": kept.float(), "head.weight": torch.ones(1)}
+    torch.save({"state_dict": in_form}, tmp_path / "pruned.pt")
+    plain, pruned = (
+        compare(*files, tmp_path / name, [0.5], [], [])["correlations"] for name in ("mask.safetensors", "pruned.pt")
+    )
+    assert plain == pruned

@@ -12,6 +12,8 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
 from prunetune.errors import RequestError
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.torch_form import fold_masks, masks_in
 
 # Where training scripts commonly keep the weights inside a checkpoint, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights")
@@ -25,24 +27,24 @@ def read_state(path: str | Path, field: str = "checkpoint") -> dict[str, Tensor]
     `torch.nn.utils.prune` saves them become `x`. Raises RequestError naming `field` for a file that is missing,
     truncated, in another format, or that holds anything but tensors and plain containers.
     """
-    path = Path(path)
+    return fold_masks(_read(Path(path), field))
+
+
+def read_mask(path: str | Path, field: str = "mask") -> Mask:
+    """Read a mask: a file of bool or 0/1 tensors, or a checkpoint with masks as `torch.nn.utils.prune` saves them.
+
+    In any format that `read_state` reads, with its errors; RequestError also for other values than 0 and 1.
+    """
+    state = _read(Path(path), field)
+    return Mask(masks_in(state) or state)
+
+
+def _read(path: Path, field: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(f"{field}: cannot read '{path}': {error.strerror}") from error
-    state = _parse(content, path, field)
-    return fold_masks({_unwrapped(name): tensor for name, tensor in state.items()})
-
-
-def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn every pair `x_orig`, `x_mask` into the effective tensor `x`, zero where the mask is."""
-    folded = dict(state)
-    for name in state:
-        base = name.removesuffix("_orig")
-        if base != name and f"{base}_mask" in state:
-            original, mask = folded.pop(name), folded.pop(f"{base}_mask")
-            folded[base] = original.masked_fill(mask == 0, 0)
-    return folded
+    return {_unwrapped(name): tensor for name, tensor in _parse(content, path, field).items()}
 
 
 def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:

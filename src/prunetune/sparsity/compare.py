@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.checkpoint import read_mask, read_state
 from prunetune.sparsity.overlap import correlation
 
 
@@ -24,7 +23,7 @@ def compare(
     files that cannot be read, shapes that disagree, p outside (0, 1), or p >= 1 - sparsity of a sparse checkpoint.
     """
     states = read_state(first, "A"), read_state(second, "B")
-    kept = Mask.load(mask) if mask is not None else None
+    kept = read_mask(mask) if mask is not None else None
     names = _compared(*states, include, exclude)
     found = [(share, correlation(*states, share, mask=kept, names=names)) for share in p]
     tensors = {name: {"shape": list(states[0][name].shape)} for name in names}

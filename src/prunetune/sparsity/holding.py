@@ -38,7 +38,7 @@ def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Op
 
     RequestError for names or shapes that the model does not have, and for tied names that disagree.
     """
-    kept = _by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    kept = by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
     release(model)
     parameters = dict(model.named_parameters())
     held: dict[nn.Module, dict[str, _HeldWeight]] = {}
@@ -72,6 +72,24 @@ def held_mask(model: nn.Module) -> Mask:
     if not found:
         raise RequestError("model: no weight is held in it; call hold(model, mask) first")
     return Mask(found)
+
+
+def is_held(model: nn.Module) -> bool:
+    """Whether any weight of `model` is held."""
+    return any(_held_in(module) for module in model.modules())
+
+
+def by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
+    """The mask with every tied name replaced by the weight's first one; RequestError as `hold` says."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first = {id(parameter): name for name, parameter in reversed(parameters.items())}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in mask.items():
+        require_tensor(name, tensor, parameters)
+        known = kept.setdefault(first[id(parameters[name])], tensor)
+        if not torch.equal(known, tensor):
+            raise RequestError(f"mask: '{name}' is tied to '{first[id(parameters[name])]}' but keeps other weights")
+    return kept
 
 
 class _HeldWeight:
@@ -131,19 +149,6 @@ def _clean(optimizer: torch.optim.Optimizer) -> None:
         for value in optimizer.state.get(weight.parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == weight.parameter.shape:
                 weight.zero(value)
-
-
-def _by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
-    """The mask with every tied name replaced by the weight's first one."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    first = {id(parameter): name for name, parameter in reversed(parameters.items())}
-    kept: dict[str, Tensor] = {}
-    for name, tensor in mask.items():
-        require_tensor(name, tensor, parameters)
-        known = kept.setdefault(first[id(parameters[name])], tensor)
-        if not torch.equal(known, tensor):
-            raise RequestError(f"mask: '{name}' is tied to '{first[id(parameters[name])]}' but keeps other weights")
-    return kept
 
 
 def _attach(owner: nn.Module, weights: dict[str, _HeldWeight]) -> None:

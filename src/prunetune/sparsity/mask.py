@@ -95,7 +95,7 @@ class Mask(Mapping[str, Tensor]):
         for name, tensor in self.items():
             require_tensor(name, tensor, state)
         copies: dict[tuple[object, ...], Tensor] = {}
-        result = {name: copies.setdefault(_memory(tensor), tensor.detach().clone()) for name, tensor in state.items()}
+        result = {name: copies.setdefault(memory_of(tensor), tensor.detach().clone()) for name, tensor in state.items()}
         for name, tensor in self.items():
             result[name].masked_fill_(~tensor.to(result[name].device), 0)
         return result
@@ -136,6 +136,10 @@ def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
 
 def require_tensor(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> None:
     """RequestError unless `state` has a tensor called `name` of the shape of the mask's `tensor`."""
+    if name not in state and f"{name}_orig" in state:
+        raise RequestError(
+            f"mask: '{name}' is in the form of torch.nn.utils.prune; undo it by prune.remove or fold_masks"
+        )
     if name not in state:
         raise unknown("mask", name, state)
     if state[name].shape != tensor.shape:
@@ -158,7 +162,7 @@ def _as_bool(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.bool, copy=True).contiguous()
 
 
-def _memory(tensor: Tensor) -> tuple[object, ...]:
+def memory_of(tensor: Tensor) -> tuple[object, ...]:
     """Equal for two tensors that are the same elements of the same memory; an empty tensor is only itself."""
     where = tensor.data_ptr() if tensor.numel() else id(tensor)
     return where, tensor.device, tensor.dtype, tensor.shape, tensor.stride()

@@ -115,6 +115,8 @@ def _default(module: nn.Module, leaf: str, first: nn.Module | None) -> tuple[boo
         return False, "normalisation"
     if isinstance(module, _EMBEDDINGS):
         return False, "embedding"
+    if leaf.endswith("_orig") and hasattr(module, leaf.removesuffix("_orig") + "_mask"):
+        return False, "in the form of torch.nn.utils.prune"
     if "bias" in leaf:
         return False, "bias"
     if leaf == "weight" and isinstance(module, _ConvNd):

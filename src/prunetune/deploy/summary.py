@@ -1,0 +1,154 @@
+"""What is sparse in a model and what is not, each with the reason: the table that leaves no layer out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prunetune.sparsity.holding import by_first_name, held_mask, is_held
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.scope import Scope, ScopeRow, survey
+from prunetune.sparsity.torch_form import effective_weights, masks_in
+
+_UNNAMED = "in scope, but no mask names it"
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter: the class of its module, elements, those not zero, whether it is held, why it is not pruned.
+
+    `reason` is empty for a parameter that the mask names. `revived` counts weights that it prunes and are not zero.
+    """
+
+    name: str
+    kind: str
+    total: int
+    nonzero: int
+    held: bool
+    reason: str
+    revived: int = 0
+
+    @property
+    def density(self) -> float:
+        """The measured share of weights that are not zero; 1 for an empty tensor."""
+        return self.nonzero / self.total if self.total else 1.0
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Every parameter under each of its names, sums over the parameters and over those the mask names, and `problems`.
+
+    A tied weight has a row per name and enters the sums once. `str()` is the table.
+    """
+
+    rows: tuple[ParameterRow, ...]
+    parameters: int
+    nonzeros: int
+    masked: int
+    masked_nonzeros: int
+    problems: tuple[str, ...]
+
+    @property
+    def density(self) -> float:
+        """The measured share of all parameters that is not zero."""
+        return self.nonzeros / self.parameters if self.parameters else 1.0
+
+    def __str__(self) -> str:
+        header = ("parameter", "kind", "weights", "non-zero", "density", "held", "not pruned because")
+        body = [
+            (r.name, r.kind, f"{r.total:,}", f"{r.nonzero:,}", f"{r.density:.4f}", _yes(r.held), r.reason)
+            for r in self.rows
+        ]
+        masked = _sum("named by the mask", self.masked, self.masked_nonzeros)
+        total = _sum("all parameters", self.parameters, self.nonzeros)
+        return "\n".join([*_table([header, *body, masked, total]), *self.problems])
+
+
+def sparsity_report(
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None = None,
+    scope: Scope = Scope(),  # noqa: B008 - frozen
+) -> SparsityReport:
+    """Every parameter of `model` with its density and, where it is not pruned, the reason. Changes nothing.
+
+    `mask`: what should be pruned, by default what is held. `problems` has a line for each way in which a sparse model
+    is not what it seems: no mask, a model or a weight that is not held, weights that came back to life, and weights in
+    `scope` that no mask names. RequestError for a mask that does not fit the model, and as `survey` raises it.
+    """
+    held = _held(model)
+    wanted = held if mask is None else by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    weights = effective_weights(model, remove_duplicate=False)
+    rows = tuple(_row(model, line, weights, wanted, held) for line in survey(model, scope))
+    first_names = effective_weights(model).keys()
+    once = [row for row in rows if row.name in first_names]
+    named = [row for row in once if row.name in wanted]
+    return SparsityReport(
+        rows,
+        sum(row.total for row in once),
+        sum(row.nonzero for row in once),
+        sum(row.total for row in named),
+        sum(row.nonzero for row in named),
+        tuple(_problems(rows, named)),
+    )
+
+
+def _held(model: nn.Module) -> Mapping[str, Tensor]:
+    """What keeps zeros in `model`: `hold`, and the hooks of `torch.nn.utils.prune`."""
+    masks = {**(held_mask(model) if is_held(model) else {}), **masks_in(model)}
+    return Mask(masks) if masks else {}
+
+
+def _row(
+    model: nn.Module,
+    line: ScopeRow,
+    weights: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    held: Mapping[str, Tensor],
+) -> ParameterRow:
+    name = line.name if line.name in weights else line.name.removesuffix("_orig")
+    kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
+    total, nonzero = weights[name].numel(), int(weights[name].count_nonzero())
+    if name not in wanted:
+        reason = _UNNAMED if line.prunable else line.reason
+        return ParameterRow(name, kind, total, nonzero, name in held, reason)
+    keep = wanted[name]
+    revived = int(weights[name][~keep.to(weights[name].device)].count_nonzero())
+    return ParameterRow(name, kind, total, nonzero, name in held and _within(held[name], keep), "", revived)
+
+
+def _within(kept: Tensor, wider: Tensor) -> bool:
+    """Whether every weight that `kept` keeps is kept by `wider` too."""
+    return not (kept.to(wider.device) & ~wider).any()
+
+
+def _problems(rows: tuple[ParameterRow, ...], named: list[ParameterRow]) -> list[str]:
+    if not named:
+        return ["! no mask: nothing is pruned or held; call hold(model, mask)"]
+    revived = [f"! {row.name}: pruned weights that are not zero: {row.revived:,}" for row in named if row.revived]
+    unnamed = [f"! {row.name}: {_UNNAMED}" for row in rows if row.reason == _UNNAMED]
+    loose = [f"! {row.name}: not held by this mask; call hold(model, mask)" for row in named if not row.held]
+    if len(loose) == len(named):
+        loose = ["! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)"]
+    return [*revived, *loose, *unnamed]
+
+
+def _sum(label: str, total: int, nonzero: int) -> tuple[str, ...]:
+    return (label, "", f"{total:,}", f"{nonzero:,}", f"{nonzero / total:.4f}" if total else "–", "", "")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Aligned text with a rule below the header and above the two sums; numbers stand to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 2 <= at <= 4 else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    return [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
