@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunetune.api import audit
+    from prunetune.deploy.export import export
     from prunetune.deploy.summary import sparsity_report
     from prunetune.sparsity.choose import prune
     from prunetune.sparsity.holding import held_mask, hold, release
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "audit": "prunetune.api",
+    "export": "prunetune.deploy.export",
     "sparsity_report": "prunetune.deploy.summary",
     "prune": "prunetune.sparsity.choose",
     "held_mask": "prunetune.sparsity.holding",
@@ -35,6 +37,7 @@ __all__ = [
     "Scope",
     "audit",
     "correlation",
+    "export",
     "held_mask",
     "hold",
     "prune",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from prunetune.errors import BreachError, RequestError
 from prunetune.sparsity.choose import prune
 from prunetune.sparsity.criteria import Criterion
-from prunetune.sparsity.holding import held_mask, hold
+from prunetune.sparsity.holding import held_mask, hold, is_held
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.scope import Scope
 
@@ -63,10 +63,7 @@ class Pruner:
 
 def in_force(model: nn.Module) -> Mask | None:
     """The mask that is held in `model`, None when there is none."""
-    try:
-        return held_mask(model)
-    except RequestError:
-        return None
+    return held_mask(model) if is_held(model) else None
 
 
 def measured_density(model: nn.Module, mask: Mask) -> float:

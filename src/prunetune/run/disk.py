@@ -5,22 +5,16 @@ import json
 import math
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prunetune.atomic import TEMPORARY, sync_folder, temporary_beside, this_host, write_file
 from prunetune.errors import RequestError
 
-TEMPORARY = ".tmp-"
 ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
-
-
-def temporary_beside(path: Path) -> Path:
-    """A free name in the same folder, so that a rename is atomic, which tells the process that owns it."""
-    return path.parent / f"{TEMPORARY}{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def is_abandoned(path: Path) -> bool:
@@ -30,27 +24,8 @@ def is_abandoned(path: Path) -> bool:
     except FileNotFoundError:
         return False
     host, _, pid = path.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    gone = host == _host() and pid.isdigit() and not _alive(int(pid))
+    gone = host == this_host() and pid.isdigit() and not _alive(int(pid))
     return gone or age > ABANDONED_AFTER
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a whole file in the place of what is there; a reader sees the old or the new one."""
-    temporary = temporary_beside(path)
-    try:
-        write_file(temporary, content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
@@ -65,17 +40,6 @@ def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
         return _rename_new(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until a folder's list of names is on the disk, where the system can do that."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def size_of(path: Path) -> int:
@@ -125,10 +89,6 @@ def _rename_new(temporary: Path, path: Path) -> bool:
         raise
     sync_folder(path.parent)
     return True
-
-
-def _host() -> str:
-    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
 
 
 def _alive(pid: int) -> bool:

@@ -16,9 +16,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from prunetune.atomic import replace_file
 from prunetune.errors import BreachError, RequestError
 from prunetune.run import upkeep
-from prunetune.run.disk import json_bytes, publish_folder, replace_file, writing
+from prunetune.run.disk import json_bytes, publish_folder, writing
 from prunetune.run.events import label
 from prunetune.run.shelves import (
     MANIFEST,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunetune.atomic import TEMPORARY
 from prunetune.errors import DamageError
-from prunetune.run.disk import ABANDONED_AFTER, TEMPORARY, is_abandoned, remove
+from prunetune.run.disk import ABANDONED_AFTER, is_abandoned, remove
 from prunetune.run.shelves import MANIFEST, Shelves
 
 

@@ -1,7 +1,6 @@
 """Masks: which weights are kept, with exact counts, and the same bits on every machine."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from prunetune.atomic import replace_file
 from prunetune.errors import RequestError, unknown
 from prunetune.sparsity.ranking import largest
 
@@ -102,13 +102,7 @@ class Mask(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename)."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(save(dict(self.tensors)))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(Path(path), save(dict(self.tensors)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":

@@ -1,0 +1,132 @@
+"""The compact form of a sparse state dict: one bit for every element, and the elements that are not zero.
+
+The file is safetensors. A tensor `w` that gains by it is stored as its non-zero elements in row-major order, 1-d and in
+their own type under `w`, and as one bit an element under `bits:w`: uint8, eight elements to a byte, the first in the
+highest bit (`numpy.packbits`), 1 = stored. Its shape is in the metadata: `shapes`, a JSON object of lists. All other
+tensors are stored as they are. A tied tensor is stored once: `tied`, a JSON object, gives its other names the first.
+
+An element is zero where all its bytes are: -0.0 is stored like any other value, so that bytes come back exactly.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from prunetune.atomic import replace_file
+from prunetune.errors import RequestError
+from prunetune.sparsity.mask import memory_of
+
+FORMAT = "prunetune-bitmask-1"
+BITS = "bits:"
+ENTRY = 192  # bytes: about what the second entry and the shape of a compact tensor cost in the file's header
+
+
+def save_bitmask(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write `state`, name -> tensor, to `path` in the compact form, all or nothing.
+
+    Beside its header (8 bytes and the length they tell) the file has ceil(n / 8) + k * b bytes for a compact tensor of
+    n elements of b bytes, k of them not zero, and n * b for any other. A tensor is compact where that saves more than
+    `ENTRY` bytes. RequestError for a type that safetensors does not know.
+    """
+    replace_file(Path(path), pack(state))
+
+
+def load_bitmask(path: str | Path) -> dict[str, Tensor]:
+    """Read what `save_bitmask` wrote: equal names, types, shapes and bytes, on the CPU; tied names share a tensor.
+
+    RequestError for a file that is missing, damaged or of another form. A size that the file claims is believed only
+    where as many bits are there: a tensor takes at most 64 bytes for each of the file's (all zero, of 8 bytes each).
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"bitmask: cannot read '{path}' as safetensors: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise RequestError(f"bitmask: '{path}' is no {FORMAT} file; a plain safetensors file is read by safetensors")
+    try:
+        return _unpacked(stored, json.loads(metadata["shapes"]), json.loads(metadata["tied"]))
+    except KeyError as error:
+        raise RequestError(f"bitmask: '{path}' is damaged: it lacks {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"bitmask: '{path}' is damaged: {error}") from error
+
+
+def pack(state: Mapping[str, Tensor]) -> bytes:
+    """The content of a bitmask file of `state`; see `save_bitmask`."""
+    tensors, tied = untied(state)
+    shapes: dict[str, list[int]] = {}
+    stored: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        kept = _bytes(tensor).any(axis=1)
+        if f"{BITS}{name}" in tensors or _saved(tensor, kept) <= ENTRY:
+            stored[name] = tensor
+        else:
+            shapes[name] = list(tensor.shape)
+            stored[f"{BITS}{name}"] = torch.from_numpy(np.packbits(kept))
+            stored[name] = torch.from_numpy(_bytes(tensor)[kept]).reshape(-1).view(tensor.dtype)
+    return to_safetensors(stored, {"format": FORMAT, "shapes": json.dumps(shapes), "tied": json.dumps(tied)})
+
+
+def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Contiguous copies of the tensors on the CPU, each once, and for the other names of a tied one its first name."""
+    first: dict[tuple[object, ...], str] = {}
+    owner = {name: first.setdefault(memory_of(tensor), name) for name, tensor in state.items()}
+    copies = {
+        name: state[name].detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name in first.values()
+    }
+    return copies, {name: known for name, known in owner.items() if name != known}
+
+
+def to_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The content of a safetensors file; RequestError for a type that it does not know."""
+    try:
+        return save(tensors, metadata)
+    except (KeyError, SafetensorError) as error:
+        raise RequestError(f"state: safetensors cannot hold it: {error}") from error
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The elements of a contiguous CPU tensor as the rows of a matrix of bytes."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().reshape(tensor.numel(), tensor.element_size())
+
+
+def _saved(tensor: Tensor, kept: Any) -> int:
+    return int((~kept).sum()) * tensor.element_size() - math.ceil(len(kept) / 8)
+
+
+def _unpacked(stored: dict[str, Tensor], shapes: Any, tied: Any) -> dict[str, Tensor]:
+    """ValueError, TypeError or KeyError where the parts of the file do not fit together."""
+    if not isinstance(shapes, dict) or not isinstance(tied, dict):
+        raise ValueError("shapes and tied must be objects")
+    for name, shape in shapes.items():
+        bits = stored.pop(f"{BITS}{name}")
+        stored[name] = _scattered(name, stored[name], bits, shape)
+    for name, known in tied.items():
+        if name in stored or known in tied:
+            raise ValueError(f"'{name}' cannot be tied to '{known}'")
+    return stored | {name: stored[known] for name, known in tied.items()}
+
+
+def _scattered(name: str, values: Tensor, bits: Tensor, shape: Any) -> Tensor:
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"the shape of '{name}' is {shape}; it must be a list of positive integers")
+    total = math.prod(shape)
+    if bits.dtype is not torch.uint8 or bits.shape != (math.ceil(total / 8),):
+        raise ValueError(f"'{name}' of shape {shape} has bits of shape {list(bits.shape)} and type {bits.dtype}")
+    kept = np.unpackbits(bits.numpy(), count=total).view(bool)
+    if values.shape != (kept.sum(),):
+        raise ValueError(f"'{name}' has {kept.sum()} bits set and values of shape {list(values.shape)}")
+    elements = np.zeros((total, values.element_size()), np.uint8)
+    elements[kept] = _bytes(values)
+    return torch.from_numpy(elements).reshape(-1).view(values.dtype).reshape(shape)

@@ -1,0 +1,138 @@
+"""A masked model as a file that other runtimes load, read back and compared before it appears."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prunetune.atomic import replacing
+from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
+from prunetune.deploy.graph import Inputs, write_onnx, write_program
+from prunetune.errors import RequestError
+from prunetune.sparsity.holding import hold, release
+from prunetune.sparsity.scope import prunable
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and how it compares with the model, found by reading it back.
+
+    `max_error`: the largest absolute difference of an output (`onnx`, `torch.export`) or of a weight (the others; they
+    are equal, or nothing is written). `zeros_exact`: whether every pruned weight is zero in the file; False
+    also where the exporter has so rebuilt a weight that its zeros cannot be found again.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    max_error: float
+    zeros_exact: bool
+
+
+def export(
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None,
+    path: str | Path,
+    example_inputs: Inputs | None = None,
+    *,
+    tolerance: float = 1e-4,
+) -> Exported:
+    """Write `model`, pruned by `mask`, to `path`, in the format that its suffix names. `model` is not changed.
+
+    | suffix | holds |
+    |---|---|
+    | `.onnx` | the graph, for onnxruntime and others; the batch size, the first dimension of every input, is free |
+    | `.pt2` | the graph as a `torch.export` program; the batch size is free |
+    | `.bitmask.safetensors` | the state dict, zeros as bits; see `bitmask.load_bitmask` |
+    | `.safetensors` | the state dict with its zeros; see `safetensors.torch.load_model` |
+
+    `mask`: parameter name -> bool tensor, True = kept; None takes what is held in the model, and else the weights as
+    they are. The file is that of a copy on the CPU in eval mode, in which nothing of `hold` is left. A graph needs
+    `example_inputs`: a tensor, a tuple, or a dict of keyword arguments, each of shape (batch, ...). The file is run on
+    them, and at another batch size, and must give the model's outputs up to `tolerance` times the largest of
+    them (times 1 where that is smaller); half types need a larger one.
+
+    RequestError for another suffix, a model that cannot be turned into a graph, a batch size that cannot vary, a
+    difference larger than `tolerance`, a folder that cannot be written; nothing is written then.
+
+    >>> export(nn.Linear(2, 2), None, "weights.bin")
+    Traceback (most recent call last):
+    prunetune.errors.RequestError: path: 'weights.bin' is in no known format; name it .onnx, .pt2 or .safetensors
+    """
+    target = Path(path)
+    form, write = _format(target)
+    settled = _settled(model, mask)
+    names = mask if mask is not None else prunable(settled)
+    pruned = {name: settled.get_parameter(name) == 0 for name in names}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary:
+            max_error, zeros_exact = write(temporary, settled, pruned, example_inputs, tolerance)
+        return Exported(target, form, target.stat().st_size, max_error, zeros_exact)
+    except OSError as error:
+        raise RequestError(f"path: cannot write '{target}': {error.strerror or error}") from error
+
+
+Write = Callable[[Path, nn.Module, Mapping[str, Tensor], Inputs | None, float], tuple[float, bool]]
+"""Writes a settled model to a path and reads it back: the largest error, and whether what is pruned is zero there."""
+
+
+def _format(path: Path) -> tuple[str, Write]:
+    for suffix, (form, write) in _FORMATS.items():
+        if path.name.endswith(suffix):
+            return form, write
+    raise RequestError(f"path: '{path}' is in no known format; name it .onnx, .pt2 or .safetensors")
+
+
+def _settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
+    """A copy on the CPU, in eval mode, with its zeros in place and without the hooks that hold them."""
+    copy = deepcopy(model).cpu().eval()
+    if mask is not None:
+        hold(copy, mask)
+    copy.state_dict()  # whatever is held is zeroed, also where a weight was written since
+    release(copy)
+    return copy
+
+
+def _write_dense(path: Path, model: nn.Module, pruned: Mapping[str, Tensor], *_: object) -> tuple[float, bool]:
+    tensors, tied = untied(_state(model))
+    # What is tied is stored once, and its other names in the metadata: safetensors' own convention (`load_model`).
+    path.write_bytes(to_safetensors(tensors, {"format": "pt", **tied}))
+    found = load_file(path)
+    return _compare_states(found | {name: found[known] for name, known in tied.items()}, model, pruned)
+
+
+def _write_bitmask(path: Path, model: nn.Module, pruned: Mapping[str, Tensor], *_: object) -> tuple[float, bool]:
+    save_bitmask(_state(model), path)
+    return _compare_states(load_bitmask(path), model, pruned)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    state = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise RequestError(f"model: '{name}' of its state is a {type(value).__name__}; a file holds tensors only")
+    return state
+
+
+def _compare_states(found: Mapping[str, Tensor], model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[float, bool]:
+    for name, tensor in _state(model).items():
+        if found[name].dtype != tensor.dtype or not torch.equal(_bytes(found[name]), _bytes(tensor)):
+            raise RequestError(f"path: '{name}' is not read back as it was written; is the disk sound?")
+    return 0.0, not any(found[name][zeros].any() for name, zeros in pruned.items())
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+_FORMATS: dict[str, tuple[str, Write]] = {
+    ".onnx": ("onnx", write_onnx),
+    ".pt2": ("torch.export", write_program),
+    ".bitmask.safetensors": ("bitmask", _write_bitmask),  # before the shorter suffix
+    ".safetensors": ("safetensors", _write_dense),
+}

@@ -1,0 +1,239 @@
+"""A model's graph as a file: traced by torch.export with a free batch size, written, run again and compared."""
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from prunetune.errors import RequestError
+
+Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+Run = Callable[["Batch"], list[Tensor]]
+
+ONNX_LIMIT = 2**31  # bytes of one file: protobuf's own
+
+
+class Batch(NamedTuple):
+    """What a model is called with: tensors on the CPU whose first dimension, equal in all, is the batch."""
+
+    args: tuple[Tensor, ...]
+    kwargs: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, inputs: Inputs | None) -> "Batch":
+        """RequestError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
+        if inputs is None:
+            raise RequestError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
+        args = (inputs,) if isinstance(inputs, Tensor) else () if isinstance(inputs, Mapping) else tuple(inputs)
+        batch = cls(args, dict(inputs) if isinstance(inputs, Mapping) else {})
+        sizes = {t.shape[0] if isinstance(t, Tensor) and t.ndim else 0 for t in batch.tensors}
+        if len(sizes) != 1 or 0 in sizes:
+            raise RequestError("example_inputs: every one must be a tensor of shape (batch, ...), of one batch size")
+        return batch.map(lambda tensor: tensor.detach().cpu())
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, those given by name after the others."""
+        return *self.args, *self.kwargs.values()
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return len(self.tensors[0])
+
+    def map(self, change: Callable[[Tensor], Any]) -> Any:
+        """The same structure of changed tensors."""
+        return Batch(tuple(map(change, self.args)), {name: change(tensor) for name, tensor in self.kwargs.items()})
+
+    def resized(self, size: int) -> "Batch":
+        """`size` examples: these in their order, and from the first on again."""
+        return self.map(lambda tensor: tensor[torch.arange(size) % self.size])
+
+
+def write_onnx(
+    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float
+) -> tuple[float, bool]:
+    """Write an ONNX file and run it by onnxruntime: the largest error, and whether what is pruned is zero in it."""
+    onnx, onnxruntime = _onnx_libraries()
+    _require_room(model)
+    batch = Batch.of(inputs)
+    program = _traced(model, batch)
+    try:
+        with _quiet():
+            graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(batch))
+        assert graph is not None
+        for node in graph.model.graph.all_nodes():
+            node.metadata_props.clear()  # how the node came about: half of a small model's file
+        graph.save(path)
+        onnx.checker.check_model(path, full_check=True)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except OSError:
+        raise
+    except Exception as error:  # of three libraries, each with its own kinds
+        raise RequestError(f"model: cannot be written as ONNX: {_line(error)}") from error
+    max_error = _compare(model, lambda given: _run_onnx(session, given), batch, tolerance)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    return max_error, _zeros_are_in(stored, pruned)
+
+
+def write_program(
+    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float
+) -> tuple[float, bool]:
+    """Write a torch.export program, load it and run it: the largest error, and whether what is pruned is zero in it."""
+    batch = Batch.of(inputs)
+    with path.open("wb") as file:
+        torch.export.save(_traced(model, batch), file)
+    with path.open("rb") as file:
+        program = torch.export.load(file)
+    run = program.module()
+    max_error = _compare(model, lambda given: _outputs(run, given), batch, tolerance)
+    return max_error, not any(program.state_dict[name][zeros].any() for name, zeros in pruned.items())
+
+
+def _traced(model: nn.Module, batch: Batch) -> ExportedProgram:
+    try:
+        _outputs(model, batch)
+    except Exception as error:  # the user's own code runs
+        raise RequestError(f"example_inputs: the model cannot take them: {_line(error)}") from error
+    wide = batch.resized(max(batch.size, 2))  # a dimension of 1 is taken for a constant
+    try:
+        with _quiet(), torch.no_grad():
+            return _stripped(torch.export.export(model, wide.args, wide.kwargs, dynamic_shapes=_free(batch)))
+    except Exception as error:  # the user's own code runs on symbols
+        if "Constraints violated (batch)" in str(error):
+            raise RequestError(
+                "model: its code fixes the batch size, so that the file would take no other; "
+                "let it read the size from its inputs"
+            ) from error
+        raise RequestError(f"model: torch.export finds no graph in it: {_line(error)}") from error
+
+
+def _stripped(program: ExportedProgram) -> ExportedProgram:
+    """Without the example, which may be nobody else's business, and the paths and source lines of this machine."""
+    program.example_inputs = None
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def _free(batch: Batch) -> Any:
+    """The first dimension of every input, free and the same in all, in the form that torch.export asks for."""
+    size = Dim("batch", min=1)
+    args, kwargs = batch.map(lambda tensor: {0: size})
+    return kwargs or args
+
+
+def _compare(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> float:
+    """The largest absolute difference of an output, at the example's batch size and another one."""
+    worst = 0.0
+    for size in (batch.size, 1 if batch.size > 1 else 2):
+        given = batch.resized(size)
+        expected, found = _outputs(model, given), run(given)
+        error = max((_difference(*pair) for pair in zip(expected, found, strict=True)), default=0.0)
+        allowed = tolerance * max(1.0, *(_largest(output[output.isfinite()]) for output in expected))
+        if not error <= allowed:
+            raise RequestError(
+                f"tolerance: the file's outputs differ from the model's by {error:.2g} at batch size {size}; "
+                f"{allowed:.2g} is allowed"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
+    leaves = pytree.tree_leaves(model(*batch.args, **batch.kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _run_onnx(session: Any, batch: Batch) -> list[Tensor]:
+    names = [given.name for given in session.get_inputs()]
+    by_name = batch.kwargs or dict(zip(names, batch.args, strict=True))
+    return [torch.from_numpy(output) for output in session.run(None, {name: by_name[name].numpy() for name in names})]
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    if expected.shape != found.shape:
+        return torch.inf
+    same = (expected == found) | (expected.isnan() & found.isnan())  # equal infinities have no difference either
+    return _largest((expected.double() - found.double()).masked_fill(same, 0).nan_to_num(nan=torch.inf))
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest magnitude; 0 in an empty tensor."""
+    return tensor.double().abs().max().item() if tensor.numel() else 0.0
+
+
+def _zeros_are_in(stored: Mapping[str, Any], pruned: Mapping[str, Tensor]) -> bool:
+    """Whether each pruned weight has its zeros in an array of its own.
+
+    Exporters fold batch norm into a convolution, which keeps its name, and transpose the weights of linear layers,
+    which then have another.
+    """
+    left = dict(stored)
+    for name, tensor in pruned.items():
+        zeros = tensor.numpy()
+        places = [name] if name in left else [other for other in left if other not in pruned]
+        found = next((place for place in places if _has_zeros(left[place], zeros)), None)
+        if found is None:
+            return False
+        del left[found]
+    return True
+
+
+def _has_zeros(array: Any, zeros: Any) -> bool:
+    return any(array.shape == form.shape and not array[form].any() for form in (zeros, zeros.T))
+
+
+def _require_room(model: nn.Module) -> None:
+    size = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
+    if size >= ONNX_LIMIT:
+        raise RequestError(
+            f"path: an ONNX file ends at 2 GB, the model has {size / 1e9:.1f} GB; use .pt2 or .safetensors"
+        )
+
+
+def _onnx_libraries() -> tuple[Any, Any]:
+    try:
+        import_module("onnxscript")  # torch's exporter needs it
+        return import_module("onnx"), import_module("onnxruntime")
+    except ImportError as error:
+        raise RequestError("path: .onnx needs the extra prunetune[onnx]: pip install 'prunetune[onnx]'") from error
+
+
+_WARNINGS = (
+    "`isinstance(treespec, LeafSpec)` is deprecated",  # torch's exporter copies its own object; nothing of the user's
+    "# The axis name: batch will not be used",  # said for each input that shares the batch with the first, as is meant
+)
+_CHATTER = "torch.onnx._internal.exporter._registration"  # that torchvision is missing, which no model here needs
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say on the way, which is no news for whoever exports a model."""
+    logger = logging.getLogger(_CHATTER)
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            for message in _WARNINGS:
+                warnings.filterwarnings("ignore", re.escape(message))
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

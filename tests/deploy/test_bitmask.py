@@ -1,0 +1,218 @@
+"""The compact form of sparse weights: every byte comes back, its size is what the formula says, and damage is named."""
+
+import json
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor
+
+from prunetune.deploy.bitmask import ENTRY, FORMAT, load_bitmask, save_bitmask
+from prunetune.errors import RequestError
+
+TYPES = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn,
+)  # fmt: skip
+
+
+def raw(tensor: Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def require_equal(found: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        assert raw(found[name]) == raw(tensor), name
+
+
+def sparse(density: float, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.rand(shape, generator=generator) < density
+    return torch.where(kept, torch.randn(shape, generator=generator), 0).to(dtype)
+
+
+def header_of(path: Path) -> int:
+    return 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    """Any bits at all (NaN payloads, -0.0, subnormals), with any share of elements zeroed."""
+    dtype = draw(st.sampled_from(TYPES))
+    shape = draw(st.lists(st.integers(0, 40), max_size=3))
+    width, count = torch.empty((), dtype=dtype).element_size(), math.prod(shape)
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    content = random.integers(0, 2 if dtype is torch.bool else 256, (count, width), np.uint8)
+    content[random.random(count) >= draw(st.sampled_from([0.0, 0.1, 0.5, 0.97, 1.0]))] = 0
+    return torch.from_numpy(content).reshape(-1).view(dtype).reshape(shape)
+
+
+names = st.sampled_from(["w", "bits:w", "bits:bits:w", "layer.1.weight", "größe", "a b", '"'])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(state=st.dictionaries(names, tensors()), tie=st.booleans())
+def test_every_byte_comes_back(tmp_path: Path, state: dict[str, Tensor], tie: bool) -> None:
+    if tie:
+        state |= {f"tied.{name}": tensor for name, tensor in state.items()}
+    save_bitmask(state, tmp_path / "state")
+    require_equal(load_bitmask(tmp_path / "state"), state)
+
+
+def test_minus_zero_and_the_payload_of_nan_are_values(tmp_path: Path) -> None:
+    weight = torch.zeros(1000)
+    weight.view(torch.int32)[:3] = torch.tensor([-(2**31), 0x7FC12345, 1], dtype=torch.int32)  # -0.0, NaN, subnormal
+    save_bitmask({"w": weight}, tmp_path / "state")
+    require_equal(load_bitmask(tmp_path / "state"), {"w": weight})
+    assert load_file(tmp_path / "state")["w"].shape == (3,)
+
+
+def test_the_form_is_the_documented_one(tmp_path: Path) -> None:
+    weight = torch.zeros(10, 10)
+    weight[0, 1], weight[0, 9], weight[9, 9] = 5, -6, 7
+    save_bitmask({"w": weight, "bias": torch.ones(3)}, tmp_path / "state")
+    stored = load_file(tmp_path / "state")
+    assert stored["w"].tolist() == [5, -6, 7]
+    assert stored["bits:w"].tolist() == [0b01000000, 0b01000000, *[0] * 10, 0b00010000]
+    assert stored["bias"].tolist() == [1, 1, 1]
+    header = json.loads(tmp_path.joinpath("state").read_bytes()[8 : header_of(tmp_path / "state")])
+    assert header["__metadata__"] == {"format": FORMAT, "shapes": '{"w": [10, 10]}', "tied": "{}"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.2, 0.5, 0.9, 1.0])
+def test_the_size_is_the_closed_form(tmp_path: Path, dtype: torch.dtype, density: float) -> None:
+    state = {
+        "a": sparse(density, 64, 33, dtype=dtype),
+        "b": sparse(density, 7, 3, 5, 5, dtype=dtype),
+        "c": torch.ones(5),
+    }
+    save_bitmask(state, tmp_path / "state")
+    expected = 0
+    for tensor in state.values():
+        n, k, width = tensor.numel(), int(tensor.count_nonzero()), tensor.element_size()
+        compact = -(-n // 8) + k * width
+        expected += compact if n * width - compact > ENTRY else n * width
+    header = header_of(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_size == header + expected
+    assert header < 1000
+
+
+def test_a_tenth_of_the_weights_takes_an_eighth_of_the_file(tmp_path: Path) -> None:
+    weight = torch.zeros(1000, 1000)
+    weight.view(-1)[::10] = 1
+    save_bitmask({"w": weight}, tmp_path / "state")
+    assert (tmp_path / "state").stat().st_size == header_of(tmp_path / "state") + 125_000 + 400_000
+    assert len(save({"w": weight})) > 7.5 * (tmp_path / "state").stat().st_size
+
+
+def test_what_is_tied_is_stored_once_and_comes_back_tied(tmp_path: Path) -> None:
+    weight = torch.randn(50, 50)
+    state = {"embedding": weight, "head": weight, "same_values": weight.clone(), "other_view": weight.t()}
+    save_bitmask(state, tmp_path / "state")
+    found = load_bitmask(tmp_path / "state")
+    require_equal(found, state)
+    assert found["head"] is found["embedding"]
+    assert found["same_values"] is not found["embedding"]
+    assert set(load_file(tmp_path / "state")) == {"embedding", "same_values", "other_view"}
+
+
+def test_views_of_one_memory_are_separate_and_the_state_is_left_alone(tmp_path: Path) -> None:
+    packed = sparse(0.1, 60, 20)
+    before = packed.clone()
+    state = {"q": packed[:20], "k": packed[20:40], "columns": packed[:, ::2]}
+    save_bitmask(state, tmp_path / "state")
+    require_equal(load_bitmask(tmp_path / "state"), state)
+    assert torch.equal(packed, before)
+
+
+def test_a_type_that_safetensors_does_not_know_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"state: safetensors cannot hold it: .*complex128"):
+        save_bitmask({"w": torch.zeros(2, dtype=torch.complex128)}, tmp_path / "state")
+    assert list(tmp_path.iterdir()) == []
+
+
+BITS, VALUES = torch.tensor([0b10100000], dtype=torch.uint8), torch.tensor([1.0, 2.0])
+GOOD = {"w": VALUES, "bits:w": BITS}
+
+
+def hostile(path: Path, tensors: dict[str, Tensor], shapes: str, tied: str = "{}") -> Path:
+    save_file(tensors, path, {"format": FORMAT, "shapes": shapes, "tied": tied})
+    return path
+
+
+def test_the_good_file_of_the_hostile_ones_is_good(tmp_path: Path) -> None:
+    found = load_bitmask(hostile(tmp_path / "f", GOOD, '{"w": [2, 3]}', '{"v": "w"}'))
+    assert found["w"].tolist() == [[1, 0, 2], [0, 0, 0]]
+    assert found["v"] is found["w"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "shapes", "tied", "words"),
+    [
+        (GOOD, '{"w": [4, 3]}', "{}", "'w' of shape [4, 3] has bits of shape [1]"),
+        (GOOD, '{"w": [1000000000000, 1000000000000]}', "{}", "has bits of shape [1]"),
+        (GOOD, '{"w": [0, 99999999999999999999999999]}', "{}", "must be a list of positive integers"),
+        (GOOD, '{"w": [-2, -3]}', "{}", "must be a list of positive integers"),
+        (GOOD, '{"w": [2.0, 3.0]}', "{}", "must be a list of positive integers"),
+        (GOOD, '{"w": [true, 3]}', "{}", "must be a list of positive integers"),
+        (GOOD, '{"w": 6}', "{}", "must be a list of positive integers"),
+        (GOOD, '{"w": [2, 1]}', "{}", "'w' has 1 bits set and values of shape [2]"),
+        ({**GOOD, "w": torch.ones(3)}, '{"w": [2, 3]}', "{}", "'w' has 2 bits set and values of shape [3]"),
+        ({**GOOD, "w": torch.ones(2, 1)}, '{"w": [2, 3]}', "{}", "values of shape [2, 1]"),
+        ({**GOOD, "bits:w": BITS.int()}, '{"w": [2, 3]}', "{}", "and type torch.int32"),
+        ({**GOOD, "bits:w": BITS[None]}, '{"w": [2, 3]}', "{}", "has bits of shape [1, 1]"),
+        ({"w": VALUES}, '{"w": [2, 3]}', "{}", "it lacks 'bits:w'"),
+        ({"bits:w": BITS}, '{"w": [2, 3]}', "{}", "it lacks 'w'"),
+        (GOOD, "[]", "{}", "shapes and tied must be objects"),
+        (GOOD, "{", "{}", "Expecting property name"),
+        (GOOD, "[" * 100_000, "{}", "recursion"),
+        (GOOD, '{"w": [' + "9" * 5000 + "]}", "{}", "digit"),
+        (GOOD, "{}", '{"v": "x"}', "it lacks 'x'"),
+        (GOOD, "{}", '{"v": ["w"]}', "unhashable"),
+        (GOOD, "{}", '{"w": "bits:w"}', "'w' cannot be tied to 'bits:w'"),
+        (GOOD, "{}", '{"a": "b", "b": "a"}', "'a' cannot be tied to 'b'"),
+    ],
+)
+def test_parts_that_do_not_fit_together_get_one_line(
+    tmp_path: Path, tensors: dict[str, Tensor], shapes: str, tied: str, words: str
+) -> None:
+    path = hostile(tmp_path / "file", tensors, shapes, tied)
+    with pytest.raises(RequestError) as caught:
+        load_bitmask(path)
+    line = str(caught.value)
+    assert line.startswith(f"bitmask: '{path}' is damaged: ")
+    assert words in line
+    assert "\n" not in line
+
+
+def test_a_file_cut_anywhere_gets_one_line(tmp_path: Path) -> None:
+    save_bitmask({"w": sparse(0.2, 30, 30), "b": torch.ones(5)}, tmp_path / "whole")
+    content = (tmp_path / "whole").read_bytes()
+    for length in [*range(0, 20), *range(20, len(content), 97), len(content) - 1]:
+        (tmp_path / "cut").write_bytes(content[:length])
+        with pytest.raises(RequestError, match=r"bitmask: cannot read '.*' as safetensors: [^\n]+$"):
+            load_bitmask(tmp_path / "cut")
+
+
+def test_a_header_of_an_absurd_length_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(struct.pack("<Q", 2**60) + b"{" * 100)
+    with pytest.raises(RequestError, match="as safetensors: "):
+        load_bitmask(tmp_path / "file")
+
+
+def test_other_files_are_told_apart(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "plain")
+    with pytest.raises(RequestError, match=f"is no {FORMAT} file"):
+        load_bitmask(tmp_path / "plain")
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(RequestError, match="cannot read"):
+            load_bitmask(path)
