@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from prunetune.atomic import replace_file
 from prunetune.errors import RequestError, unknown
 from prunetune.sparsity.ranking import largest
 
@@ -105,13 +106,7 @@ class Mask(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename)."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(save(dict(self.tensors)))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(Path(path), save(dict(self.tensors)))
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":

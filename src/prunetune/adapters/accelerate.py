@@ -1,0 +1,31 @@
+"""The mask in `accelerator.save_state` and `load_state`: all that `hold` lacks in a loop of Hugging Face Accelerate."""
+
+from torch import Tensor, nn
+
+from prunetune.errors import RequestError
+from prunetune.sparsity.holding import held_mask, hold
+
+try:
+    from accelerate.utils import extract_model_from_parallel
+except ImportError as error:
+    extra = "prunetune[transformers]"
+    raise RequestError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
+
+
+class MaskState:
+    """`accelerator.register_for_checkpointing(MaskState(model))`: the held mask is saved, and in force after loading.
+
+    `model` may be prepared already or not: names are those of the plain model. RequestError when a state is saved while
+    nothing is held.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = extract_model_from_parallel(model, keep_torch_compile=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameter name -> bool tensor, True = kept."""
+        return dict(held_mask(self._model))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Hold what was held; Accelerate has loaded the weights by then."""
+        hold(self._model, state)

@@ -1,0 +1,79 @@
+"""What the callbacks share: prune once, when the epoch has come, and prove at the end that zeros are zero."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from prunetune.errors import BreachError, RequestError
+from prunetune.sparsity.choose import prune
+from prunetune.sparsity.criteria import Criterion
+from prunetune.sparsity.holding import held_mask, hold, is_held
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.scope import Scope
+
+
+class Pruner:
+    """Prunes the model as it is at the start of `epoch`, counted from 0, and holds its zeros from there on.
+
+    Either `sparsity`, with the arguments of `pt.prune`, or a ready `mask` under the names of the model that is
+    trained. A model that is held already, by `pt.hold`, an earlier training or a checkpoint, keeps its mask.
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        criterion: str | Criterion = "magnitude",
+        allocation: str = "uniform",
+        pattern: str = "unstructured",
+        scope: Scope = Scope(),  # noqa: B008 - frozen
+        *,
+        mask: Mapping[str, Tensor] | None = None,
+        epoch: int = 0,
+    ) -> None:
+        if (sparsity is None) == (mask is None):
+            raise RequestError("sparsity: give either a sparsity or a ready mask, and not both")
+        self._ready = mask
+        self._sparsity = sparsity
+        self._how = criterion, allocation, pattern, scope
+        self._epoch = epoch
+        self._mask: Mask | None = None
+
+    def _begin(self, model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> None:
+        """Put the mask of a checkpoint in force; without one, whatever is in force stays."""
+        if stored is not None:
+            hold(model, stored)
+        self._mask = in_force(model)
+
+    def _prune_in(self, epoch: float, model: nn.Module) -> None:
+        if self._mask is None and epoch >= self._epoch:
+            hold(model, self._choose(model))
+            self._mask = held_mask(model)
+
+    def _choose(self, model: nn.Module) -> Mapping[str, Tensor]:
+        if self._sparsity is not None:
+            return prune(model, self._sparsity, *self._how)
+        assert self._ready is not None
+        return self._ready
+
+    def _end(self, model: nn.Module) -> None:
+        if self._mask is None:
+            raise RequestError(f"epoch: training ended before epoch {self._epoch}, so that nothing was pruned")
+        require_zeros(model, self._mask)
+
+
+def in_force(model: nn.Module) -> Mask | None:
+    """The mask that is held in `model`, None when there is none."""
+    return held_mask(model) if is_held(model) else None
+
+
+def measured_density(model: nn.Module, mask: Mask) -> float:
+    """The share of non-zero weights among all that `mask` speaks about, counted in the model."""
+    return sum(int(model.get_parameter(name).count_nonzero()) for name in mask) / mask.total
+
+
+def require_zeros(model: nn.Module, mask: Mask) -> None:
+    """BreachError naming the first weight of `model` in which a pruned position is not zero."""
+    for name, keep in mask.items():
+        weight = model.get_parameter(name).detach()
+        if revived := int(weight[~keep.to(weight.device)].count_nonzero()):
+            raise BreachError(f"{name}: {revived} pruned weights are no longer zero; was the mask released?")
