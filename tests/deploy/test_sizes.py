@@ -222,6 +222,39 @@ def test_a_transformer_layer_in_evaluation_counts_as_in_training() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class Padded(nn.Module):
+    """A transformer that is told that the second half of every sequence is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = torch.arange(x.shape[1]).expand(x.shape[:2]) >= x.shape[1] // 2
+        return self.encoder(x, src_key_padding_mask=padding)
+
+
+def test_padding_is_computed_with_as_in_training() -> None:
+    assert count(Padded(), images(2, (6, 8))).macs == 2 * (6 * (4 * 64 + 2 * 128) + 2 * 36 * 8)
+
+
+class SequenceFirst(nn.Module):
+    """Takes examples first, and has attention that wants them second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1)
+        return self.inner(x, x, x)[0]
+
+
+def test_attention_with_the_sequence_first() -> None:
+    assert count(SequenceFirst(), images(3, (5, 8))).macs == 5 * 4 * 64 + 2 * 25 * 8
+
+
 def test_recurrent_layers_by_hand() -> None:
     """Bidirectional, 2 layers, 4 gates of 5: (3 + 5)·20 + (10 + 5)·20 weights per direction, at each of 7 steps."""
     assert count(nn.LSTM(3, 5, 2, bidirectional=True, batch_first=True), images(2, (7, 3))).macs == 7 * 2 * (160 + 300)

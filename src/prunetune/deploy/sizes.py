@@ -103,7 +103,7 @@ def _recorded(model: nn.Module, uses: dict[str, _Use]) -> Iterator[None]:
         if isinstance(module, types)
     ]
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a transformer layer's fused path calls none of its modules
+    torch.backends.mha.set_fastpath_enabled(False)  # of a transformer: it packs padded batches, and calls no module
     try:
         yield
     finally:
