@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, multiprocessing, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -38,7 +38,7 @@ class ScheduleFree(Optimizer):
         super().__init__(params, {"lr": lr, "beta": beta, "count": 0, "training": True})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as users write it
         for group in self.param_groups:
             group["count"] += 1
             for y in group["params"]:
@@ -370,7 +370,7 @@ def train_in_parallel(rank: int, held_first: bool) -> nn.Module:
 
 
 def test_data_parallel_in_two_processes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
     first, *others = (torch.load(path, weights_only=True) for path in sorted(tmp_path.glob("*.pt")))
     assert len(others) == 3
     assert all(torch.equal(first[name], other[name]) for other in others for name in first)
