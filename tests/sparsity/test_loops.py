@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -370,7 +371,7 @@ def train_in_parallel(rank: int, held_first: bool) -> nn.Module:
 
 
 def test_data_parallel_in_two_processes(tmp_path: Path) -> None:
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    spawn(one_of_two, (str(tmp_path),), nprocs=2)
     first, *others = (torch.load(path, weights_only=True) for path in sorted(tmp_path.glob("*.pt")))
     assert len(others) == 3
     assert all(torch.equal(first[name], other[name]) for other in others for name in first)
