@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prunetune.advice import recommend
     from prunetune.api import audit
     from prunetune.sparsity.choose import prune
     from prunetune.sparsity.holding import held_mask, hold, release
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "audit": "prunetune.api",
+    "recommend": "prunetune.advice",
     "prune": "prunetune.sparsity.choose",
     "held_mask": "prunetune.sparsity.holding",
     "hold": "prunetune.sparsity.holding",
@@ -28,7 +30,7 @@ _HOME = {
     "survey": "prunetune.sparsity.scope",
 }
 
-__all__ = ["Mask", "Scope", "audit", "correlation", "held_mask", "hold", "prune", "release", "survey"]
+__all__ = ["Mask", "Scope", "audit", "correlation", "held_mask", "hold", "prune", "recommend", "release", "survey"]
 
 
 def __getattr__(name: str) -> Any:
