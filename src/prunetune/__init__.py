@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prunetune.advice import recommend
     from prunetune.api import audit
     from prunetune.deploy.export import export
     from prunetune.deploy.summary import sparsity_report
@@ -22,6 +23,7 @@ _HOME = {
     "audit": "prunetune.api",
     "export": "prunetune.deploy.export",
     "sparsity_report": "prunetune.deploy.summary",
+    "recommend": "prunetune.advice",
     "prune": "prunetune.sparsity.choose",
     "held_mask": "prunetune.sparsity.holding",
     "hold": "prunetune.sparsity.holding",
@@ -41,6 +43,7 @@ __all__ = [
     "held_mask",
     "hold",
     "prune",
+    "recommend",
     "release",
     "sparsity_report",
     "survey",

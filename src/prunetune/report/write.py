@@ -34,16 +34,21 @@ class Report:
     page: Path
 
 
+def answers(results: Results) -> tuple[Rule, tuple[Verdict, ...], tuple[Recommendation, ...]]:
+    """The rule that stands in the study, its verdicts and its recommendation."""
+    rule = Rule.of(results.study)
+    known: Any = {"missing": results.missing, **_guessing(results)}
+    verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
+    return rule, verdicts, recommend(results.trials, rule, controls=results.controls, **known)
+
+
 def write_report(results: Results, out: Path) -> Report:
     """Judge the results and write results.json, trials.csv, correlations.csv, figures/*.svg and report.html to `out`.
 
     Equal results give equal bytes. Raises RequestError where `out` cannot be written.
     """
     results = files.canonical(results)
-    rule = Rule.of(results.study)
-    known: Any = {"missing": results.missing, **_guessing(results)}
-    verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
-    recommendation = recommend(results.trials, rule, controls=results.controls, **known)
+    rule, verdicts, recommendation = answers(results)
     paper = paper_rows(results, verdicts, rule)
     drawn = (
         *drawings(results, verdicts, rule),

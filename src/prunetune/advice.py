@@ -1,0 +1,300 @@
+"""Advice for one model: what its sparse network should be trained from, as far as the evidence at hand can say."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from prunetune.api import Audit
+from prunetune.errors import RequestError
+from prunetune.report.evidence import percent
+from prunetune.report.files import RESULTS, read_results
+from prunetune.report.pretraining import NEAR_CHANCE, USUAL_P
+from prunetune.report.recommend import Recommendation
+from prunetune.report.statistics import USUAL_RULE, Rule, holm
+from prunetune.report.verdict import Verdict
+from prunetune.report.words import STARTS, lead, pretraining_words, recommendation_words, whys
+from prunetune.report.write import answers
+from prunetune.sparsity.allocation import uniform
+from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.independence import Independence, independence, p_above
+from prunetune.sparsity.overlap import Overlap, correlation
+from prunetune.sparsity.scope import Scope, prunable
+from prunetune.study.correlations import DENSE_P
+from prunetune.study.results import Results
+
+Weights = nn.Module | Mapping[str, Tensor] | str | Path
+Strength = Literal["exact", "weak", "undecided", "tested"]
+
+STRENGTHS: Mapping[Strength, str] = {
+    "exact": "counted, no forecast",
+    "weak": "a sign only",
+    "undecided": "left open",
+    "tested": "tested over seeds",
+}
+COUNTER_EXAMPLE = (
+    "it can mislead: in studies/fashion-mnist R_.2 is .51 at rate 0.1, the best rate tried, and a winning ticket "
+    "exists up to 80 %"
+)
+SAME_SPARSITY = 0.005  # rounds of iterative pruning meet 80 % as 80.3 %
+NECESSARY = "R_p about chance is necessary for independent weights and not sufficient"
+
+
+class Line(NamedTuple):
+    """One piece of advice, what it rests on, how far that carries, and the arm that it would start from, if any."""
+
+    claim: str
+    evidence: str
+    strength: Strength
+    start: str | None = None
+
+
+class LayerCount(NamedTuple):
+    """How many of a prunable layer's weights remain at the asked sparsity, under the uniform allocation."""
+
+    name: str
+    shape: tuple[int, ...]  # outputs first
+    kept: int
+
+    @property
+    def total(self) -> int:
+        """The layer's weights."""
+        return math.prod(self.shape)
+
+    @property
+    def starved(self) -> bool:
+        """Whether fewer weights remain than there are outputs, so that some output has none at all."""
+        return self.kept < self.shape[0]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the evidence says, cheapest first: where lines name different starts, the later one counts."""
+
+    lines: tuple[Line, ...]
+    layers: tuple[LayerCount, ...] = ()  # of the model; empty without one
+    overlaps: Mapping[float, Overlap] = field(default_factory=dict)  # p -> R_p(θ0, θT), layer by layer, of a pair
+
+    @property
+    def start(self) -> str | None:
+        """The arm to train from by the best evidence at hand; None where no evidence names one."""
+        return self._deciding.start if self._deciding else None
+
+    @property
+    def _deciding(self) -> Line | None:
+        return next((line for line in reversed(self.lines) if line.start), None)
+
+    def __str__(self) -> str:
+        lines = (f"- {line.claim}\n  {STRENGTHS[line.strength]}: {line.evidence}" for line in self.lines)
+        return "\n".join([_opening(self._deciding), *lines])
+
+
+def _opening(deciding: Line | None) -> str:
+    if deciding is None or deciding.start is None:
+        return "The evidence at hand names no start for the sparse network."
+    start = STARTS.get(deciding.start, "its start weights")
+    return f"Train the sparse network from {start} ({deciding.start}): {STRENGTHS[deciding.strength]}."
+
+
+def recommend(
+    model: nn.Module | None = None,
+    *,
+    initial: Weights | None = None,
+    trained: Weights | None = None,
+    sparsity: float = 0.8,
+    audit: Audit | str | Path | None = None,
+    p: Sequence[float] = DENSE_P,
+    scope: Scope = Scope(),  # noqa: B008 - frozen
+) -> Advice:
+    """Advice on what to train a sparse network from, by any of three kinds of evidence, each line naming its own.
+
+    - `model`: what of it is prunable within `scope`, and what remains of each layer at `sparsity`. Counting only.
+    - `initial` and `trained` (the model's own weights if left out), modules, state dicts or checkpoint files: R_p at
+      every `p`, of the prunable layers, or without a model of all shared tensors of two or more dimensions.
+    - `audit`: an Audit, or the folder or results.json of one: verdict, pre-training and recommendation at `sparsity`.
+
+    `start` is what the strongest evidence names. Nothing is trained and nothing changed. RequestError for no evidence
+    at all, half a pair, checkpoints that do not fit the model or each other, and results that cannot be read.
+    """
+    if not 0 < sparsity < 1:
+        raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
+    _require_evidence(model, initial, trained, audit)
+    layers = _counts(model, sparsity, scope) if model is not None else ()
+    lines = [*_model_lines(model, layers, sparsity)] if model is not None else []
+    overlaps: dict[float, Overlap] = {}
+    if initial is not None:
+        names = [layer.name for layer in layers] if model is not None else None
+        overlaps = _overlaps(initial, trained if trained is not None else model, p, names)
+        lines += _pair_lines(overlaps)
+    if audit is not None:
+        lines += _audit_lines(*_results(audit), sparsity, layers)
+    return Advice(tuple(lines), layers, overlaps)
+
+
+def _require_evidence(
+    model: nn.Module | None, initial: Weights | None, trained: Weights | None, audit: object | None
+) -> None:
+    if model is None and initial is None and trained is None and audit is None:
+        raise RequestError("recommend: no evidence; give a model, a pair `initial` and `trained`, or an `audit`")
+    if trained is not None and initial is None:
+        raise RequestError("initial: is missing; R_p compares the trained weights with the initial ones")
+    if initial is not None and trained is None and model is None:
+        raise RequestError("trained: is missing; R_p compares the initial weights with the trained ones")
+
+
+def _counts(model: nn.Module, sparsity: float, scope: Scope) -> tuple[LayerCount, ...]:
+    """Raises RequestError where nothing is prunable."""
+    weights = {name: model.get_parameter(name) for name in prunable(model, scope)}
+    if not weights:
+        raise RequestError("scope: nothing of the model is prunable; widen it with include patterns")
+    kept = uniform(weights, 1 - sparsity)
+    return tuple(LayerCount(name, tuple(weight.shape), kept[name]) for name, weight in weights.items())
+
+
+def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float) -> Iterator[Line]:
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    total, kept = sum(layer.total for layer in layers), sum(layer.kept for layer in layers)
+    least = min(layers, key=lambda layer: layer.kept)
+    yield Line(
+        f"At {percent(sparsity)} sparsity {kept} of {total} prunable weights remain, the fewest in '{least.name}': "
+        f"{least.kept} of {least.total}.",
+        f"the model: {len(layers)} prunable tensors hold {total} of its {everything} parameters; the same share of "
+        "each is kept",
+        "exact",
+    )
+    if starved := [layer for layer in layers if layer.starved]:
+        named = "; ".join(f"'{layer.name}' keeps {layer.kept} for {layer.shape[0]}" for layer in starved)
+        yield Line(
+            f"Too few weights remain in {len(starved)} of {len(layers)} layers: choose a lower sparsity or leave them "
+            "out of the scope.",
+            f"the model: fewer weights than outputs, so that some outputs have none: {named}",
+            "exact",
+        )
+
+
+def _overlaps(
+    initial: Weights, trained: Weights | None, p: Sequence[float], names: Sequence[str] | None
+) -> dict[float, Overlap]:
+    assert trained is not None  # _require_evidence
+    if not p:
+        raise RequestError("p: is empty; give at least one share of weights in (0, 1)")
+    first, last = _read(initial, "initial", names), _read(trained, "trained", names)
+    return {share: correlation(first, last, share, names=names) for share in sorted(p)}
+
+
+def _read(weights: Weights, field: str, names: Sequence[str] | None) -> nn.Module | Mapping[str, Tensor]:
+    read = read_state(weights, field) if isinstance(weights, str | Path) else weights
+    known = read.state_dict() if isinstance(read, nn.Module) else read
+    if lacking := [name for name in names or () if name not in known]:
+        raise RequestError(f"{field}: lacks '{lacking[0]}', which is prunable in the model; is it of this model?")
+    return read
+
+
+def _pair_lines(overlaps: Mapping[float, Overlap]) -> list[Line]:
+    """The paper's sign of sufficient pre-training, read at the p nearest to the paper's, named before looking."""
+    share = min(overlaps, key=lambda p: abs(p - USUAL_P))
+    overlap = overlaps[share]
+    chance = independence(overlap)
+    sign = _sign(overlap, chance)
+    measured = ", ".join(f"R_{p:g} {o.value:.3f} (chance {o.expected:.3f})" for p, o in overlaps.items())
+    evidence = (
+        f"one pair of checkpoints and no accuracy: {measured}; R_{share:g} is {overlap.value - overlap.expected:+.3f} "
+        f"from chance, {chance.errors:+.1f} standard deviations of independent networks; {sign.caveat}"
+    )
+    return [Line(sign.claim, evidence, "weak", sign.start), _layers_line(share, overlap)]
+
+
+class _Sign(NamedTuple):
+    claim: str
+    caveat: str
+    start: str | None
+
+
+def _sign(overlap: Overlap, chance: Independence) -> _Sign:
+    """What the paper reads from R_p; "about chance" is what the page of an audit calls so."""
+    excess = overlap.value - overlap.expected
+    sufficient = "The paper takes this for sufficient pre-training: {}. Then it expects no winning ticket: fine-tune."
+    if overlap.value == 1.0:
+        claim = "The same weights are the largest before and after: is this a pair of untrained and trained weights?"
+        return _Sign(claim, "by chance this does not happen", None)
+    if chance.p >= USUAL_RULE.alpha:
+        return _Sign(sufficient.format("R_p cannot be told from chance"), NECESSARY, "finetune")
+    if abs(excess) < NEAR_CHANCE:
+        caveat = f"no accident, but within {NEAR_CHANCE:g} of chance, which this tool calls about chance; {NECESSARY}"
+        return _Sign(sufficient.format("R_p is about chance"), caveat, "finetune")
+    if excess < 0:
+        claim = "R_p lies below chance: weights that started large are seldom large now. Nothing is known to follow."
+        return _Sign(claim, "the paper speaks of R_p at chance and above it", None)
+    claim = "The paper takes this for insufficient pre-training: train longer or at a higher rate before asking."
+    return _Sign(claim, COUNTER_EXAMPLE, None)
+
+
+def _layers_line(share: float, overlap: Overlap) -> Line:
+    layers = {name: layer for name, layer in overlap.per_layer.items() if layer.k}
+    p_values = holm([p_above(layer) for layer in layers.values()])
+    above = sum(value < USUAL_RULE.alpha for value in p_values)
+    low, high = (choose(layers, key=lambda name: layers[name].value - layers[name].expected) for choose in (min, max))
+    spread = ", ".join(
+        f"'{name}' {layers[name].value:.3f} (chance {layers[name].expected:.3f})" for name in (low, high)
+    )
+    return Line(
+        f"In {above} of {len(layers)} layers more of the largest weights stayed than chance explains.",
+        f"R_{share:g} by layer, least and most over chance: {spread}; hypergeometric, with Holm's correction at "
+        f"{USUAL_RULE.alpha:g}",
+        "weak",
+    )
+
+
+def _results(audit: Audit | str | Path) -> tuple[Results, str]:
+    """The results, and where they come from in words."""
+    if isinstance(audit, Audit):
+        return audit.results, f"the audit '{audit.results.study.get('name')}'"
+    path = Path(audit)
+    return read_results(path / RESULTS if path.is_dir() else path), f"the audit in '{audit}'"
+
+
+def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequence[LayerCount]) -> list[Line]:
+    """The audit's answers at the asked sparsity; of another network they are an analogy, and name no start."""
+    rule, verdicts, recommendation = answers(results)
+    row = min(recommendation, key=lambda row: abs(row.sparsity - sparsity), default=None)
+    if row is None or abs(row.sparsity - sparsity) > SAME_SPARSITY:
+        return [_not_tried(recommendation, sparsity, source)]
+    studied = {(layer.name, layer.shape) for layer in results.layers if layer.prunable}
+    own = not layers or studied == {(layer.name, layer.shape) for layer in layers}
+    below = [verdict for verdict in verdicts if (verdict.learning_rate, verdict.mask) == (row.learning_rate, row.mask)]
+    lines = [line for verdict in below for line in _verdict_lines(verdict, row, rule, source)]
+    lines.append(_recommended_line(row, rule, source))
+    return lines if own else [_of_another(line) for line in lines]
+
+
+def _of_another(line: Line) -> Line:
+    return Line(f"Of another network: {line.claim}", f"{line.evidence}; this model has other prunable layers", "weak")
+
+
+def _not_tried(recommendation: Sequence[Recommendation], sparsity: float, source: str) -> Line:
+    tried = ", ".join(percent(row.sparsity) for row in recommendation) or "none"
+    claim = f"Nothing is known at {percent(sparsity)} sparsity; sparsities with a result: {tried}."
+    return Line(claim, source, "undecided")
+
+
+def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: str) -> Iterator[Line]:
+    yield Line(pretraining_words(verdict), source, _pretraining_strength(verdict))
+    here = replace(verdict, tests=tuple(test for test in verdict.tests if test.sparsity == row.sparsity))
+    evidence = " ".join([f"{source}.", *whys(here, rule)])
+    yield Line(lead(verdict), evidence, "undecided" if verdict.winning_property == "inconclusive" else "tested")
+
+
+def _pretraining_strength(verdict: Verdict) -> Strength:
+    """The best of the rates tried is sufficient by definition, which is no test."""
+    if verdict.pretraining == "inconclusive":
+        return "undecided"
+    return "tested" if verdict.dense is not None and verdict.dense.comparison is not None else "weak"
+
+
+def _recommended_line(row: Recommendation, rule: Rule, source: str) -> Line:
+    settled = row.low is not None and not row.tie
+    evidence = f"{source}: accuracies on its test images, paired by seed; the winner was picked by its mean"
+    return Line(recommendation_words([row], rule), evidence, "tested" if settled else "undecided", row.arm)
