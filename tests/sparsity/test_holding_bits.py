@@ -26,23 +26,23 @@ def bits(tensor: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("order", ORDERS, ids=str)
 def test_only_the_pruned_bits_become_zero(dtype: torch.dtype, order: torch.memory_format) -> None:
-    model = nn.Sequential(nn.Conv2d(4, 6, 3)).to(dtype=dtype, memory_format=order)  # type: ignore[call-overload]
-    before = odd_weights(model[0].weight.shape).to(dtype)
-    model[0].weight.data.copy_(before)
+    model = nn.Conv2d(4, 6, 3).to(dtype=dtype, memory_format=order)  # type: ignore[call-overload]
+    before = odd_weights(model.weight.shape).to(dtype)
+    model.weight.data.copy_(before)
     mask = torch.arange(before.numel()).view(before.shape) % 2 == 0
-    hold(model, {"0.weight": mask})
-    assert torch.equal(bits(model[0].weight), torch.where(mask, bits(before), 0))
+    hold(model, {"weight": mask})
+    assert torch.equal(bits(model.weight), torch.where(mask, bits(before), 0))
 
 
 @pytest.mark.parametrize("then", [{"dtype": torch.bfloat16}, {"memory_format": torch.channels_last}], ids=str)
 def test_a_weight_that_changes_its_form_is_held_on(then: dict[str, torch.dtype]) -> None:
-    model = nn.Sequential(nn.Conv2d(4, 6, 3))
-    mask = torch.rand(model[0].weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    hold(model, {"0.weight": mask})
+    model = nn.Conv2d(4, 6, 3)
+    mask = torch.rand(model.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    hold(model, {"weight": mask})
     model.to(**then)  # type: ignore[call-overload]
-    model[0].weight.data.fill_(2.0)
-    model(torch.zeros(1, 4, 3, 3, dtype=model[0].weight.dtype))
-    assert torch.equal(model[0].weight.detach().float(), 2.0 * mask)
+    model.weight.data.fill_(2.0)
+    model(torch.zeros(1, 4, 3, 3, dtype=model.weight.dtype))
+    assert torch.equal(model.weight.detach().float(), 2.0 * mask)
 
 
 def test_a_weight_that_is_spread_over_its_memory_is_held() -> None:
