@@ -1,9 +1,10 @@
 # Everything a stranger needs: Python >= 3.11 and make. `make audit` answers the question, `make test` proves the tool.
+# `make bench` measures what it costs; BENCH passes options on, such as BENCH='store --rounds 3'.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: audit test check clean
+.PHONY: audit test check bench clean
 
 audit: $(VENV)/.installed
 	$(BIN)/prunetune audit
@@ -16,6 +17,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks $(BENCH)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prunetune needs Python 3.11 or newer")'

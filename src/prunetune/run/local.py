@@ -23,7 +23,7 @@ DYING = 5.0  # seconds between the end of a worker's messages and its own
 
 # The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
 _BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
-_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
     # glibc keeps freed memory for the next step's activations instead of asking the system for it anew each time
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most it accepts
@@ -44,7 +44,7 @@ class Worker:
             [sys.executable, "-P", "-c", _BOOT, str(store.root), str(self.log), *map(str, sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | _ENVIRONMENT,
+            env=os.environ | WORKER_ENVIRONMENT,
         )
         self._listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
         self._listener.start()

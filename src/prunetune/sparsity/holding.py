@@ -23,6 +23,7 @@ from prunetune.sparsity.mask import Mask, require_tensor
 
 _HELD = "_prunetune_held"  # on a module that owns held weights: leaf name -> _HeldWeight
 _OWNERS = "_prunetune_owners"  # on the module that `hold` was called with: all modules that own held weights
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per weight
 
 
 def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -93,7 +94,7 @@ def by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
 
 
 class _HeldWeight:
-    """A parameter and its pruned positions, as a bool tensor on the device where the weight was last seen.
+    """A parameter and its pruned positions, a bool tensor.
 
     Knowing the parameter itself makes a copy or a pickle of the module arrive with the copied parameter, registered
     there and then, before any forward pass.
@@ -102,6 +103,8 @@ class _HeldWeight:
     def __init__(self, parameter: nn.Parameter, pruned: Tensor) -> None:
         self.parameter = parameter
         self.pruned = pruned
+        self._form: tuple[object, ...] = ()  # type, device and memory order of what was zeroed last
+        self._kept = pruned  # all ones where a weight is kept, in that form
         _BY_PARAMETER[id(parameter)] = self
         _watch_optimizers()
 
@@ -111,14 +114,16 @@ class _HeldWeight:
     def zero(self, tensor: Tensor) -> None:
         """Zero `tensor`, of the parameter's shape, at the pruned positions, in place and without a wait for the device.
 
-        Through `.data`, so that a graph that keeps the weight for its backward pass stays valid. A fill and not a
-        product: NaN * 0 is NaN.
+        Through `.data`, so that a graph that keeps the weight for its backward pass stays valid. On the bits and not
+        by a product: NaN * 0 is NaN. On a CPU `masked_fill_` does the same many times slower.
         """
         if tensor.is_meta:
             return
-        if self.pruned.device != tensor.device:
-            self.pruned = self.pruned.to(tensor.device)
-        tensor.data.masked_fill_(self.pruned, 0)
+        bits = tensor.data.view(_INTEGERS[tensor.element_size()])
+        form = bits.dtype, bits.device, bits.stride()
+        if form != self._form:
+            self._form, self._kept = form, torch.full_like(bits, -1).masked_fill_(self.pruned.to(bits.device), 0)
+        bits.bitwise_and_(self._kept)
 
 
 # By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak

@@ -11,7 +11,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per wei
 class RevivalWatch:
     """Gathers, on the device and without waiting for it, which pruned weights were ever anything but zero.
 
-    It looks at the weights' bits, with nothing in common with the code that zeroes them: (bits of W) AND (all ones but
+    It looks at the weights' bits, with no code or memory in common with what zeroes them: (bits of W) AND (all ones but
     the sign where pruned, zeros where kept), ORed into what was seen before. So NaN and infinity at a pruned position
     count, and at a kept position do not; -0.0 counts as zero. Two element-wise operations a layer, no reduction.
     """

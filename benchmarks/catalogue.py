@@ -1,0 +1,50 @@
+"""The benchmarks by name."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+from benchmarks import (
+    cold_start,
+    evaluation,
+    growth,
+    mask_cost,
+    memory,
+    models,
+    quick_audit,
+    sharing,
+    store,
+    training_step,
+)
+from benchmarks.findings import Findings
+from benchmarks.rounds import Options
+
+
+class Benchmark(NamedTuple):
+    """What is run, in how many rounds unless somebody asks for others, and the drawing made of what it finds."""
+
+    about: str
+    run: Callable[[Options], Findings]
+    rounds: int
+    draw: Callable[[Findings], str] | None
+
+
+def _benchmark(module: ModuleType) -> Benchmark:
+    return Benchmark((module.__doc__ or "").strip(), module.run, module.ROUNDS, getattr(module, "draw", None))
+
+
+BENCHMARKS = {
+    module.__name__.rpartition(".")[2]: _benchmark(module)
+    for module in (
+        training_step,
+        mask_cost,
+        evaluation,
+        models,
+        store,
+        cold_start,
+        quick_audit,
+        sharing,
+        memory,
+        growth,
+    )
+}
