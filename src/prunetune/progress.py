@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from prunetune.run.events import Blocked, Done, Event, Failed, Notice
+from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Waiting
 from prunetune.run.events import Progress as EpochDone
 from prunetune.study.plan import Plan, Remaining
 from prunetune.study.steps import Train
@@ -63,8 +63,13 @@ class Progress:
         elif isinstance(event, Done | Blocked | Failed) and event.key in self.epochs:
             self.reached[event.key] = self.epochs[event.key]
             self.finished += 1
+        elif isinstance(event, Found) and event.key in self.epochs:
+            self.total_epochs -= self.epochs[event.key]  # another process trained it: it says nothing of the speed here
+            self.finished += 1
         if isinstance(event, Done):
             self._note(event)
+        elif isinstance(event, Waiting):
+            self._say(f"waiting for another process ({event.holder}): {self._name(event.key)}")
         elif isinstance(event, Blocked):
             self._say(f"not run: {self._name(event.key)}: {event.why}")
         elif isinstance(event, Failed | Notice):

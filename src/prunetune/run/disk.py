@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.errors import RequestError
+from prunetune.run.process import host_name, is_alive
 
 TEMPORARY = ".tmp-"
 ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
@@ -20,7 +20,7 @@ ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs t
 
 def temporary_beside(path: Path) -> Path:
     """A free name in the same folder, so that a rename is atomic, which tells the process that owns it."""
-    return path.parent / f"{TEMPORARY}{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
+    return path.parent / f"{TEMPORARY}{host_name()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def is_abandoned(path: Path) -> bool:
@@ -30,7 +30,7 @@ def is_abandoned(path: Path) -> bool:
     except FileNotFoundError:
         return False
     host, _, pid = path.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    gone = host == _host() and pid.isdigit() and not _alive(int(pid))
+    gone = host == host_name() and pid.isdigit() and not is_alive(int(pid))
     return gone or age > ABANDONED_AFTER
 
 
@@ -124,20 +124,4 @@ def _rename_new(temporary: Path, path: Path) -> bool:
             return False
         raise
     sync_folder(path.parent)
-    return True
-
-
-def _host() -> str:
-    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
-
-
-def _alive(pid: int) -> bool:
-    if os.name == "nt":  # there, signal 0 is no question but Ctrl-C
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is there and somebody else's
-        return True
     return True

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from prunetune.errors import BreachError, RequestError
 from prunetune.run import upkeep
+from prunetune.run.claims import CLAIMS
 from prunetune.run.disk import json_bytes, publish_folder, replace_file, writing
 from prunetune.run.events import label
 from prunetune.run.shelves import (
@@ -36,7 +37,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Step, describe
 from prunetune.train.recipe import Point
 
-_OURS = {MARKER, "steps", "logs", "quarantine", "lost+found"}  # the last: the root of a fresh disk
+_OURS = {MARKER, "steps", "logs", "quarantine", CLAIMS, "lost+found"}  # the last: the root of a fresh disk
 
 State = Mapping[str, Tensor]
 
@@ -51,8 +52,8 @@ class Store(Shelves):
             if not (self.root / MARKER).exists():
                 self._refuse_foreign()
             replace_file(self.root / MARKER, json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION}))
-            (self.root / "steps").mkdir(exist_ok=True)
-            (self.root / "logs").mkdir(exist_ok=True)
+            for name in ("steps", "logs", CLAIMS):
+                (self.root / name).mkdir(exist_ok=True)
 
     def write(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.errors import DamageError
+from prunetune.run.claims import Claims
 from prunetune.run.disk import ABANDONED_AFTER, TEMPORARY, is_abandoned, remove
 from prunetune.run.shelves import MANIFEST, Shelves
 
@@ -61,11 +62,11 @@ def problems(shelves: Shelves) -> Iterator[Problem]:
 
 
 def sweep(shelves: Shelves) -> int:
-    """Remove abandoned temporary files, the quarantine and logs older than a day; returns the bytes freed."""
+    """Remove abandoned temporary files, dead claims, the quarantine and logs older than a day; the bytes freed."""
     temporary = [path for path in shelves.root.rglob(f"{TEMPORARY}*") if is_abandoned(path)]
     logs = [path for path in (shelves.root / "logs").glob("*") if time.time() - path.stat().st_mtime > ABANDONED_AFTER]
     damaged = list((shelves.root / "quarantine").glob("*"))
-    return sum(remove(path) for path in _outermost([*temporary, *logs, *damaged]))
+    return sum(remove(path) for path in _outermost([*temporary, *logs, *damaged, *Claims(shelves.root).dead()]))
 
 
 def _oddity(shelves: Shelves, key: str) -> str | None:
