@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from prunetune.errors import RequestError
 from prunetune.report.verdict import Verdict
 from prunetune.report.write import Report, write_report
 from prunetune.run.collect import collect
+from prunetune.run.diary import Diary
 from prunetune.run.events import Event
 from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
@@ -100,14 +102,17 @@ def conduct(
     `command` is what somebody typed to ask for it; the page shows it.
     """
     folder = ready(prepared, out)
+    diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
     cached = set(prepared.remaining.cached)
-    for event in LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store):
-        if event.kind == "failed":
-            failures[event.key] = event.message
-        elif event.kind == "done":
-            cached.discard(event.key)  # what was damaged and made again was not there before
-        on_event(event)
+    with closing(LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store)) as events:
+        for event in events:
+            if event.kind == "failed":
+                failures[event.key] = event.message
+            elif event.kind == "done":
+                cached.discard(event.key)  # what was damaged and made again was not there before
+            diary(event)
+            on_event(event)
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:
         results = replace(results, environment={**results.environment, "command": command})
