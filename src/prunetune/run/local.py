@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from prunetune.run.claims import EXPIRY, Claims
 from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
+from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Schedule, Work
 from prunetune.run.store import Store
 from prunetune.run.wire import Assignment, receive, send
@@ -81,18 +82,19 @@ class Worker:
 class LocalExecutor:
     """Runs steps on `jobs` worker processes of one thread each: equal steps give equal bytes whatever `jobs` is."""
 
-    def __init__(self, jobs: int, expiry: float = EXPIRY) -> None:
+    def __init__(self, jobs: int, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
         self.jobs = jobs
+        self.checkpoint_every = checkpoint_every  # seconds
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 
-    def run(self, plan: Work, store: Store) -> Iterator[Event]:
+    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
 
         What another process is at is left to it, and waited for when nothing else is left. Closing the iterator (or
         Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
         """
         store.prepare()
-        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry))
+        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every)
         try:
             yield from run.events()
         finally:
@@ -102,10 +104,11 @@ class LocalExecutor:
 class _Run:
     """One run of a plan: its schedule and its workers."""
 
-    def __init__(self, plan: Work, store: Store, jobs: int, claims: Claims) -> None:
+    def __init__(self, plan: Work, store: Store, jobs: int, claims: Claims, checkpoint_every: float) -> None:
         self._store = store
         self._jobs = jobs
         self._claims = claims
+        self._checkpoint_every = checkpoint_every
         self._schedule = Schedule(plan, store, claims)
         self._waited_for: set[str] = set()
         self._workers: list[Worker] = []
@@ -141,7 +144,8 @@ class _Run:
             if isinstance(found, Step):
                 yield Started(found.key)
                 self._attempts[found.key] += 1
-                (self._free() or self._hire()).give(Assignment(found, self._schedule.points(found)))
+                points = self._schedule.points(found)
+                (self._free() or self._hire()).give(Assignment(found, points, self._checkpoint_every))
             else:
                 yield found
 

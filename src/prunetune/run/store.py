@@ -21,6 +21,7 @@ from prunetune.run import upkeep
 from prunetune.run.claims import CLAIMS
 from prunetune.run.disk import json_bytes, publish_folder, replace_file, writing
 from prunetune.run.events import label
+from prunetune.run.partial import PARTIAL
 from prunetune.run.shelves import (
     MANIFEST,
     MARKER,
@@ -37,7 +38,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Step, describe
 from prunetune.train.recipe import Point
 
-_OURS = {MARKER, "steps", "logs", "quarantine", CLAIMS, "lost+found"}  # the last: the root of a fresh disk
+_OURS = {MARKER, "steps", "logs", "quarantine", CLAIMS, PARTIAL, "lost+found"}  # the last: the root of a fresh disk
 
 State = Mapping[str, Tensor]
 
