@@ -10,3 +10,10 @@ PRUNETUNE = [sys.executable, "-c", "from prunetune.cli import main; main()"]
 def prunetune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own and in the folder `cwd`, as a shell would."""
     return subprocess.run([*PRUNETUNE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def started(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """The command under way, at the head of a process group of its own; its streams are pipes."""
+    pipe = subprocess.PIPE
+    command = [*PRUNETUNE, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SMALL = [
     *("--set", "epochs=1", "--set", "rewind=1/2", "--set", "sparsities=[0.5, 0.75]", "--seeds", "2"),
     *("--set", "data_args.train_limit=1280", "--set", "arms=[ticket, reinit, rewind, finetune, shuffle]"),
 ]
-FILES = ["correlations.csv", "report.html", "results.json", "trials.csv"]
+FILES = ["correlations.csv", "report.html", "results.json", "trainings.log", "trials.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,20 @@ def test_files_have_the_fields_of_the_contract(audited: Path) -> None:
     assert [row["sparsity"] for row in found["recommendation"]] == [0.5, 0.75]
 
 
+def test_the_log_has_a_line_for_every_training(audited: Path) -> None:
+    rows = [line.split("\t") for line in (audited / "out" / "trainings.log").read_text().splitlines()]
+    trials = {trial["key"]: trial for trial in results(audited)["trials"]}
+    assert sorted(key for *_, key in rows) == sorted(trials)
+    for _, name, accuracy, seconds, key in rows:
+        trial = trials[key]
+        assert name.startswith(f"{trial['arm']} ")
+        assert name.endswith(f"lr {trial['learning_rate']:g} seed {trial['seed']}")
+        assert accuracy == f"{trial['test_accuracy']:.2f} %"
+        assert seconds == f"{trial['seconds']:.1f} s"
+    times = [datetime.fromisoformat(time) for time, *_ in rows]
+    assert times == sorted(times)
+
+
 def test_every_invariant_was_checked_and_held(audited: Path) -> None:
     invariants = results(audited)["invariants"]
     assert {row["name"]: row["breaches"] for row in invariants if row["breaches"]} == {}
@@ -77,6 +92,7 @@ def test_a_second_audit_trains_nothing_and_ends_the_same(audited: Path) -> None:
     first, second = (rows_without(audited / out / "trials.csv", "cached") for out in ("out", "again"))
     assert first == second
     assert {row["cached"] for row in results(audited, "again")["trials"]} == {True}
+    assert not (audited / "again" / "trainings.log").exists()  # nothing was trained
     assert {row["cached"] for row in results(audited)["trials"]} == {False}
     assert before == {name: (audited / "out" / name).read_bytes() for name in FILES}
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from prunetune.errors import RequestError
 from prunetune.report.verdict import Verdict
 from prunetune.report.write import Report, write_report
 from prunetune.run.collect import collect
+from prunetune.run.diary import Diary
 from prunetune.run.events import Event
 from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
@@ -98,7 +100,7 @@ def conduct(
     `command` is what somebody typed to ask for it; the page shows it.
     """
     folder = ready(prepared, out)
-    results, failures = run_steps(prepared, jobs, on_event, command)
+    results, failures = run_steps(prepared, folder, jobs, on_event, command)
     lines = [
         f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
     ]
@@ -106,17 +108,23 @@ def conduct(
 
 
 def run_steps(
-    prepared: Prepared, jobs: int | None, on_event: Callable[[Event], None], command: str | None
+    prepared: Prepared, folder: Path, jobs: int | None, on_event: Callable[[Event], None], command: str | None
 ) -> tuple[Results, dict[str, str]]:
-    """Run what is left of a study and collect its rows; with them, why a step failed, by the step's key."""
+    """Run what is left of a study and collect its rows; with them, why a step failed, by the step's key.
+
+    Every training that ends is written down in `folder`.
+    """
+    diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
     cached = set(prepared.remaining.cached)
-    for event in LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store):
-        if event.kind == "failed":
-            failures[event.key] = event.message
-        elif event.kind == "done":
-            cached.discard(event.key)  # what was damaged and made again was not there before
-        on_event(event)
+    with closing(LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store)) as events:
+        for event in events:
+            if event.kind == "failed":
+                failures[event.key] = event.message
+            elif event.kind == "done":
+                cached.discard(event.key)  # what was damaged and made again was not there before
+            diary(event)
+            on_event(event)
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:
         results = replace(results, environment={**results.environment, "command": command})

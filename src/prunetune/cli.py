@@ -447,6 +447,8 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # `package.module:callable` of the user's, as `python -m` would find it
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # newer typer turns Ctrl-C into this status by itself, without a word
+            raise KeyboardInterrupt
     except UsageError as error:
         _end(" ".join(error.format_message().split()), 2)
     except RequestError as error:
@@ -454,5 +456,6 @@ def main() -> None:
     except DamageError as error:
         _end(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _end("interrupted; every finished training is stored, and the same command goes on from here", INTERRUPTED)
+        kept = "every finished training is stored, and of a longer one its last checkpoint"
+        _end(f"interrupted; {kept}; the same command goes on from here", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)

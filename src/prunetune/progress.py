@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from prunetune.run.events import Blocked, Done, Event, Failed, Notice
+from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Waiting
 from prunetune.run.events import Progress as EpochDone
+from prunetune.study.labels import labels
 from prunetune.study.plan import Plan, Remaining
 from prunetune.study.steps import Train
 
@@ -24,14 +25,11 @@ class Progress:
 
     def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.labels = {
-            t.step.key: f"{t.arm} {f'{t.mask} {t.sparsity:.1%} ' if t.mask else ''}lr {t.learning_rate:g} seed {t.seed}"
-            for t in plan.trials
-        }
-        self.labels |= {line.twin.key: f"twin of {self.labels[line.step.first.step.key]}" for line in plan.connections}
+        self.labels = labels(plan)
         self.epochs = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
         self.total_epochs = sum(self.epochs.values())
         self.reached: dict[str, int] = {}
+        self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
         self.finished = 0
         self.last = ""
         self.started = self.last_line = time.monotonic()
@@ -60,11 +58,14 @@ class Progress:
         """Take note of an event, and show it when it is worth a look."""
         if isinstance(event, EpochDone):
             self.reached[event.key] = event.epoch
-        elif isinstance(event, Done | Blocked | Failed) and event.key in self.epochs:
+            self.trained += 1
+        elif isinstance(event, Done | Found | Blocked | Failed) and event.key in self.epochs:
             self.reached[event.key] = self.epochs[event.key]
             self.finished += 1
         if isinstance(event, Done):
             self._note(event)
+        elif isinstance(event, Waiting):
+            self._say(f"waiting for another process ({event.holder}): {self._name(event.key)}")
         elif isinstance(event, Blocked):
             self._say(f"not run: {self._name(event.key)}: {event.why}")
         elif isinstance(event, Failed | Notice):
@@ -73,10 +74,9 @@ class Progress:
 
     def time_left(self) -> str:
         """`about 2 min left`, or nothing before the first epoch is done."""
-        done = sum(self.reached.values())
-        if not done:
+        if not self.trained:
             return ""
-        seconds = (time.monotonic() - self.started) / done * (self.total_epochs - done)
+        seconds = (time.monotonic() - self.started) / self.trained * (self.total_epochs - sum(self.reached.values()))
         return f"about {duration(seconds)} left"
 
     def _note(self, event: Done) -> None:

@@ -127,7 +127,7 @@ def ship(
     """
     formats = tuple(dict.fromkeys(["safetensors", *require_formats(formats)]))
     folder = ready(prepared, output_folder(prepared, out))
-    results, _ = run_steps(prepared, jobs, on_event, command)
+    results, _ = run_steps(prepared, folder, jobs, on_event, command)
     spec = prepared.plan.spec
     found = Tradeoff(
         name=spec.name,

@@ -17,8 +17,9 @@ from prunetune.api import Audit
 from prunetune.errors import BreachError, DivergedSourceError
 from prunetune.progress import Progress
 from prunetune.run import connecting, estimate
+from prunetune.run.claims import Claims
 from prunetune.run.collect import collect
-from prunetune.run.events import Failed
+from prunetune.run.events import Failed, Found
 from prunetune.run.execute import execute
 from prunetune.run.schedule import Schedule
 from prunetune.run.store import Store
@@ -144,7 +145,8 @@ def test_a_diverged_end_blocks_the_line(store: Store, which: int) -> None:
         execute(parent, store)
     with pytest.raises(DivergedSourceError, match=f"diverged source: Train {ends[which].key[:12]}"):
         execute(step, store)
-    (event,) = Schedule(Work((START, *ends, step)), store).take()
+    *found, event = Schedule(Work((START, *ends, step)), store, Claims(store.root)).take()
+    assert found == [Found(parent.key) for parent in (START, *ends)]
     assert event.kind == "blocked"  # type: ignore[union-attr]
     assert isinstance(START, Init)
 

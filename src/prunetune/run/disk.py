@@ -13,6 +13,7 @@ from typing import Any
 
 from prunetune.atomic import TEMPORARY, sync_folder, temporary_beside, this_host, write_file
 from prunetune.errors import RequestError
+from prunetune.run.process import is_alive
 
 ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
 
@@ -24,7 +25,7 @@ def is_abandoned(path: Path) -> bool:
     except FileNotFoundError:
         return False
     host, _, pid = path.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    gone = host == this_host() and pid.isdigit() and not _alive(int(pid))
+    gone = host == this_host() and pid.isdigit() and not is_alive(int(pid))
     return gone or age > ABANDONED_AFTER
 
 
@@ -88,16 +89,4 @@ def _rename_new(temporary: Path, path: Path) -> bool:
             return False
         raise
     sync_folder(path.parent)
-    return True
-
-
-def _alive(pid: int) -> bool:
-    if os.name == "nt":  # there, signal 0 is no question but Ctrl-C
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is there and somebody else's
-        return True
     return True

@@ -1,4 +1,7 @@
-"""What an executor tells while it runs a plan. `kind` tells the events apart."""
+"""What an executor tells while it runs a plan. `kind` tells the events apart.
+
+Every step of the plan ends in one of Done, Found, Blocked and Failed.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,6 +39,23 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Found:
+    """A step needs no run: it was stored before, or another process has stored it meanwhile."""
+
+    key: str
+    kind: Literal["found"] = "found"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing is left to do here before another process has done this step."""
+
+    key: str
+    holder: str  # `process 123 on HOST`
+    kind: Literal["waiting"] = "waiting"
+
+
+@dataclass(frozen=True)
 class Blocked:
     """A step cannot be run because a training that it builds on diverged: an answer and not a failure."""
 
@@ -63,7 +83,7 @@ class Notice:
     kind: Literal["notice"] = "notice"
 
 
-Event = Started | Progress | Done | Blocked | Failed | Notice
+Event = Started | Progress | Done | Found | Waiting | Blocked | Failed | Notice
 
 
 def label(step: Step) -> str:

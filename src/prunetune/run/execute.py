@@ -15,9 +15,10 @@ from prunetune.run import invariants
 from prunetune.run.connecting import connect
 from prunetune.run.disk import finite
 from prunetune.run.environment import fingerprint
-from prunetune.run.events import Progress
+from prunetune.run.events import Event, Progress
 from prunetune.run.inputs import Inputs, origin, transformed
 from prunetune.run.looking import look_of, probe_metrics
+from prunetune.run.partial import EVERY, Partial, discard
 from prunetune.run.store import Store
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channels import scored
@@ -36,7 +37,7 @@ from prunetune.train.loop import EpochEnd, Trained, train
 from prunetune.train.models import build, draw
 from prunetune.train.recipe import Point
 
-OnProgress = Callable[[Progress], None]
+Tell = Callable[[Event], None]
 State = Mapping[str, Tensor]
 
 
@@ -45,6 +46,14 @@ class Finished(NamedTuple):
 
     metrics: dict[str, Any]
     seconds: float
+
+
+class Asked(NamedTuple):
+    """What is wanted of a step beside its result."""
+
+    points: Collection[Point]  # moments of a training whose states are kept
+    tell: Tell  # what happens on the way
+    checkpoint_every: float  # seconds
 
 
 @dataclass(frozen=True)
@@ -59,18 +68,24 @@ class Product:
 
 
 def execute(
-    step: Step, store: Store, points: Collection[Point] = (), on_progress: OnProgress = lambda progress: None
+    step: Step,
+    store: Store,
+    points: Collection[Point] = (),
+    tell: Tell = lambda event: None,
+    checkpoint_every: float = EVERY,
 ) -> Finished:
     """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
+
+    A training goes on from the checkpoint that a killed attempt left, if there is one; it leaves one of its own at the
+    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way.
 
     Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
     cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
     """
     began = time.perf_counter()
     inputs = Inputs(store)
-    product = _WORK[type(step)](step, inputs, points, on_progress)
+    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every))
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
-    device = getattr(getattr(step, "probe", None) or step, "device", "cpu")
     store.write(
         step,
         product.metrics,
@@ -78,19 +93,20 @@ def execute(
         mask=product.mask,
         snapshots=product.snapshots,
         inputs=inputs.read,
-        environment=fingerprint(device, step.recipe.precision if isinstance(step, Train | Connect) else None),
+        environment=_environment(step),
         seconds=seconds,
     )
+    discard(store.root, step.key)
     return Finished(product.metrics, seconds)
 
 
-def _init(step: Init, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+def _init(step: Init, inputs: Inputs, asked: Asked) -> Product:
     first, again, other = (_draw(step, seed) for seed in (step.seed, step.seed, step.seed ^ 1))
     held = [invariants.initialiser_seeded(step, first, again, other)]
     return Product({"digest": digest_tensors(first), "invariants": held}, state=first)
 
 
-def _import(step: Import, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+def _import(step: Import, inputs: Inputs, asked: Asked) -> Product:
     path = Path(step.path)
     state = read_state(path, "pretrained")
     if hashlib.sha256(path.read_bytes()).hexdigest() != step.content:
@@ -105,7 +121,7 @@ def _import(step: Import, inputs: Inputs, points: Collection[Point], on_progress
     )
 
 
-def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
     mask = inputs.mask(step.mask)
     model = _model(step)
     counted = prunable(model, step.mask.scope) if step.mask else None
@@ -113,8 +129,9 @@ def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: 
     model.load_state_dict(start, strict=True)
 
     def report(end: EpochEnd) -> None:
-        on_progress(Progress(step.key, end.epoch, end.epochs, end.train_loss))
+        asked.tell(Progress(step.key, end.epoch, end.epochs, end.train_loss))
 
+    basis = {"inputs": inputs.read, "environment": _environment(step)}
     trained = train(
         model,
         load(step.data),
@@ -125,15 +142,16 @@ def _train(step: Train, inputs: Inputs, points: Collection[Point], on_progress: 
         mask=mask,
         counted=counted,
         penalty=step.penalty,
-        snapshots=points,
+        snapshots=asked.points,
         on_epoch=report,
+        checkpoints=Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every),
     )
-    held = _check_training(step, trained, mask, inputs, points, model)
+    held = _check_training(step, trained, mask, inputs, asked.points, model)
     metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
     return Product(metrics, state=trained.state, snapshots=trained.snapshots, seconds=trained.seconds)
 
 
-def _prune(step: Prune, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+def _prune(step: Prune, inputs: Inputs, asked: Asked) -> Product:
     state, within = inputs.state(step.source), inputs.mask(step.within)
     model = _model(step)
     names, groups = prunable(model, step.scope), _groups(step, model)
@@ -158,14 +176,14 @@ def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
     return channel_groups(model, shown, step.scope) if step.pattern == CHANNEL else None
 
 
-def _measure(step: Measure, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+def _measure(step: Measure, inputs: Inputs, asked: Asked) -> Product:
     first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
     names = prunable(_model(step), step.scope)
     rows = [_overlap(first, second, p, mask, names) for p in step.p]
     return Product({"correlations": rows, "invariants": []})
 
 
-def _connect(step: Connect, inputs: Inputs, points: Collection[Point], on_progress: OnProgress) -> Product:
+def _connect(step: Connect, inputs: Inputs, asked: Asked) -> Product:
     return Product(connect(step, inputs, _model(step)))
 
 
@@ -203,6 +221,11 @@ def _check_training(
 def _model(step: Step) -> nn.Module:
     beginning = origin(step)
     return build(beginning.model, beginning.input_shape, beginning.outputs)
+
+
+def _environment(step: Step) -> dict[str, Any]:
+    device = getattr(getattr(step, "probe", None) or step, "device", "cpu")
+    return fingerprint(device, step.recipe.precision if isinstance(step, Train | Connect) else None)
 
 
 def _draw(step: Init, seed: int) -> dict[str, Tensor]:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, label
+from prunetune.run.claims import EXPIRY, Claims
+from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
+from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Schedule, Work
 from prunetune.run.store import Store
 from prunetune.run.wire import Assignment, receive, send
@@ -20,6 +22,7 @@ from prunetune.study.steps import Step
 
 ATTEMPTS = 2  # of a step whose worker was killed: once may be chance, twice is the step
 DYING = 5.0  # seconds between the end of a worker's messages and its own
+LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done
 
 # The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
 _BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
@@ -79,17 +82,19 @@ class Worker:
 class LocalExecutor:
     """Runs steps on `jobs` worker processes of one thread each: equal steps give equal bytes whatever `jobs` is."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
         self.jobs = jobs
+        self.checkpoint_every = checkpoint_every  # seconds
+        self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 
-    def run(self, plan: Work, store: Store) -> Iterator[Event]:
+    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
 
-        Closing the iterator (or Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store
-        cannot be written to.
+        What another process is at is left to it, and waited for when nothing else is left. Closing the iterator (or
+        Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
         """
         store.prepare()
-        run = _Run(plan, store, self.jobs)
+        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every)
         try:
             yield from run.events()
         finally:
@@ -99,10 +104,13 @@ class LocalExecutor:
 class _Run:
     """One run of a plan: its schedule and its workers."""
 
-    def __init__(self, plan: Work, store: Store, jobs: int) -> None:
+    def __init__(self, plan: Work, store: Store, jobs: int, claims: Claims, checkpoint_every: float) -> None:
         self._store = store
         self._jobs = jobs
-        self._schedule = Schedule(plan, store)
+        self._claims = claims
+        self._checkpoint_every = checkpoint_every
+        self._schedule = Schedule(plan, store, claims)
+        self._waited_for: set[str] = set()
         self._workers: list[Worker] = []
         self._hired = 0
         self._attempts: Counter[str] = Counter()
@@ -113,14 +121,18 @@ class _Run:
         while True:
             yield from self._hand_out()
             if all(worker.step is None for worker in self._workers):
-                return
-            worker, message = self._inbox.get()
-            yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
+                if not self._schedule.elsewhere:
+                    return
+                yield from self._waiting()
+            with contextlib.suppress(queue.Empty):
+                worker, message = self._inbox.get(timeout=LOOK_AGAIN if self._schedule.elsewhere else None)
+                yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
 
     def end(self) -> None:
-        """End all workers."""
+        """End all workers, and leave what they were at to others."""
         while self._workers:
             self._workers.pop().end()
+        self._claims.close()
 
     def _hand_out(self) -> Iterator[Event]:
         """Give every step that is ready to a worker, as long as one is free."""
@@ -132,9 +144,17 @@ class _Run:
             if isinstance(found, Step):
                 yield Started(found.key)
                 self._attempts[found.key] += 1
-                (self._free() or self._hire()).give(Assignment(found, self._schedule.points(found)))
+                points = self._schedule.points(found)
+                (self._free() or self._hire()).give(Assignment(found, points, self._checkpoint_every))
             else:
                 yield found
+
+    def _waiting(self) -> Iterator[Event]:
+        """Say once of every step that it is waited for."""
+        for key in self._schedule.elsewhere:
+            if key not in self._waited_for:
+                self._waited_for.add(key)
+                yield Waiting(key, str(self._claims.holder(key) or "another process"))
 
     def _free(self) -> Worker | None:
         return next((worker for worker in self._workers if worker.step is None), None)

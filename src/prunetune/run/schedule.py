@@ -1,10 +1,11 @@
-"""Which steps of a plan can be run now, which are done already, and which never will be."""
+"""Which steps of a plan can be run now, which are done already or by others, and which never will be."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from prunetune.errors import DamageError, DivergedSourceError
-from prunetune.run.events import Blocked, Event, Failed, Notice, label
+from prunetune.run.claims import Claims
+from prunetune.run.events import Blocked, Event, Failed, Found, Notice, label
 from prunetune.run.inputs import refuse_diverged, weights_read
 from prunetune.run.store import Store
 from prunetune.study.steps import Step
@@ -28,12 +29,14 @@ class Work(Protocol):
 class Schedule:
     """The steps that are neither done nor given up, in the plan's order."""
 
-    def __init__(self, work: Work, store: Store) -> None:
+    def __init__(self, work: Work, store: Store, claims: Claims) -> None:
         self._store = store
+        self._claims = claims
         self._snapshots = work.snapshots
         self._pending = {step.key: step for step in work.steps}
         self._running: dict[str, Step] = {}
-        self._checked: set[str] = set()
+        self._sound: set[str] = set()
+        self.elsewhere: list[str] = []  # steps that could be run if they were not claimed, as the last walk saw them
 
     def points(self, step: Step) -> Collection[Point]:
         """The moments of a training whose states must be kept."""
@@ -41,22 +44,22 @@ class Schedule:
 
     def take(self) -> Iterator[Step | Event]:
         """Walk through the steps whose parents are done: what is stored is ticked off, damage is put aside, and a step
-        that must be run is yielded and counts as running; so are events on the way."""
+        that must be run is claimed, yielded and counts as running; so are events on the way."""
+        self.elsewhere = []
         for step in list(self._pending.values()):
             if step.key not in self._pending or not self._is_ready(step):
                 continue
-            yield from self._put_damage_aside(step)
-            if self._store.has(step.key, self.points(step)):
-                del self._pending[step.key]
-            elif why := self._diverged_source(step):
-                yield from self.block(step, why)
+            if self._is_stored(step):
+                yield self._found(step)
+            elif self._claims.take(step.key):
+                yield from self._begin(step)
             else:
-                self._running[step.key] = self._pending.pop(step.key)
-                yield step
+                self.elsewhere.append(step.key)
 
     def done(self, key: str) -> None:
         """A running step's result is stored."""
         del self._running[key]
+        self._claims.release(key)
 
     def again(self, key: str) -> None:
         """A running step must be run once more, before the others."""
@@ -78,6 +81,24 @@ class Schedule:
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)
         self._running.pop(key, None)
+        self._claims.release(key)
+
+    def _begin(self, step: Step) -> Iterator[Step | Event]:
+        """A step has just been claimed: what another process has done up to then is looked at once more."""
+        if why := self._damage(step):
+            yield self._quarantine(step, why)
+        if self._is_stored(step):
+            self._claims.release(step.key)
+            yield self._found(step)
+        elif why := self._diverged_source(step):
+            yield from self.block(step, why)
+        else:
+            self._running[step.key] = self._pending.pop(step.key)
+            yield step
+
+    def _found(self, step: Step) -> Found:
+        del self._pending[step.key]
+        return Found(step.key)
 
     def _is_ready(self, step: Step) -> bool:
         return not any(parent.key in self._pending or parent.key in self._running for parent in step.parents)
@@ -100,19 +121,25 @@ class Schedule:
             return str(error)
         return None
 
-    def _put_damage_aside(self, step: Step) -> Iterator[Event]:
-        """Everything that a report will rest on is read again once, and compared with its checksums."""
-        if step.key in self._checked:
-            return
-        self._checked.add(step.key)
+    def _is_stored(self, step: Step) -> bool:
+        return self._damage(step) is None and self._store.has(step.key, self.points(step))
+
+    def _damage(self, step: Step) -> str | None:
+        """What is wrong with a stored step. Everything that a report will rest on is read again once, and compared with
+        its checksums."""
+        if step.key in self._sound:
+            return None
         try:
             self._store.check(step.key)
-            changed = self._store.stale_input(step.key) if self._store.has(step.key) else None
+            if not self._store.has(step.key):
+                return None
+            changed = self._store.stale_input(step.key)
         except DamageError as error:
-            yield self._quarantine(step, str(error))
-            return
+            return str(error)
         if changed is not None:
-            yield self._quarantine(step, f"its input {changed} is another one now")
+            return f"its input {changed} is another one now"
+        self._sound.add(step.key)
+        return None
 
     def _quarantine(self, step: Step, why: str) -> Notice:
         where = self._store.quarantine(step.key)

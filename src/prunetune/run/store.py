@@ -19,8 +19,10 @@ from torch import Tensor
 from prunetune.atomic import replace_file
 from prunetune.errors import BreachError, RequestError
 from prunetune.run import upkeep
+from prunetune.run.claims import CLAIMS
 from prunetune.run.disk import json_bytes, publish_folder, writing
 from prunetune.run.events import label
+from prunetune.run.partial import PARTIAL
 from prunetune.run.shelves import (
     MANIFEST,
     MARKER,
@@ -37,7 +39,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Step, describe
 from prunetune.train.recipe import Point
 
-_OURS = {MARKER, "steps", "logs", "quarantine", "lost+found"}  # the last: the root of a fresh disk
+_OURS = {MARKER, "steps", "logs", "quarantine", CLAIMS, PARTIAL, "lost+found"}  # the last: the root of a fresh disk
 
 State = Mapping[str, Tensor]
 
@@ -52,8 +54,8 @@ class Store(Shelves):
             if not (self.root / MARKER).exists():
                 self._refuse_foreign()
             replace_file(self.root / MARKER, json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION}))
-            (self.root / "steps").mkdir(exist_ok=True)
-            (self.root / "logs").mkdir(exist_ok=True)
+            for name in ("steps", "logs", CLAIMS):
+                (self.root / name).mkdir(exist_ok=True)
 
     def write(
         self,

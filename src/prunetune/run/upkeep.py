@@ -8,7 +8,9 @@ from typing import Any
 
 from prunetune.atomic import TEMPORARY
 from prunetune.errors import DamageError
+from prunetune.run.claims import Claims
 from prunetune.run.disk import ABANDONED_AFTER, is_abandoned, remove
+from prunetune.run.partial import orphans
 from prunetune.run.shelves import MANIFEST, Shelves
 
 
@@ -62,11 +64,12 @@ def problems(shelves: Shelves) -> Iterator[Problem]:
 
 
 def sweep(shelves: Shelves) -> int:
-    """Remove abandoned temporary files, the quarantine and logs older than a day; returns the bytes freed."""
+    """Remove what nobody will finish, what was put aside as damaged, and logs older than a day; the bytes freed."""
     temporary = [path for path in shelves.root.rglob(f"{TEMPORARY}*") if is_abandoned(path)]
     logs = [path for path in (shelves.root / "logs").glob("*") if time.time() - path.stat().st_mtime > ABANDONED_AFTER]
     damaged = list((shelves.root / "quarantine").glob("*"))
-    return sum(remove(path) for path in _outermost([*temporary, *logs, *damaged]))
+    left = [*Claims(shelves.root).dead(), *orphans(shelves.root)]
+    return sum(remove(path) for path in _outermost([*temporary, *logs, *damaged, *left]))
 
 
 def _oddity(shelves: Shelves, key: str) -> str | None:

@@ -14,10 +14,11 @@ _LENGTH = struct.Struct(">Q")
 
 @dataclass(frozen=True)
 class Assignment:
-    """A step to do, and the moments of it whose states must be kept."""
+    """A step to do, the moments of it whose states must be kept, and how often a training leaves a checkpoint."""
 
     step: Step
     points: Collection[Point]
+    checkpoint_every: float  # seconds
 
 
 def send(stream: BinaryIO, message: Any) -> None:

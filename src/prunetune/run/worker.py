@@ -74,7 +74,9 @@ def _do(assignment: "Assignment", store: "Store", events: BinaryIO) -> Any:
 
     step = assignment.step
     try:
-        finished = execute(step, store, assignment.points, lambda progress: send(events, progress))
+        finished = execute(
+            step, store, assignment.points, lambda event: send(events, event), assignment.checkpoint_every
+        )
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:

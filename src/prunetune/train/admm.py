@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,24 @@ class Admm:
     def residuals(self) -> tuple[float, ...]:
         """The primal residual ‖W − Z‖ / ‖W‖ over all penalised layers, at the start and after every update of Z."""
         return tuple(float(residual) for residual in self._residuals)
+
+    def state(self) -> dict[str, Any]:
+        """All that changes over a training, for `restore`."""
+        return {
+            "target": self._target,
+            "dual": self._dual,
+            "rho": self._rho,
+            "steps": self._steps,
+            "residuals": self._residuals,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up where another penalty on the same weights had stopped."""
+        devices = {name: weight.device for name, weight in self._weights.items()}
+        self._target = {name: state["target"][name].to(device) for name, device in devices.items()}
+        self._dual = {name: state["dual"][name].to(device) for name, device in devices.items()}
+        self._rho, self._steps = state["rho"], state["steps"]
+        self._residuals = [residual.to(next(iter(devices.values()))) for residual in state["residuals"]]
 
     def _due(self, period: float) -> bool:
         """Whether the latest step completed a period; the last one completes n periods also when n is rounded."""

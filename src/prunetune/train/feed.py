@@ -46,6 +46,11 @@ class Feed:
     def __len__(self) -> int:
         return len(self._labels)
 
+    def skip(self, epochs: int) -> None:
+        """Count the first epochs as handed out: an earlier part of the same training had them."""
+        for epoch in range(epochs):
+            self.used.update(epoch_order(self._order_seed, epoch, len(self)))
+
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of every batch of `epoch`, counted from 0; `used` then has the order that was handed out."""
         device = self._images.device

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from prunetune.train.objective import loss_of
 from prunetune.train.optimizer import build_optimizer
 from prunetune.train.order import derived
 from prunetune.train.recipe import Point, Recipe
+from prunetune.train.resume import Checkpoints, capture, restore
 from prunetune.train.revival import RevivalWatch
 from prunetune.train.schedule import factor
 
@@ -59,7 +61,7 @@ class Trained:
     start_digest: str  # digest_tensors of the live state dict right before the first step, the mask in force
     data_order_digest: str  # OrderDigest over the training images in the order in which they were used
     residuals: tuple[float, ...]  # ADMM's ‖W − Z‖ / ‖W‖, at the start and at every update; empty without penalty
-    seconds: float
+    seconds: float  # that it took, an earlier part before an interruption included
 
 
 def train(
@@ -75,6 +77,7 @@ def train(
     penalty: Penalty | None = None,
     snapshots: Collection[Point] = (),
     on_epoch: Callable[[EpochEnd], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train `model` in place by `recipe`, from the weights that it has, and score it on the test images at the end.
 
@@ -82,18 +85,18 @@ def train(
     draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
     before the first step on, and the model stays held; `counted` are the mask's tensors over which density is measured,
     by default all. A snapshot is the state after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op
-    thread is used, whatever the caller has set. `on_epoch` is called after every epoch.
+    thread is used, whatever the caller has set. `on_epoch` is called after every epoch. With `checkpoints` the training
+    goes on from the state that they have, and offers them its own after every epoch but the last.
 
     Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
     up, and a loss or metric of the user's that returns a wrong shape.
     """
-    began = time.perf_counter()
     where = torch.device(device)
     with reproducible(where):
         training = _Training(model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots)
         with seeded(where, derived("model", augment_seed)):
-            training.run(on_epoch)
-        return training.result(data, began)
+            training.run(on_epoch, checkpoints)
+        return training.result(data)
 
 
 class _Training:
@@ -112,6 +115,7 @@ class _Training:
         penalty: Penalty | None,
         snapshots: Collection[Point],
     ) -> None:
+        self.began = time.perf_counter()
         self.model = model.to(device)
         self.recipe = recipe
         self.device = device
@@ -131,14 +135,18 @@ class _Training:
         self.start_digest = digest_tensors(model.state_dict())
         self.keep_snapshots()
 
-    def run(self, on_epoch: Callable[[EpochEnd], None] | None) -> None:
-        """All epochs, or until one whose loss is not finite."""
-        for epoch in range(self.recipe.epochs):
+    def run(self, on_epoch: Callable[[EpochEnd], None] | None, checkpoints: Checkpoints | None) -> None:
+        """All epochs that are left, or until one whose loss is not finite."""
+        if checkpoints is not None and (saved := checkpoints.load()) is not None:
+            restore(self, saved)
+        for epoch in range(len(self.train_loss), self.recipe.epochs):
             self.train_loss.append(self.epoch(epoch))
             if on_epoch is not None:
                 on_epoch(EpochEnd(epoch + 1, self.recipe.epochs, self.train_loss[-1]))
             if not math.isfinite(self.train_loss[-1]):
                 break
+            if checkpoints is not None and epoch + 1 < self.recipe.epochs:
+                checkpoints.offer(partial(capture, self))
 
     def epoch(self, epoch: int) -> float:
         """One pass over the training images; the mean loss, the only thing for which the device is waited for."""
@@ -177,7 +185,7 @@ class _Training:
         for point in self.points.get(self.steps, ()):
             self.snapshots[point] = _copied(self.model)
 
-    def result(self, data: Dataset, began: float) -> Trained:
+    def result(self, data: Dataset) -> Trained:
         """Score the model and read what was gathered."""
         state = _copied(self.model)
         finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
@@ -196,7 +204,7 @@ class _Training:
             start_digest=self.start_digest,
             data_order_digest=self.feed.used.hexdigest(),
             residuals=self.admm.residuals if self.admm is not None else (),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - self.began,
         )
 
 

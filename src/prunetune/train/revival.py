@@ -1,5 +1,7 @@
 """The independent check that pruned weights stay exactly zero after every optimizer step."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,15 @@ class RevivalWatch:
     def count(self) -> int:
         """The number of pruned positions that were found non-zero at any look. Waits for the device."""
         return sum(int(seen.count_nonzero()) for seen in self._seen)
+
+    def state(self) -> list[Tensor]:
+        """What was seen so far, for `restore`."""
+        return self._seen
+
+    def restore(self, seen: Iterable[Tensor]) -> None:
+        """Take up what another watch over the same weights had seen."""
+        for own, other in zip(self._seen, seen, strict=True):
+            own.copy_(other)
 
 
 def _bits_where(pruned: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,133 @@
+"""Which process is at which step, so that several processes on one store share the work.
+
+A claim is a file `claims/KEY` that is created exclusively and touched again and again while its process lives. It saves
+work and guards nothing: should two processes do the same step after all, the store lets the first write win and
+reports a difference.
+"""
+
+import contextlib
+import json
+import os
+import threading
+from pathlib import Path
+
+from filelock import FileLock
+
+from prunetune.run.process import Process
+
+EXPIRY = 300.0  # seconds without a sign of life; well above the minute for which NFS may show an old time
+BEATS = 10  # signs of life within that time
+CLAIMS = "claims"
+
+
+class Claims:
+    """This process's claims on the steps of the store in the folder `root`, and a thread that keeps them alive.
+
+    Ages are differences of two times that the store's own file system has set, so that clocks may differ.
+    """
+
+    def __init__(self, root: Path, expiry: float = EXPIRY) -> None:
+        self._folder = root / CLAIMS
+        self._lock = root / ".lock"
+        self._expiry = expiry
+        self._content = json.dumps({**Process.this()._asdict(), "token": os.urandom(8).hex()}).encode()
+        self._mine: set[str] = set()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self, key: str) -> bool:
+        """Whether the step is this process's to do: nobody's so far, or that of a process that is dead."""
+        if key in self._mine:
+            return True
+        if not self._create(key) and not (self._is_dead(key) and self._bury(key) and self._create(key)):
+            return False
+        self._mine.add(key)
+        self._keep_alive()
+        return True
+
+    def release(self, key: str) -> None:
+        """Give up a claim; one that another process has taken over meanwhile stays that one's."""
+        if key not in self._mine:
+            return
+        self._mine.discard(key)
+        with contextlib.suppress(OSError), FileLock(self._lock):
+            if self._is_ours(key):
+                self._path(key).unlink()
+
+    def close(self) -> None:
+        """Give up all claims."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+        for key in self._mine.copy():
+            self.release(key)
+
+    def holder(self, key: str) -> Process | None:
+        """Who is at a step; None when nobody is, or it cannot be read."""
+        try:
+            found = json.loads(self._path(key).read_bytes())
+            return Process(str(found["host"]), str(found["machine"]), int(found["pid"]), str(found["started"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def dead(self) -> list[Path]:
+        """The claims of processes that are gone, or have given no sign of life for long."""
+        names = [path.name for path in self._folder.glob("*") if not path.name.startswith(".")]
+        return [self._path(name) for name in names if self._is_dead(name)]
+
+    def is_alive(self, key: str) -> bool:
+        """Whether some process is at the step."""
+        return self._path(key).exists() and not self._is_dead(key)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key
+
+    def _create(self, key: str) -> bool:
+        """Exclusively. On a disk that takes no more the step is done unclaimed: writing its result will say why."""
+        try:
+            with self._path(key).open("xb") as file:
+                file.write(self._content)
+        except FileExistsError:
+            return False
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._path(key).unlink(missing_ok=True)
+        return True
+
+    def _is_dead(self, key: str) -> bool:
+        holder = self.holder(key)
+        if holder is not None and holder.is_gone():
+            return True
+        try:
+            return self._now() - self._path(key).stat().st_mtime > self._expiry
+        except OSError:
+            return False
+
+    def _bury(self, key: str) -> bool:
+        """Remove a dead process's claim, under the lock, since another process may be about to do the same."""
+        with contextlib.suppress(OSError), FileLock(self._lock):
+            if self._is_dead(key):
+                self._path(key).unlink(missing_ok=True)
+                return True
+        return False
+
+    def _now(self) -> float:
+        """The time by the clock that sets the times of files in the store."""
+        clock = self._folder / ".clock"
+        clock.touch()
+        return clock.stat().st_mtime
+
+    def _is_ours(self, key: str) -> bool:
+        return self._path(key).read_bytes() == self._content
+
+    def _keep_alive(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(self._expiry / BEATS):
+            for key in self._mine.copy():
+                with contextlib.suppress(OSError):
+                    if self._is_ours(key):
+                        os.utime(self._path(key))

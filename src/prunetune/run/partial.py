@@ -1,0 +1,108 @@
+"""Checkpoints of trainings under way, in the store: so that a killed one loses a minute and not hours.
+
+`partial/KEY` is 32 bytes of SHA-256 and then, of which they are the digest, what `torch.save` wrote: tensors keep their
+memory order in it, on which the last bits of a training depend.
+"""
+
+import contextlib
+import hashlib
+import io
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunetune.atomic import replace_file
+from prunetune.errors import DamageError
+from prunetune.run.claims import Claims
+from prunetune.run.disk import json_bytes
+from prunetune.run.events import Event, Notice, label
+from prunetune.study.steps import Train
+from prunetune.train.resume import Saved
+
+EVERY = 60.0  # seconds of training between two checkpoints, and before the first
+PARTIAL = "partial"
+_DIGEST = 32
+
+
+class Partial:
+    """The checkpoint of one training in the store at `root`, taken at the end of an epoch and at most every `every` s.
+
+    `origin` is all that the bytes of the training depend on beside its step: the checksums of its inputs, and the
+    environment. A checkpoint of another origin is not gone on from.
+    """
+
+    def __init__(
+        self, root: Path, step: Train, origin: Mapping[str, Any], tell: Callable[[Event], None], every: float = EVERY
+    ) -> None:
+        self._path = root / PARTIAL / step.key
+        self._step = step
+        self._about = json_bytes({"key": step.key, **origin}).decode()
+        self._tell = tell
+        self._every = every
+        self._latest = time.monotonic()
+
+    def load(self) -> Saved | None:
+        """What an earlier attempt left, if it is whole and of the same origin."""
+        try:
+            found = _read(self._path)
+        except FileNotFoundError:
+            return None
+        except (OSError, DamageError) as error:
+            self._say(f"starts over: its checkpoint {error}")
+            return None
+        if found["about"] != self._about:
+            self._say("starts over: its checkpoint was made in another environment or from other inputs")
+            return None
+        done = len(found["state"]["train_loss"])
+        self._say(f"goes on after epoch {done} of {self._step.recipe.epochs}, from its checkpoint")
+        return found["state"]
+
+    def offer(self, capture: Callable[[], Saved]) -> None:
+        """Write a checkpoint if the latest is old enough; a disk that takes none costs the checkpoint only."""
+        if time.monotonic() - self._latest < self._every:
+            return
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            _write(self._path, {"about": self._about, "state": capture()})
+        except OSError as error:
+            self._say(f"no checkpoint could be written: {error.strerror or error}")
+        self._latest = time.monotonic()
+
+    def _say(self, message: str) -> None:
+        self._tell(Notice(self._step.key, f"{label(self._step)} {message}"))
+
+
+def discard(root: Path, key: str) -> None:
+    """Remove the checkpoint of a training that is stored."""
+    with contextlib.suppress(OSError):
+        (root / PARTIAL / key).unlink(missing_ok=True)
+
+
+def orphans(root: Path) -> list[Path]:
+    """The checkpoints of trainings that no process is at."""
+    claims = Claims(root)
+    found = [path for path in (root / PARTIAL).glob("*") if not path.name.startswith(".")]
+    return [path for path in found if not claims.is_alive(path.name)]
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    saved = buffer.getvalue()
+    replace_file(path, hashlib.sha256(saved).digest() + saved)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+        raise DamageError("is not what was written (checksum)")
+    try:
+        found = torch.load(io.BytesIO(content[_DIGEST:]), map_location="cpu", weights_only=True)
+    except Exception as error:  # what is no checkpoint of ours may fail in any way
+        raise DamageError("cannot be read") from error
+    if not isinstance(found, dict) or found.keys() != {"about", "state"}:
+        raise DamageError("is not one of a training")
+    return found

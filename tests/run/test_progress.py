@@ -1,0 +1,65 @@
+"""Progress: what is shown of a study that others work at too, and an honest time left."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from prunetune import progress as module
+from prunetune.progress import Progress
+from prunetune.run.events import Found, Notice, Waiting
+from prunetune.run.events import Progress as EpochDone
+from prunetune.run.store import Store
+from prunetune.study.plan import plan
+from prunetune.study.spec import load_spec
+from prunetune.study.steps import Train
+
+STUDY: dict[str, Any] = {
+    "model": "toy_study:net",
+    "data": "toy_study:images",
+    "recipe": {"epochs": 10, "batch_size": 16, "schedule": {"kind": "constant"}},
+    "learning_rates": [0.05],
+    "masks": ["one_shot"],
+    "sparsities": [0.5],
+    "arms": ["ticket", "reinit", "finetune"],
+    "seeds": 1,
+}
+
+
+@pytest.fixture
+def shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, list[str], list[float]]:
+    """The consumer at work on four trainings of ten epochs, their keys, and the clock."""
+    planned, now = plan(load_spec(STUDY)), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    consumer = Progress(planned, planned.against(store), Console(file=io.StringIO(), width=200))
+    return consumer, [step.key for step in planned.steps if isinstance(step, Train)], now
+
+
+def text(consumer: Progress) -> str:
+    assert isinstance(consumer.console.file, io.StringIO)
+    return consumer.console.file.getvalue()
+
+
+def test_time_left_counts_what_was_trained_here(shown: tuple[Progress, list[str], list[float]]) -> None:
+    consumer, keys, now = shown
+    assert consumer.time_left() == ""
+    now[0] = 2.0
+    consumer(EpochDone(keys[0], 1, 10, 0.5))
+    assert consumer.time_left() == "about 78 s left"  # 39 epochs of 2 s
+    consumer(Found(keys[1]))
+    assert consumer.time_left() == "about 58 s left"
+    assert consumer.finished == 1
+    now[0] = 4.0
+    consumer(EpochDone(keys[2], 8, 10, 0.5))  # from a checkpoint after seven epochs, which took no time here
+    assert consumer.time_left() == "about 42 s left"
+
+
+def test_waiting_is_said(shown: tuple[Progress, list[str], list[float]]) -> None:
+    consumer, keys, _ = shown
+    consumer(Waiting(keys[0], "process 7 on there"))
+    consumer(Notice(keys[0], "goes on"))
+    assert text(consumer).splitlines() == [
+        "waiting for another process (process 7 on there): dense lr 0.05 seed 0",
+        "notice: dense lr 0.05 seed 0: goes on",
+    ]
