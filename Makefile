@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: audit test check bench clean
+.PHONY: audit test check bench soak clean
 
 audit: $(VENV)/.installed
 	$(BIN)/prunetune audit
@@ -20,6 +20,9 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(BENCH)
+
+soak: $(VENV)/.installed
+	$(BIN)/python scripts/soak.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prunetune needs Python 3.11 or newer")'
