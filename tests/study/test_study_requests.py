@@ -1,5 +1,6 @@
 """Wrong specs: each is refused in one line that names the field, the value and what would be right."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,10 @@ def test_one_file_cannot_serve_several_runs(paths: tuple[str, str, str], changes
 
 # --- sources ----------------------------------------------------------------------------------------------------
 
+LEVELS = "abcdefghij"  # nine times nine times ...: a kilobyte that stands for 9^10 values
+BOMB = "model: small\nmodel_args:\n  a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"  {name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(LEVELS)
+)
 FILES = [
     ("", "is empty; a spec is a mapping with at least `model: …` and `data: …`"),
     ("# nothing\n", "is empty; a spec is a mapping"),
@@ -217,7 +222,15 @@ FILES = [
     ("model: small\ndata: a\x00b\n", "line 2: not YAML: a character that no text holds"),
     ("model: small\ndata: 2020-99-99\n", "not YAML that can be read: ValueError"),
     ("[" * 1500, "not YAML that can be read: RecursionError"),
+    (BOMB, "its aliases stand for more than 100,000 values; write out what is meant"),
+    ("model: small\nmodel_args: &x {a: *x}\n", "its aliases stand for more than 100,000 values"),
 ]
+
+
+def test_an_alias_that_only_repeats_is_read(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: small\ndata: fashion-mini\nsparsities: &s [0.5, 0.75]\nlearning_rates: *s\n")
+    assert load_spec(file).learning_rates == (0.5, 0.75)
 
 
 @pytest.mark.parametrize(("text", "line"), FILES, ids=range(len(FILES)))

@@ -1,6 +1,7 @@
 """Strict YAML, `--set` overrides, and where a spec comes from: everything up to a plain mapping of its fields."""
 
 import copy
+import math
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,16 @@ from prunetune.study.part import shown
 
 Source = str | Path | Mapping[str, Any] | None
 _MERGE = "tag:yaml.org,2002:merge"
+_MOST_VALUES = 100_000  # of a spec with its aliases written out
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe subset, which moreover refuses a key that is given twice and reads 1e-4 as a number."""
+    """YAML's safe subset; refuses a key that is given twice and aliases that multiply, and reads 1e-4 as a number."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _written_out(node, {}) > _MOST_VALUES:
+            raise RequestError(f"its aliases stand for more than {_MOST_VALUES:,} values; write out what is meant")
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first: dict[tuple[str, str], int] = {}
@@ -35,6 +42,15 @@ _StrictLoader.add_implicit_resolver(
 )
 for _digit in "0123456789":  # the pattern 2:4 is a text, and not YAML 1.1's 124 in base sixty
     _StrictLoader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$")))
+
+
+def _written_out(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """How many values a node stands for, each alias counted as a copy; infinity where one holds itself."""
+    if node not in known:
+        known[node] = math.inf
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[node] = 1 + sum(_written_out(part, known) for part in inner if isinstance(part, yaml.Node))
+    return known[node]
 
 
 def read_yaml(text: str, where: str) -> Any:
