@@ -53,16 +53,16 @@ class Comparison:
 
     title: str
     unit: str
-    baseline: str  # the name of a row
+    baseline: str | None  # the name of a row; None where the rows do different things
     rows: tuple[Measured, ...]
     others: tuple[float | None, ...]  # per round, the share of the machine's time that others took; None: unknown
 
     def __getitem__(self, name: str) -> Measured:
         return next(row for row in self.rows if row.name == name)
 
-    def ratio(self, name: str, to: str | None = None) -> Spread:
-        """Of a row to another one, else to the baseline: the spread over the rounds."""
-        return spread(paired(self[name].samples, self[to or self.baseline].samples))
+    def ratio(self, name: str, to: str) -> Spread:
+        """Of one row to another, round by round: the spread over the rounds."""
+        return spread(paired(self[name].samples, self[to].samples))
 
 
 @dataclass(frozen=True)

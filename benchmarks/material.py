@@ -32,7 +32,7 @@ class Setting:
     @classmethod
     def of(cls, options: Options, model: str = "resnet20") -> "Setting":
         """The sizes that the options ask for."""
-        return cls(model, batch=8, steps=1, root=options.root) if options.quick else cls(model, root=options.root)
+        return cls(model, batch=16, steps=1, root=options.root) if options.quick else cls(model, root=options.root)
 
     @property
     def images(self) -> int:

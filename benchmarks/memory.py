@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ COMMON: Mapping[str, Any] = {
 
 
 class Stored(NamedTuple):
-    """A finished study's bytes: of its files, of the disk blocks that they take, and as the plan estimated them."""
+    """A finished study's bytes: of its files, of the disk's blocks that they and their folders take, as estimated."""
 
     trainings: int
     files: int
@@ -87,8 +88,9 @@ def _stored(study: Mapping[str, Any]) -> Stored:
         prepared = prepare(study, store=folder / "store")
         estimated = estimate(prepared.plan, prepared.remaining, jobs=1).store_bytes
         conduct(prepared, out=folder / "out")
-        found = [path.stat() for path in (folder / "store" / "steps").rglob("*") if path.is_file()]
-        files, blocks = sum(one.st_size for one in found), sum(512 * one.st_blocks for one in found)
+        found = [path.stat() for path in (folder / "store" / "steps").rglob("*")]
+        files = sum(one.st_size for one in found if S_ISREG(one.st_mode))
+        blocks = sum(512 * one.st_blocks for one in found)
         return Stored(prepared.plan.trainings, files, blocks, estimated)
 
 

@@ -30,7 +30,7 @@ def run(options: Options) -> Findings:
     title = f"`prunetune audit quick --jobs {cores}`, from an empty store"
     row = Measured("prunetune audit quick", tuple(seconds), tuple(busy))
     return Findings(
-        (Comparison(title, "s", row.name, (row,), tuple(others)),),
+        (Comparison(title, "s", None, (row,), tuple(others)),),
         goals=(Goal(f"share of {cores} cores kept busy", spread(busy).median, least=LEAST_BUSY),),
         notes=("share: processor time of the command and its workers, of all cores' time",),
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.findings import Comparison, Measured
-from benchmarks.load import Watch
+from benchmarks.load import Reader, Watch, read_clocks
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,16 @@ class Variant:
     work: Callable[[], float]
 
 
-def compare(title: str, unit: str, variants: Sequence[Variant], rounds: int, watch: Watch | None = None) -> Comparison:
-    """Run every variant once to warm up, then `rounds` rounds. The first variant is the baseline."""
+def compare(
+    title: str, unit: str, variants: Sequence[Variant], rounds: int, *, alike: bool = True, read: Reader = read_clocks
+) -> Comparison:
+    """Run every variant once to warm up, then `rounds` rounds.
+
+    The first variant is the baseline, where all do the same thing (`alike`).
+    """
     for variant in variants:
         variant.work()
-    watch = watch or Watch()
+    watch = Watch(read)
     samples: dict[str, list[float]] = {variant.name: [] for variant in variants}
     others = []
     watch.lap()
@@ -37,7 +42,7 @@ def compare(title: str, unit: str, variants: Sequence[Variant], rounds: int, wat
             samples[variant.name].append(variant.work())
         others.append(watch.lap())
     rows = tuple(Measured(name, tuple(found)) for name, found in samples.items())
-    return Comparison(title, unit, variants[0].name, rows, tuple(others))
+    return Comparison(title, unit, variants[0].name if alike else None, rows, tuple(others))
 
 
 def rotated(variants: Sequence[Variant], number: int) -> list[Variant]:

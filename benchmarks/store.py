@@ -29,10 +29,10 @@ def run(options: Options) -> Findings:
     """Everything in one process, on the disk of the system's temporary folder."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        moving = compare(
-            f"The store, states of {STATE_MODEL}", "MB/s", _moving(folder, 2 if options.quick else 50), options.rounds
-        )
-        planning = compare("Plans, look-ups and reports", "s", _planning(folder, options.quick), options.rounds)
+        states = _moving(folder, 2 if options.quick else 50)
+        moving = compare(f"The store, states of {STATE_MODEL}", "MB/s", states, options.rounds, alike=False)
+        others = _planning(folder, options.quick)
+        planning = compare("Plans, look-ups and reports", "s", others, options.rounds, alike=False)
     return Findings((moving, planning))
 
 

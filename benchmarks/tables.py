@@ -18,7 +18,7 @@ def markdown(record: Record) -> str:
     parts = [
         *map(_comparison, found.comparisons),
         *map(_table, found.tables),
-        "\n".join(f"- Goal, {_goal(goal)}" for goal in found.goals),
+        "\n".join(f"- Goal, {_goal(goal, record.quick)}" for goal in found.goals),
         "\n".join(f"- {note}" for note in found.notes),
         _where(record),
     ]
@@ -47,15 +47,17 @@ def fill(page: Path, records: Sequence[Record]) -> int:
 
 def _comparison(found: Comparison) -> str:
     shares = any(row.shares for row in found.rows)
-    header = ("", found.unit, "quartiles", f"ratio to {found.baseline}", "quartiles", *(["share"] if shares else []))
-    rows = [_row(row, found, shares) for row in found.rows]
-    return f"**{found.title}**, {len(found.others)} rounds\n\n{_grid(header, rows)}"
+    compared = [] if found.baseline is None else [f"ratio to {found.baseline}", "quartiles"]
+    header = ("", found.unit, "quartiles", *compared, *(["share"] if shares else []))
+    return (
+        f"**{found.title}**, rounds: {len(found.others)}\n\n{_grid(header, [_row(row, found) for row in found.rows])}"
+    )
 
 
-def _row(row: Measured, found: Comparison, shares: bool) -> tuple[str, ...]:
-    ratio = found.ratio(row.name)
-    share = f"{100 * spread(row.shares).median:.0f} %" if row.shares else ""
-    return (row.name, *_cells(spread(row.samples)), *_cells(ratio), *([share] if shares else []))
+def _row(row: Measured, found: Comparison) -> tuple[str, ...]:
+    compared = () if found.baseline is None else _cells(found.ratio(row.name, found.baseline))
+    share = (f"{100 * spread(row.shares).median:.0f} %",) if row.shares else ()
+    return (row.name, *_cells(spread(row.samples)), *compared, *share)
 
 
 def _cells(found: Spread) -> tuple[str, str]:
@@ -71,9 +73,10 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _goal(goal: Goal) -> str:
+def _goal(goal: Goal, quick: bool) -> str:
     bounds = [f"{word} {short(bound)}" for word, bound in (("≥", goal.least), ("≤", goal.most)) if bound is not None]
-    return f"{goal.text} {' and '.join(bounds)}: {short(goal.value)}, {'met' if goal.met else 'not met'}"
+    judged = "not judged at this size" if quick else "met" if goal.met else "not met"
+    return f"{goal.text} {' and '.join(bounds)}: {short(goal.value)}, {judged}"
 
 
 def _where(record: Record) -> str:

@@ -35,8 +35,8 @@ def run(options: Options) -> Findings:
         comparisons=(with_shares(found, lambda _: flops),),
         goals=(
             Goal("time over the bare loop", found.ratio("bare loop", "prunetune f32").median - 1, most=MOST_OVER_BARE),
-            Goal("f32 to the usual loop", found.ratio("prunetune f32").median, least=LEAST_F32),
-            Goal("bf16 to the usual loop", found.ratio("prunetune bf16").median, least=LEAST_BF16),
+            Goal("f32 to the usual loop", found.ratio("prunetune f32", BASELINE).median, least=LEAST_F32),
+            Goal("bf16 to the usual loop", found.ratio("prunetune bf16", BASELINE).median, least=LEAST_BF16),
         ),
         notes=(origin(options.root), peak_note(found)),
     )

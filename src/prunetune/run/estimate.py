@@ -16,6 +16,7 @@ from prunetune.train.recipe import Schedule
 PROBE_STEPS = 4
 EVALUATION_COST = 1 / 3  # of a training step on as many images: forward without backward
 MEASURE_SECONDS = 0.05  # a step that does not train reads and writes a few states
+STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a block of the disk each
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def _probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, flo
 
 
 def _bytes(plan: Plan, remaining: Remaining) -> int:
-    """Four bytes a value of every state to be written, one a weight of every mask."""
+    """Four bytes a value of every state to be written, one a weight of every mask, and what every step takes."""
     with torch.device("meta"):
         model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
     values = sum(tensor.numel() for tensor in model.state_dict().values())
-    return values * (4 * remaining.states_left + remaining.masks_left)
+    return values * (4 * remaining.states_left + remaining.masks_left) + STEP_BYTES * len(remaining.left)

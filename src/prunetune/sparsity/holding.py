@@ -122,7 +122,7 @@ class _HeldWeight:
         bits = tensor.data.view(_INTEGERS[tensor.element_size()])
         form = bits.dtype, bits.device, bits.stride()
         if form != self._form:
-            self._form, self._kept = form, torch.full_like(bits, -1).masked_fill_(self.pruned.to(bits.device), 0)
+            self._form, self._kept = form, torch.empty_like(bits).copy_(self.pruned).sub_(1)
         bits.bitwise_and_(self._kept)
 
 

@@ -46,5 +46,5 @@ class RevivalWatch:
 def _bits_where(pruned: Tensor, weight: Tensor) -> Tensor:
     """An integer tensor in the weight's memory order: all bits but the sign where `pruned`, 0 elsewhere."""
     dtype = _INTEGERS[weight.element_size()]
-    bits = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
-    return bits.masked_fill_(pruned.to(weight.device), torch.iinfo(dtype).max)
+    bits = torch.empty_like(weight, dtype=dtype, requires_grad=False)
+    return bits.copy_(pruned).mul_(torch.iinfo(dtype).max)

@@ -1,0 +1,44 @@
+"""Every benchmark runs at its smallest, its record comes back, and what it counts is right."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import measure
+from benchmarks.catalogue import BENCHMARKS
+from benchmarks.findings import read, save
+from benchmarks.growth import draw
+from benchmarks.material import SHAPE, Setting
+from benchmarks.rounds import Options
+from benchmarks.sharing import study
+from benchmarks.tables import markdown
+
+QUICK = Options(rounds=1, quick=True)
+COUNTED = ("sharing",)  # the others train, or start processes
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in COUNTED else pytest.param(name, marks=pytest.mark.slow) for name in BENCHMARKS]
+)
+def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
+    found = measure(name, QUICK, idle=None)
+    assert read(save(found, tmp_path)) == found
+    samples = [sample for one in found.findings.comparisons for row in one.rows for sample in row.samples]
+    assert samples or found.findings.tables
+    assert all(sample > 0 for sample in samples)
+    assert all(share > 0 for one in found.findings.comparisons for row in one.rows for share in row.shares)
+    assert markdown(found).endswith("\n")
+    if name == "growth":
+        assert draw(found.findings).count("<svg") == 1
+
+
+def test_sharing_counts_what_can_be_counted_by_hand() -> None:
+    """One-shot at ten sparsities: a dense run, and 4 arms x 10; apart, each of the 40 needs a dense run of its own."""
+    found = study([0.1], 1, ["one_shot"])
+    assert (found.trainings, found.separate_trainings) == (41, 81)
+
+
+def test_the_arithmetic_of_a_convolution_is_counted() -> None:
+    """lenet_300_100, three linear layers: 2 operations a weight forward, and twice that backward but for the input."""
+    weights = SHAPE[0] * SHAPE[1] * SHAPE[2] * 300, 300 * 100, 100 * 10
+    assert Setting("lenet_300_100").flops() == 6 * sum(weights) - 2 * weights[0]
