@@ -71,7 +71,8 @@ def test_it_says_what_it_did_and_where_it_all_lies(folder: Path, first: subproce
     files = {path.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("*.*")}
     drawn = ("tradeoff", "cost-size", "cost-time-1", "cost-time-64", "layers-50", "layers-90")
     assert files == {path.removeprefix("out/") for path in named} | {f"figures/{name}.svg" for name in drawn} | {
-        "tradeoff.json"
+        "tradeoff.json",
+        "trainings.log",
     }
 
 
