@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 PRUNETUNE = [sys.executable, "-c", "from prunetune.cli import main; main()"]
+# A process that is started in a shell's background ignores Ctrl-C, and so do its children: also those of these tests.
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 def prunetune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -15,5 +17,5 @@ def prunetune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
 def started(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     """The command under way, at the head of a process group of its own; its streams are pipes."""
     pipe = subprocess.PIPE
-    command = [*PRUNETUNE, *map(str, arguments)]
+    command = [*PRUNETUNE[:2], LISTENING + PRUNETUNE[2], *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe)

@@ -1,5 +1,6 @@
 """Several `prunetune audit` at once on one store, one of them killed; and Ctrl-C."""
 
+import contextlib
 import json
 import os
 import signal
@@ -49,6 +50,15 @@ def wait_for(sign: Path, pattern: str) -> None:
         time.sleep(0.02)
 
 
+def claimants(claims: Path) -> set[int]:
+    """The processes that are at a step just now."""
+    found = set()
+    for path in claims.glob("[0-9a-f]*"):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            found.add(json.loads(path.read_text())["pid"])
+    return found
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
@@ -75,8 +85,11 @@ def test_one_of_three_killed_in_mid_training(tmp_path: Path, alone: dict[str, An
     outs = ["one", "two", "three"]
     processes = [audit(tmp_path, out) for out in outs]
     wait_for(tmp_path / "store" / "claims", "[0-9a-f]*")
-    holders = (json.loads(path.read_text())["pid"] for path in (tmp_path / "store" / "claims").glob("[0-9a-f]*"))
-    victim = next(process for process in processes if process.pid in holders)
+    victim = None
+    while victim is None:  # a claim of a short step is gone before it is read
+        holders = claimants(tmp_path / "store" / "claims")
+        victim = next((process for process in processes if process.pid in holders), None)
+        assert any(process.poll() is None for process in processes)
     os.killpg(victim.pid, signal.SIGKILL)
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [-9 if p is victim else 0 for p in processes], errors
