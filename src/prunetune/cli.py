@@ -127,16 +127,33 @@ def plan(
     jobs: Jobs = None,
     executor: Executor = "local",
     device: Device = "auto",
+    simulated: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
+            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+        ),
+    ] = None,
 ) -> None:
-    """Show what `audit` with the same arguments would run and cost. Trains nothing."""
+    """Show what `audit` with the same arguments would run and cost. Trains nothing.
+
+    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    """
     _check(executor)
+    from prunetune.foresee import Machines, foresee
+
+    machines = Machines.parse(simulated) if simulated is not None else None
     if members := _members(source):
+        if machines:
+            raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
         _plan_together(str(source), members, changes or (), seeds, store, device)
         return
     from prunetune.api import default_jobs, prepare
     from prunetune.run.estimate import estimate
 
     prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
+    foreseen = foresee(prepared, machines) if machines else None
     typer.echo(_outline(prepared.plan))
     typer.echo(
         _headline(
@@ -145,6 +162,8 @@ def plan(
     )
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
+    if foreseen:
+        typer.echo(f"\n{foreseen}")
 
 
 @app.command()

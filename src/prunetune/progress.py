@@ -29,6 +29,7 @@ class Progress:
         self.epochs = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
         self.total_epochs = sum(self.epochs.values())
         self.reached: dict[str, int] = {}
+        self.epochs_left = self.total_epochs
         self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
         self.finished = 0
         self.last = ""
@@ -57,10 +58,10 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take note of an event, and show it when it is worth a look."""
         if isinstance(event, EpochDone):
-            self.reached[event.key] = event.epoch
+            self._reach(event.key, event.epoch)
             self.trained += 1
         elif isinstance(event, Done | Found | Blocked | Failed) and event.key in self.epochs:
-            self.reached[event.key] = self.epochs[event.key]
+            self._reach(event.key, self.epochs[event.key])
             self.finished += 1
         if isinstance(event, Done):
             self._note(event)
@@ -76,8 +77,12 @@ class Progress:
         """`about 2 min left`, or nothing before the first epoch is done."""
         if not self.trained:
             return ""
-        seconds = (time.monotonic() - self.started) / self.trained * (self.total_epochs - sum(self.reached.values()))
+        seconds = (time.monotonic() - self.started) / self.trained * self.epochs_left
         return f"about {duration(seconds)} left"
+
+    def _reach(self, key: str, epoch: int) -> None:
+        self.epochs_left -= epoch - self.reached.get(key, 0)
+        self.reached[key] = epoch
 
     def _note(self, event: Done) -> None:
         accuracy = event.metrics.get("test_accuracy")

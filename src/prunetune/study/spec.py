@@ -213,6 +213,12 @@ class Spec(Part):
         found_at = [mask.learning_rate for mask in self.masks if mask.learning_rate is not None]
         return tuple(dict.fromkeys([*self.learning_rates, *found_at]))
 
+    @property
+    def asked_sparsity(self) -> float:
+        """The one whose answer comes first: the least at which the rule allows a verdict, else the highest there is."""
+        nontrivial = (one for one in self.sparsities if one >= self.verdict.nontrivial_sparsity)
+        return next(nontrivial, self.sparsities[-1])
+
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
         return self.model_dump(mode="json") | {"masks": [mask.resolved() for mask in self.masks]}
