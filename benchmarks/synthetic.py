@@ -1,20 +1,20 @@
 """A study of any number of steps, and a store in which all of them are done, without the time that this would take."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+from prunetune.run.disk import json_bytes, publish_folder
 from prunetune.run.execute import execute
-from prunetune.run.shelves import MASK, STATE
+from prunetune.run.shelves import MANIFEST, METRICS, STEP, digest_bytes
 from prunetune.run.store import Store
 from prunetune.study import graph
 from prunetune.study.plan import Plan, plan
 from prunetune.study.spec import load_spec
-from prunetune.study.steps import Step
-from prunetune.train.recipe import Point
+from prunetune.study.steps import Step, describe
 
 KEY = 64  # digits, with which the name of an input begins
 STUDY: dict[str, Any] = {
@@ -67,29 +67,36 @@ def fill(store: Store, done: Plan) -> None:
     with patch("os.fsync"):
         for step in originals:
             execute(step, store, done.snapshots.get(step.key, frozenset()))
+        left = [Left.of(store, step) for step in originals]
         for place in others:  # a step has the same position in the closure of each place
-            pairs = list(zip(originals, graph.closure(places[place]), strict=True))
-            keys = {original.key: copy.key for original, copy in pairs}
-            for original, copy in pairs:
-                if not store.has(copy.key):  # draws are shared by the rates
-                    points = done.snapshots.get(copy.key, frozenset())
-                    _copy(store, original, copy, points, keys, moved=place[0] % 7 / 10)
+            copies = graph.closure(places[place])
+            keys = {original.key: copy.key for original, copy in zip(originals, copies, strict=True)}
+            for copy, one in zip(copies, left, strict=True):
+                publish_folder(store.folder(copy.key), one.under(copy, keys, moved=place[0] % 7 / 10))
 
 
-def _copy(
-    store: Store, original: Step, copy: Step, points: Collection[Point], keys: Mapping[str, str], moved: float
-) -> None:
-    """Store under the key of `copy` what `original` left, its inputs under their new keys too."""
-    key, about, metrics = original.key, store.manifest(original.key), store.metrics(original.key)
-    if metrics.get("test_accuracy") is not None:
-        metrics["test_accuracy"] -= moved
-    store.write(
-        copy,
-        metrics,
-        state=store.state(key) if STATE in about["files"] else None,
-        mask=store.mask(key) if MASK in about["files"] else None,
-        snapshots={at: store.state(key, at) for at in points},
-        inputs={keys[name[:KEY]] + name[KEY:]: digest for name, digest in about["inputs"].items()},
-        environment=about["environment"],
-        seconds=about["seconds"],
-    )
+class Left(NamedTuple):
+    """What a step left in a store."""
+
+    about: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, store: Store, step: Step) -> "Left":
+        """Read all of it."""
+        about = store.manifest(step.key)
+        return cls(about, store.metrics(step.key), {name: store.read(step.key, name) for name in about["files"]})
+
+    def under(self, copy: Step, keys: Mapping[str, str], moved: float) -> dict[str, bytes]:
+        """The files of another step with the same results, made from the inputs that `keys` names."""
+        accuracy = self.metrics.get("test_accuracy")
+        metrics = {**self.metrics, **({} if accuracy is None else {"test_accuracy": accuracy - moved})}
+        files = {**self.files, STEP: json_bytes(describe(copy)), METRICS: json_bytes(metrics)}
+        about = {
+            **self.about,
+            "key": copy.key,
+            "inputs": {keys[name[:KEY]] + name[KEY:]: digest for name, digest in self.about["inputs"].items()},
+            "files": {name: {"sha256": digest_bytes(one), "size": len(one)} for name, one in files.items()},
+        }
+        return files | {MANIFEST: json_bytes({**about, "sha256": digest_bytes(json_bytes(about))})}

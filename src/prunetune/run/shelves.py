@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Shelves:
 
     def folder(self, key: str) -> Path:
         """Where a step's files lie."""
-        return self.root / "steps" / key[:2] / key
+        return self.root.joinpath("steps", key[:2], key)
 
     def stored(self) -> Iterator[str]:
         """The keys of all steps that are stored, damaged ones too, in order."""
@@ -79,7 +79,10 @@ class Shelves:
 
     def read(self, key: str, name: str) -> bytes:
         """One file's content. KeyError when it was never stored, DamageError when it is not what was written."""
-        listed = self.manifest(key)["files"][name]
+        return self._read(key, name, self.manifest(key)["files"][name])
+
+    def _read(self, key: str, name: str, listed: Mapping[str, Any]) -> bytes:
+        """A file whose size and checksum are known."""
         try:
             content = (self.folder(key) / name).read_bytes()
         except OSError as error:
@@ -94,9 +97,10 @@ class Shelves:
         """Read all files of a step; DamageError when one is not what was written. Does nothing when it is absent."""
         if not self.folder(key).exists():
             return
-        for name in self.manifest(key)["files"]:
-            self.read(key, name)
-        if digest_bytes(self.read(key, STEP)) != key:
+        files = self.manifest(key)["files"]
+        for name, listed in files.items():
+            self._read(key, name, listed)
+        if files[STEP]["sha256"] != key:
             raise DamageError(f"store: {key[:12]}: {STEP} describes another step")
 
     def stale_input(self, key: str) -> str | None:
