@@ -64,7 +64,7 @@ def test_a_small_study_by_hand(tmp_path: Path) -> None:
     for line in ("dense lr 0.1 seed 0", "ticket iterative 30.0% lr 0.1 seed 0"):
         assert f"    60 s  {line}" in text
     one = foresee(prepare("quick", STUDY, store=tmp_path), Machines(1, 1, "cpu", 60.0))
-    assert "makespan 18.0 min, utilisation 100.0%" in one
+    assert "makespan 18.0 min, utilisation 100.0 %" in one
     assert "busy at once: at most 1 of 1 workers" in one
 
 

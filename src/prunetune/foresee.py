@@ -70,7 +70,7 @@ def _lines(planned: Plan, machines: Machines, cost: Costs, found: Simulation) ->
     written, read = bytes_written(planned, planned.against(_Nothing())), bytes_read(planned, planned.steps)
     yield f"simulated, from an empty store: {machines}"
     yield from (f"  cost: {source}" for source in cost.sources)
-    yield f"  makespan {duration(found.makespan)}, utilisation {found.utilisation:.1%}"
+    yield f"  makespan {duration(found.makespan)}, utilisation {100 * found.utilisation:.1f} %"
     yield (
         f"  no order can beat {duration(max(found.shared_evenly, found.chain_seconds))}: work / workers is "
         f"{duration(found.shared_evenly)}, the critical path {duration(found.chain_seconds)}"

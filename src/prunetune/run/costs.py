@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from prunetune.errors import DamageError, RequestError
-from prunetune.run.environment import cpu_model
+from prunetune.run.environment import cpu_model, fingerprint
 from prunetune.run.estimate import EVALUATION_COST, MEASURE_SECONDS, probe
 from prunetune.run.shelves import Shelves
 from prunetune.study.plan import Plan
@@ -97,8 +97,10 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
     if found := known.median(Train, "an epoch"):
         return found
     if timed := _timed(plan, device):
-        seconds = timed[0] + timed[1] / epochs
-        return Rate(seconds, f"{seconds:.3g} s an epoch (a few steps timed now, on {cpu_model()})")
+        seconds, here = timed[0] + timed[1] / epochs, fingerprint(device, None)
+        return Rate(
+            seconds, f"{seconds:.3g} s an epoch (a few steps timed now, on {here['accelerator'] or here['cpu']})"
+        )
     raise RequestError(
         f"--simulate: no training of this study on such a machine ({device}) is stored, and none can be timed here; "
         f"add seconds=N, what one of its trainings of {epochs} epochs takes there"
