@@ -1,13 +1,13 @@
-"""How often `seeds: auto` answers falsely although it looks several times, and how many seeds it takes.
+"""How often `seeds: auto` answers falsely although it looks several times; what it decides, and by how many seeds.
 
-The truth sits at the margin at every non-trivial sparsity (ticket - dense = -margin, the ticket far above reinit), so
-that every `holds` and every `fails` is false. Beside it stands looking as often at alpha itself, which is what spending
-prevents; and the same studies where the tickets are as good as the dense network, so that `holds` is true.
-Run `python scripts/simulate_sequential.py`; docs/verdict.md quotes what it prints.
+First table: the truth sits at the margin at every non-trivial sparsity (ticket - dense = -margin, the ticket far above
+reinit), so that every `holds` and every `fails` is false. Beside it stands looking as often at alpha itself, which is
+what spending prevents. Second table: the same studies with the truth moved off the margin, beside fixed numbers of
+seeds. Run `python scripts/simulate_sequential.py`; docs/verdict.md quotes what it prints.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,10 @@ from prunetune.report.sequential import plan_looks
 from prunetune.report.statistics import USUAL_RULE
 from prunetune.study.seeds import looks
 
-RANGES = ((5, 20), (3, 12), (2, 20))
+ALPHA, MARGIN = USUAL_RULE.alpha, USUAL_RULE.margin
+RANGES = ((5, 20), (3, 12), (2, 20))  # the first is `auto`
 SPREADS = ((0.5,), (0.4, 0.8), (0.3, 0.45, 0.7, 1.1), (0.5, 0.5, 0.5, 0.5))
+EFFECTS = (-1.0, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)  # points above the margin
 Bools = NDArray[np.bool_]
 
 
@@ -31,6 +33,11 @@ class Course:
     holds: Bools
     fails: Bools
     seeds: NDArray[np.int_]
+
+    @property
+    def rates(self) -> list[str]:
+        """The shares of both answers."""
+        return [f"{self.holds.mean():.3f}", f"{self.fails.mean():.3f}"]
 
 
 def course(differences: Floats, seeds: Sequence[int], levels: Sequence[float]) -> Course:
@@ -47,43 +54,62 @@ def course(differences: Floats, seeds: Sequence[int], levels: Sequence[float]) -
     return Course(holds, fails, taken)
 
 
+def spending(differences: Floats, least: int, most: int) -> Course:
+    """What `seeds: {min: least, max: most}` does."""
+    numbers = looks(least, most)
+    return course(differences, numbers, [look.alpha for look in plan_looks(ALPHA, numbers)])
+
+
 def _tails(differences: Floats) -> tuple[Floats, Floats]:
     """One-sided p-values of "above" and "below the margin" by the rule's variances."""
     variances, freedom = shrunk(differences)
-    t = (differences.mean(axis=1) + USUAL_RULE.margin) / np.sqrt(variances / differences.shape[1])
+    t = (differences.mean(axis=1) + MARGIN) / np.sqrt(variances / differences.shape[1])
     return stats.t.sf(t, freedom), stats.t.cdf(t, freedom)
 
 
-def row(least: int, most: int, spreads: tuple[float, ...], correlation: float, studies: int, seed: int) -> list[float]:
-    """False `holds` and `fails` by the rule, either when peeking at alpha, seeds at the margin and away from it."""
-    differences = draw(World(most, spreads, correlation), studies, np.random.default_rng(seed))
-    numbers = looks(least, most)
-    levels = [look.alpha for look in plan_looks(USUAL_RULE.alpha, numbers)]
-    null, peeking = (course(differences, numbers, at) for at in (levels, [USUAL_RULE.alpha] * len(numbers)))
-    true = course(differences + USUAL_RULE.margin, numbers, levels)
-    rates = [null.holds, null.fails, peeking.holds, peeking.fails, true.holds]
-    return [float(found.mean()) for found in [*rates, null.seeds, true.seeds]]
+def nulls(studies: int, generator: np.random.Generator) -> Iterator[list[str]]:
+    """A row per range of seeds and truth: false answers by the rule and when peeking at alpha, and seeds taken."""
+    for least, most in RANGES:
+        for spreads in SPREADS:
+            for correlation in (0.0,) if len(spreads) == 1 else (0.0, 0.9):
+                differences = draw(World(most, spreads, correlation), studies, generator)
+                found = spending(differences, least, most)
+                numbers = looks(least, most)
+                peeking = course(differences, numbers, [ALPHA] * len(numbers))
+                world = [f"{least} to {most}", ", ".join(f"{spread:g}" for spread in spreads), f"{correlation:g}"]
+                yield [*world, *found.rates, *peeking.rates, f"{found.seeds.mean():.1f}"]
+
+
+def powers(studies: int, generator: np.random.Generator) -> Iterator[list[str]]:
+    """A row per distance from the margin: answers of `auto` and the seeds it took, answers of fixed numbers."""
+    least, most = RANGES[0]
+    differences = draw(World(most, SPREADS[2], 0.9), studies, generator)
+    for effect in EFFECTS:
+        moved = differences + effect
+        found = spending(moved, least, most)
+        fixed = [course(moved[:, :n], [n], [ALPHA]).rates for n in (least, most)]
+        yield [f"{effect:+g}", *found.rates, f"{found.seeds.mean():.1f}", *fixed[0], *fixed[1]]
+
+
+def table(header: str, rows: Iterator[list[str]]) -> str:
+    """Markdown."""
+    lines = [f"| {header} |", "|---" * len(header.split("|")) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a Markdown table, a row per range of seeds and truth."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description="false answers of a study that adds seeds where it is undecided")
     parser.add_argument("--studies", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    print(
-        "| seeds | spreads (points) | correlation | false holds | false fails | peeking: holds | fails "
-        "| true holds | seeds at the margin | seeds where it holds |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for least, most in RANGES:
-        for spreads in SPREADS:
-            for correlation in (0.0,) if len(spreads) == 1 else (0.0, 0.9):
-                *rates, null, true = row(least, most, spreads, correlation, options.studies, options.seed)
-                cells = " | ".join(f"{rate:.3f}" for rate in rates)
-                named = ", ".join(f"{spread:g}" for spread in spreads)
-                print(f"| {least} to {most} | {named} | {correlation:g} | {cells} | {null:.1f} | {true:.1f} |")
-    print(f"\nStandard error of a rate of .05: {(0.05 * 0.95 / options.studies) ** 0.5:.4f}")
+    generator = np.random.default_rng(options.seed)
+    print(f"{options.studies} studies a row; the standard error of a rate of {ALPHA:g} is ", end="")
+    print(f"{(ALPHA * (1 - ALPHA) / options.studies) ** 0.5:.4f}\n")
+    header = "seeds | spreads (points) | correlation | holds | fails | peeking: holds | peeking: fails | seeds taken"
+    print(table(header, nulls(options.studies, generator)), end="\n\n")
+    header = "above the margin | holds | fails | seeds taken | 5 seeds: holds | fails | 20 seeds: holds | fails"
+    print(table(header, powers(options.studies, generator)))
 
 
 if __name__ == "__main__":
