@@ -68,7 +68,12 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(parser=_count, metavar="N", help="How many repetitions; one seed is never a verdict.")
+    int | None,
+    typer.Option(
+        parser=_count,
+        metavar="N",
+        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
+    ),
 ]
 StoreDir = Annotated[
     Path | None,
@@ -102,6 +107,8 @@ def audit(
         prunetune audit
 
         prunetune audit quick --set recipe.epochs=2 --seeds 2
+
+        prunetune audit quick --set seeds=auto    (5 seeds, and up to 20 where a verdict is undecided)
 
         prunetune audit my-study.yaml --jobs 8
 
