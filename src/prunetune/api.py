@@ -11,13 +11,13 @@ import torch
 
 from prunetune.errors import RequestError
 from prunetune.report.verdict import Verdict
-from prunetune.report.write import Report, write_report
+from prunetune.report.write import Report, answers, write_report
 from prunetune.run.collect import collect
 from prunetune.run.diary import Diary
 from prunetune.run.events import Event
 from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
-from prunetune.study.plan import Plan, Remaining, plan
+from prunetune.study.plan import Plan, Remaining, every_cell, plan
 from prunetune.study.results import Results
 from prunetune.study.spec import Spec, load_spec
 from prunetune.train.data import load
@@ -30,9 +30,12 @@ class Prepared:
     """A study that is planned and compared with a store, and not yet run."""
 
     spec: Spec
-    plan: Plan
+    plan: Plan  # where seeds may be added: with those so far
+    most: Plan  # with all that may be added; `plan` itself where their number is fixed
+    device: str
     store: Store
     remaining: Remaining
+    found: frozenset[str]  # keys of the steps of `most` that were stored before anything ran
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,14 @@ def prepare(
     `key=value` texts. Raises RequestError for anything wrong in them.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
-    spec = load_spec(source, changed)
-    planned = plan(spec, device=resolve_device(device))
+    spec, device = load_spec(source, changed), resolve_device(device)
+    planned = plan(spec, device)
     opened = Store(store if store is not None else default_store())
-    return Prepared(spec, planned, opened, planned.against(opened))
+    remaining = planned.against(opened)
+    if len(spec.looks) == 1:
+        return Prepared(spec, planned, planned, device, opened, remaining, remaining.cached)
+    most = plan(spec, device, every_cell(spec, spec.looks[-1]))
+    return Prepared(spec, planned, most, device, opened, remaining, most.against(opened).cached)
 
 
 def ready(prepared: Prepared, out: str | Path | None = None) -> Path:
@@ -93,14 +100,23 @@ def conduct(
     out: str | Path | None = None,
     jobs: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_more: Callable[[Plan, Remaining], None] = lambda planned, remaining: None,
     command: str | None = None,
 ) -> Audit:
     """Run what is left of a prepared study on `jobs` worker processes, judge it, and write the report to `out`.
 
+    Where the spec lets seeds be added, they are, a batch at a time to the rates and masks whose verdict is open, until
+    none is or the most are reached; `on_more` is told of each larger plan. After a failure none are added.
     `command` is what somebody typed to ask for it; the page shows it.
     """
     folder = ready(prepared, out)
-    results, failures = run_steps(prepared, folder, jobs, on_event, command)
+    while True:
+        results, failures = run_steps(prepared, folder, jobs, on_event, command)
+        larger = None if failures else _with_more_seeds(prepared, results)
+        if larger is None:
+            break
+        prepared = larger
+        on_more(prepared.plan, prepared.remaining)
     lines = [
         f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
     ]
@@ -116,7 +132,7 @@ def run_steps(
     """
     diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
-    cached = set(prepared.remaining.cached)
+    cached = set(prepared.found)
     with closing(LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store)) as events:
         for event in events:
             if event.kind == "failed":
@@ -136,6 +152,23 @@ def failures_of(results: Results) -> tuple[str, ...]:
     missing = (f"{m.arm} {m.mask} seed {m.seed}: {m.why}" for m in results.missing if m.failed)
     breaches = (f"{rule.name}: {breach}" for rule in results.invariants for breach in rule.breaches)
     return (*missing, *breaches)
+
+
+def _with_more_seeds(prepared: Prepared, results: Results) -> Prepared | None:
+    """The study with the next batch of seeds where a verdict is open; None where none is, or has the most."""
+    looks = prepared.spec.looks
+    if len(looks) == 1:
+        return None
+    _, verdicts, _ = answers(results)
+    counts = every_cell(prepared.spec, looks[0])
+    for verdict in verdicts:
+        following = len(verdict.looks) - (not verdict.open)
+        counts[verdict.learning_rate, verdict.mask] = looks[min(following, len(looks) - 1)]
+    larger = plan(prepared.spec, prepared.device, counts)
+    if len(larger.trials) == len(prepared.plan.trials):
+        return None
+    made = {trial.key for trial in results.trials if not trial.cached}
+    return replace(prepared, plan=larger, remaining=larger.against(prepared.store), found=prepared.found - made)
 
 
 def audit(

@@ -68,7 +68,12 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(parser=_count, metavar="N", help="How many repetitions; one seed is never a verdict.")
+    int | None,
+    typer.Option(
+        parser=_count,
+        metavar="N",
+        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
+    ),
 ]
 StoreDir = Annotated[
     Path | None,
@@ -102,6 +107,8 @@ def audit(
         prunetune audit
 
         prunetune audit quick --set recipe.epochs=2 --seeds 2
+
+        prunetune audit quick --set seeds=auto    (5 seeds, and up to 20 where a verdict is undecided)
 
         prunetune audit my-study.yaml --jobs 8
 
@@ -137,12 +144,10 @@ def plan(
     from prunetune.run.estimate import estimate
 
     prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
-    typer.echo(_outline(prepared.plan))
-    typer.echo(
-        _headline(
-            prepared.plan, prepared.remaining, estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
-        )
-    )
+    jobs = jobs or default_jobs()
+    for title, planned, remaining in _bounds(prepared):
+        cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
+        typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
 
@@ -351,7 +356,7 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
     ready(prepared, out)
     began = time.monotonic()
     with _progress(prepared, jobs) as progress:
-        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=_command())
+        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, on_more=progress.more, command=_command())
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
@@ -362,9 +367,12 @@ def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     from prunetune.api import default_jobs
     from prunetune.progress import Progress
     from prunetune.run.estimate import estimate
+    from prunetune.study.labels import look_words
 
     expected = estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
     typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    if look := look_words(prepared.plan):
+        typer.echo(look, err=True)
     return Progress(prepared.plan, prepared.remaining)
 
 
@@ -383,23 +391,44 @@ def _plan_together(
     group: str, members: tuple[str, ...], changes: Sequence[str], seeds: int | None, store: Path | None, device: str
 ) -> None:
     from prunetune.api import prepare
+
+    studies = []
+    for name in members:
+        prepared = prepare(name, changes, seeds=seeds, store=store, device=device)
+        studies.append(_bounds(prepared))
+        typer.echo(_headline(prepared.plan, prepared.remaining))
+    typer.echo(f"{group}: {len(members)} studies")
+    for bounds in zip(*studies, strict=True):
+        titles, plans, remainders = zip(*bounds, strict=True)
+        typer.echo("\n".join(filter(None, [titles[0], _shared(plans, remainders)])))
+
+
+def _shared(plans: "Sequence[Plan]", remainders: "Sequence[Remaining]") -> str:
     from prunetune.study import graph
     from prunetune.study.together import Together, union
 
-    prepared = []
-    for name in members:
-        prepared.append(prepare(name, changes, seeds=seeds, store=store, device=device))
-        typer.echo(_headline(prepared[-1].plan, prepared[-1].remaining))
-    together = Together.of([one.plan for one in prepared])
-    left = union(one.remaining.left for one in prepared)
+    together = Together.of(plans)
+    left = union(remaining.left for remaining in remainders)
     (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
-    typer.echo(
-        f"{group}: {len(members)} studies\n"
+    return (
         f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
         f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run\n"
         f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate experiments "
         f"{separate} ({separate_epochs} epochs)"
     )
+
+
+def _bounds(prepared: "Prepared") -> "list[tuple[str, Plan, Remaining]]":
+    """The least and the most that a study takes, with a title each; of a fixed number of seeds the one, without."""
+    least = prepared.plan, prepared.remaining
+    if prepared.most is prepared.plan:
+        return [("", *least)]
+    first, *_, last = prepared.spec.looks
+    most = prepared.most, prepared.most.against(prepared.store)
+    return [
+        (f"the least, where {first} seeds decide every verdict:", *least),
+        (f"the most, where no verdict is decided before {last} seeds:", *most),
+    ]
 
 
 def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" = None) -> str:
