@@ -14,8 +14,9 @@ from prunetune.report.verdict import Verdict
 from prunetune.report.write import Report, write_report
 from prunetune.run.collect import collect
 from prunetune.run.diary import Diary
+from prunetune.run.drive import Executor
 from prunetune.run.events import Event
-from prunetune.run.local import LocalExecutor
+from prunetune.run.local import LocalExecutor, default_jobs
 from prunetune.run.store import Store
 from prunetune.study.plan import Plan, Remaining, plan
 from prunetune.study.results import Results
@@ -64,15 +65,16 @@ def prepare(
     seeds: int | None = None,
     store: str | Path | None = None,
     device: str = "auto",
+    elsewhere: bool = False,
 ) -> Prepared:
     """Read the spec, compile it to steps, and look up which of them `store` already holds. Trains nothing.
 
     `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
-    `key=value` texts. Raises RequestError for anything wrong in them.
+    `key=value` texts. Where steps run `elsewhere`, `device` need not be here. Raises RequestError for anything wrong.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed)
-    planned = plan(spec, device=resolve_device(device))
+    planned = plan(spec, device=device if elsewhere and device == "cuda" else resolve_device(device))
     opened = Store(store if store is not None else default_store())
     return Prepared(spec, planned, opened, planned.against(opened))
 
@@ -94,13 +96,15 @@ def conduct(
     jobs: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     command: str | None = None,
+    executor: Executor | None = None,
 ) -> Audit:
-    """Run what is left of a prepared study on `jobs` worker processes, judge it, and write the report to `out`.
+    """Run what is left of a prepared study, judge it, and write the report to `out`.
 
-    `command` is what somebody typed to ask for it; the page shows it.
+    Steps run on `executor`, else on `jobs` worker processes of this machine. `command` is what somebody typed to ask
+    for it; the page shows it.
     """
     folder = ready(prepared, out)
-    results, failures = run_steps(prepared, folder, jobs, on_event, command)
+    results, failures = run_steps(prepared, folder, jobs, on_event, command, executor)
     lines = [
         f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
     ]
@@ -108,7 +112,12 @@ def conduct(
 
 
 def run_steps(
-    prepared: Prepared, folder: Path, jobs: int | None, on_event: Callable[[Event], None], command: str | None
+    prepared: Prepared,
+    folder: Path,
+    jobs: int | None,
+    on_event: Callable[[Event], None],
+    command: str | None,
+    executor: Executor | None = None,
 ) -> tuple[Results, dict[str, str]]:
     """Run what is left of a study and collect its rows; with them, why a step failed, by the step's key.
 
@@ -117,7 +126,8 @@ def run_steps(
     diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
     cached = set(prepared.remaining.cached)
-    with closing(LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store)) as events:
+    executor = executor or LocalExecutor(jobs or default_jobs())
+    with closing(executor.run(prepared.plan, prepared.store)) as events:
         for event in events:
             if event.kind == "failed":
                 failures[event.key] = event.message
@@ -148,26 +158,24 @@ def audit(
     jobs: int | None = None,
     device: str = "auto",
     on_event: Callable[[Event], None] = lambda event: None,
+    executor: Executor | None = None,
 ) -> Audit:
     """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
+
+    Steps run on `jobs` processes of this machine, or on an executor such as `prunetune.run.ray.RayExecutor("auto")`.
 
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
-    return conduct(
-        prepare(source, overrides, seeds=seeds, store=store, device=device), out=out, jobs=jobs, on_event=on_event
-    )
+    elsewhere = not isinstance(executor, LocalExecutor | None)
+    prepared = prepare(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere)
+    return conduct(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
 
 
 def default_store() -> Path:
     """`$PRUNETUNE_STORE`, else a folder of the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("PRUNETUNE_STORE") or Path(cache) / "prunetune" / "store")
-
-
-def default_jobs() -> int:
-    """One worker per core that this process may use: each training has one thread."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> str:
