@@ -242,4 +242,5 @@ def _do(assignment: Assignment, basis: Basis) -> Iterator[Event]:
             events.put(None)
 
     threading.Thread(target=work, daemon=True).start()
-    yield from iter(events.get, None)
+    while (event := events.get()) is not None:
+        yield event
