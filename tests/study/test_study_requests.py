@@ -61,8 +61,8 @@ OVERRIDES = [
     ("seeds='5'", "seeds: '5'; must be a whole number"),
     ("seeds=", "seeds: None; must be a whole number"),
     ("model=[small]", "model: ['small']; must be a text"),
-    ("name=a/b", "name: 'a/b'; must be letters, digits, '_', '-' and '.'"),
-    ("name=..", "name: '..'; must be letters"),
+    ("name=a/b", "name: 'a/b'; must be at most 100 letters, digits, '_', '-' and '.'"),
+    ("name=..", "name: '..'; must be at most 100 letters"),
     ("epochs=0", "recipe.epochs: 0; must be greater than or equal to 1"),
     ("batch_size=0.5", "recipe.batch_size: 0.5; must be a whole number"),
     ("momentum=1", "recipe.momentum: 1; must be less than 1"),
@@ -222,8 +222,8 @@ FILES = [
     ("model: small\ndata: a\x00b\n", "line 2: not YAML: a character that no text holds"),
     ("model: small\ndata: 2020-99-99\n", "not YAML that can be read: ValueError"),
     ("[" * 1500, "not YAML that can be read: RecursionError"),
-    (BOMB, "its aliases stand for more than 100,000 values; write out what is meant"),
-    ("model: small\nmodel_args: &x {a: *x}\n", "its aliases stand for more than 100,000 values"),
+    (BOMB, "its aliases stand for more than 1,000,000 characters; write out what is meant"),
+    ("model: small\nmodel_args: &x {a: *x}\n", "its aliases stand for more than 1,000,000 characters"),
 ]
 
 

@@ -71,6 +71,16 @@ def read_results(path: Path) -> Results:
     return decode(read_object(path, SCHEMA_VERSION), Results, str(path))
 
 
+def shown_again(path: Path, show: Callable[[], T]) -> T:
+    """What `show` makes of a file of ours; RequestError where that holds what no study of ours can have come to."""
+    try:
+        return show()
+    except RequestError:
+        raise
+    except Exception as error:  # whatever arithmetic and drawing make of numbers and names by another hand
+        raise RequestError(f"{path}: what it holds cannot be shown: {type(error).__name__}: {error}") from error
+
+
 def read_object(path: Path, schema_version: int) -> dict[str, Any]:
     """The object that a strict JSON file of ours holds; RequestError with one line for anything else."""
     try:
@@ -109,7 +119,9 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="\n")
+        part.write_text(
+            text, encoding="utf-8", errors="backslashreplace", newline="\n"
+        )  # JSON may hold half a character
         part.replace(path)
     except OSError as error:
         with suppress(OSError):

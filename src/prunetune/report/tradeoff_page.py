@@ -61,7 +61,8 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
 
 def render_tradeoff_again(out: Path) -> TradeoffReport:
     """Write page and figures again from `tradeoff.json` alone."""
-    return write_tradeoff(read_tradeoff(out / TRADEOFF), out)
+    found = read_tradeoff(out / TRADEOFF)
+    return files.shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
 
 
 def tradeoff_text(found: Tradeoff) -> str:
