@@ -109,8 +109,7 @@ def replaced(value: Any, place: Place, new: Any) -> Any:
     if not place:
         return new
     first, *rest = place
-    if isinstance(value, list):
-        assert isinstance(first, int)
+    if isinstance(value, list) and isinstance(first, int):
         return [replaced(inner, tuple(rest), new) if i == first else inner for i, inner in enumerate(value)]
     inner = value.get(first, {}) if isinstance(value, Mapping) else {}
     return {**(value if isinstance(value, Mapping) else {}), first: replaced(inner, tuple(rest), new)}

@@ -112,7 +112,7 @@ def test_any_words(verb: str, words: list[str]) -> None:
         (["plan", "quick", "--seeds", "5000"], ["seeds", "5000", "1000"]),
         (["report", "x" * 5000], ["too long"]),
         (["plan", "quick", "--store", "x" * 5000], ["too long"]),
-        (["plan", "\x1b[2J"], ["spec", "\\x1b[2J", "quick"]),
+        (["plan", "\x1b[2J"], ["spec", "\\x1b[2J", "known"]),
     ],
     ids=lambda value: "-".join(value)[:30],
 )

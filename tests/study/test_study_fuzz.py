@@ -85,7 +85,7 @@ def test_any_value_in_one_field(place: Place, beside: dict[str, Any]) -> None:
 def test_any_values_in_several_fields(changes: list[tuple[tuple[Place, dict[str, Any]], Any]]) -> None:
     found: Any = BASE
     for (place, beside), value in changes:
-        found = replaced({**base(place, beside), **found}, place, value) if isinstance(found, dict) else found
+        found = replaced({**found, **beside}, place, value)
     line_of(found)
 
 

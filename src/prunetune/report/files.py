@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import types
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ RECOMMENDATION_FIELDS = (
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap")
 LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
+# What a name may hold, and an XML file, so a figure, may not.
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 T = TypeVar("T")
 
@@ -224,7 +227,10 @@ def _number(value: Any, where: str, name: str) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         _require(value, float, "a number", where, name)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise RequestError(f"{where}: {name} is larger than any number of a study") from error
 
 
 def _integer(value: Any, where: str, name: str) -> int:
@@ -235,7 +241,7 @@ _SCALARS: dict[Any, Callable[[Any, str, str], Any]] = {
     float: _number,
     int: _integer,
     bool: lambda value, where, name: _require(value, bool, "true or false", where, name),
-    str: lambda value, where, name: _require(value, str, "a text", where, name),
+    str: lambda value, where, name: NO_XML.sub("\ufffd", _require(value, str, "a text", where, name)),
 }
 
 

@@ -18,8 +18,6 @@ from matplotlib.figure import Figure
 SPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # a name may hold what XML cannot
-
 # role -> (light, dark): hues that stay apart under the common colour blindnesses, with 3:1 to the paper or more
 COLOURS = {
     "ink": ("#1c2733", "#e7edf3"),
@@ -82,7 +80,7 @@ def standalone(figure: Figure, name: str, title: str, description: str) -> str:
     figure.patch.set_gid("paper")
     with drawing_style(), mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", facecolor=colour("paper"), metadata={"Date": None})
-    root = ET.fromstring(_NO_XML.sub("\N{REPLACEMENT CHARACTER}", text.getvalue()))
+    root = ET.fromstring(text.getvalue())
     _remove(root, lambda element: element.tag in (f"{{{SPACE}}}metadata", f"{{{SPACE}}}style"))
     _describe(root, name, title, description)
     for element in list(root.iter()):

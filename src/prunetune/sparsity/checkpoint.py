@@ -94,7 +94,7 @@ def _refuse_zip_bomb(content: bytes) -> None:
 def _require_numbers(state: Mapping[str, Tensor], size: int, path: Path, field: str) -> None:
     """Refuse tensors that hold other than numbers side by side, or claim more of them than a file of `size` bytes."""
     for name, tensor in state.items():
-        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
             raise RequestError(
                 f"{field}: '{path}': {shown(name)} is no dense tensor; save the weights as plain tensors"
             )
