@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from prunetune import __version__
-from prunetune.errors import DamageError, RequestError
+from prunetune.errors import DamageError, RequestError, one_line, shown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prunetune.study.plan import Plan, Remaining
 
 INTERRUPTED = 130
+MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
 
 app = typer.Typer(
@@ -45,9 +46,15 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"'{text}' is not a whole number of at least 1")
+    if not text.isdecimal() or not 1 <= len(text.lstrip("0")) <= 9:
+        raise typer.BadParameter(f"{shown(text)} is not a whole number of at least 1")
     return int(text)
+
+
+def _processes(text: str) -> int:
+    if (count := _count(text)) > MOST_JOBS:
+        raise typer.BadParameter(f"{shown(text)}; at most {MOST_JOBS} processes")
+    return count
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -58,7 +65,7 @@ def _share(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise typer.BadParameter(f"'{text}' is not a number, such as 0.2") from error
+        raise typer.BadParameter(f"{shown(text)} is not a number, such as 0.2") from error
 
 
 Source = Annotated[
@@ -84,7 +91,7 @@ StoreDir = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(parser=_count, metavar="N", help="Trainings at once, each on one thread; else one per core."),
+    typer.Option(parser=_processes, metavar="N", help="Trainings at once, each on one thread; else one per core."),
 ]
 Executor = Annotated[
     str,
@@ -500,7 +507,7 @@ def _open(store: Path | None) -> "Store":
 
 def _end(message: str, code: int) -> NoReturn:
     if message:  # a verb without arguments has shown its help already
-        typer.echo(f"prunetune: {message}", err=True)
+        typer.echo(f"prunetune: {one_line(message)}", err=True)
     sys.exit(code)
 
 
@@ -512,11 +519,13 @@ def main() -> None:
         if code == INTERRUPTED:  # newer typer turns Ctrl-C into this status by itself, without a word
             raise KeyboardInterrupt
     except UsageError as error:
-        _end(" ".join(error.format_message().split()), 2)
+        _end(error.format_message(), 2)
     except RequestError as error:
         _end(str(error), 2)
     except DamageError as error:
         _end(str(error), 1)
+    except OSError as error:  # a path that no file system takes, one that is somebody else's
+        _end(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         kept = "every finished training is stored, and of a longer one its last checkpoint"
         _end(f"interrupted; {kept}; the same command goes on from here", INTERRUPTED)

@@ -308,7 +308,7 @@ def _files(
     prepared: Prepared, network: Network, inputs: Tensor, formats: Sequence[str], folder: Path
 ) -> tuple[ModelFile, ...]:
     """The exported files: graphs of the network that ships, weights in the shapes of the user's model."""
-    stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * network.trial.sparsity:.6g}"
+    stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * network.trial.sparsity:.12g}"
     found = []
     for name in formats:
         graph = name in ("onnx", "pt2") and network.shipped is not network.whole

@@ -3,6 +3,7 @@
 Nothing is measured here. `tradeoff.json` holds all of it, so that a folder can be rendered again.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,11 @@ class Tradeoff:
 def tradeoff_json(found: Tradeoff) -> str:
     """The content of `tradeoff.json`: strict JSON."""
     return files.json_text(found) + "\n"
+
+
+def canonical(found: Tradeoff) -> Tradeoff:
+    """The same rows as a reader of `tradeoff.json` gets them."""
+    return files.decode(json.loads(tradeoff_json(found)), Tradeoff, TRADEOFF)
 
 
 def read_tradeoff(path: Path) -> Tradeoff:

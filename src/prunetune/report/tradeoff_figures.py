@@ -61,7 +61,7 @@ def layers_figure(row: ModelRow) -> Drawing:
         _draw_layers(axes, layers)
         legend(figure, axes)
     words = " ".join(f"{layer.name}: {layer.density:.3f}." for layer in layers)
-    return Drawing(f"layers-{100 * row.sparsity:.4g}", "layers", title, words, figure)
+    return Drawing(f"layers-{100 * row.sparsity:.12g}", "layers", title, words, figure)
 
 
 def _line(label: str, role: str, rows: Sequence[ModelRow]) -> Line:

@@ -18,6 +18,7 @@ from prunetune.report.tradeoff import (
     ParameterDensity,
     Timing,
     Tradeoff,
+    canonical,
     headline,
     not_pruned,
     ratio,
@@ -40,6 +41,7 @@ class TradeoffReport:
 
 def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
     """Write tradeoff.json, figures/*.svg and report.html to `out`; RequestError where it cannot be written."""
+    found = canonical(found)
     drawn = tradeoff_drawings(found)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
     files.write_text(out / TRADEOFF, tradeoff_json(found))
@@ -61,7 +63,8 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
 
 def render_tradeoff_again(out: Path) -> TradeoffReport:
     """Write page and figures again from `tradeoff.json` alone."""
-    return write_tradeoff(read_tradeoff(out / TRADEOFF), out)
+    found = read_tradeoff(out / TRADEOFF)
+    return files.shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
 
 
 def tradeoff_text(found: Tradeoff) -> str:

@@ -69,7 +69,7 @@ def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO) -> N
 
 def do(assignment: "Assignment", store: "Store", tell: "Tell") -> "Done | Failed | Blocked":
     """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed."""
-    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
+    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
 
@@ -79,14 +79,8 @@ def do(assignment: "Assignment", store: "Store", tell: "Tell") -> "Done | Failed
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:
-        return Failed(step.key, _in_one_line(str(error)), type(error).__name__)
+        return Failed(step.key, one_line(error), type(error).__name__)
     except Exception as error:
         traceback.print_exc()
-        return Failed(
-            step.key, f"{label(step)}: {type(error).__name__}: {_in_one_line(str(error))}", type(error).__name__
-        )
+        return Failed(step.key, one_line(f"{label(step)}: {type(error).__name__}: {error}"), type(error).__name__)
     return Done(step.key, *finished)
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
