@@ -153,10 +153,18 @@ def prune(
         str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A registered model, or package.module:callable; its arguments by --set model_args.width=8.",
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data to train and test on, as in a spec (with --model).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
