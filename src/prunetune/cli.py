@@ -220,7 +220,7 @@ def prune(
 
         prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
 
-        prunetune prune study.yaml --mask gradual --pattern 2:4
+        prunetune prune study.yaml --mask admm --pattern 2:4
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
