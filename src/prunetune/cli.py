@@ -225,6 +225,7 @@ def prune(
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.api import ready
+    from prunetune.report.tradeoff_page import file_words
     from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
 
     require_formats(formats or ())
@@ -244,8 +245,8 @@ def prune(
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     typer.echo(f"\n{shipped}\n")
-    for path in shipped.files:
-        typer.echo(f"Model: {path}")
+    for path, file in shipped.files:
+        typer.echo(f"Model: {path} ({file_words(file)})")
     typer.echo(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 

@@ -19,7 +19,7 @@ from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import RequestError, unknown
 from prunetune.report.evidence import percent
-from prunetune.report.tradeoff import ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
+from prunetune.report.tradeoff import GRAPHS, ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
 from prunetune.report.tradeoff_page import TradeoffReport, write_tradeoff
 from prunetune.run.events import Event
 from prunetune.run.execute import load_weights
@@ -71,10 +71,10 @@ class Shipped:
         return self.report.found.rows
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The exported models."""
+    def files(self) -> tuple[tuple[Path, ModelFile], ...]:
+        """The exported models: where they lie, and what was found when they were read back."""
         folder = self.report.page.parent
-        return tuple(folder / file.path for row in self.rows for file in row.files)
+        return tuple((folder / file.path, file) for row in self.rows for file in row.files)
 
     def __str__(self) -> str:
         return self.report.text
@@ -326,7 +326,7 @@ def _files(
     stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * network.trial.sparsity:.6g}"
     found = []
     for name in formats:
-        graph = name in ("onnx", "pt2") and network.shipped is not network.whole
+        graph = name in GRAPHS and network.shipped is not network.whole
         model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
         made = export(model, mask, folder / "models" / f"{stem}{SUFFIXES[name]}", inputs)
         where = made.path.relative_to(folder).as_posix()
