@@ -203,10 +203,18 @@ def prune(
         str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A registered model, or package.module:callable; its arguments by --set model_args.width=8.",
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data to train and test on, as in a spec (with --model).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -262,11 +270,12 @@ def prune(
 
         prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
 
-        prunetune prune study.yaml --mask gradual --pattern 2:4
+        prunetune prune study.yaml --mask admm --pattern 2:4
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.api import ready
+    from prunetune.report.tradeoff_page import file_words
     from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
 
     require_formats(formats or ())
@@ -286,8 +295,8 @@ def prune(
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     typer.echo(f"\n{shipped}\n")
-    for path in shipped.files:
-        typer.echo(f"Model: {path}")
+    for path, file in shipped.files:
+        typer.echo(f"Model: {path} ({file_words(file)})")
     typer.echo(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 
