@@ -9,7 +9,7 @@ from rich.progress import Progress as Bars
 
 from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Waiting
 from prunetune.run.events import Progress as EpochDone
-from prunetune.study.labels import labels
+from prunetune.study.labels import labels, look_words
 from prunetune.study.plan import Plan, Remaining
 from prunetune.study.steps import Train
 
@@ -25,13 +25,12 @@ class Progress:
 
     def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.labels = labels(plan)
-        self.epochs = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
-        self.total_epochs = sum(self.epochs.values())
+        self.labels: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
+        self.ended: set[str] = set()
         self.reached: dict[str, int] = {}
-        self.epochs_left = self.total_epochs
+        self.epochs_left = 0
         self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
-        self.finished = 0
         self.last = ""
         self.started = self.last_line = time.monotonic()
         self.bars = Bars(
@@ -44,7 +43,26 @@ class Progress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.bar = self.bars.add_task("", total=len(self.epochs), left="", last="")
+        self.bar = self.bars.add_task("", total=None, left="", last="")
+        self._expect(plan, remaining)
+
+    @property
+    def finished(self) -> int:
+        """How many trainings have ended of those that were still to be run."""
+        return len(self.ended)
+
+    def more(self, plan: Plan, remaining: Remaining) -> None:
+        """Say that seeds are added, and follow what is left of the larger plan."""
+        self._expect(plan, remaining)
+        self._say(f"{look_words(plan)}: {remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run")
+
+    def _expect(self, plan: Plan, remaining: Remaining) -> None:
+        self.labels |= labels(plan)
+        trainings = (step for step in remaining.left if isinstance(step, Train))
+        new = {step.key: step.recipe.epochs for step in trainings if step.key not in self.epochs}
+        self.epochs |= new
+        self.epochs_left += sum(new.values())
+        self.bars.update(self.bar, total=len(self.epochs))
 
     def __enter__(self) -> "Progress":
         self.bars.start()
@@ -62,7 +80,7 @@ class Progress:
             self.trained += 1
         elif isinstance(event, Done | Found | Blocked | Failed) and event.key in self.epochs:
             self._reach(event.key, self.epochs[event.key])
-            self.finished += 1
+            self.ended.add(event.key)
         if isinstance(event, Done):
             self._note(event)
         elif isinstance(event, Waiting):

@@ -5,14 +5,13 @@ what is kept by the same distance.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prunetune.report.evidence import Evidence, mean_of
+from prunetune.report.evidence import Evidence, mean_of, percent
 from prunetune.report.marks import (
     CHANCE,
     SPARSITY_AXIS,
@@ -29,6 +28,7 @@ from prunetune.report.marks import (
 from prunetune.report.svg import drawing_style
 from prunetune.report.verdict import Comparison, Rule, Verdict
 from prunetune.study.results import Correlation, Results
+from prunetune.study.slugs import slug
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "shuffle")
 DENSE_PAIR = "theta_0/theta_T"
@@ -134,7 +134,7 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         _points([test.reinit for test in verdict.tests], sparsities, "ticket − reinit", "reinit"),
     ]
     limits = [(-rule.margin, f"−margin ({rule.margin:g})", "ink"), (rule.gap, f"gap ({rule.gap:g})", "reinit")]
-    level = f"{100 * (1 - rule.alpha):g} %"
+    level = percent(1 - verdict.alpha)
     title = f"Learning rate {verdict.learning_rate:g}, {verdict.mask} masks"
     with drawing_style():
         figure, axes = panel(title, f"points of accuracy, paired by seed; one-sided {level} bounds")
@@ -274,8 +274,3 @@ def _pair_is(pair: str) -> Callable[[Correlation], bool]:
 def short(share: float) -> str:
     """A share without its leading zero."""
     return f"{share:g}".lstrip("0")
-
-
-def slug(name: str) -> str:
-    """A name as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name)

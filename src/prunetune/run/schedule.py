@@ -42,7 +42,7 @@ class Schedule:
         self._children = graph.children(work.steps)
         self._place = {step.key: i for i, step in enumerate(work.steps)}
         self._pending = {step.key: step for step in work.steps}
-        self._running: dict[str, Step] = {}
+        self.running: dict[str, Step] = {}  # by key: those that `take` has yielded and that have not ended
         self._parents_left = {s.key: sum(parent.key in self._place for parent in s.parents) for s in work.steps}
         self._ready = [self._place[key] for key, left in self._parents_left.items() if not left]  # a heap, being sorted
         self._sound: set[str] = set()
@@ -71,13 +71,13 @@ class Schedule:
 
     def done(self, key: str) -> None:
         """A running step's result is stored."""
-        step = self._running.pop(key)
+        step = self.running.pop(key)
         self._claims.release(key)
         self._open_children(step)
 
     def again(self, key: str) -> None:
         """A running step must be run once more."""
-        self._pending[key] = self._running.pop(key)
+        self._pending[key] = self.running.pop(key)
         heapq.heappush(self._ready, self._place[key])
 
     def block(self, step: Step, why: str) -> Iterator[Event]:
@@ -95,7 +95,7 @@ class Schedule:
 
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)
-        self._running.pop(key, None)
+        self.running.pop(key, None)
         self._claims.release(key)
 
     def _begin(self, step: Step) -> Iterator[Step | Event]:
@@ -108,7 +108,7 @@ class Schedule:
         elif why := self._diverged_source(step):
             yield from self.block(step, why)
         else:
-            self._running[step.key] = self._pending.pop(step.key)
+            self.running[step.key] = self._pending.pop(step.key)
             yield step
 
     def _found(self, step: Step) -> Found:

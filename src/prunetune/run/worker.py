@@ -11,9 +11,11 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from prunetune.run.events import Blocked, Done, Failed
+    from prunetune.run.execute import Tell
     from prunetune.run.store import Store
     from prunetune.run.wire import Assignment
 
@@ -61,33 +63,24 @@ def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO) -> N
     opened = Store(store)
     while True:
         assignment = pickle.loads(inbox.get())
-        send(events, _do(assignment, opened, events))
+        send(events, do(assignment, opened, lambda event: send(events, event)))
         sys.stdout.flush()
 
 
-def _do(assignment: "Assignment", store: "Store", events: BinaryIO) -> Any:
-    """The event that a step ends with: an error becomes one line, and the traceback of a surprise goes to the log."""
-    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
+def do(assignment: "Assignment", store: "Store", tell: "Tell") -> "Done | Failed | Blocked":
+    """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed."""
+    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
-    from prunetune.run.wire import send
 
     step = assignment.step
     try:
-        finished = execute(
-            step, store, assignment.points, lambda event: send(events, event), assignment.checkpoint_every
-        )
+        finished = execute(step, store, assignment.points, tell, assignment.checkpoint_every)
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:
-        return Failed(step.key, _in_one_line(str(error)), type(error).__name__)
+        return Failed(step.key, one_line(error), type(error).__name__)
     except Exception as error:
         traceback.print_exc()
-        return Failed(
-            step.key, f"{label(step)}: {type(error).__name__}: {_in_one_line(str(error))}", type(error).__name__
-        )
+        return Failed(step.key, one_line(f"{label(step)}: {type(error).__name__}: {error}"), type(error).__name__)
     return Done(step.key, *finished)
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
