@@ -14,8 +14,10 @@ from prunetune.report.verdict import Verdict
 from prunetune.report.write import Report, write_report
 from prunetune.run.collect import collect
 from prunetune.run.diary import Diary
+from prunetune.run.disk import user_cache
 from prunetune.run.events import Event
 from prunetune.run.local import LocalExecutor
+from prunetune.run.mirror import open_store
 from prunetune.run.store import Store
 from prunetune.study.plan import Plan, Remaining, plan
 from prunetune.study.results import Results
@@ -73,7 +75,7 @@ def prepare(
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed)
     planned = plan(spec, device=resolve_device(device))
-    opened = Store(store if store is not None else default_store())
+    opened = open_store(store if store is not None else default_store())
     return Prepared(spec, planned, opened, planned.against(opened))
 
 
@@ -159,10 +161,9 @@ def audit(
     )
 
 
-def default_store() -> Path:
-    """`$PRUNETUNE_STORE`, else a folder of the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PRUNETUNE_STORE") or Path(cache) / "prunetune" / "store")
+def default_store() -> str | Path:
+    """`$PRUNETUNE_STORE`, a folder or a URL, else a folder of the user's cache."""
+    return os.environ.get("PRUNETUNE_STORE") or user_cache() / "store"
 
 
 def default_jobs() -> int:

@@ -71,9 +71,12 @@ Seeds = Annotated[
     int | None, typer.Option(parser=_count, metavar="N", help="How many repetitions; one seed is never a verdict.")
 ]
 StoreDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--store", metavar="DIR", help="Where finished steps lie; else $PRUNETUNE_STORE, else the user cache."
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
     ),
 ]
 Jobs = Annotated[
@@ -380,7 +383,7 @@ def _told(failures: Sequence[str]) -> int:
 
 
 def _plan_together(
-    group: str, members: tuple[str, ...], changes: Sequence[str], seeds: int | None, store: Path | None, device: str
+    group: str, members: tuple[str, ...], changes: Sequence[str], seeds: int | None, store: str | None, device: str
 ) -> None:
     from prunetune.api import prepare
     from prunetune.study import graph
@@ -429,11 +432,11 @@ def _check(executor: str) -> None:
         raise unknown("--executor", executor, ["local"])
 
 
-def _open(store: Path | None) -> "Store":
+def _open(store: str | None) -> "Store":
     from prunetune.api import default_store
-    from prunetune.run.store import Store
+    from prunetune.run.mirror import open_store
 
-    return Store(store or default_store())
+    return open_store(store or default_store())
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from prunetune.errors import BreachError, DamageError, RequestError
 from prunetune.run.claims import EXPIRY, Claims
 from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
 from prunetune.run.partial import EVERY
@@ -94,7 +95,7 @@ class LocalExecutor:
         Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
         """
         store.prepare()
-        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every)
+        run = _Run(plan, store, self.jobs, store.claims(self.expiry), self.checkpoint_every)
         try:
             yield from run.events()
         finally:
@@ -172,7 +173,11 @@ class _Run:
             return
         worker.step = None
         if isinstance(event, Done):
-            self._schedule.done(step.key)
+            try:
+                self._schedule.done(step.key)
+            except (RequestError, BreachError, DamageError) as error:  # done here, and not to be had by others
+                event = Failed(step.key, str(error), type(error).__name__)
+        if isinstance(event, Done):
             yield event
         elif isinstance(event, Failed):
             yield from self._schedule.fail(step, event.message, event.error)
