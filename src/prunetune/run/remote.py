@@ -100,11 +100,10 @@ class Remote(Shelves):
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(lambda name: self._place(f"{folder_of(key)}/{name}", files[name]), files))
             listed = {name: entry(content) for name, content in files.items()}
-            if not self.create(f"{folder_of(key)}/{MANIFEST}", manifest_bytes(about, listed)):
-                self._complete(key, files)
-        else:
-            self._complete(key, files)
-        self.look(key)
+            if self.create(f"{folder_of(key)}/{MANIFEST}", manifest_bytes(about, listed)):
+                self._listing()[key] = {*files, MANIFEST}
+                return
+        self._complete(key, files)
 
     def take_out(self, key: str) -> dict[str, bytes]:
         """Remove a step; what its files held."""
@@ -118,10 +117,9 @@ class Remote(Shelves):
 
     def sweep(self) -> int:
         """Remove the files of steps whose writing ended before the manifest, a day ago or more; the bytes freed."""
-        torn = [
-            f"{folder_of(key)}/{name}" for key in self._listing() if not self.exists(key) for name in self.names(key)
-        ]
-        return sum(self.remove(path) for path in torn if self.age(path) > ABANDONED_AFTER)
+        torn = {key: names for key, names in self._find("steps").items() if MANIFEST not in names}
+        paths = [f"{folder_of(key)}/{name}" for key, names in torn.items() for name in names]
+        return sum(self.remove(path) for path in paths if self.age(path) > ABANDONED_AFTER)
 
     def paths(self, under: str) -> list[str]:
         """All files below a folder of the store, named from the store's root."""
@@ -196,6 +194,7 @@ class Remote(Shelves):
     def _complete(self, key: str, files: Mapping[str, bytes]) -> None:
         about = self.manifest(key)
         listed = about.pop("files")
+        self._listing()[key] = {*listed, MANIFEST}
         for name in files.keys() & listed.keys():
             if digest_bytes(files[name]) != listed[name]["sha256"]:
                 raise BreachError(
@@ -208,6 +207,7 @@ class Remote(Shelves):
         if new:
             added = {name: entry(content) for name, content in new.items()}
             self.put(f"{folder_of(key)}/{MANIFEST}", manifest_bytes(about, listed | added))
+            self._listing()[key] |= new.keys()
 
     def _refuse_foreign(self) -> None:
         try:
