@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from toy_study import ONE_EPOCH, Work, dense, init, small_study
 
@@ -35,8 +36,10 @@ KEY = START.key
 Machine = Callable[[str], Mirror]
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/some/where"
     return f"memory:/{tmp_path}/elsewhere" if request.param == "memory" else f"file://{tmp_path}/elsewhere"
 
 
@@ -364,9 +367,14 @@ def set_back(store: Mirror, path: str, seconds: float) -> None:
     full = f"{store.remote._root}/{path}"
     if isinstance(store.remote._files, MemoryFileSystem):
         store.remote._files.store[full].modified -= timedelta(seconds=seconds)
-    else:
+    elif isinstance(store.remote._files, LocalFileSystem):
         then = os.stat(full).st_mtime - seconds
         os.utime(full, (then, then))
+    else:
+        from moto.s3.models import s3_backends
+
+        bucket, _, name = full.partition("/")
+        s3_backends["123456789012"]["aws"].buckets[bucket].keys[name].last_modified -= timedelta(seconds=seconds)
 
 
 def claim_of_another_machine(store: Mirror) -> None:
@@ -482,28 +490,29 @@ import sys
 from toy_study import small_study
 from prunetune.run.local import LocalExecutor
 from prunetune.run.mirror import open_store
-for event in LocalExecutor(1).run(small_study("slow_net", seconds=0.03), open_store(sys.argv[1])):
+for event in LocalExecutor(1).run(small_study("slow_net", seconds=float(sys.argv[2])), open_store(sys.argv[1])):
     print(event.kind, event.key, flush=True)
 """
 
 
-def partner(url: str, cache: Path) -> subprocess.Popen[str]:
+def partner(url: str, cache: Path, seconds: float) -> subprocess.Popen[str]:
     """A process that does a study with one worker on a machine of its own and tells its events, a line each."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": str(cache),
     }
-    return subprocess.Popen([sys.executable, "-c", PARTNER, url], stdout=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, "-c", PARTNER, url, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def told(output: str, kind: str) -> Iterator[str]:
     return (key for what, key in map(str.split, output.splitlines()) if what == kind)
 
 
-def test_two_machines_do_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"file://{tmp_path}/elsewhere"
-    processes = [partner(url, tmp_path / name) for name in ("one", "two")]
+@pytest.mark.parametrize("url", ["file"], indirect=True)
+def test_two_machines_do_every_step_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = [partner(url, tmp_path / name, seconds=0.03) for name in ("one", "two")]
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     work = small_study("slow_net", seconds=0.03)
@@ -515,3 +524,15 @@ def test_two_machines_do_every_step_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert run(three, work) == [Found(step.key) for step in work.steps]
     assert list(three.verify()) == []
     assert three.claims()._claimed() == set()
+
+
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
+def test_what_one_process_has_brought_to_s3_another_one_finds(url: str, tmp_path: Path, machine: Machine) -> None:
+    work = small_study("slow_net", seconds=0.0)
+    with partner(url, tmp_path / "one", seconds=0.0) as process:
+        output = process.communicate()[0]
+    assert process.returncode == 0
+    assert sorted(told(output, "done")) == sorted(step.key for step in work.steps)
+    here = machine("two")
+    assert run(here, work) == [Found(step.key) for step in work.steps]
+    assert list(here.verify()) == []

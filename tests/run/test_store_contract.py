@@ -14,12 +14,13 @@ from prunetune.sparsity.mask import Mask
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
 
-@pytest.fixture(params=["folder", "memory", "file"])
+@pytest.fixture(params=["folder", "memory", "file", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     at = {"folder": tmp_path / "store", "memory": f"memory:/{tmp_path}", "file": f"file://{tmp_path}/elsewhere"}
-    store = open_store(at[request.param])
+    where = f"{request.getfixturevalue('bucket')}/some/where" if request.param == "s3" else at[request.param]
+    store = open_store(where)
     store.prepare()
     return store
 
