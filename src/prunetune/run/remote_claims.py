@@ -8,7 +8,8 @@ from prunetune.errors import RequestError
 from prunetune.run.claims import BEATS, CLAIMS, EXPIRY, MISHAPS, Claims
 from prunetune.run.remote import Remote
 
-FIRST_PAUSE = 0.5  # seconds until a step that another one has claimed is looked at again; twice as long each time
+FIRST_PAUSE = 0.5  # seconds until a step that another one has claimed is looked at again; twice as long each time,
+LAST_PAUSE = 10.0  # and no longer
 
 
 class RemoteClaims(Claims):
@@ -36,7 +37,7 @@ class RemoteClaims(Claims):
             self._remote.look(key)
         pause = self._pauses.get(key, FIRST_PAUSE)
         self._again[key] = time.monotonic() + pause
-        self._pauses[key] = min(2 * pause, self._expiry / BEATS)
+        self._pauses[key] = min(2 * pause, LAST_PAUSE, self._expiry / BEATS)
         return taken
 
     def _claimed(self) -> set[str]:
