@@ -132,13 +132,16 @@ class Mirror(Store):
 
     def _fetch(self, key: str) -> None:
         """Bring here what the step has there and not here; nothing when it is not there any more."""
+        here = self._listed(key)
         try:
             content = self.remote.content(key, MANIFEST)
+            listed = read_manifest(key, content)["files"]
+            files = self.remote.fetch(key, {name: entry for name, entry in listed.items() if here.get(name) != entry})
         except FileNotFoundError:
             return
-        here = self._listed(key)
-        listed = read_manifest(key, content)["files"]
-        files = self.remote.fetch(key, {name: entry for name, entry in listed.items() if here.get(name) != entry})
+        except RequestError:
+            self.remote.forget(key)  # what cannot be had is absent: a report does without it
+            raise
         with writing(self.root):
             if not publish_folder(self.folder(key), {**files, MANIFEST: content}):
                 with FileLock(self.root / ".lock"):

@@ -78,12 +78,16 @@ class Remote(Shelves):
             return self.get(f"{folder_of(key)}/{name}")
         except FileNotFoundError:
             if name == MANIFEST:
-                self._listing().pop(key, None)
+                self.forget(key)
             raise
 
     def look(self, key: str) -> None:
         """List the folder of one step again."""
         self._listing()[key] = self._find(folder_of(key)).get(key, set())
+
+    def forget(self, key: str) -> None:
+        """Take a step for absent, until its folder is listed again."""
+        self._listing().pop(key, None)
 
     def fetch(self, key: str, entries: Mapping[str, Any]) -> dict[str, bytes]:
         """Files of a step, with their entries in its list; DamageError when one is not what was written."""
@@ -112,7 +116,7 @@ class Remote(Shelves):
             with contextlib.suppress(FileNotFoundError):
                 found[name] = self.content(key, name)
                 self.remove(f"{folder_of(key)}/{name}")
-        self._listing().pop(key, None)
+        self.forget(key)
         return found
 
     def sweep(self) -> int:
