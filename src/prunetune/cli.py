@@ -84,9 +84,12 @@ Seeds = Annotated[
     ),
 ]
 StoreDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--store", metavar="DIR", help="Where finished steps lie; else $PRUNETUNE_STORE, else the user cache."
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
     ),
 ]
 Jobs = Annotated[
@@ -507,11 +510,11 @@ def _outline(plan: "Plan") -> str:
     )
 
 
-def _open(store: Path | None) -> "Store":
+def _open(store: str | None) -> "Store":
     from prunetune.api import default_store
-    from prunetune.run.store import Store
+    from prunetune.run.mirror import open_store
 
-    return Store(store or default_store())
+    return open_store(store or default_store())
 
 
 def _end(message: str, code: int) -> NoReturn:
