@@ -4,11 +4,13 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,12 +19,15 @@ from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, 
 from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Schedule, Work
 from prunetune.run.store import Store
-from prunetune.run.wire import Assignment, receive, send
-from prunetune.study.steps import Step
+from prunetune.run.wire import Assignment, nudge, receive, send
+from prunetune.study.steps import Step, Train
 
 ATTEMPTS = 2  # of a step whose worker was killed: once may be chance, twice is the step
+KILLED = -9  # the exit status of a process that SIGKILL has ended
 DYING = 5.0  # seconds between the end of a worker's messages and its own
-LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done
+LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done, and at who is silent
+SILENCE = 3600.0  # seconds of work without one batch, after which a worker hangs; that of a slow model takes minutes
+GRACE = 10.0  # seconds from Ctrl-C to the end of the epochs under way
 
 # The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
 _BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
@@ -43,6 +48,7 @@ class Worker:
     def __init__(self, store: Store, number: int, inbox: Inbox) -> None:
         self.log = store.root / "logs" / f"{os.getpid()}-{number}.log"
         self.step: Step | None = None
+        self.silent = 0.0  # seconds since the last message, as long as there was somebody to hear it
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, str(store.root), str(self.log), *map(str, sys.path)],
             stdin=subprocess.PIPE,
@@ -54,17 +60,27 @@ class Worker:
 
     def give(self, assignment: Assignment) -> None:
         """Let the worker do a step; that it has died meanwhile is told by its None in the inbox."""
-        self.step = assignment.step
+        self.step, self.silent = assignment.step, 0.0
         with contextlib.suppress(BrokenPipeError):
             send(cast(BinaryIO, self._process.stdin), assignment)
 
+    def finish(self) -> None:
+        """Ask the worker to end with its epoch."""
+        with contextlib.suppress(BrokenPipeError):
+            nudge(cast(BinaryIO, self._process.stdin))
+
     def end(self, grace: float = 0.0) -> int:
-        """End the process, at the latest after `grace` seconds, and return its exit status; an empty log is removed."""
+        """End the process, at the latest after `grace` seconds, and return its exit status; an empty log is removed.
+
+        One that waits for a disk that is gone cannot be ended: it is left to itself after a while.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
         self._process.kill()
+        self._listener.join(DYING)
+        if self._listener.is_alive():
+            return KILLED
         self._process.wait()
-        self._listener.join()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 cast(BinaryIO, pipe).close()
@@ -90,13 +106,17 @@ class LocalExecutor:
     def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
 
-        What another process is at is left to it, and waited for when nothing else is left. Closing the iterator (or
-        Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
+        What another process is at is left to it, and waited for when nothing else is left. Closing the iterator ends
+        the workers; what is stored stays. Ctrl-C lets trainings end with their epoch and a checkpoint before it raises
+        KeyboardInterrupt; a second one raises it at once. Raises RequestError when the store cannot be written to.
         """
         store.prepare()
         run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every)
         try:
-            yield from run.events()
+            with _first_interrupt(run.stop):
+                yield from run.events()
+            if run.stopping:
+                raise KeyboardInterrupt
         finally:
             run.end()
 
@@ -115,24 +135,80 @@ class _Run:
         self._hired = 0
         self._attempts: Counter[str] = Counter()
         self._inbox: Inbox = queue.SimpleQueue()
+        self.stopping = False
 
     def events(self) -> Iterator[Event]:
-        """Everything that happens until nothing is left to do."""
-        while True:
+        """Everything that happens until nothing is left to do, or the run is stopped."""
+        while not self.stopping:
             yield from self._hand_out()
-            if all(worker.step is None for worker in self._workers):
+            if not self._busy():
                 if not self._schedule.elsewhere:
                     return
                 yield from self._waiting()
-            with contextlib.suppress(queue.Empty):
-                worker, message = self._inbox.get(timeout=LOOK_AGAIN if self._schedule.elsewhere else None)
-                yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
+            yield from self._listen()
+        yield from self._wind_down()
+
+    def stop(self) -> None:
+        """Hand out nothing more, and let trainings end with their epoch."""
+        self.stopping = True
 
     def end(self) -> None:
         """End all workers, and leave what they were at to others."""
         while self._workers:
             self._workers.pop().end()
         self._claims.close()
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.step is not None]
+
+    def _listen(self) -> Iterator[Event]:
+        """What the next message tells, or a long silence; nothing when it is time for another look."""
+        while True:
+            heard = self._hear()
+            hung = [worker for worker in self._busy() if worker.silent > SILENCE]
+            for worker in hung:
+                worker.end()
+                yield from self._lost(worker, f"gave no sign of life for {SILENCE / 60:.0f} min")
+            if heard is not None:
+                worker, message = heard
+                yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
+            if heard is not None or hung or self._schedule.elsewhere or self.stopping:
+                return
+
+    def _hear(self) -> tuple[Worker, bytes | None] | None:
+        """A worker's next message, or None after a while; a sign of life is none.
+
+        Silence is counted in time of this process: should all have been asleep, or stopped, nobody was silent.
+        """
+        began, heard = time.monotonic(), None
+        with contextlib.suppress(queue.Empty):
+            heard = self._inbox.get(timeout=LOOK_AGAIN)
+        waited = min(time.monotonic() - began, LOOK_AGAIN)
+        for worker in self._workers:
+            worker.silent += waited
+        if heard is not None:
+            heard[0].silent = 0.0
+        return None if heard is not None and heard[1] == b"" else heard
+
+    def _wind_down(self) -> Iterator[Event]:
+        """Give what is under way the time to end with its epoch, and tell what comes of it."""
+        deadline = time.monotonic() + GRACE
+        for worker in self._busy():
+            worker.finish()
+            if isinstance(worker.step, Train):
+                yield Notice(
+                    worker.step.key,
+                    f"{label(worker.step)} ends with its epoch, or after {GRACE:.0f} s; Ctrl-C again ends it now",
+                )
+        while self._busy() and time.monotonic() < deadline:
+            if (heard := self._hear()) is None:
+                continue
+            worker, message = heard
+            if message is not None:
+                yield from self._heard(worker, pickle.loads(message))
+            elif worker in self._workers:
+                self._workers.remove(worker)
+                worker.end(grace=DYING)
 
     def _hand_out(self) -> Iterator[Event]:
         """Give every step that is ready to a worker, as long as one is free."""
@@ -180,11 +256,13 @@ class _Run:
             yield from self._schedule.block(step, event.why)
 
     def _ended(self, worker: Worker) -> Iterator[Event]:
-        """A worker was killed, or could not start: its step gets another chance on another one."""
-        if worker not in self._workers:
-            return
+        """A worker was killed, or could not start."""
+        if worker in self._workers:
+            yield from self._lost(worker, _how_it_ended(worker.end(grace=DYING), worker.log))
+
+    def _lost(self, worker: Worker, how: str) -> Iterator[Event]:
+        """A worker is no more: its step gets another chance on another one."""
         self._workers.remove(worker)
-        how = _how_it_ended(worker.end(grace=DYING), worker.log)
         step = worker.step
         if step is None:
             return
@@ -198,5 +276,24 @@ class _Run:
 def _how_it_ended(status: int, log: Path) -> str:
     """In words: a negative status is a signal, and 9 most often the system out of memory."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    hint = " (out of memory?)" if status == -9 else ""
+    hint = " (out of memory?)" if status == KILLED else ""
     return how + hint + (f"; see {log}" if log.exists() else "")
+
+
+@contextlib.contextmanager
+def _first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`, the next is as ever; all are where it ends no program, or another thread asks."""
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        stop()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
