@@ -56,6 +56,7 @@ class Store(Shelves):
             replace_file(self.root / MARKER, json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION}))
             for name in ("steps", "logs", CLAIMS):
                 (self.root / name).mkdir(exist_ok=True)
+            (self.root / ".lock").touch()  # while there is room: claims are given up under it on a full disk too
 
     def write(
         self,

@@ -62,16 +62,14 @@ def _watch(commands: BinaryIO, inbox: "queue.SimpleQueue[bytes]", stopping: thre
     os._exit(0)
 
 
-def _serve(
-    store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stopping: Callable[[], bool]
-) -> None:
+def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stopping: Callable[[], bool]) -> None:
     import pickle
 
     import torch
 
     from prunetune.run.environment import THREADS_PER_TRAINING
-    from prunetune.run.store import Store
     from prunetune.run.partial import StoppedError
+    from prunetune.run.store import Store
     from prunetune.run.wire import send
     from prunetune.train.beat import on_beat
 
