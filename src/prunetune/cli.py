@@ -5,7 +5,8 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from prunetune.api import Prepared
     from prunetune.progress import Progress
     from prunetune.run.estimate import Estimate
+    from prunetune.run.events import Event
     from prunetune.run.store import Store
     from prunetune.study.plan import Plan, Remaining
 
@@ -94,6 +96,10 @@ def audit(
     jobs: Jobs = None,
     executor: Executor = "local",
     device: Device = "auto",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the trainings' curves there, for TensorBoard (an optional extra)."),
+    ] = None,
 ) -> None:
     """Train the arms, judge the winning property, and write the report.
 
@@ -114,7 +120,10 @@ def audit(
     options = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
-    codes = [_audit_one(prepare(name, **options), folder, jobs) for name, folder in asked]
+    codes = []
+    for name, folder in asked:
+        curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
+        codes.append(_audit_one(prepare(name, **options), folder, jobs, curves))
     raise typer.Exit(max(codes))
 
 
@@ -344,17 +353,34 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
     return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
 
 
-def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, curves: Path | None) -> int:
     from prunetune.api import conduct, ready
     from prunetune.progress import duration
 
     ready(prepared, out)
     began = time.monotonic()
-    with _progress(prepared, jobs) as progress:
-        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=_command())
+    with _drawing(prepared, curves) as draw, _progress(prepared, jobs) as progress:
+
+        def follow(event: "Event") -> None:
+            draw(event)
+            progress(event)
+
+        finished = conduct(prepared, out=out, jobs=jobs, on_event=follow, command=_command())
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
+
+
+@contextmanager
+def _drawing(prepared: "Prepared", folder: Path | None) -> Iterator[Callable[["Event"], None]]:
+    """What draws the trainings' curves into a folder, if one is given."""
+    if folder is None:
+        yield lambda event: None
+        return
+    from prunetune.run.tensorboard import Curves
+
+    with closing(Curves(prepared.plan, prepared.store, folder)) as curves:
+        yield curves
 
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":

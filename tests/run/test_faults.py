@@ -1,14 +1,17 @@
 """A small study under one fault after the other, in this process: it ends with the bytes of an undisturbed one."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disks import Disk, mounted
 from toy_study import ONE_EPOCH, Work, dense, init, prune, sparse
 
+from prunetune import cli
 from prunetune.errors import RequestError
 from prunetune.run.claims import Claims
 from prunetune.run.events import Event
@@ -127,3 +130,29 @@ def test_a_clock_that_jumps(
     study(tmp_path / "store", leap)
     assert jumps == len(STUDY.steps)
     assert_like_undisturbed(tmp_path / "store", undisturbed)
+
+
+def test_a_read_only_store_is_refused_in_one_line_and_can_be_read(
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def call(*arguments: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr("sys.argv", ["prunetune", *arguments, "--store", "disk/store"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    with mounted(tmp_path / "disk", "size=64m"):
+        study(tmp_path / "disk" / "store")
+        subprocess.run(["mount", "-o", "remount,ro", "disk"], check=True)
+        line = f"prunetune: store: cannot write to '{tmp_path / 'disk' / 'store'}': Read-only file system\n"
+        assert call("audit", "quick") == (2, "", line)
+        assert call("store", "gc")[0] == 0  # nothing is there to remove
+        assert call("store", "verify") == (0, "4 steps read, 0 damaged\n", "")
+        assert call("plan", "quick")[0] == 0
+        assert contents(tmp_path / "disk" / "store") == undisturbed
