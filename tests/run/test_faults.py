@@ -142,7 +142,8 @@ def test_a_read_only_store_is_refused_in_one_line_and_can_be_read(
         monkeypatch.setattr("sys.argv", ["prunetune", *arguments, "--store", "disk/store"])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        return ended.value.code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
 
     monkeypatch.setattr("sys.path", list(sys.path))
     monkeypatch.chdir(tmp_path)
