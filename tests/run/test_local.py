@@ -65,22 +65,29 @@ def test_a_whole_study_and_nothing_the_second_time(store: Store, finished: Store
 def test_damage_is_put_aside_and_done_again(finished: Store) -> None:
     work = small_study()
     before = files(finished, work)
-    damaged = [work.steps[2], work.steps[3], work.steps[5]]
-    names = ["state@1ep.safetensors", "mask.safetensors", "metrics.json"]
-    for step, name in zip(damaged, names, strict=True):
-        path = finished.folder(step.key) / name
+    damaged = [work.steps[2], work.steps[3], work.steps[5], work.steps[6]]
+    paths = [
+        finished.folder(step.key) / name
+        for step, name in zip(
+            damaged, ["state@1ep.safetensors", "mask.safetensors", "metrics.json", "step.json"], strict=True
+        )
+    ]
+    for path in paths[:2]:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
+    paths[2].write_bytes(paths[2].read_bytes()[:-7])
+    paths[3].unlink()
     events = run(work, finished, jobs=2)
     notices = {event.key: event.message for event in events if isinstance(event, Notice)}
     assert notices.keys() == {step.key for step in damaged}
-    assert all(
-        f"{name} is not what was written" in notices[step.key] for step, name in zip(damaged, names, strict=True)
-    )
+    whats = ["is not what was written", "is not what was written", "were written", "cannot be read: No such file"]
+    for step, path, what in zip(damaged, paths, whats, strict=True):
+        assert f"{path.name} " in notices[step.key]
+        assert what in notices[step.key]
     assert {event.key for event in events if isinstance(event, Done)} == notices.keys()
     assert files(finished, work) == before
-    assert len(list((finished.root / "quarantine").iterdir())) == 3
+    assert len(list((finished.root / "quarantine").iterdir())) == len(damaged)
     assert list(finished.verify()) == []
 
 
@@ -211,6 +218,7 @@ def _ancestors(step: Step) -> set[Step]:
 
 def test_a_killed_worker_is_replaced_once(store: Store, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
+    (store.root / "logs" / f"{os.getpid()}-1.log").symlink_to(tmp_path / "none" / "log")  # no log: that stops nothing
     step = init(0, "deadly_net", marks=str(tmp_path / "marks"), deaths=1)
     events = run(Work((step,)), store)
     assert Counter(event.kind for event in events) == Counter(started=2, notice=1, done=1)
@@ -417,6 +425,7 @@ def test_kill_9_of_the_parent_leaves_no_orphan_and_loses_nothing(tmp_path: Path)
     events = run(work, killed, jobs=2)
     assert {event.key for event in events if isinstance(event, Done)} == {step.key for step in left}
     assert files(killed, work) == files(whole, work)
+    assert list(killed.verify()) == []
     killed.gc()
     assert not list(killed.root.rglob(".tmp-*"))
 
