@@ -279,6 +279,10 @@ def test_a_sign_of_life_ends_a_silence_and_sleep_is_none(store: Store, monkeypat
     monkeypatch.setattr(local.time, "monotonic", lambda: next(now))
     assert run._hear() is None
     assert (talking.silent, silent.silent) == (0.0, 5.0 + local.LOOK_AGAIN)
+    run._workers.remove(silent)
+    run._inbox.put((silent, b"what it had to say when it was given up"))
+    monkeypatch.undo()
+    assert run._hear() is None
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ class _Run:
                 return
 
     def _hear(self) -> tuple[Worker, bytes | None] | None:
-        """A worker's next message, or None after a while; a sign of life is none.
+        """A worker's next message, or None after a while. A sign of life is none, nor is the word of one given up.
 
         Silence is counted in time of this process: should all have been asleep, or stopped, nobody was silent.
         """
@@ -188,7 +188,7 @@ class _Run:
             worker.silent += waited
         if heard is not None:
             heard[0].silent = 0.0
-        return None if heard is not None and heard[1] == b"" else heard
+        return heard if heard is not None and heard[0] in self._workers and heard[1] != b"" else None
 
     def _wind_down(self) -> Iterator[Event]:
         """Give what is under way the time to end with its epoch, and tell what comes of it."""
@@ -206,7 +206,7 @@ class _Run:
             worker, message = heard
             if message is not None:
                 yield from self._heard(worker, pickle.loads(message))
-            elif worker in self._workers:
+            else:
                 self._workers.remove(worker)
                 worker.end(grace=DYING)
 
@@ -257,8 +257,7 @@ class _Run:
 
     def _ended(self, worker: Worker) -> Iterator[Event]:
         """A worker was killed, or could not start."""
-        if worker in self._workers:
-            yield from self._lost(worker, _how_it_ended(worker.end(grace=DYING), worker.log))
+        yield from self._lost(worker, _how_it_ended(worker.end(grace=DYING), worker.log))
 
     def _lost(self, worker: Worker, how: str) -> Iterator[Event]:
         """A worker is no more: its step gets another chance on another one."""
@@ -282,7 +281,8 @@ def _how_it_ended(status: int, log: Path) -> str:
 
 @contextlib.contextmanager
 def _first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`, the next is as ever; all are where it ends no program, or another thread asks."""
+    """The first Ctrl-C calls `stop`, the next one is as ever. Nothing changes in another thread than the main one, or
+    where Ctrl-C is put to another use."""
     usual = signal.default_int_handler
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
         yield
