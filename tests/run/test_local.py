@@ -17,8 +17,7 @@ from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, 
 
 from prunetune.errors import RequestError
 from prunetune.references import Ref
-from prunetune.run import local
-from prunetune.run.claims import Claims
+from prunetune.run import drive, local
 from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Progress, Started
 from prunetune.run.execute import execute
 from prunetune.run.local import LocalExecutor
@@ -270,19 +269,20 @@ def test_a_worker_that_hangs_is_replaced_once(store: Store, tmp_path: Path, monk
 
 def test_a_sign_of_life_ends_a_silence_and_sleep_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should everything have been stopped (Ctrl-Z, a lid that was closed), nobody has been silent meanwhile."""
-    run = local._Run(Work(()), store, 1, Claims(store.root), 60.0)
+    run = local.LocalWorkers(store, 2)
     talking, silent = (local.Worker.__new__(local.Worker) for _ in range(2))
     talking.silent = silent.silent = 5.0
+    talking.step = silent.step = START
     run._workers += [talking, silent]
     run._inbox.put((talking, b""))
     now = iter([0.0, 86400.0])
     monkeypatch.setattr(local.time, "monotonic", lambda: next(now))
-    assert run._hear() is None
-    assert (talking.silent, silent.silent) == (0.0, 5.0 + local.LOOK_AGAIN)
+    assert list(run.wait(0.5)) == []
+    assert (talking.silent, silent.silent) == (0.0, 5.5)
     run._workers.remove(silent)
     run._inbox.put((silent, b"what it had to say when it was given up"))
     monkeypatch.undo()
-    assert run._hear() is None
+    assert list(run.wait(0.5)) == []
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_ctrl_c_lets_trainings_end_with_their_epoch(store: Store, tmp_path: Path
 @pytest.mark.parametrize("grace", [0.0, 1e6])
 def test_an_epoch_without_end_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch, grace: float) -> None:
     """Either the time is up, or a second Ctrl-C comes."""
-    monkeypatch.setattr(local, "GRACE", grace)
+    monkeypatch.setattr(drive, "GRACE", grace)
     start = init(0, "slow_net", seconds=1e6)
     step = dense(start)
 

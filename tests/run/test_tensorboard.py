@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def done(planned: Plan, store: Store) -> list[Event]:
 
 
 def draw(events: list[Event], planned: Plan, store: Store, folder: Path) -> None:
-    curves = Curves(planned, store, folder)
+    """The seeds are added in the course of the study."""
+    curves = Curves(replace(planned, steps=(), trials=(), connections=()), store, folder)
+    curves.more(planned, planned.against(store))
     for event in events:
         curves(event)
     curves.close()

@@ -11,7 +11,7 @@ from prunetune.errors import RequestError
 from prunetune.run.diary import names_of_trainings
 from prunetune.run.events import Done, Event, Found, Progress, Started
 from prunetune.run.shelves import Shelves
-from prunetune.study.plan import Plan
+from prunetune.study.plan import Plan, Remaining
 
 FLUSH_EVERY = 10  # seconds
 ENDS = {"test_loss": "loss/test", "test_accuracy": "accuracy/test", "validation_accuracy": "accuracy/validation"}
@@ -40,10 +40,10 @@ class Curves:
             raise RequestError(f"--tensorboard: cannot write to '{folder}': {error.strerror}") from error
         self._writer = SummaryWriter
         self._store = store
-        self._folders = {
-            key: folder / re.sub(r'[/\\:*?"<>|]', "_", name) for key, name in names_of_trainings(plan).items()
-        }
+        self._folder = folder
+        self._folders: dict[str, Path] = {}
         self._open: dict[str, SummaryWriter] = {}
+        self._expect(plan)
 
     def __call__(self, event: Event) -> None:
         """Write what an event tells of a curve."""
@@ -59,11 +59,19 @@ class Curves:
             elif isinstance(event, Found) and not self._folders[event.key].exists():
                 self._whole(event.key)
 
+    def more(self, plan: Plan, remaining: Remaining) -> None:
+        """Follow a larger plan."""
+        self._expect(plan)
+
     def close(self) -> None:
         """Write what is not yet on the disk."""
         for key in [*self._open]:
             with contextlib.suppress(OSError):
                 self._close(key)
+
+    def _expect(self, plan: Plan) -> None:
+        for key, name in names_of_trainings(plan).items():
+            self._folders[key] = self._folder / re.sub(r'[/\\:*?"<>|]', "_", name)
 
     def _whole(self, key: str) -> None:
         metrics = self._store.metrics(key)

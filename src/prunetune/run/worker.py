@@ -14,9 +14,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from prunetune.run.events import Blocked, Done, Failed
+    from prunetune.run.execute import Tell
     from prunetune.run.store import Store
     from prunetune.run.wire import Assignment
 
@@ -78,7 +80,7 @@ def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stop
     opened = Store(store)
     with contextlib.suppress(StoppedError):
         while message := inbox.get():
-            send(events, _do(pickle.loads(message), opened, events, stopping))
+            send(events, do(pickle.loads(message), opened, lambda event: send(events, event), stopping))
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
 
@@ -98,20 +100,21 @@ def _signs(events: BinaryIO) -> Callable[[], None]:
     return sign
 
 
-def _do(assignment: "Assignment", store: "Store", events: BinaryIO, stopping: Callable[[], bool]) -> Any:
-    """The event that a step ends with: an error becomes one line, and the traceback of a surprise goes to the log.
+def do(
+    assignment: "Assignment", store: "Store", tell: "Tell", stopping: Callable[[], bool] = lambda: False
+) -> "Done | Failed | Blocked":
+    """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed.
 
-    Raises StoppedError for a training that has ended early, as it was asked to.
+    Once `stopping` says so, a training ends with its epoch, and raises StoppedError.
     """
     from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
     from prunetune.run.partial import StoppedError
-    from prunetune.run.wire import send
 
-    step, every = assignment.step, assignment.checkpoint_every
+    step = assignment.step
     try:
-        finished = execute(step, store, assignment.points, lambda event: send(events, event), every, stopping)
+        finished = execute(step, store, assignment.points, tell, assignment.checkpoint_every, stopping)
     except StoppedError:
         raise
     except DivergedSourceError as error:
