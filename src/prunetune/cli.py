@@ -189,25 +189,43 @@ def plan(
     gpus_per_training: GpuShare = None,
     slurm: Slurm = None,
     device: Device = "auto",
+    simulated: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
+            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+        ),
+    ] = None,
 ) -> None:
-    """Show what `audit` with the same arguments would run and cost. Trains nothing."""
+    """Show what `audit` with the same arguments would run and cost. Trains nothing.
+
+    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    """
     from prunetune.api import default_jobs, prepare
+    from prunetune.foresee import Machines, foresee
     from prunetune.run.estimate import estimate
     from prunetune.run.executors import executor_named
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+    machines = Machines.parse(simulated) if simulated is not None else None
     options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
     options |= {"elsewhere": executor != "local"}
     if members := _members(source):
+        if machines:
+            raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
         _plan_together(str(source), members, options)
         return
     prepared = prepare(source, **options)
+    foreseen = foresee(prepared, machines) if machines else None
     jobs = jobs or default_jobs()
     for title, planned, remaining in _bounds(prepared):
         cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
         typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
+    if foreseen:
+        typer.echo(f"\n{foreseen}")
 
 
 @app.command()
