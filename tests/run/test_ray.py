@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +115,20 @@ def test_an_address_that_does_not_answer(store: Store, address: str, why: str) -
     assert str(caught.value).startswith("--address: ")
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_cluster_is_told_before_ray_waits_for_it(store: Store) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(RequestError, match=r"no Ray cluster at .*: what answers there is something else"):
+            next(RayExecutor(f"127.0.0.1:{server.server_port}").run(Work((init(),)), store))
+        server.shutdown()
+
+
+def test_a_silent_address_is_not_waited_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunetune.run.ray.ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RequestError, match="timed out"):
+        next(RayExecutor(f"127.0.0.1:{server.getsockname()[1]}").run(Work((init(),)), store))
 
 
 def test_a_store_that_is_not_shared_is_refused(store: Store) -> None:

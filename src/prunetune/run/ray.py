@@ -41,6 +41,8 @@ PROBE = 120.0  # seconds for all nodes to start a worker and say what they have
 OBJECT_STORE = 100 * 2**20  # bytes; nothing but events passes through it
 LOOPBACK = "127.0.0.1"
 
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of HTTP/2, and no settings of ours
+_SETTINGS = bytes([4])  # type of the first frame of an answer, its fourth byte
 _OPTIONS: dict[str, Any] = {
     "max_retries": 0,  # what is lost is tried again by us
     "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
@@ -164,17 +166,21 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
 
 
 def _refuse_silence(address: str) -> None:
-    """Ray itself waits for a minute and more, and may end the process."""
+    """Ray itself tries for minutes, whatever is there; its head answers a connection as every gRPC server does."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
     if "://" in address or not host or not port.isdecimal():
         raise RequestError(f"--address: '{address}' is neither 'auto' nor HOST:PORT of a cluster's head")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER) as connection:
+            connection.sendall(_HELLO)
+            if connection.recv(4)[3:] == _SETTINGS or "RAY_USE_TLS" in os.environ:
+                return
+        why = "what answers there is something else"
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or str(error) or "no answer"
-        raise RequestError(f"--address: no Ray cluster at '{address}': {why}") from error
+        why = getattr(error, "strerror", None) or str(error)
+    raise RequestError(f"--address: no Ray cluster at '{address}': {why}")
 
 
 def _check_nodes(basis: "Basis") -> None:
