@@ -80,9 +80,10 @@ def main(folder: Path) -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
     try:
-        said = refused(cluster.address, Store(folder / "store"))
+        address = str(cluster.address)
+        said = refused(address, Store(folder / "store"))
         killer = Killer(victim)
-        runs = RayExecutor(cluster.address, checkpoint_every=0.0)
+        runs = RayExecutor(address, checkpoint_every=0.0)
         found = pt.audit(TINY_AUDIT, store=folder / "store", out=folder / "out", executor=runs, on_event=killer)
     finally:
         cluster.shutdown()

@@ -130,7 +130,8 @@ class RayWorkers:
 
     def _next(self, task: Any) -> Event | Lost:
         try:
-            return ray.get(next(task))
+            report: Any = ray.get(next(task))
+            return report
         except StopIteration:
             return Lost(self._tasks[task], "ended without a result")
         except RayTaskError as error:  # it refused to begin: whatever a step does wrong is an event
