@@ -9,21 +9,23 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_study import TINY_AUDIT, Work, init
+from toy_study import TINY_AUDIT, Work, dense, init, prune
 
 import prunetune as pt
 from prunetune.errors import RequestError
 from prunetune.run.environment import versions
 from prunetune.run.store import Store
+from prunetune.run.wire import Assignment
 
 pytest.importorskip("ray", reason="needs the extra prunetune[ray]")
 
-from prunetune.run.ray import Basis, RayExecutor
+from prunetune.run.ray import Basis, RayExecutor, RayWorkers
 
 CANNOT_START = 77  # exit status of two_nodes.py
 
@@ -78,7 +80,7 @@ def test_a_killed_node_costs_time_and_no_byte(told: tuple[Path, dict[str, Any]],
     assert any("goes on after epoch" in text for text in notices)  # from the checkpoint that the dead node left
     counts = Counter(kind for kind, *_ in said["events"])
     assert counts["started"] == counts["done"] + 1
-    pt.audit(TINY_AUDIT, store=tmp_path / "store", out=tmp_path / "out", jobs=2)
+    pt.audit(TINY_AUDIT, store=tmp_path / "store", out=tmp_path / "out", jobs=1)
     assert results(folder / "out") == results(tmp_path / "out")
     ours, theirs = (root / "store" / "steps" for root in (folder, tmp_path))
     names = sorted(path.relative_to(ours) for path in ours.rglob("*") if path.is_file())
@@ -137,6 +139,26 @@ def test_a_silent_address_is_not_waited_for_long(store: Store, monkeypatch: pyte
     monkeypatch.setattr("prunetune.run.ray.ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RequestError, match="timed out"):
         next(RayExecutor(f"127.0.0.1:{server.getsockname()[1]}").run(Work((init(),)), store))
+
+
+def test_only_what_runs_on_a_gpu_takes_a_share_of_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Task:
+        def options(self, **options: Any) -> "Task":
+            asked.append(options)
+            return self
+
+        def remote(self, *arguments: Any) -> object:
+            return object()
+
+    monkeypatch.setattr("prunetune.run.ray.ray.remote", lambda function: Task())
+    workers = RayWorkers(Basis("", "", {}), None, 0.5)
+    training = dense(init())
+    for step in (training, replace(training, device="cuda"), prune(training)):
+        workers.begin(Assignment(step, (), 0.0))
+    assert [(options["num_cpus"], options["num_gpus"]) for options in asked] == [(1, 0), (1, 0.5), (1, 0)]
+    assert {options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] for options in asked} == {"1"}
 
 
 def test_a_store_that_is_not_shared_is_refused(store: Store) -> None:

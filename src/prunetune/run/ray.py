@@ -156,9 +156,9 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
     try:
         with _loopback_only() if address is None else nullcontext():
             ray.init(address or "local", **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         why = " ".join(str(error).split())
-        raise RequestError(f"--address: no Ray cluster at '{address or 'local'}': {why}") from error
+        raise RequestError(f"--executor ray: no cluster at '{address or 'local'}' that can be used: {why}") from error
     try:
         yield
     finally:
