@@ -105,6 +105,7 @@ def audit(
     """Train the arms, judge the winning property, and write the report.
 
     Nothing is trained twice: the same command after an interruption goes on, and a second audit only reports.
+    A spec that names package.module:callable has that code imported and run, so audit only specs that you trust.
 
         prunetune audit
 
@@ -160,7 +161,7 @@ def prune(
         str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable.")
+        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable, which is run.")
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME", help="Data to train and test on, as in a spec (with --model).")
