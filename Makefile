@@ -1,5 +1,6 @@
 # Everything a stranger needs: Python >= 3.11 and make. `make audit` answers the question, `make test` proves the tool.
 # `make bench` measures what it costs; BENCH passes options on, such as BENCH='store --rounds 3'.
+# `make soak` kills a study 200 times and compares; SOAK passes another number on, and a seed: SOAK='20 7'.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,12 +23,12 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(BENCH)
 
 soak: $(VENV)/.installed
-	$(BIN)/python scripts/soak.py
+	$(BIN)/python scripts/soak.py $(SOAK)
 
-# Any value in any field, file and flag: FUZZ examples a test, others at every run.
-FUZZ ?= 10000
+# Any value in any field, file and flag: FUZZ examples a test, others at every run, and how many there were in all.
+FUZZ ?= 2000
 fuzz: $(VENV)/.installed-dev
-	PRUNETUNE_FUZZ=$(FUZZ) $(BIN)/pytest -n auto -k 'fuzz or any_damage' --timeout 0
+	PRUNETUNE_FUZZ=$(FUZZ) $(BIN)/pytest -k 'fuzz or any_damage' --timeout 0
 
 # Known security advisories against the pinned versions. AUDIT=--if-reachable: not a failure where nobody can be asked.
 audit-dependencies: $(VENV)/.installed-dev

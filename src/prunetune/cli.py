@@ -5,7 +5,8 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from prunetune.progress import Progress
     from prunetune.run.drive import Executor as Runs
     from prunetune.run.estimate import Estimate
+    from prunetune.run.events import Event
     from prunetune.run.store import Store
+    from prunetune.run.tensorboard import Curves
     from prunetune.study.plan import Plan, Remaining
 
 INTERRUPTED = 130
@@ -84,9 +87,12 @@ Seeds = Annotated[
     ),
 ]
 StoreDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--store", metavar="DIR", help="Where finished steps lie; else $PRUNETUNE_STORE, else the user cache."
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
     ),
 ]
 Jobs = Annotated[
@@ -133,10 +139,15 @@ def audit(
     gpus_per_training: GpuShare = None,
     slurm: Slurm = None,
     device: Device = "auto",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the trainings' curves there, for TensorBoard (an optional extra)."),
+    ] = None,
 ) -> None:
     """Train the arms, judge the winning property, and write the report.
 
     Nothing is trained twice: the same command after an interruption goes on, and a second audit only reports.
+    A spec that names package.module:callable has that code imported and run, so audit only specs that you trust.
 
         prunetune audit
 
@@ -160,7 +171,10 @@ def audit(
     options |= {"elsewhere": executor != "local"}
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
-    codes = [_audit_one(prepare(name, **options), folder, jobs, chosen) for name, folder in asked]
+    codes = []
+    for name, folder in asked:
+        curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
+        codes.append(_audit_one(prepare(name, **options), folder, jobs, chosen, curves))
     raise typer.Exit(max(codes))
 
 
@@ -194,8 +208,8 @@ def plan(
     from prunetune.run.estimate import estimate
     from prunetune.run.executors import executor_named
 
-    machines = Machines.parse(simulated) if simulated is not None else None
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+    machines = Machines.parse(simulated) if simulated is not None else None
     options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
     options |= {"elsewhere": executor != "local"}
     if members := _members(source):
@@ -224,7 +238,7 @@ def prune(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A registered model, or package.module:callable; its arguments by --set model_args.width=8.",
+            help="A registered model, or package.module:callable, which is run; arguments by --set model_args.width=8.",
         ),
     ] = None,
     data: Annotated[
@@ -421,19 +435,39 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
     return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
 
 
-def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs") -> int:
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
     from prunetune.api import conduct, ready
     from prunetune.progress import duration
 
     ready(prepared, out)
     began = time.monotonic()
-    with _progress(prepared, jobs) as progress:
-        finished = conduct(
-            prepared, out=out, executor=executor, on_event=progress, on_more=progress.more, command=_command()
-        )
+    with _followers(prepared, jobs, curves) as followers:
+
+        def follow(event: "Event") -> None:
+            for follower in followers:
+                follower(event)
+
+        def more(plan: "Plan", remaining: "Remaining") -> None:
+            for follower in followers:
+                follower.more(plan, remaining)
+
+        finished = conduct(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
+
+
+@contextmanager
+def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> Iterator[Sequence["Progress | Curves"]]:
+    """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
+    if curves is None:
+        with _progress(prepared, jobs) as progress:
+            yield [progress]
+        return
+    from prunetune.run.tensorboard import Curves
+
+    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, _progress(prepared, jobs) as progress:
+        yield [drawn, progress]
 
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
@@ -525,11 +559,11 @@ def _outline(plan: "Plan") -> str:
     )
 
 
-def _open(store: Path | None) -> "Store":
+def _open(store: str | None) -> "Store":
     from prunetune.api import default_store
-    from prunetune.run.store import Store
+    from prunetune.run.mirror import open_store
 
-    return Store(store or default_store())
+    return open_store(store or default_store())
 
 
 def _end(message: str, code: int) -> NoReturn:

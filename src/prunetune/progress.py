@@ -58,10 +58,9 @@ class Progress:
 
     def _expect(self, plan: Plan, remaining: Remaining) -> None:
         self.labels |= labels(plan)
-        trainings = (step for step in remaining.left if isinstance(step, Train))
-        new = {step.key: step.recipe.epochs for step in trainings if step.key not in self.epochs}
-        self.epochs |= new
-        self.epochs_left += sum(new.values())
+        found = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
+        self.epochs_left += sum(epochs for key, epochs in found.items() if key not in self.epochs)
+        self.epochs |= found
         self.bars.update(self.bar, total=len(self.epochs))
 
     def __enter__(self) -> "Progress":

@@ -17,6 +17,7 @@ from prunetune.report.tradeoff import (
     read_tradeoff,
     tradeoff_words,
 )
+from prunetune.report.tradeoff_figures import layers_figure
 from prunetune.report.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
 
 HOSTILE = "<script>alert('x')</script>"
@@ -75,6 +76,12 @@ def test_a_smaller_network(found: Tradeoff) -> None:
     assert words[3] == "At 90 % sparsity the weights' file is 2.0x smaller; compressed it is 4.5x smaller."
 
 
+def test_a_slow_network_s_times_are_whole_milliseconds(found: Tradeoff) -> None:
+    slow = Timing(64, 1.0234, 0.6789, 123.4, 30, 1.0, 1.0, 1.0)
+    dense = replace(found.rows[0], timings=(slow,))
+    assert "1,023 [679, 123,400]" in tradeoff_text(replace(found, rows=(dense,)))
+
+
 def test_one_seed_is_said_to_be_one(found: Tradeoff) -> None:
     single = replace(found, rows=tuple(replace(row, accuracies=row.accuracies[:1]) for row in found.rows))
     assert "one seed, so differences of a few tenths mean little" in tradeoff_words(single)[0]
@@ -88,6 +95,13 @@ def test_the_terminal_shows_a_row_each_and_what_was_not_pruned(found: Tradeoff) 
     assert "88.50 (88.00 to 89.00)" in lines[3]
     assert "  first convolution (50 weights): a.weight" in lines
     assert lines[-1] == "missing: 95 %, seed 0: diverged"
+
+
+@pytest.mark.parametrize("layers", [1, 12, 40])
+def test_the_legend_of_densities_lies_below_the_axes_however_many_layers(found: Tradeoff, layers: int) -> None:
+    densities = [ParameterDensity(f"{i}.weight", "Linear", 9, 3, "" if i else "excluded") for i in range(layers + 1)]
+    figure = layers_figure(replace(found.pruned[-1], layers=tuple(densities))).figure
+    assert figure.legends[0].get_window_extent().y1 < figure.axes[0].get_window_extent().y0
 
 
 def test_files_can_be_read_and_rendered_again(found: Tradeoff, tmp_path: Path) -> None:

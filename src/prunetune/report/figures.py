@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from prunetune.report.evidence import Evidence, mean_of, percent
 from prunetune.report.marks import (
     CHANCE,
+    HEIGHT,
     SPARSITY_AXIS,
     WIDTH,
     Bars,
@@ -245,7 +246,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     columns = len(labels) if one_row else math.ceil(len(labels) / 2)
     place = {
         "loc": "upper center",
-        "bbox_to_anchor": (0.5, 0.125),
+        "bbox_to_anchor": (0.5, 0.125 * HEIGHT / figure.get_figheight()),  # as far from the edge in any height
         "borderpad": 0.1,
         "handlelength": 1.8,
         "columnspacing": 1.0,

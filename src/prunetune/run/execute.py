@@ -54,6 +54,7 @@ class Asked(NamedTuple):
     points: Collection[Point]  # moments of a training whose states are kept
     tell: Tell  # what happens on the way
     checkpoint_every: float  # seconds
+    stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,20 @@ def execute(
     points: Collection[Point] = (),
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Finished:
     """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
 
     A training goes on from the checkpoint that a killed attempt left, if there is one; it leaves one of its own at the
-    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way.
+    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way. Once
+    `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError.
 
     Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
     cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
     """
     began = time.perf_counter()
     inputs = Inputs(store)
-    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every))
+    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping))
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
     store.write(
         step,
@@ -144,7 +147,7 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
         penalty=step.penalty,
         snapshots=asked.points,
         on_epoch=report,
-        checkpoints=Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every),
+        checkpoints=Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every, asked.stopping),
     )
     held = _check_training(step, trained, mask, inputs, asked.points, model)
     metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}

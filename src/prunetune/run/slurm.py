@@ -34,7 +34,7 @@ try:
 except ImportError as error:
     raise RequestError("--executor slurm needs the extra prunetune[slurm]: pip install 'prunetune[slurm]'") from error
 
-ENDING = 5.0  # seconds for jobs to end at the end of the study
+ENDING = 60.0  # seconds for a job to end by itself after its last step
 QUEUED = 100  # steps in the queue at once: clusters limit the jobs of one user
 MINUTES = 240  # of a job, where nothing is said
 PARAMETERS: Mapping[str, type] = {
@@ -100,17 +100,21 @@ class SlurmWorkers:
         """Take note of a step."""
         self._begun.append(assignment)
 
-    def wait(self, timeout: float | None) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | Lost]:
         """Submit what has begun, and tell what jobs have told since."""
         self._submit()
-        until = None if timeout is None else time.monotonic() + timeout
+        until = time.monotonic() + timeout
         while not (reports := [report for batch in self._batches for report in batch.news()]):
-            if until is not None and time.monotonic() >= until:
+            if time.monotonic() >= until:
                 return
             time.sleep(self.poll)
         self._batches = [batch for batch in self._batches if batch.left or not batch.over]
         self._keep |= any(isinstance(report, Lost | Failed) for report in reports)
         yield from reports
+
+    def finish(self) -> bool:
+        """Jobs cannot be asked; their checkpoints are those of the last minute."""
+        return False
 
     def end(self) -> None:
         """Cancel what is in the queue or at work; what jobs have printed is kept where something went wrong."""
@@ -119,8 +123,8 @@ class SlurmWorkers:
             with suppress(OSError):
                 batch.job.cancel(check=False)
         until = time.monotonic() + ENDING
-        while not all(batch.job.done() for batch in self._batches) and time.monotonic() < until:
-            time.sleep(ENDING / 50)
+        while not all(batch.left or batch.job.done() for batch in self._batches) and time.monotonic() < until:
+            time.sleep(self.poll)
         if not self._keep and not under_way:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -25,7 +25,7 @@ _Share = Annotated[Number, Field(gt=0, lt=1)]
 _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
 MOST_SEEDS = 1000
-MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes a minute, running them years
+MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 
 
@@ -278,15 +278,15 @@ class Spec(Part):
         return tuple(dict.fromkeys([*self.learning_rates, *found_at]))
 
     @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which the study is judged: one, or several where seeds may be added."""
+        return looks(self.seeds.min, self.seeds.max) if isinstance(self.seeds, SeedRange) else (self.seeds,)
+
+    @property
     def asked_sparsity(self) -> float:
         """The one whose answer comes first: the least at which the rule allows a verdict, else the highest there is."""
         nontrivial = (one for one in self.sparsities if one >= self.verdict.nontrivial_sparsity)
         return next(nontrivial, self.sparsities[-1])
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """The numbers of seeds at which the study is judged: one, or several where seeds may be added."""
-        return looks(self.seeds.min, self.seeds.max) if isinstance(self.seeds, SeedRange) else (self.seeds,)
 
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
