@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar, cast
 
-from prunetune.run.local import WORKER_ENVIRONMENT
+from prunetune.run.launch import WORKER_ENVIRONMENT
 from prunetune.run.wire import receive, send
 
 T = TypeVar("T")

@@ -22,6 +22,8 @@ from prunetune.study.results import Results
 from prunetune.study.spec import Spec, load_spec
 from prunetune.train.data import load
 
+GPU_MEMORY = 12 * 10**9  # bytes of a GPU for each of the trainings that share it, unless --jobs says how many
+
 Source = str | Path | Mapping[str, Any] | None
 
 
@@ -33,6 +35,7 @@ class Prepared:
     plan: Plan
     store: Store
     remaining: Remaining
+    device: str
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ def prepare(
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed)
-    planned = plan(spec, device=resolve_device(device))
+    resolved = resolve_device(device, spec.devices)
+    planned = plan(spec, device=resolved)
     opened = Store(store if store is not None else default_store())
-    return Prepared(spec, planned, opened, planned.against(opened))
+    return Prepared(spec, planned, opened, planned.against(opened), resolved)
 
 
 def ready(prepared: Prepared, out: str | Path | None = None) -> Path:
@@ -117,7 +121,8 @@ def run_steps(
     diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
     cached = set(prepared.remaining.cached)
-    with closing(LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store)) as events:
+    executor = LocalExecutor(jobs or jobs_for(prepared), devices=prepared.spec.devices)
+    with closing(executor.run(prepared.plan, prepared.store)) as events:
         for event in events:
             if event.kind == "failed":
                 failures[event.key] = event.message
@@ -170,14 +175,31 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve_device(name: str) -> str:
-    """`auto` is the best device at hand; a device that is not there is a RequestError."""
+def jobs_for(prepared: Prepared) -> int:
+    """Trainings at once: one per core; on GPUs as many as fit into their memory, and one per core at most.
+
+    One for as many cores or GPUs as share a training, where these are several.
+    """
+    devices = prepared.spec.devices
+    if prepared.device != "cuda":
+        return max(1, default_jobs() // devices)
+    gpus = [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
+    if devices > 1:
+        return len(gpus) // devices
+    return min(default_jobs(), sum(max(1, memory // GPU_MEMORY) for memory in gpus))
+
+
+def resolve_device(name: str, devices: int = 1) -> str:
+    """`auto` is the best kind of device at hand; a RequestError where there are not as many of a kind as asked for."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+        name = next(device for device in ("cuda", "mps", "cpu") if present[device])
     if not present.get(name, False):
         here = ", ".join(device for device, there in present.items() if there)
         raise RequestError(f"device: '{name}' is not available here; use auto or one of: {here}")
+    count = {"cpu": devices, "cuda": torch.cuda.device_count(), "mps": 1}[name]
+    if devices > count:
+        raise RequestError(f"devices: {devices}; must be at most {count}, the devices of kind '{name}' here")
     return name
 
 

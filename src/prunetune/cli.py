@@ -78,7 +78,7 @@ StoreDir = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(parser=_count, metavar="N", help="Trainings at once, each on one thread; else one per core."),
+    typer.Option(parser=_count, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
 ]
 Executor = Annotated[str, typer.Option(help="Where steps run: local.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -133,16 +133,13 @@ def plan(
     if members := _members(source):
         _plan_together(str(source), members, changes or (), seeds, store, device)
         return
-    from prunetune.api import default_jobs, prepare
+    from prunetune.api import jobs_for, prepare
     from prunetune.run.estimate import estimate
 
     prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
     typer.echo(_outline(prepared.plan))
-    typer.echo(
-        _headline(
-            prepared.plan, prepared.remaining, estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
-        )
-    )
+    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared))
+    typer.echo(_headline(prepared.plan, prepared.remaining, expected))
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
 
@@ -359,11 +356,11 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     """Say what is about to run and what it will take, and follow it."""
-    from prunetune.api import default_jobs
+    from prunetune.api import jobs_for
     from prunetune.progress import Progress
     from prunetune.run.estimate import estimate
 
-    expected = estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
+    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared))
     typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
     return Progress(prepared.plan, prepared.remaining)
 

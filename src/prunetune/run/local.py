@@ -5,7 +5,6 @@ import os
 import pickle
 import queue
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -14,6 +13,7 @@ from typing import BinaryIO, cast
 
 from prunetune.run.claims import EXPIRY, Claims
 from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
+from prunetune.run.launch import start
 from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Schedule, Work
 from prunetune.run.store import Store
@@ -24,31 +24,22 @@ ATTEMPTS = 2  # of a step whose worker was killed: once may be chance, twice is 
 DYING = 5.0  # seconds between the end of a worker's messages and its own
 LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done
 
-# The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
-_BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
-WORKER_ENVIRONMENT = {
-    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
-    # glibc keeps freed memory for the next step's activations instead of asking the system for it anew each time
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most it accepts
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),
-    "MALLOC_TOP_PAD_": str(64 * 2**20),
-}
-
 Inbox = queue.SimpleQueue[tuple["Worker", bytes | None]]
 
 
 class Worker:
-    """One worker process, and the thread that brings its messages to `inbox` (None when it has ended)."""
+    """One worker, and the thread that brings its messages to `inbox` (None when it has ended).
 
-    def __init__(self, store: Store, number: int, inbox: Inbox) -> None:
+    It is a process, or several `ranks` that share its pipes and train together; torchrun starts them, and ends all when
+    one ends. All end when the pipe to them is closed, by whatever death of this process.
+    """
+
+    def __init__(self, store: Store, number: int, place: int, ranks: int, inbox: Inbox) -> None:
         self.log = store.root / "logs" / f"{os.getpid()}-{number}.log"
+        self.place = place
         self.step: Step | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(store.root), str(self.log), *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | WORKER_ENVIRONMENT,
-        )
+        self._resources = contextlib.ExitStack()
+        self._process = start(store, self.log, place, ranks, self._resources)
         self._listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
         self._listener.start()
 
@@ -64,10 +55,11 @@ class Worker:
             self._process.wait(grace)
         self._process.kill()
         self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            cast(BinaryIO, self._process.stdin).close()  # ranks that outlive torchrun end by this
         self._listener.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                cast(BinaryIO, pipe).close()
+        cast(BinaryIO, self._process.stdout).close()
+        self._resources.close()
         if self.log.exists() and not self.log.stat().st_size:
             self.log.unlink()
         return self._process.returncode
@@ -80,10 +72,14 @@ class Worker:
 
 
 class LocalExecutor:
-    """Runs steps on `jobs` worker processes of one thread each: equal steps give equal bytes whatever `jobs` is."""
+    """Runs steps on `jobs` workers of one thread each: equal steps give equal bytes whatever `jobs` is.
 
-    def __init__(self, jobs: int, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
+    A worker is as many processes as `devices` share a training.
+    """
+
+    def __init__(self, jobs: int, expiry: float = EXPIRY, checkpoint_every: float = EVERY, devices: int = 1) -> None:
         self.jobs = jobs
+        self.devices = devices
         self.checkpoint_every = checkpoint_every  # seconds
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 
@@ -94,7 +90,7 @@ class LocalExecutor:
         Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
         """
         store.prepare()
-        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every)
+        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every, self.devices)
         try:
             yield from run.events()
         finally:
@@ -104,9 +100,12 @@ class LocalExecutor:
 class _Run:
     """One run of a plan: its schedule and its workers."""
 
-    def __init__(self, plan: Work, store: Store, jobs: int, claims: Claims, checkpoint_every: float) -> None:
+    def __init__(
+        self, plan: Work, store: Store, jobs: int, claims: Claims, checkpoint_every: float, devices: int
+    ) -> None:
         self._store = store
         self._jobs = jobs
+        self._devices = devices
         self._claims = claims
         self._checkpoint_every = checkpoint_every
         self._schedule = Schedule(plan, store, claims)
@@ -161,7 +160,8 @@ class _Run:
 
     def _hire(self) -> Worker:
         self._hired += 1
-        worker = Worker(self._store, self._hired, self._inbox)
+        place = min(set(range(self._jobs)) - {worker.place for worker in self._workers})
+        worker = Worker(self._store, self._hired, place, self._devices, self._inbox)
         self._workers.append(worker)
         return worker
 

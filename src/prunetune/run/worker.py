@@ -3,28 +3,41 @@
 Steps come in on the standard input and events go out on what was the standard output; both are taken for this alone.
 Whatever libraries and the user's code print goes to the worker's log in the store. Imports that take their time are
 made after the watchdog stands.
+
+A worker may be several ranks that share its pipes (docs/design.md). The first one serves as a worker alone does, and
+has the others take part in every training; the others only see the end of the standard input, and read nothing of it.
 """
 
+import contextlib
 import os
 import queue
+import select
 import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any, BinaryIO
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
     from prunetune.run.store import Store
     from prunetune.run.wire import Assignment
+    from prunetune.train.ranks import Ranks
 
 
-def main(store: str, log: str) -> None:
-    """Serve until the standard input ends: `store` is the store's folder, `log` the file for everything printed."""
+def main(store: str, log: str, meeting: str) -> None:
+    """Serve until the standard input ends: `store` is the store's folder, `log` the file for everything printed.
+
+    `meeting` is the file by which ranks meet that torchrun has started; empty where the worker is one process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study decides what becomes of it
     commands, events = _take_pipes(log)
+    if meeting and int(os.environ["RANK"]) > 0:
+        threading.Thread(target=_await_end, args=(commands,), daemon=True).start()
+        _take_part(store, meeting)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_watch, args=(commands, inbox), daemon=True).start()
-    _serve(store, inbox, events)
+    _serve(store, meeting, inbox, events)
 
 
 def _take_pipes(log: str) -> tuple[BinaryIO, BinaryIO]:
@@ -48,45 +61,85 @@ def _watch(commands: BinaryIO, inbox: "queue.SimpleQueue[bytes]") -> None:
     os._exit(0)
 
 
-def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO) -> None:
+def _await_end(commands: BinaryIO) -> None:
+    """The same end for a rank, without reading what is the first one's."""
+    poll = select.poll()
+    poll.register(commands, 0)  # a hang-up is always told
+    poll.poll()
+    os._exit(0)
+
+
+def _serve(store: str, meeting: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO) -> NoReturn:
     import pickle
 
+    from prunetune.run.wire import send
+
+    opened, ranks = _set_up(store, meeting)
+    while True:
+        assignment = pickle.loads(inbox.get())
+        send(events, _do(assignment, opened, ranks, events))
+        sys.stdout.flush()
+
+
+def _take_part(store: str, meeting: str) -> NoReturn:
+    """What every other rank does; it passes over what the first one meets as well, and tells of."""
+    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
+    from prunetune.run.execute import take_part
+
+    opened, ranks = _set_up(store, meeting)
+    while True:
+        step, points = ranks.from_first(None)
+        try:
+            with contextlib.suppress(RequestError, BreachError, DamageError, DivergedSourceError):
+                take_part(step, opened, points, ranks)
+        except Exception:
+            _give_up()
+
+
+def _set_up(store: str, meeting: str) -> "tuple[Store, Ranks]":
     import torch
 
     from prunetune.run.environment import THREADS_PER_TRAINING
     from prunetune.run.store import Store
-    from prunetune.run.wire import send
+    from prunetune.train.ranks import ALONE, join
 
     torch.set_num_threads(THREADS_PER_TRAINING)
-    opened = Store(store)
-    while True:
-        assignment = pickle.loads(inbox.get())
-        send(events, _do(assignment, opened, events))
-        sys.stdout.flush()
+    return Store(store), join(meeting) if meeting else ALONE
 
 
-def _do(assignment: "Assignment", store: "Store", events: BinaryIO) -> Any:
+def _do(assignment: "Assignment", store: "Store", ranks: "Ranks", events: BinaryIO) -> Any:
     """The event that a step ends with: an error becomes one line, and the traceback of a surprise goes to the log."""
     from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
     from prunetune.run.wire import send
+    from prunetune.study.steps import Train
+    from prunetune.train.ranks import ALONE
 
-    step = assignment.step
+    step, points = assignment.step, assignment.points
+    together = ranks if isinstance(step, Train) and step.devices else ALONE
     try:
-        finished = execute(
-            step, store, assignment.points, lambda event: send(events, event), assignment.checkpoint_every
-        )
+        together.from_first((step, points))
+        tell = partial(send, events)
+        finished = execute(step, store, points, tell, assignment.checkpoint_every, together)
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:
         return Failed(step.key, _in_one_line(str(error)), type(error).__name__)
     except Exception as error:
+        if together.count > 1:
+            _give_up()
         traceback.print_exc()
         return Failed(
             step.key, f"{label(step)}: {type(error).__name__}: {_in_one_line(str(error))}", type(error).__name__
         )
     return Done(step.key, *finished)
+
+
+def _give_up() -> NoReturn:
+    """End a rank whose fellows may be dead or wait for it: torchrun ends them all, and the step gets another chance."""
+    traceback.print_exc()
+    os._exit(1)
 
 
 def _in_one_line(text: str) -> str:

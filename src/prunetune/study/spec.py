@@ -95,6 +95,7 @@ class Spec(Part):
     connectivity: tuple[str, ...] = ()
     rewind: str = "1/15"
     seeds: Count = 5
+    devices: Count = 1
     along_training: Annotated[int, Field(strict=True, ge=0)] = 0
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
