@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 if TYPE_CHECKING:
     from prunetune.run.store import Store
@@ -88,7 +88,7 @@ def _take_part(store: str, meeting: str) -> NoReturn:
 
     opened, ranks = _set_up(store, meeting)
     while True:
-        step, points = ranks.from_first(None)
+        step, points = cast(Any, ranks.from_first(None))
         try:
             with contextlib.suppress(RequestError, BreachError, DamageError, DivergedSourceError):
                 take_part(step, opened, points, ranks)

@@ -7,6 +7,7 @@ batch's, an uneven one too. Batch norm sees each share by itself, and its runnin
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from prunetune.errors import RequestError
 
 T = TypeVar("T")
+Bucket = dist.GradBucket  # pyright: ignore[reportPrivateImportUsage]
 
 PATIENCE = timedelta(days=30)  # with which the ranks wait for one another: torchrun notices one that has ended
 
@@ -31,7 +33,8 @@ class Share(NamedTuple):
     weight: float
 
 
-class Ranks(NamedTuple):
+@dataclass(frozen=True)
+class Ranks:
     """Which of the processes that share a training this one is, and how many they are.
 
     Where they are several, `join` has brought them together, and all must make the same calls in the same order.
@@ -63,7 +66,7 @@ class Ranks(NamedTuple):
         if self.count == 1:
             return model
 
-        def add_up(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        def add_up(state: object, bucket: Bucket) -> torch.futures.Future[Tensor]:
             summed = dist.all_reduce(bucket.buffer().mul_(weight()), async_op=True)
             assert summed is not None
             return summed.get_future().then(lambda future: future.value()[0])

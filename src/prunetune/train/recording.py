@@ -44,14 +44,14 @@ class CudaGraphs:
         To look first is better than to fail: a recording that fails may leave the process's CUDA context unusable.
         """
         mode, drawn = torch.cuda.get_sync_debug_mode(), _host_generators()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
                 work()
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-        if any("synchronizing" in str(warning.message) for warning in caught):
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        if any("called a synchronizing CUDA operation" in str(warning.message) for warning in caught):
             return "the host waits for the device in every step"
         return None if _host_generators() == drawn else "random numbers are drawn on the host in every step"
 
