@@ -2,8 +2,8 @@
 
 A Dataset with an image and its transforms at a time, a DataLoader, NCHW, and the mask multiplied into the weights in
 every forward pass (torch.nn.utils.prune). The transforms are those of torchvision's usual CIFAR-10 pipeline:
-RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize. On a CPU without worker processes: one core, as for
-the others. On a GPU with four, and pinned memory, as its users have it.
+RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize. On a CPU there are no worker processes: one core,
+as for the others. On a GPU there are four, and pinned memory, as its users have them.
 """
 
 import random
