@@ -53,9 +53,10 @@ def run(
     ranks: Ranks = ALONE,
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[EpochEnd], None] | None = None,
+    model: nn.Module | None = None,
 ) -> Trained:
     settings = CASES[case]
-    model = settings.get("model", plain)()
+    model = model or settings.get("model", plain)()
     return train(
         model,
         dataset(),
@@ -84,10 +85,22 @@ def interrupted(ranks: Ranks) -> Trained:
     return run("dropout", ranks, checkpoints)
 
 
+def strayed(ranks: Ranks) -> Trained:
+    """A training in which the second rank's weights are changed after the last step."""
+    model = plain()
+
+    def change(end: EpochEnd) -> None:
+        if ranks.rank == 1 and end.epoch == end.epochs:
+            next(model.parameters()).data[0] += 1e-6
+
+    return run("even", ranks, on_epoch=change, model=model)
+
+
 def main(meeting: str, output: str) -> None:
     """Do them all as one of the ranks, and leave what came of them in OUTPUT/RANK.pt."""
     ranks = join(meeting)
-    found = {case: run(case, ranks) for case in CASES} | {"interrupted": interrupted(ranks)}
+    found = {case: run(case, ranks) for case in CASES}
+    found |= {"interrupted": interrupted(ranks), "strayed": strayed(ranks)}
     torch.save(found, Path(output) / f"{ranks.rank}.pt")
 
 

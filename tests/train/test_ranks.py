@@ -68,6 +68,10 @@ def test_every_rank_has_the_same_weights_and_exact_zeros(found: list[Found]) -> 
             assert first.state[name][mask[name]].all()
 
 
+def test_a_rank_with_other_weights_is_counted(found: list[Found]) -> None:
+    assert [of_rank["strayed"].strays for of_rank in found] == [1, 1]
+
+
 def test_batch_norm_is_that_of_micro_batches(found: list[Found]) -> None:
     expected = halves()
     together = found[0]["batch norm"]
