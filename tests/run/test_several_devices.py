@@ -111,11 +111,7 @@ for event in LocalExecutor(1, devices=2).run(study(2), Store(sys.argv[1])):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads the process table from /proc")
 def test_kill_9_of_the_study_leaves_no_rank(store: Store) -> None:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(store.root.parent),
-    }
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "TMPDIR": str(store.root.parent)}
     command = [sys.executable, "-c", PARENT, str(store.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own) as parent:
         assert parent.stdout is not None

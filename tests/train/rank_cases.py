@@ -55,15 +55,15 @@ def run(
     on_epoch: Callable[[EpochEnd], None] | None = None,
     model: nn.Module | None = None,
 ) -> Trained:
-    settings = CASES[case]
-    model = model or settings.get("model", plain)()
+    settings: dict[str, Any] = CASES[case]
+    fresh: nn.Module = settings.get("model", plain)() if model is None else model
     return train(
-        model,
+        fresh,
         dataset(),
         settings["recipe"],
         order_seed=3,
         augment_seed=4,
-        mask=half_mask(model) if "mask" in settings else None,
+        mask=half_mask(fresh) if "mask" in settings else None,
         penalty=settings.get("penalty"),
         snapshots=[Point(1.0, "ep")],
         on_epoch=on_epoch,
