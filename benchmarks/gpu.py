@@ -21,6 +21,7 @@ ROUNDS = 3
 NEEDS_GPU = True
 EPOCHS = 150
 AT_ONCE = (1, 2, 4, 6)
+LOADERS = 4  # processes that load the images of the usual loop
 LEAST_FASTER = 20.0  # than the usual loop
 MOST_ALONE, MOST_OF_SIX = 60.0, 20.0  # seconds a training, on an H200
 
@@ -48,7 +49,7 @@ def _loops(setting: Setting, whole: Setting, rounds: int) -> Comparison:
     """An epoch of the usual loop, whole trainings of ours: recording the graph is a part of them."""
     with ExitStack() as stack:
         variants = [
-            Variant("usual loop", stack.enter_context(served(partial(usual, setting, "cuda"), USUAL))),
+            Variant("usual loop", stack.enter_context(served(partial(usual, setting, LOADERS, "cuda"), USUAL))),
             Variant("prunetune f32", stack.enter_context(served(partial(ours, whole, "f32", device="cuda")))),
             Variant("prunetune bf16", stack.enter_context(served(partial(ours, whole, "bf16", device="cuda")))),
         ]

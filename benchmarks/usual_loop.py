@@ -2,8 +2,7 @@
 
 A Dataset with an image and its transforms at a time, a DataLoader, NCHW, and the mask multiplied into the weights in
 every forward pass (torch.nn.utils.prune). The transforms are those of torchvision's usual CIFAR-10 pipeline:
-RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize. On a CPU there are no worker processes: one core,
-as for the others. On a GPU there are four, and pinned memory, as its users have them.
+RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize.
 """
 
 import random
@@ -63,18 +62,16 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
 
 
-def usual(setting: Setting, device: str = "cpu") -> Callable[[], float]:
-    """Images a second of an epoch."""
+def usual(setting: Setting, workers: int = 0, device: str = "cpu") -> Callable[[], float]:
+    """Images a second of an epoch; `workers` processes load the images, or, as is the default of a DataLoader, none."""
     data = setting.data()
     model = setting.network().to(device)
     for name, kept in material.mask_of(model).items():
         owner, _, leaf = name.rpartition(".")
         custom_from_mask(model.get_submodule(owner), leaf, kept.to(device))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    gpu = device != "cpu"
-    loader = DataLoader(
-        Images(data), setting.batch, shuffle=True, num_workers=4 * gpu, pin_memory=gpu, persistent_workers=gpu
-    )
+    pinned = device != "cpu"  # as is the custom where the batch is to go to a GPU
+    loader = DataLoader(Images(data), setting.batch, shuffle=True, num_workers=workers, pin_memory=pinned)
 
     def epoch() -> float:
         began = time.perf_counter()

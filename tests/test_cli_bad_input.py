@@ -98,6 +98,8 @@ PRUNED = ["--model", "small", "--data", "fashion-mini", "--epochs", "1"]
         (["audit", "--jobs", "0"], ["--jobs", "0"]),
         (["correlate", "a.pt", "b.pt", "-p", "much"], ["-p", "much"]),
         (["audit", "--executor", "loacl"], ["--executor", "loacl", "local"]),
+        (["audit", "--address", "10.0.0.1:6379"], ["--address", "10.0.0.1:6379", "--executor ray"]),
+        (["plan", "--slurm", "time=5"], ["--slurm", "time=5", "--executor slurm"]),
         (["audit", "--device", "tpu"], ["device", "tpu", "cpu"]),
         (["audit", "--stor", "x"], ["--stor", "--store"]),
         (["audti"], ["audti", "audit"]),

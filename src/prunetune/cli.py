@@ -5,18 +5,19 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from prunetune import __version__
-from prunetune.errors import DamageError, RequestError, unknown
+from prunetune.errors import DamageError, RequestError
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
     from prunetune.progress import Progress
+    from prunetune.run.drive import Executor as Runs
     from prunetune.run.estimate import Estimate
     from prunetune.run.store import Store
     from prunetune.study.plan import Plan, Remaining
@@ -68,7 +69,12 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(parser=_count, metavar="N", help="How many repetitions; one seed is never a verdict.")
+    int | None,
+    typer.Option(
+        parser=_count,
+        metavar="N",
+        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
+    ),
 ]
 StoreDir = Annotated[
     Path | None,
@@ -80,7 +86,30 @@ Jobs = Annotated[
     int | None,
     typer.Option(parser=_count, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
 ]
-Executor = Annotated[str, typer.Option(help="Where steps run: local.")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|slurm",
+        help="Where steps run: here, on a Ray cluster, or as Slurm jobs. For ray and slurm the store must be a folder "
+        "that all machines share, and --jobs is the number of steps handed over at once.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="With ray: a running cluster's head, or auto; else a local one is started."),
+]
+GpuShare = Annotated[
+    float | None,
+    typer.Option(parser=_share, metavar="SHARE", help="With ray: a training's share of a GPU; else 0.25."),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -93,6 +122,9 @@ def audit(
     store: StoreDir = None,
     jobs: Jobs = None,
     executor: Executor = "local",
+    address: Address = None,
+    gpus_per_training: GpuShare = None,
+    slurm: Slurm = None,
     device: Device = "auto",
 ) -> None:
     """Train the arms, judge the winning property, and write the report.
@@ -103,18 +135,25 @@ def audit(
 
         prunetune audit quick --set recipe.epochs=2 --seeds 2
 
+        prunetune audit quick --set seeds=auto    (5 seeds, and up to 20 where a verdict is undecided)
+
         prunetune audit my-study.yaml --jobs 8
 
         prunetune audit paper/fig6 --set epochs=15 --seeds 2    (all of its studies, each into a folder of its own)
+
+        prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
-    _check(executor)
     from prunetune.api import prepare, ready
+    from prunetune.run.executors import executor_named
+
+    chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
 
     asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
-    options = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    options |= {"elsewhere": executor != "local"}
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
-    codes = [_audit_one(prepare(name, **options), folder, jobs) for name, folder in asked]
+    codes = [_audit_one(prepare(name, **options), folder, jobs, chosen) for name, folder in asked]
     raise typer.Exit(max(codes))
 
 
@@ -126,20 +165,28 @@ def plan(
     store: StoreDir = None,
     jobs: Jobs = None,
     executor: Executor = "local",
+    address: Address = None,
+    gpus_per_training: GpuShare = None,
+    slurm: Slurm = None,
     device: Device = "auto",
 ) -> None:
     """Show what `audit` with the same arguments would run and cost. Trains nothing."""
-    _check(executor)
-    if members := _members(source):
-        _plan_together(str(source), members, changes or (), seeds, store, device)
-        return
-    from prunetune.api import jobs_for, prepare
+    from prunetune.api import prepare
     from prunetune.run.estimate import estimate
+    from prunetune.run.executors import executor_named
+    from prunetune.run.launch import jobs_for
 
-    prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
-    typer.echo(_outline(prepared.plan))
-    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared))
-    typer.echo(_headline(prepared.plan, prepared.remaining, expected))
+    executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+    options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    options |= {"elsewhere": executor != "local"}
+    if members := _members(source):
+        _plan_together(str(source), members, options)
+        return
+    prepared = prepare(source, **options)
+    jobs = jobs or jobs_for(prepared.plan)
+    for title, planned, remaining in _bounds(prepared):
+        cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
+        typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
 
@@ -341,14 +388,16 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
     return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
 
 
-def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs") -> int:
     from prunetune.api import conduct, ready
     from prunetune.progress import duration
 
     ready(prepared, out)
     began = time.monotonic()
     with _progress(prepared, jobs) as progress:
-        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=_command())
+        finished = conduct(
+            prepared, out=out, executor=executor, on_event=progress, on_more=progress.more, command=_command()
+        )
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
@@ -356,12 +405,15 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     """Say what is about to run and what it will take, and follow it."""
-    from prunetune.api import jobs_for
     from prunetune.progress import Progress
     from prunetune.run.estimate import estimate
+    from prunetune.run.launch import jobs_for
+    from prunetune.study.labels import look_words
 
-    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared))
+    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan))
     typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    if look := look_words(prepared.plan):
+        typer.echo(look, err=True)
     return Progress(prepared.plan, prepared.remaining)
 
 
@@ -376,27 +428,46 @@ def _told(failures: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def _plan_together(
-    group: str, members: tuple[str, ...], changes: Sequence[str], seeds: int | None, store: Path | None, device: str
-) -> None:
+def _plan_together(group: str, members: tuple[str, ...], options: Mapping[str, Any]) -> None:
     from prunetune.api import prepare
+
+    studies = []
+    for name in members:
+        prepared = prepare(name, **options)
+        studies.append(_bounds(prepared))
+        typer.echo(_headline(prepared.plan, prepared.remaining))
+    typer.echo(f"{group}: {len(members)} studies")
+    for bounds in zip(*studies, strict=True):
+        titles, plans, remainders = zip(*bounds, strict=True)
+        typer.echo("\n".join(filter(None, [titles[0], _shared(plans, remainders)])))
+
+
+def _shared(plans: "Sequence[Plan]", remainders: "Sequence[Remaining]") -> str:
     from prunetune.study import graph
     from prunetune.study.together import Together, union
 
-    prepared = []
-    for name in members:
-        prepared.append(prepare(name, changes, seeds=seeds, store=store, device=device))
-        typer.echo(_headline(prepared[-1].plan, prepared[-1].remaining))
-    together = Together.of([one.plan for one in prepared])
-    left = union(one.remaining.left for one in prepared)
+    together = Together.of(plans)
+    left = union(remaining.left for remaining in remainders)
     (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
-    typer.echo(
-        f"{group}: {len(members)} studies\n"
+    return (
         f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
         f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run\n"
         f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate experiments "
         f"{separate} ({separate_epochs} epochs)"
     )
+
+
+def _bounds(prepared: "Prepared") -> "list[tuple[str, Plan, Remaining]]":
+    """The least and the most that a study takes, with a title each; of a fixed number of seeds the one, without."""
+    least = prepared.plan, prepared.remaining
+    if prepared.most is prepared.plan:
+        return [("", *least)]
+    first, *_, last = prepared.spec.looks
+    most = prepared.most, prepared.most.against(prepared.store)
+    return [
+        (f"the least, where {first} seeds decide every verdict:", *least),
+        (f"the most, where no verdict is decided before {last} seeds:", *most),
+    ]
 
 
 def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" = None) -> str:
@@ -406,7 +477,7 @@ def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" 
     left = f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
     if expected is None or not remaining.left:
         return left
-    cost = "time unknown until the data are here" if expected.seconds is None else f"about {duration(expected.seconds)}"
+    cost = "time unknown without data and device" if expected.seconds is None else f"about {duration(expected.seconds)}"
     return f"{left}; {cost} with --jobs {expected.jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
 
 
@@ -419,11 +490,6 @@ def _outline(plan: "Plan") -> str:
         f"distinct trainings: {plan.trainings} ({plan.epochs} epochs); as separate experiments they would be "
         f"{plan.separate_trainings} ({plan.separate_epochs} epochs)"
     )
-
-
-def _check(executor: str) -> None:
-    if executor != "local":
-        raise unknown("--executor", executor, ["local"])
 
 
 def _open(store: Path | None) -> "Store":

@@ -168,6 +168,8 @@ def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
     fields |= _IGNORED | ({"pretrained": {"theta_T": str(asked.weights)}} if asked.weights else {})
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
+    if len(whole.looks) > 1:
+        raise RequestError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
     mask = _mask(whole, asked)
     one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
     return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})

@@ -1,6 +1,5 @@
 """Which GPUs a worker sees, and how many workers there are, on machines that are made up."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,10 @@ import torch
 
 from prunetune import api
 from prunetune.errors import RequestError
-from prunetune.run.launch import environment
+from prunetune.run import launch
+from prunetune.run.launch import environment, jobs_for
+from prunetune.study.plan import plan
+from prunetune.study.spec import load_spec
 
 
 def have_gpus(monkeypatch: pytest.MonkeyPatch, *memory: int) -> None:
@@ -18,7 +20,7 @@ def have_gpus(monkeypatch: pytest.MonkeyPatch, *memory: int) -> None:
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda number: SimpleNamespace(total_memory=memory[number] * 10**9)
     )
-    monkeypatch.setattr(api, "default_jobs", lambda: 16)
+    monkeypatch.setattr(launch, "default_jobs", lambda: 16)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,12 @@ def test_trainings_at_once(
     device: str, devices: int, memory: tuple[int, ...], jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     have_gpus(monkeypatch, *memory)
-    prepared = replace(api.prepare("quick", [f"devices={devices}"], device="cpu"), device=device)
-    assert api.jobs_for(prepared) == jobs
+    assert jobs_for(plan(load_spec("quick", [f"devices={devices}", "seeds=1"]), device)) == jobs
+
+
+def test_several_devices_elsewhere() -> None:
+    with pytest.raises(RequestError, match="devices: 2; must be 1: only the local executor trains on several"):
+        api.prepare("quick", ["devices=2"], elsewhere=True)
 
 
 def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

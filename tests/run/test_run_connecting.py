@@ -225,7 +225,7 @@ def test_a_line_that_failed_fails_the_audit(
     lost = next(c for c in planned.connections if c.arm == "ticket")
 
     class Failing:
-        def __init__(self, jobs: int, devices: int) -> None: ...
+        def __init__(self, jobs: int) -> None: ...
 
         def run(self, plan: Plan, store: Store) -> Iterator[Failed]:
             yield Failed(lost.step.key, "Connect abc: broken", "RuntimeError")

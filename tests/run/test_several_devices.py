@@ -41,7 +41,7 @@ def test_a_study_on_two_devices_whose_rank_is_killed(store: Store) -> None:
     epochs: list[int] = []
     notices: list[str] = []
     done: list[str] = []
-    for event in LocalExecutor(1, checkpoint_every=0.0, devices=2).run(work, store):
+    for event in LocalExecutor(1, checkpoint_every=0.0).run(work, store):
         if isinstance(event, Progress) and event.key == first.key:
             epochs.append(event.epoch)
             if epochs == [1, 2]:
@@ -103,7 +103,7 @@ import sys
 from test_several_devices import study
 from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
-for event in LocalExecutor(1, devices=2).run(study(2), Store(sys.argv[1])):
+for event in LocalExecutor(1).run(study(2), Store(sys.argv[1])):
     print(event.kind, flush=True)
 """
 

@@ -89,3 +89,8 @@ def test_what_is_not_clear_is_asked_back(source: Any, asked: dict[str, Any], lin
     with pytest.raises(RequestError) as error:
         spec_of(source, **asked)
     assert str(error.value).startswith(line)
+
+
+def test_a_range_of_seeds_is_refused_for_nothing_is_judged() -> None:
+    with pytest.raises(RequestError, match=r"^seeds: a range is for `audit`, which judges; must be a whole number"):
+        prepare_ship(STUDY, ["seeds=auto"], Asked(mask="one_shot"))

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prunetune.report.evidence import Evidence, mean_of
+from prunetune.report.evidence import Evidence, mean_of, percent
 from prunetune.report.marks import (
     CHANCE,
     SPARSITY_AXIS,
@@ -132,7 +132,7 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         _points([test.reinit for test in verdict.tests], sparsities, "ticket − reinit", "reinit"),
     ]
     limits = [(-rule.margin, f"−margin ({rule.margin:g})", "ink"), (rule.gap, f"gap ({rule.gap:g})", "reinit")]
-    level = f"{100 * (1 - rule.alpha):g} %"
+    level = percent(1 - verdict.alpha)
     title = f"Learning rate {verdict.learning_rate:g}, {verdict.mask} masks"
     with drawing_style():
         figure, axes = panel(title, f"points of accuracy, paired by seed; one-sided {level} bounds")

@@ -62,7 +62,7 @@ def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
         Column("Property", "answer"),
     )
     caption = (
-        f"Mean differences in points over seeds, each with its one-sided {_level(rule)} lower and upper bound. "
+        f"Mean differences in points over seeds, each with its one-sided {_look_level(rule)} lower and upper bound. "
         "The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside them. "
         "Holm's p is of both halves together."
     )
@@ -79,7 +79,7 @@ def dense_table(verdicts: Sequence[Verdict], evidence: Evidence, rule: Rule) -> 
         numeric("Bounds"),
         Column("Pre-training", "answer"),
     )
-    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_level(rule)} bounds."
+    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_look_level(rule)} bounds."
     by_rate = {verdict.learning_rate: verdict for verdict in verdicts}
     return Table(caption, columns, tuple(_dense_row(by_rate[rate], evidence) for rate in sorted(by_rate)))
 
@@ -327,3 +327,8 @@ def _name(row: Trial | Missing) -> tuple[str, ...]:
 
 def _level(rule: Rule) -> str:
     return percent(1 - rule.alpha)
+
+
+def _look_level(rule: Rule) -> str:
+    """The level of bounds that a verdict rests on: where seeds may be added, each look has its own."""
+    return "(at its look's level)" if rule.looks else _level(rule)

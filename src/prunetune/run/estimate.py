@@ -23,7 +23,7 @@ STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a bloc
 class Estimate:
     """Expected wall-clock seconds with `jobs` workers, and bytes by which the store will grow."""
 
-    seconds: float | None  # None where the data are not at hand to time anything
+    seconds: float | None  # None where the data or the device are not at hand to time anything
     store_bytes: int
     jobs: int
 
@@ -42,6 +42,8 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
     others = (len(remaining.left) - len(trainings) - len(lines)) * MEASURE_SECONDS / jobs
     if not trainings and not lines:
         return others
+    if [*trainings, *lines][0].device == "cuda" and not torch.cuda.is_available():
+        return None
     try:
         data = load(plan.data)
     except RequestError:

@@ -30,7 +30,7 @@ from prunetune.sparsity.overlap import TooSparseError, correlation
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import prunable
 from prunetune.study.criterion_fields import criterion_of
-from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train
+from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train, device_of
 from prunetune.train.data import load
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.loop import EpochEnd, Trained, train
@@ -242,8 +242,7 @@ def _model(step: Step) -> nn.Module:
 
 
 def _environment(step: Step) -> dict[str, Any]:
-    device = getattr(getattr(step, "probe", None) or step, "device", "cpu")
-    return fingerprint(device, step.recipe.precision if isinstance(step, Train | Connect) else None)
+    return fingerprint(device_of(step), step.recipe.precision if isinstance(step, Train | Connect) else None)
 
 
 def _draw(step: Init, seed: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""How a worker is started: one process, or the ranks of a training under torchrun; and which GPUs it sees."""
+"""How workers are started: how many, each one process or the ranks of a training under torchrun, on which GPUs."""
 
 import os
 import subprocess
@@ -10,7 +10,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from prunetune.run.schedule import Work
 from prunetune.run.store import Store
+from prunetune.study.steps import Train, device_of
+
+GPU_MEMORY = 12 * 10**9  # bytes of a GPU for each of the trainings that share it, where nobody says how many
 
 # The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
 _BOOT = (
@@ -31,6 +35,30 @@ _RANKS_ENVIRONMENT = {
     "NCCL_SOCKET_IFNAME": _LOOPBACK,
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
 }
+
+
+def default_jobs() -> int:
+    """One worker per core that this process may use: each training has one thread."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def jobs_for(plan: Work) -> int:
+    """How many workers: one for every core; on GPUs as many as fit into their memory, and one for every core at most.
+
+    Where several devices share a training, one for as many cores or GPUs as these are.
+    """
+    ranks = ranks_of(plan)
+    if not any(device_of(step).startswith("cuda") for step in plan.steps):
+        return max(1, default_jobs() // ranks)
+    gpus = [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
+    if ranks > 1:
+        return max(1, len(gpus) // ranks)
+    return max(1, min(default_jobs(), sum(max(1, memory // GPU_MEMORY) for memory in gpus)))
+
+
+def ranks_of(plan: Work) -> int:
+    """Of how many processes a worker is: as many as devices share a training."""
+    return max((step.devices or 1 for step in plan.steps if isinstance(step, Train)), default=1)
 
 
 def start(store: Store, log: Path, place: int, ranks: int, resources: ExitStack) -> subprocess.Popen[bytes]:

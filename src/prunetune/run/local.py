@@ -6,23 +6,21 @@ import pickle
 import queue
 import subprocess
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from prunetune.run.claims import EXPIRY, Claims
-from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
-from prunetune.run.launch import start
+from prunetune.run.drive import Lost, drive
+from prunetune.run.events import Blocked, Done, Event, Failed
+from prunetune.run.launch import jobs_for, ranks_of, start
 from prunetune.run.partial import EVERY
-from prunetune.run.schedule import Schedule, Work
+from prunetune.run.schedule import Work
 from prunetune.run.store import Store
 from prunetune.run.wire import Assignment, receive, send
 from prunetune.study.steps import Step
 
-ATTEMPTS = 2  # of a step whose worker was killed: once may be chance, twice is the step
 DYING = 5.0  # seconds between the end of a worker's messages and its own
-LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done
 
 Inbox = queue.SimpleQueue[tuple["Worker", bytes | None]]
 
@@ -71,128 +69,70 @@ class Worker:
         inbox.put((self, None))
 
 
+class LocalWorkers:
+    """Up to `limit` workers of `ranks` processes each, hired as they are needed; each does one step after another."""
+
+    def __init__(self, store: Store, limit: int, ranks: int) -> None:
+        self.limit = limit
+        self._ranks = ranks
+        self._store = store
+        self._workers: list[Worker] = []
+        self._hired = 0
+        self._inbox: Inbox = queue.SimpleQueue()
+
+    def begin(self, assignment: Assignment) -> None:
+        """Give a step to a worker that is free, or to a new one."""
+        (next((worker for worker in self._workers if worker.step is None), None) or self._hire()).give(assignment)
+
+    def wait(self, timeout: float | None) -> Iterator[Event | Lost]:
+        """The next message."""
+        with contextlib.suppress(queue.Empty):
+            worker, message = self._inbox.get(timeout=timeout)
+            if message is None:
+                yield from self._ended(worker)
+            else:
+                event = pickle.loads(message)
+                if isinstance(event, Done | Failed | Blocked):
+                    worker.step = None
+                yield event
+
+    def end(self) -> None:
+        """End all workers."""
+        while self._workers:
+            self._workers.pop().end()
+
+    def _hire(self) -> Worker:
+        self._hired += 1
+        place = min(set(range(self.limit)) - {worker.place for worker in self._workers})
+        worker = Worker(self._store, self._hired, place, self._ranks, self._inbox)
+        self._workers.append(worker)
+        return worker
+
+    def _ended(self, worker: Worker) -> Iterator[Lost]:
+        """A worker was killed, or could not start."""
+        self._workers.remove(worker)
+        how = _how_it_ended(worker.end(grace=DYING), worker.log)
+        if worker.step is not None:
+            yield Lost(worker.step.key, how)
+
+
 class LocalExecutor:
     """Runs steps on `jobs` workers of one thread each: equal steps give equal bytes whatever `jobs` is.
 
-    A worker is as many processes as `devices` share a training.
+    A worker is as many processes as devices share a training. Without `jobs` there are as many as `jobs_for` says.
     """
 
-    def __init__(self, jobs: int, expiry: float = EXPIRY, checkpoint_every: float = EVERY, devices: int = 1) -> None:
+    def __init__(self, jobs: int | None = None, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
         self.jobs = jobs
-        self.devices = devices
         self.checkpoint_every = checkpoint_every  # seconds
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 
     def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
-        """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
-
-        What another process is at is left to it, and waited for when nothing else is left. Closing the iterator (or
-        Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
-        """
+        """Do what `store` lacks of the plan, in processes of this machine that need nothing of the user's script."""
         store.prepare()
-        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every, self.devices)
-        try:
-            yield from run.events()
-        finally:
-            run.end()
-
-
-class _Run:
-    """One run of a plan: its schedule and its workers."""
-
-    def __init__(
-        self, plan: Work, store: Store, jobs: int, claims: Claims, checkpoint_every: float, devices: int
-    ) -> None:
-        self._store = store
-        self._jobs = jobs
-        self._devices = devices
-        self._claims = claims
-        self._checkpoint_every = checkpoint_every
-        self._schedule = Schedule(plan, store, claims)
-        self._waited_for: set[str] = set()
-        self._workers: list[Worker] = []
-        self._hired = 0
-        self._attempts: Counter[str] = Counter()
-        self._inbox: Inbox = queue.SimpleQueue()
-
-    def events(self) -> Iterator[Event]:
-        """Everything that happens until nothing is left to do."""
-        while True:
-            yield from self._hand_out()
-            if all(worker.step is None for worker in self._workers):
-                if not self._schedule.elsewhere:
-                    return
-                yield from self._waiting()
-            with contextlib.suppress(queue.Empty):
-                worker, message = self._inbox.get(timeout=LOOK_AGAIN if self._schedule.elsewhere else None)
-                yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
-
-    def end(self) -> None:
-        """End all workers, and leave what they were at to others."""
-        while self._workers:
-            self._workers.pop().end()
-        self._claims.close()
-
-    def _hand_out(self) -> Iterator[Event]:
-        """Give every step that is ready to a worker, as long as one is free."""
-        steps = self._schedule.take()
-        while self._free() is not None or len(self._workers) < self._jobs:
-            found = next(steps, None)
-            if found is None:
-                return
-            if isinstance(found, Step):
-                yield Started(found.key)
-                self._attempts[found.key] += 1
-                points = self._schedule.points(found)
-                (self._free() or self._hire()).give(Assignment(found, points, self._checkpoint_every))
-            else:
-                yield found
-
-    def _waiting(self) -> Iterator[Event]:
-        """Say once of every step that it is waited for."""
-        for key in self._schedule.elsewhere:
-            if key not in self._waited_for:
-                self._waited_for.add(key)
-                yield Waiting(key, str(self._claims.holder(key) or "another process"))
-
-    def _free(self) -> Worker | None:
-        return next((worker for worker in self._workers if worker.step is None), None)
-
-    def _hire(self) -> Worker:
-        self._hired += 1
-        place = min(set(range(self._jobs)) - {worker.place for worker in self._workers})
-        worker = Worker(self._store, self._hired, place, self._devices, self._inbox)
-        self._workers.append(worker)
-        return worker
-
-    def _heard(self, worker: Worker, event: Event) -> Iterator[Event]:
-        step = worker.step
-        if step is None or not isinstance(event, Done | Failed | Blocked):
-            yield event
-            return
-        worker.step = None
-        if isinstance(event, Done):
-            self._schedule.done(step.key)
-            yield event
-        elif isinstance(event, Failed):
-            yield from self._schedule.fail(step, event.message, event.error)
-        else:
-            yield from self._schedule.block(step, event.why)
-
-    def _ended(self, worker: Worker) -> Iterator[Event]:
-        """A worker was killed, or could not start: its step gets another chance on another one."""
-        if worker not in self._workers:
-            return
-        self._workers.remove(worker)
-        how = _how_it_ended(worker.end(grace=DYING), worker.log)
-        step = worker.step
-        if step is None:
-            return
-        if self._attempts[step.key] < ATTEMPTS:
-            self._schedule.again(step.key)
-            yield Notice(step.key, f"{label(step)} is tried again: its worker {how}")
-        else:
-            yield from self._schedule.fail(step, f"{label(step)}: its worker {how}, {ATTEMPTS} times", "WorkerDied")
+        claims = Claims(store.root, self.expiry)
+        workers = LocalWorkers(store, self.jobs or jobs_for(plan), ranks_of(plan))
+        yield from drive(plan, store, workers, claims, self.checkpoint_every)
 
 
 def _how_it_ended(status: int, log: Path) -> str:

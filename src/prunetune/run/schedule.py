@@ -34,7 +34,7 @@ class Schedule:
         self._claims = claims
         self._snapshots = work.snapshots
         self._pending = {step.key: step for step in work.steps}
-        self._running: dict[str, Step] = {}
+        self.running: dict[str, Step] = {}  # by key: those that `take` has yielded and that have not ended
         self._sound: set[str] = set()
         self.elsewhere: list[str] = []  # steps that could be run if they were not claimed, as the last walk saw them
 
@@ -58,12 +58,12 @@ class Schedule:
 
     def done(self, key: str) -> None:
         """A running step's result is stored."""
-        del self._running[key]
+        del self.running[key]
         self._claims.release(key)
 
     def again(self, key: str) -> None:
         """A running step must be run once more, before the others."""
-        self._pending = {key: self._running.pop(key), **self._pending}
+        self._pending = {key: self.running.pop(key), **self._pending}
 
     def block(self, step: Step, why: str) -> Iterator[Event]:
         """Give up a step, and all that needs it, because a training diverged."""
@@ -80,7 +80,7 @@ class Schedule:
 
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)
-        self._running.pop(key, None)
+        self.running.pop(key, None)
         self._claims.release(key)
 
     def _begin(self, step: Step) -> Iterator[Step | Event]:
@@ -93,7 +93,7 @@ class Schedule:
         elif why := self._diverged_source(step):
             yield from self.block(step, why)
         else:
-            self._running[step.key] = self._pending.pop(step.key)
+            self.running[step.key] = self._pending.pop(step.key)
             yield step
 
     def _found(self, step: Step) -> Found:
@@ -101,7 +101,7 @@ class Schedule:
         return Found(step.key)
 
     def _is_ready(self, step: Step) -> bool:
-        return not any(parent.key in self._pending or parent.key in self._running for parent in step.parents)
+        return not any(parent.key in self._pending or parent.key in self.running for parent in step.parents)
 
     def _disinherit(self, step: Step) -> Iterator[Step]:
         """Steps still pending that need `step`, directly or not: taken out, and yielded unless they are stored."""

@@ -20,6 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 if TYPE_CHECKING:
+    from prunetune.run.events import Blocked, Done, Failed
+    from prunetune.run.execute import Tell
     from prunetune.run.store import Store
     from prunetune.run.wire import Assignment
     from prunetune.train.ranks import Ranks
@@ -77,7 +79,7 @@ def _serve(store: str, meeting: str, inbox: "queue.SimpleQueue[bytes]", events: 
     opened, ranks = _set_up(store, meeting)
     while True:
         assignment = pickle.loads(inbox.get())
-        send(events, _do(assignment, opened, ranks, events))
+        send(events, do(assignment, opened, partial(send, events), ranks))
         sys.stdout.flush()
 
 
@@ -107,20 +109,23 @@ def _set_up(store: str, meeting: str) -> "tuple[Store, Ranks]":
     return Store(store), join(meeting) if meeting else ALONE
 
 
-def _do(assignment: "Assignment", store: "Store", ranks: "Ranks", events: BinaryIO) -> Any:
-    """The event that a step ends with: an error becomes one line, and the traceback of a surprise goes to the log."""
+def do(
+    assignment: "Assignment", store: "Store", tell: "Tell", ranks: "Ranks | None" = None
+) -> "Done | Failed | Blocked":
+    """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed.
+
+    `ranks` of which this is the first do a training on several devices with it.
+    """
     from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
-    from prunetune.run.wire import send
     from prunetune.study.steps import Train
     from prunetune.train.ranks import ALONE
 
     step, points = assignment.step, assignment.points
-    together = ranks if isinstance(step, Train) and step.devices else ALONE
+    together = ranks if ranks is not None and isinstance(step, Train) and step.devices else ALONE
     try:
         together.from_first((step, points))
-        tell = partial(send, events)
         finished = execute(step, store, points, tell, assignment.checkpoint_every, together)
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))

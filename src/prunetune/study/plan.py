@@ -30,6 +30,10 @@ from prunetune.train.recipe import Point
 __all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedMoment", "PlannedTrial", "Remaining", "plan"]
 
 
+Cell = tuple[float, str]
+"""A learning rate and a mask algorithm's label: what a verdict is about."""
+
+
 class Has(Protocol):
     """What a plan asks of a store."""
 
@@ -113,8 +117,11 @@ class Plan:
         return isinstance(step, Init | Import | Train) + len(self.snapshots.get(step.key, ()))
 
 
-def plan(spec: Spec, device: str = "cpu") -> Plan:
+def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = None) -> Plan:
     """Compile a study. Trains nothing, and loads no more of the data than its identity takes.
+
+    `seeds`: how many each learning rate and mask label has; without it all have the number at the spec's first look.
+    More seeds only add steps.
 
     Raises RequestError, one line, where the spec asks for what there is not.
     """
@@ -125,18 +132,27 @@ def plan(spec: Spec, device: str = "cpu") -> Plan:
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
     along: list[PlannedMoment] = []
-    for seed in range(spec.seeds):
+    counts = every_cell(spec, spec.looks[0]) if seeds is None else seeds
+    for seed in range(max(counts.values())):
         for rate in spec.learning_rates:
+            masks = [mask for mask in spec.masks if seed < counts[rate, mask.label]]
+            if not masks:
+                continue
             ground = ground_at(seed, rate)
             trials.append(_dense_trial(ground))
             measured.extend(correlations.dense_pair(ground, bench.scope))
             along.extend(moments(ground, bench.scope, spec.along_training))
-            for mask in spec.masks:
+            for mask in masks:
                 for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
                     rows = _sparse_trials(ground, spec.arms, found)
                     trials.extend(rows)
                     measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
     return _assembled(bench, tuple(trials), tuple(measured), tuple(along))
+
+
+def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
+    """The same number of seeds for every learning rate and mask algorithm."""
+    return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}
 
 
 def _require_patterns_fit(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from prunetune.study.mask_fields import MaskSpec
 from prunetune.study.part import Count, Number, Part, complaint, shown
 from prunetune.study.reading import Source, override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec, epochs_of
+from prunetune.study.seeds import looks
 from prunetune.train.recipe import Point
 
 DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
@@ -46,6 +47,19 @@ class Rounds(Part):
     def sparsities(self) -> tuple[float, ...]:
         """1 − (1 − per_round)^r for r = 1 … rounds."""
         return tuple(round(1 - (1 - self.per_round) ** r, DIGITS) for r in range(1, self.rounds + 1))
+
+
+class SeedRange(Part):
+    """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
+
+    min: Annotated[Count, Field(ge=2)] = 5
+    max: Count = 20
+
+    @model_validator(mode="after")
+    def _grows(self) -> "SeedRange":
+        if self.max <= self.min:
+            raise RequestError(f"max: {self.max}; must be above min, {self.min}; a fixed number is `seeds: {self.min}`")
+        return self
 
 
 class PretrainedSpec(Part):
@@ -94,7 +108,7 @@ class Spec(Part):
     arms: tuple[str, ...] = ("ticket", "reinit", "rewind", "finetune")
     connectivity: tuple[str, ...] = ()
     rewind: str = "1/15"
-    seeds: Count = 5
+    seeds: int | SeedRange = 5
     devices: Count = 1
     along_training: Annotated[int, Field(strict=True, ge=0)] = 0
     verdict: VerdictRule = VerdictRule()
@@ -139,6 +153,20 @@ class Spec(Part):
             return Rounds.model_validate(value).sparsities()
         except ValidationError as error:
             raise complaint(error) from error
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> int | SeedRange:
+        if value == "auto":
+            return SeedRange()
+        if isinstance(value, Mapping):
+            try:
+                return SeedRange.model_validate(value)
+            except ValidationError as error:
+                raise complaint(error) from error
+        if isinstance(value, SeedRange) or (type(value) is int and value >= 1):
+            return value
+        raise ValueError("must be a whole number of at least 1, auto, or a range such as {min: 5, max: 20}")
 
     @field_validator("learning_rates", "masks", "sparsities", "arms")
     @classmethod
@@ -198,7 +226,7 @@ class Spec(Part):
     @model_validator(mode="after")
     def _pretrained_fits(self) -> "Spec":
         if self.pretrained:
-            self.pretrained.check_placeholders(self.seeds, len(self.dense_rates))
+            self.pretrained.check_placeholders(self.looks[-1], len(self.dense_rates))
             if "dense" in self.connectivity:
                 raise RequestError(
                     "connectivity: 'dense' is not trained here, `pretrained` takes its place; leave it out"
@@ -213,6 +241,11 @@ class Spec(Part):
         """Every learning rate at which there is a dense run: the study's, and those at which masks are found."""
         found_at = [mask.learning_rate for mask in self.masks if mask.learning_rate is not None]
         return tuple(dict.fromkeys([*self.learning_rates, *found_at]))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which the study is judged: one, or several where seeds may be added."""
+        return looks(self.seeds.min, self.seeds.max) if isinstance(self.seeds, SeedRange) else (self.seeds,)
 
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""

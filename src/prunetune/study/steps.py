@@ -159,6 +159,11 @@ class Connect(Step):
     device: str = "cpu"
 
 
+def device_of(step: Step) -> str:
+    """The device on which a step does its work: the CPU, for those that say nothing."""
+    return getattr(getattr(step, "probe", None) or step, "device", "cpu")
+
+
 def describe(value: Any) -> Any:
     """The canonical JSON form of a step, its parents given by key: what is hashed, and what `step.json` holds."""
     if isinstance(value, Step):
