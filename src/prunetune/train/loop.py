@@ -219,6 +219,7 @@ class _Training:
 
     def result(self, data: Dataset) -> Trained:
         """Score the model and read what was gathered."""
+        self.recorded = None  # its graphs hold memory
         state = _copied(self.model)
         finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
         held_out = data.validation_images, data.validation_labels
