@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: audit test check bench soak clean
+.PHONY: audit test check bench soak fuzz audit-dependencies clean
 
 audit: $(VENV)/.installed
 	$(BIN)/prunetune audit
@@ -23,6 +23,17 @@ bench: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed
 	$(BIN)/python scripts/soak.py
+
+# Any value in any field, file and flag: FUZZ examples a test, others at every run.
+FUZZ ?= 10000
+fuzz: $(VENV)/.installed-dev
+	PRUNETUNE_FUZZ=$(FUZZ) $(BIN)/pytest -n auto -k 'fuzz or any_damage' --timeout 0
+
+# Known security advisories against the pinned versions. AUDIT=--if-reachable: not a failure where nobody can be asked.
+audit-dependencies: $(VENV)/.installed-dev
+	$(BIN)/pip check
+	$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit || true
+	PATH="$(VENV)/audit/bin:$$PATH" $(BIN)/python scripts/audit_dependencies.py $(AUDIT)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prunetune needs Python 3.11 or newer")'

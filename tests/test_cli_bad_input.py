@@ -160,6 +160,15 @@ def test_a_store_or_a_report_that_cannot_be_written(run: Run, tmp_path: Path) ->
     assert_refused(run("store", "ls", "--store", "file"), "store", "file")
 
 
+def test_a_url_that_leads_nowhere(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    tiny = ["--set", "epochs=1", "--set", "sparsities=[0.5]", "--seeds", "1"]
+    nowhere, below = "nowhere://bucket/a", f"file://{tmp_path}/file/below"
+    assert_refused(run("plan", *tiny, "--store", nowhere), nowhere, "Protocol not known", "s3://bucket/folder")
+    assert_refused(run("audit", *tiny, "--store", below), below, "cannot be used: Not a directory")
+    assert_refused(run("store", "ls", "--store", nowhere), nowhere)
+
+
 def test_a_folder_that_is_no_store_is_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("x")

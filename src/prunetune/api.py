@@ -14,9 +14,11 @@ from prunetune.report.verdict import Verdict
 from prunetune.report.write import Report, answers, write_report
 from prunetune.run.collect import collect
 from prunetune.run.diary import Diary
+from prunetune.run.disk import user_cache
 from prunetune.run.drive import Executor
 from prunetune.run.events import Event
 from prunetune.run.local import LocalExecutor
+from prunetune.run.mirror import Mirror, open_store
 from prunetune.run.store import Store
 from prunetune.study.plan import Plan, Remaining, every_cell, plan
 from prunetune.study.results import Results
@@ -81,7 +83,9 @@ def prepare(
         raise RequestError(f"devices: {spec.devices}; must be 1: only the local executor trains on several at once")
     device = device if elsewhere and device == "cuda" else resolve_device(device, spec.devices)
     planned = plan(spec, device)
-    opened = Store(store if store is not None else default_store())
+    opened = open_store(store if store is not None else default_store())
+    if elsewhere and isinstance(opened, Mirror):
+        raise RequestError(f"store: '{store or default_store()}' is a URL; steps run elsewhere need a shared folder")
     remaining = planned.against(opened)
     if len(spec.looks) == 1:
         return Prepared(spec, planned, planned, device, opened, remaining, remaining.cached)
@@ -208,10 +212,9 @@ def audit(
     return conduct(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
 
 
-def default_store() -> Path:
-    """`$PRUNETUNE_STORE`, else a folder of the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PRUNETUNE_STORE") or Path(cache) / "prunetune" / "store")
+def default_store() -> str | Path:
+    """`$PRUNETUNE_STORE`, a folder or a URL, else a folder of the user's cache."""
+    return os.environ.get("PRUNETUNE_STORE") or user_cache() / "store"
 
 
 def resolve_device(name: str, devices: int = 1) -> str:

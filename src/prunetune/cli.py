@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from prunetune import __version__
-from prunetune.errors import DamageError, RequestError
+from prunetune.errors import DamageError, RequestError, one_line, shown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prunetune.study.plan import Plan, Remaining
 
 INTERRUPTED = 130
+MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
 
 app = typer.Typer(
@@ -45,9 +46,15 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"'{text}' is not a whole number of at least 1")
+    if not text.isdecimal() or not 1 <= len(text.lstrip("0")) <= 9:
+        raise typer.BadParameter(f"{shown(text)} is not a whole number of at least 1")
     return int(text)
+
+
+def _processes(text: str) -> int:
+    if (count := _count(text)) > MOST_JOBS:
+        raise typer.BadParameter(f"{shown(text)}; at most {MOST_JOBS} processes")
+    return count
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -58,7 +65,7 @@ def _share(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise typer.BadParameter(f"'{text}' is not a number, such as 0.2") from error
+        raise typer.BadParameter(f"{shown(text)} is not a number, such as 0.2") from error
 
 
 Source = Annotated[
@@ -77,14 +84,17 @@ Seeds = Annotated[
     ),
 ]
 StoreDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--store", metavar="DIR", help="Where finished steps lie; else $PRUNETUNE_STORE, else the user cache."
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
     ),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(parser=_count, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
+    typer.Option(parser=_processes, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
 ]
 Executor = Annotated[
     str,
@@ -197,10 +207,18 @@ def prune(
         str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A registered model, or package.module:callable; its arguments by --set model_args.width=8.",
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data to train and test on, as in a spec (with --model).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -256,11 +274,12 @@ def prune(
 
         prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
 
-        prunetune prune study.yaml --mask gradual --pattern 2:4
+        prunetune prune study.yaml --mask admm --pattern 2:4
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.api import ready
+    from prunetune.report.tradeoff_page import file_words
     from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
 
     require_formats(formats or ())
@@ -280,8 +299,8 @@ def prune(
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     typer.echo(f"\n{shipped}\n")
-    for path in shipped.files:
-        typer.echo(f"Model: {path}")
+    for path, file in shipped.files:
+        typer.echo(f"Model: {path} ({file_words(file)})")
     typer.echo(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 
@@ -492,16 +511,16 @@ def _outline(plan: "Plan") -> str:
     )
 
 
-def _open(store: Path | None) -> "Store":
+def _open(store: str | None) -> "Store":
     from prunetune.api import default_store
-    from prunetune.run.store import Store
+    from prunetune.run.mirror import open_store
 
-    return Store(store or default_store())
+    return open_store(store or default_store())
 
 
 def _end(message: str, code: int) -> NoReturn:
     if message:  # a verb without arguments has shown its help already
-        typer.echo(f"prunetune: {message}", err=True)
+        typer.echo(f"prunetune: {one_line(message)}", err=True)
     sys.exit(code)
 
 
@@ -513,11 +532,13 @@ def main() -> None:
         if code == INTERRUPTED:  # newer typer turns Ctrl-C into this status by itself, without a word
             raise KeyboardInterrupt
     except UsageError as error:
-        _end(" ".join(error.format_message().split()), 2)
+        _end(error.format_message(), 2)
     except RequestError as error:
         _end(str(error), 2)
     except DamageError as error:
         _end(str(error), 1)
+    except OSError as error:  # a path that no file system takes, one that is somebody else's
+        _end(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         kept = "every finished training is stored, and of a longer one its last checkpoint"
         _end(f"interrupted; {kept}; the same command goes on from here", INTERRUPTED)

@@ -3,9 +3,19 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST_LINE = 1000  # characters of an error, whatever it quotes
+LONGEST_SHOWN = 60  # of a value in it
+_MOST_NAMES = 30  # that are listed where none is near
+
 
 class RequestError(ValueError):
-    """The request was wrong: one clear line naming the field, the value and what would be right (exit code 2)."""
+    """The request was wrong: one clear line naming the field, the value and what would be right (exit code 2).
+
+    Whatever it quotes of a hostile file or name, it is one line of printable characters, and not a long one.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 class BreachError(RuntimeError):
@@ -24,5 +34,33 @@ def unknown(field: str, value: object, known: Iterable[str]) -> RequestError:
     """The error for a name that is not among `known`, with the nearest one suggested."""
     names = sorted(known)
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
-    return RequestError(f"{field}: unknown '{value}'; {hint}")
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names[:_MOST_NAMES])}{more}"
+    return RequestError(f"{short(field)}: unknown {shown(str(value))}; {hint}")
+
+
+def one_line(text: object, longest: int = LONGEST_LINE) -> str:
+    """A text on one line, what cannot be printed escaped, the middle left out where it is longer than `longest`.
+
+    >>> one_line("two\\nlines, and a bell: \\a"), one_line("0123456789", longest=7)
+    ('two lines, and a bell: \\\\x07', '012…789')
+    """
+    words = " ".join(str(text).split())
+    if not words.isprintable():  # an escape sequence would be obeyed by a terminal
+        words = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    half = longest // 2
+    return words if len(words) <= longest else f"{words[: longest - half - 1]}…{words[len(words) - half :]}"
+
+
+def short(text: str) -> str:
+    """The beginning of a text, on one line, as an error quotes it."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST_SHOWN else f"{line[: LONGEST_SHOWN - 1]}…"
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: as Python writes it, short, on one line."""
+    try:
+        return short(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists as deep
+        return f"a {type(value).__name__} too long to be shown"

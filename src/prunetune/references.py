@@ -64,7 +64,7 @@ def load_callable(name: str, field: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise RequestError(f"{field}: cannot import '{name}': {error}") from error
     except (Exception, SystemExit) as error:  # a user's module may do anything when it is imported
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = f"{type(error).__name__}: {error}"
         raise RequestError(f"{field}: cannot import '{name}': {why}") from error
     if not callable(found):
         raise RequestError(f"{field}: '{name}' is a {type(found).__name__}; it must be callable")

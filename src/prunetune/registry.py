@@ -72,5 +72,5 @@ class Registry(Generic[T]):
         try:
             return point.load()
         except Exception as error:  # another package's code may fail in any way
-            why = " ".join(f"{type(error).__name__}: {error}".split())
+            why = f"{type(error).__name__}: {error}"
             raise RequestError(f"{self.kind}: '{point.name}' ({point.value}) cannot be loaded: {why}") from error

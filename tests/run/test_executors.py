@@ -3,7 +3,9 @@
 import sys
 
 import pytest
+from toy_study import TINY_AUDIT
 
+from prunetune.api import prepare
 from prunetune.errors import RequestError
 from prunetune.run.executors import executor_named
 from prunetune.run.local import LocalExecutor
@@ -57,3 +59,8 @@ def test_an_extra_that_is_missing(name: str, library: str, monkeypatch: pytest.M
     with pytest.raises(RequestError) as caught:
         executor_named(name)
     assert str(caught.value).endswith(f"needs the extra prunetune[{name}]: pip install 'prunetune[{name}]'")
+
+
+def test_steps_elsewhere_need_a_shared_folder() -> None:
+    with pytest.raises(RequestError, match=r"store: 'memory://steps' is a URL; steps run elsewhere need a shared fold"):
+        prepare(TINY_AUDIT, store="memory://steps", elsewhere=True)

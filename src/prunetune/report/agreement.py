@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 
 from prunetune.report.cells import Column, Table, number, numeric
 from prunetune.report.evidence import percent
-from prunetune.report.figures import Drawing, legend, slug
+from prunetune.report.figures import Drawing, legend
 from prunetune.report.marks import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import MaskOverlap
+from prunetune.study.slugs import slug
 
 
 def agreement_figures(rows: Sequence[MaskOverlap]) -> list[Drawing]:

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 
 from prunetune.report.cells import NONE, Column, Table, mean, number, numeric, span
 from prunetune.report.evidence import percent
-from prunetune.report.figures import Drawing, arm_order, legend, role_of, slug
+from prunetune.report.figures import Drawing, arm_order, legend, role_of
 from prunetune.report.files import trial_order
 from prunetune.report.marks import SHAPES, panel
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import Connectivity
+from prunetune.study.slugs import slug
 
 ALPHA_AXIS = "α, from the network (0) to its twin (1)"
 LEAST_HEIGHT = 0.1  # of a panel above 0, in loss, so that noise does not look like a barrier

@@ -5,7 +5,6 @@ what is kept by the same distance.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -29,6 +28,7 @@ from prunetune.report.marks import (
 from prunetune.report.svg import drawing_style
 from prunetune.report.verdict import Comparison, Rule, Verdict
 from prunetune.study.results import Correlation, Results
+from prunetune.study.slugs import slug
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "shuffle")
 DENSE_PAIR = "theta_0/theta_T"
@@ -273,8 +273,3 @@ def _pair_is(pair: str) -> Callable[[Correlation], bool]:
 def short(share: float) -> str:
     """A share without its leading zero."""
     return f"{share:g}".lstrip("0")
-
-
-def slug(name: str) -> str:
-    """A name as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name)

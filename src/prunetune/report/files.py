@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import types
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ RECOMMENDATION_FIELDS = (
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap")
 LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
+# What a name may hold, and an XML file, so a figure, may not.
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 T = TypeVar("T")
 
@@ -72,6 +75,16 @@ def read_results(path: Path) -> Results:
     return decode(read_object(path, SCHEMA_VERSION), Results, str(path))
 
 
+def shown_again(path: Path, show: Callable[[], T]) -> T:
+    """What `show` makes of a file of ours; RequestError where that holds what no study of ours can have come to."""
+    try:
+        return show()
+    except RequestError:
+        raise
+    except Exception as error:  # whatever arithmetic and drawing make of numbers and names by another hand
+        raise RequestError(f"{path}: what it holds cannot be shown: {type(error).__name__}: {error}") from error
+
+
 def read_object(path: Path, schema_version: int) -> dict[str, Any]:
     """The object that a strict JSON file of ours holds; RequestError with one line for anything else."""
     try:
@@ -110,7 +123,9 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="\n")
+        part.write_text(
+            text, encoding="utf-8", errors="backslashreplace", newline="\n"
+        )  # JSON may hold half a character
         part.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -223,7 +238,10 @@ def _number(value: Any, where: str, name: str) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         _require(value, float, "a number", where, name)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise RequestError(f"{where}: {name} is larger than any number of a study") from error
 
 
 def _integer(value: Any, where: str, name: str) -> int:
@@ -234,7 +252,7 @@ _SCALARS: dict[Any, Callable[[Any, str, str], Any]] = {
     float: _number,
     int: _integer,
     bool: lambda value, where, name: _require(value, bool, "true or false", where, name),
-    str: lambda value, where, name: _require(value, str, "a text", where, name),
+    str: lambda value, where, name: NO_XML.sub("\ufffd", _require(value, str, "a text", where, name)),
 }
 
 

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from prunetune.report.cells import NONE
-from prunetune.report.figures import DENSE_PAIR, Drawing, short, slug
+from prunetune.report.figures import DENSE_PAIR, Drawing, short
 from prunetune.report.marks import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import LayerOverlap
+from prunetune.study.slugs import slug
 
 TICKET_PAIR = "ticket_0/finetune_T"
 MOST_ROWS, MOST_COLUMNS = 40, 10  # what a panel shows and a reader can read

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from matplotlib.ticker import NullFormatter
 
 from prunetune.report.evidence import percent
-from prunetune.report.figures import Drawing, legend, slug
+from prunetune.report.figures import Drawing, legend
 from prunetune.report.marks import panel, spread
 from prunetune.report.svg import colour, drawing_style
 from prunetune.study.results import Residuals
+from prunetune.study.slugs import slug
 
 LINES = 4  # in one panel at most
 AXIS = "updates of the sparse target Z"

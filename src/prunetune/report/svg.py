@@ -6,6 +6,7 @@ keep those on white paper. In a page every value becomes `var(--role)`, so that 
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from matplotlib.figure import Figure
 SPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
 # role -> (light, dark): hues that stay apart under the common colour blindnesses, with 3:1 to the paper or more
 COLOURS = {
     "ink": ("#1c2733", "#e7edf3"),
@@ -66,10 +66,11 @@ def drawing_style() -> Iterator[None]:
     """matplotlib's settings while a figure is drawn or saved; whatever the user has set is back afterwards."""
     ink, muted, rule = colour("ink"), colour("muted"), colour("rule")
     colours = {"text.color": ink, "axes.labelcolor": muted, "xtick.color": muted, "ytick.color": muted}
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         settings: Any = {**_STYLE, **colours, "axes.edgecolor": muted, "grid.color": rule}
         mpl.rcParams.update(settings)
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names are set in the reader's font, not in this
         yield
 
 

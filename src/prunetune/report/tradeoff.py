@@ -3,6 +3,7 @@
 Nothing is measured here. `tradeoff.json` holds all of it, so that a folder can be rendered again.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from prunetune.report import files
 from prunetune.report.evidence import percent
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
+GRAPHS = ("onnx", "pt2")  # formats that hold a network; the others hold weights
 NOTABLE = 1.05  # a smaller gain is none that anybody would call one
 
 
@@ -132,6 +134,11 @@ class Tradeoff:
 def tradeoff_json(found: Tradeoff) -> str:
     """The content of `tradeoff.json`: strict JSON."""
     return files.json_text(found) + "\n"
+
+
+def canonical(found: Tradeoff) -> Tradeoff:
+    """The same rows as a reader of `tradeoff.json` gets them."""
+    return files.decode(json.loads(tradeoff_json(found)), Tradeoff, TRADEOFF)
 
 
 def read_tradeoff(path: Path) -> Tradeoff:

@@ -13,11 +13,14 @@ from prunetune.report.svg import standalone
 from prunetune.report.tables import facts_table
 from prunetune.report.template import render
 from prunetune.report.tradeoff import (
+    GRAPHS,
     TRADEOFF,
+    ModelFile,
     ModelRow,
     ParameterDensity,
     Timing,
     Tradeoff,
+    canonical,
     headline,
     not_pruned,
     ratio,
@@ -40,6 +43,7 @@ class TradeoffReport:
 
 def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
     """Write tradeoff.json, figures/*.svg and report.html to `out`; RequestError where it cannot be written."""
+    found = canonical(found)
     drawn = tradeoff_drawings(found)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
     files.write_text(out / TRADEOFF, tradeoff_json(found))
@@ -61,7 +65,8 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
 
 def render_tradeoff_again(out: Path) -> TradeoffReport:
     """Write page and figures again from `tradeoff.json` alone."""
-    return write_tradeoff(read_tradeoff(out / TRADEOFF), out)
+    found = read_tradeoff(out / TRADEOFF)
+    return files.shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
 
 
 def tradeoff_text(found: Tradeoff) -> str:
@@ -118,6 +123,13 @@ def _cells(row: ModelRow, spread: bool) -> tuple[str, ...]:
 def size(count: int) -> str:
     """Bytes for a reader: `398.1 kB`."""
     return f"{_scaled(count)}B"
+
+
+def file_words(file: ModelFile) -> str:
+    """What was found when a file was read back: `29.13 kB, outputs within 1.4e-06 of torch's, zeros exact`."""
+    graph = file.format in GRAPHS
+    equal = f"outputs within {file.max_error:.2g} of torch's" if graph else "weights equal"
+    return f"{size(file.bytes)}, {equal}, {'zeros exact' if file.zeros_exact else 'zeros not found again'}"
 
 
 def _scaled(count: float) -> str:

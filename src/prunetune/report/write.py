@@ -72,16 +72,17 @@ def write_report(results: Results, out: Path) -> Report:
 
 def render_again(out: Path) -> Report:
     """Write every file of a report again from its `results.json` alone; the rule that stands there judges."""
-    return write_report(files.read_results(out / files.RESULTS), out)
+    results = files.read_results(out / files.RESULTS)
+    return files.shown_again(out / files.RESULTS, lambda: write_report(results, out))
 
 
 def write_figures(svgs: dict[str, str], folder: Path) -> None:
-    """Write SVG files, and remove those of an earlier report; RequestError where that cannot be done."""
+    """Write SVG files, and remove those of an earlier report, not others; RequestError where that cannot be done."""
     for name, text in svgs.items():
         files.write_text(folder / f"{name}.svg", text)
     try:  # a figure of an earlier report that this one has no data for would be taken for this one's
         for old in folder.glob("*.svg"):
-            if old.stem not in svgs:
+            if old.stem not in svgs and f'id="{old.stem}-title"' in old.read_text(encoding="utf-8", errors="replace"):
                 old.unlink()
     except OSError as error:
         raise RequestError(f"out: cannot write {folder}: {error.strerror}") from error

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, Protocol
 
+from prunetune.errors import BreachError, DamageError, RequestError
 from prunetune.run.claims import Claims
 from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
 from prunetune.run.schedule import Schedule, Work
@@ -115,13 +116,16 @@ class _Run:
                 yield Waiting(key, str(self._claims.holder(key) or "another process"))
 
     def _heard(self, event: Event) -> Iterator[Event]:
+        if isinstance(event, Done):
+            try:
+                self._schedule.done(event.key)
+            except (RequestError, BreachError, DamageError) as error:  # done here, and not to be had by others
+                event = Failed(event.key, str(error), type(error).__name__)
         if isinstance(event, Failed):
             yield from self._schedule.fail(self._schedule.running[event.key], event.message, event.error)
         elif isinstance(event, Blocked):
             yield from self._schedule.block(self._schedule.running[event.key], event.why)
         else:
-            if isinstance(event, Done):
-                self._schedule.done(event.key)
             yield event
 
     def _lost(self, lost: Lost) -> Iterator[Event]:

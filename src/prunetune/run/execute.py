@@ -25,7 +25,7 @@ from prunetune.sparsity.channels import scored
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.digests import digest_tensors
-from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.mask import Mask, memory_of
 from prunetune.sparsity.overlap import TooSparseError, correlation
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import prunable
@@ -250,18 +250,33 @@ def _draw(step: Init, seed: int) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None:
-    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite."""
+    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite.
+
+    A tied weight may be in the file under one of its names, as safetensors and our own export have it.
+    """
     own = model.state_dict()
-    for name in own.keys() | state.keys():
-        if name not in own or name not in state:
-            where = "the model" if name in own else "the file"
-            raise RequestError(f"{field}: '{path}' does not fit the model: only {where} has '{name}'")
-        if own[name].shape != state[name].shape:
-            shapes = f"{tuple(state[name].shape)}, the model's is {tuple(own[name].shape)}"
+    given = _with_tied(state, own)
+    if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
+        raise RequestError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
             raise RequestError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
-        if not torch.isfinite(state[name]).all():
+        if not torch.isfinite(given[name]).all():
             raise RequestError(f"{field}: '{path}': '{name}' holds values that are not finite")
-    model.load_state_dict(state)
+    model.load_state_dict(given)
+
+
+def _with_tied(state: State, own: State) -> State:
+    known = {memory_of(tensor): state[name] for name, tensor in own.items() if name in state}
+    return {name: known[memory_of(tensor)] for name, tensor in own.items() if memory_of(tensor) in known} | dict(state)
+
+
+def _left_over(where: str, names: State, others: State) -> list[str]:
+    """What one side alone has: the first name and how many more."""
+    left = sorted(names.keys() - others.keys())
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return [f"only {where} has '{left[0]}'{more}"] if left else []
 
 
 def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from prunetune.run.claims import EXPIRY, Claims
+from prunetune.run.claims import EXPIRY
 from prunetune.run.drive import Lost, drive
 from prunetune.run.events import Blocked, Done, Event, Failed
 from prunetune.run.launch import jobs_for, ranks_of, start
@@ -130,7 +130,7 @@ class LocalExecutor:
     def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, in processes of this machine that need nothing of the user's script."""
         store.prepare()
-        claims = Claims(store.root, self.expiry)
+        claims = store.claims(self.expiry)
         workers = LocalWorkers(store, self.jobs or jobs_for(plan), ranks_of(plan))
         yield from drive(plan, store, workers, claims, self.checkpoint_every)
 

@@ -99,9 +99,8 @@ def discard(root: Path, key: str) -> None:
         (root / PARTIAL / key).unlink(missing_ok=True)
 
 
-def orphans(root: Path) -> list[Path]:
+def orphans(root: Path, claims: Claims) -> list[Path]:
     """The checkpoints of trainings that no process is at."""
-    claims = Claims(root)
     found = [path for path in (root / PARTIAL).glob("*") if not path.name.startswith(".")]
     return [path for path in found if not claims.is_alive(path.name)]
 

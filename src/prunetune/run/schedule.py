@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
-from prunetune.errors import DamageError, DivergedSourceError
+from prunetune.errors import DamageError, DivergedSourceError, RequestError
 from prunetune.run.claims import Claims
 from prunetune.run.events import Blocked, Event, Failed, Found, Notice, label
 from prunetune.run.inputs import refuse_diverged, weights_read
@@ -47,17 +47,15 @@ class Schedule:
         that must be run is claimed, yielded and counts as running; so are events on the way."""
         self.elsewhere = []
         for step in list(self._pending.values()):
-            if step.key not in self._pending or not self._is_ready(step):
-                continue
-            if self._is_stored(step):
-                yield self._found(step)
-            elif self._claims.take(step.key):
-                yield from self._begin(step)
-            else:
-                self.elsewhere.append(step.key)
+            if step.key in self._pending and self._is_ready(step):
+                try:
+                    yield from self._look_at(step)
+                except RequestError as error:  # the store cannot be reached, or takes no more
+                    yield from self.fail(step, str(error), type(error).__name__)
 
     def done(self, key: str) -> None:
-        """A running step's result is stored."""
+        """A running step's result is stored here; raises what keeps it from being shared, and it counts as running."""
+        self._store.share(key)
         del self.running[key]
         self._claims.release(key)
 
@@ -82,6 +80,14 @@ class Schedule:
         self._pending.pop(key, None)
         self.running.pop(key, None)
         self._claims.release(key)
+
+    def _look_at(self, step: Step) -> Iterator[Step | Event]:
+        if self._is_stored(step):
+            yield self._found(step)
+        elif self._claims.take(step.key):
+            yield from self._begin(step)
+        else:
+            self.elsewhere.append(step.key)
 
     def _begin(self, step: Step) -> Iterator[Step | Event]:
         """A step has just been claimed: what another process has done up to then is looked at once more."""

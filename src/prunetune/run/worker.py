@@ -116,7 +116,7 @@ def do(
 
     `ranks` of which this is the first do a training on several devices with it.
     """
-    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
+    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
     from prunetune.study.steps import Train
@@ -130,14 +130,12 @@ def do(
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:
-        return Failed(step.key, _in_one_line(str(error)), type(error).__name__)
+        return Failed(step.key, one_line(error), type(error).__name__)
     except Exception as error:
         if together.count > 1:
             _give_up()
         traceback.print_exc()
-        return Failed(
-            step.key, f"{label(step)}: {type(error).__name__}: {_in_one_line(str(error))}", type(error).__name__
-        )
+        return Failed(step.key, one_line(f"{label(step)}: {type(error).__name__}: {error}"), type(error).__name__)
     return Done(step.key, *finished)
 
 
@@ -145,7 +143,3 @@ def _give_up() -> NoReturn:
     """End a rank whose fellows may be dead or wait for it: torchrun ends them all, and the step gets another chance."""
     traceback.print_exc()
     os._exit(1)
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -1,7 +1,9 @@
 """Reading anybody's checkpoint as a plain state dict, without running anything that it may carry."""
 
+import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, short, shown
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.torch_form import fold_masks, masks_in
 
 # Where training scripts commonly keep the weights inside a checkpoint, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights")
+_MOST_TIMES = 10  # as large as its file may be what it unpacks to: torch.save does not compress
 BITMASK = "prunetune-bitmask-1"  # the `format` in the metadata of a file that `deploy.bitmask` writes
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DistributedDataParallel and torch.compile put before every name
 
@@ -26,7 +29,8 @@ def read_state(path: str | Path, field: str = "checkpoint") -> dict[str, Tensor]
 
     Names lose the prefixes of `DistributedDataParallel` and `torch.compile`; pairs `x_orig`, `x_mask` as
     `torch.nn.utils.prune` saves them become `x`. Raises RequestError naming `field` for a file that is missing,
-    truncated, in another format, or that holds anything but tensors and plain containers.
+    truncated, in another format, or that holds anything but tensors and plain containers; and for one that stands for
+    far more than it holds: a zip bomb, or a number repeated a billion times by its strides.
     """
     return fold_masks(_read(Path(path), field))
 
@@ -41,6 +45,8 @@ def read_mask(path: str | Path, field: str = "mask") -> Mask:
 
 
 def _read(path: Path, field: str) -> dict[str, Tensor]:
+    if path.is_char_device():  # without an end
+        raise RequestError(f"{field}: '{path}' is a device; give a file")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -59,15 +65,43 @@ def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise RequestError(f"{field}: '{path}' is a damaged safetensors file: {error}") from error
     try:
+        _refuse_zip_bomb(content)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what cannot be read is refused below
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except RequestError as error:
+        raise RequestError(f"{field}: '{path}' {error}") from error
     except pickle.UnpicklingError as error:
         raise RequestError(
             f"{field}: '{path}' holds more than plain tensors; save `model.state_dict()` or use safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, SafetensorError) as error:
+    except Exception as error:  # a damaged stream raises almost anything
         raise RequestError(f"{field}: '{path}' is truncated or in no known checkpoint format") from error
-    return _find_state(loaded, path, field)
+    state = _find_state(loaded, path, field)
+    _require_numbers(state, len(content), path, field)
+    return state
+
+
+def _refuse_zip_bomb(content: bytes) -> None:
+    if content.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MOST_TIMES * len(content):
+            raise RequestError(
+                f"unpacks to {unpacked:,} bytes, the file has {len(content):,}; torch.save packs nothing"
+            )
+
+
+def _require_numbers(state: Mapping[str, Tensor], size: int, path: Path, field: str) -> None:
+    """Refuse tensors that hold other than numbers side by side, or claim more of them than a file of `size` bytes."""
+    for name, tensor in state.items():
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise RequestError(
+                f"{field}: '{path}': {shown(name)} is no dense tensor; save the weights as plain tensors"
+            )
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if claimed > _MOST_TIMES * size:
+        what = f"its tensors claim {claimed:,} bytes, the file has {size:,}"
+        raise RequestError(f"{field}: '{path}': {what}; save contiguous copies")
 
 
 def _find_state(loaded: Any, path: Path, field: str) -> dict[str, Tensor]:
@@ -77,7 +111,11 @@ def _find_state(loaded: Any, path: Path, field: str) -> dict[str, Tensor]:
             tensors = {str(name): value for name, value in candidate.items() if isinstance(value, Tensor)}
             if tensors:
                 return tensors
-    holds = ", ".join(map(str, list(loaded)[:6])) if isinstance(loaded, Mapping) else type(loaded).__name__
+    holds = (
+        ", ".join(short(str(name)) for name in list(loaded)[:6])
+        if isinstance(loaded, Mapping)
+        else type(loaded).__name__
+    )
     raise RequestError(f"{field}: '{path}' holds no state dict (it holds: {holds or 'nothing'})")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, one_line
 from prunetune.sparsity.checkpoint import read_mask, read_state
 from prunetune.sparsity.overlap import correlation
 
@@ -49,7 +49,7 @@ def comparison_table(found: Mapping[str, Any]) -> str:
     columns = found["correlations"]
     header = ["tensor", "shape", *(f"R_{c['p']:g}" for c in columns)]
     body = [
-        [name, "×".join(map(str, tensor["shape"])), *(_digits(c["per_layer"].get(name)) for c in columns)]
+        [one_line(name), "×".join(map(str, tensor["shape"])), *(_digits(c["per_layer"].get(name)) for c in columns)]
         for name, tensor in found["tensors"].items()
     ]
     total = ["all", "", *(_digits(c["value"]) for c in columns)]
@@ -89,8 +89,9 @@ def _compared(
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts `layers.2` before `layers.10`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    """Sorts `layers.2` before `layers.10`, however many digits there are."""
+    parts = [part.lstrip("0") if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+    return [(len(part), part) if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 def _is_weight(tensor: Tensor) -> bool:

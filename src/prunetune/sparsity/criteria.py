@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, shown
 from prunetune.registry import Registry
 
 
@@ -141,6 +141,9 @@ class Grasp:
         return evidence.weight * _gathered(evidence.hessian_grad)
 
 
+MOST_ROUNDS = 10_000  # of removing weights and scoring again, each with a gradient
+
+
 @CRITERIA.register("synflow")
 @dataclass(frozen=True)
 class SynFlow:
@@ -157,8 +160,8 @@ class SynFlow:
     at: ClassVar[Place] = "init"
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise RequestError(f"rounds: {self.rounds}; must be at least 1")
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise RequestError(f"rounds: {shown(self.rounds)}; must be at least 1 and at most {MOST_ROUNDS:,}")
 
     def score(self, evidence: Evidence) -> Tensor:
         """The weight's share in R: in a network without biases, the product of the weights summed over its paths.

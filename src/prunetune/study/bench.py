@@ -82,6 +82,8 @@ def _rewind(spec: Spec, facts: Facts) -> Point:
 
 def _sha256(path: Path, field: str) -> str:
     try:
+        if path.is_char_device():  # without an end
+            raise RequestError(f"{field}: '{path}' is a device; must be a checkpoint's file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

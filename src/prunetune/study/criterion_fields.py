@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, shown, unknown
 from prunetune.references import Ref
 from prunetune.sparsity.criteria import CRITERIA, Criterion
-from prunetune.study.part import complaint, shown
+from prunetune.study.part import complaint
 
 
 def read_criterion(value: object) -> Ref:

@@ -16,7 +16,7 @@ from prunetune.sparsity.evidence import reads_images
 from prunetune.sparsity.patterns import PATTERNS
 from prunetune.study.criterion_fields import criterion_label, criterion_of, read_criterion, spelled
 from prunetune.study.ground import Ground
-from prunetune.study.masks import MASKS, Algorithm
+from prunetune.study.masks import MASKS, UPDATES_BY_DEFAULT, Algorithm, Gradual
 from prunetune.study.part import Count, Number, Part, complaint
 from prunetune.study.seeds import derive
 from prunetune.study.steps import Probe
@@ -52,8 +52,8 @@ class MaskSpec(Part):
     @field_validator("name")
     @classmethod
     def _one_word(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[\w.@=+-]+", name):
-            raise ValueError("must be one word of letters, digits and . @ = + - _")
+        if name is not None and not re.fullmatch(r"[\w.@=+-]{1,60}", name):
+            raise ValueError("must be one word of at most 60 letters, digits and . @ = + - _")
         return name
 
     @model_validator(mode="after")
@@ -98,6 +98,12 @@ class MaskSpec(Part):
     def _by_criterion(self) -> dict[str, Any]:
         """Defaults that are the criterion's to say: whether `one_shot` prunes initial weights or trained ones."""
         return {"at": place_of(criterion_of(self.criterion))} if self.kind == "one_shot" else {}
+
+    @property
+    def trainings(self) -> int:
+        """About how many trainings it takes to find one of its masks."""
+        algorithm = self.algorithm()
+        return algorithm.updates or UPDATES_BY_DEFAULT if isinstance(algorithm, Gradual) else 1
 
     def resolved(self) -> dict[str, Any]:
         """The entry with every default filled in."""

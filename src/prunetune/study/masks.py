@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, shown
 from prunetune.references import Ref
 from prunetune.registry import Registry
 from prunetune.sparsity.criteria import Place
-from prunetune.sparsity.patterns import CHANNEL, require_density
+from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
 from prunetune.study.ground import Ground, Trainer
+from prunetune.study.part import MOST
 from prunetune.study.seeds import derive
 from prunetune.study.steps import Probe, Prune, Train, Weights
 from prunetune.train.admm import RHO_LEVELS, RHO_TIMES_RATE, UPDATES, Penalty
@@ -54,6 +55,7 @@ class Algorithm(Protocol):
 MASKS: Registry[type[Algorithm]] = Registry("mask")
 DIGITS = 12  # to which what is computed of epochs and densities is rounded, so that 1 - 0.15 is 0.85
 UPDATES_BY_DEFAULT = 10  # of gradual pruning
+MOST_UPDATES = 100
 
 
 @MASKS.register("one_shot")
@@ -103,8 +105,7 @@ class Admm:
     update_every: float | None = Penalty.update_every
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise RequestError(f"epochs: {self.epochs}; must be at least 1")
+        _require_within("epochs", self.epochs, MOST)
         self._penalty(Recipe(1, 1, learning_rate=1.0), Scope(), "uniform", None, 0.5)  # refuses what is not possible
 
     def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
@@ -146,10 +147,8 @@ class Gradual:
     initial: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "updates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(f"{name}: {value}; must be at least 1")
+        _require_within("epochs", self.epochs, MOST)
+        _require_within("updates", self.updates, MOST_UPDATES)
         if not 0 <= self.initial < 1:
             raise RequestError(f"initial: {self.initial} is no sparsity to start from; it must lie in [0, 1)")
 
@@ -160,6 +159,11 @@ class Gradual:
             raise RequestError(f"initial: {self.initial}; must be less than the study's least sparsity, {least}")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         ends = self._ends(recipe.epochs)
+        if Groups.named(choice.pattern) and len(ends) > 1:
+            raise RequestError(
+                f"pattern: '{choice.pattern}' has one sparsity and 'gradual' goes through {len(ends)}; "
+                "use it with one_shot, iterative or admm, or with updates: 1"
+            )
         return tuple(self._one(ground, choice, recipe, ends, density) for density in densities)
 
     def _ends(self, epochs: int) -> tuple[int, ...]:
@@ -186,6 +190,11 @@ def _part(trainer: Trainer, recipe: Recipe, begin: int, end: int, source: Weight
     piece = replace(recipe, epochs=end - begin, schedule=replace(recipe.schedule, part=(begin, recipe.epochs)))
     order, augment = (derive(trainer.seed, f"{purpose} from epoch {begin}") for purpose in ("order", "augment"))
     return replace(trainer.train(piece, source, mask), order_seed=order, augment_seed=augment)
+
+
+def _require_within(name: str, count: int | None, most: int) -> None:
+    if count is not None and not 1 <= count <= most:
+        raise RequestError(f"{name}: {shown(count)}; must be at least 1 and at most {most:,}")
 
 
 def stretched(recipe: Recipe, epochs: int) -> Recipe:

@@ -5,14 +5,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, short, shown, unknown
 
-Count = Annotated[int, Field(strict=True, ge=1)]
+MOST = 1_000_000  # of whatever is counted: more is a slip, or meant to keep a machine busy for ever
+Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # an integer is one, a bool is not
-LONGEST_SHOWN = 60
 
 _WORDS = {
     "Input should be": "must be",
+    "Tuple should have": "must have",
+    " after validation": "",
     "a valid tuple": "a list, such as [a, b]",
     "a valid array": "a list, such as [a, b]",
     "a valid dictionary": "a mapping",
@@ -51,17 +53,11 @@ def complaint(error: ValidationError, *within: str) -> RequestError:
     """
     found = error.errors(include_url=False)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return RequestError(" ".join(_line(found[0], within).split()) + more)
-
-
-def shown(value: object) -> str:
-    """A value as an error line quotes it: short, on one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+    return RequestError(_line(found[0], within) + more)
 
 
 def _line(finding: Mapping[str, Any], within: Iterable[str]) -> str:
-    path = ".".join(str(part) for part in (*within, *finding["loc"]))
+    path = ".".join(short(str(part)) for part in (*within, *finding["loc"]))
     cause = finding.get("ctx", {}).get("error")
     if isinstance(cause, RequestError):  # it names the field already, as seen from the part that raised it
         return f"{path}.{cause}" if path else str(cause)

@@ -1,6 +1,5 @@
 """Strict YAML, `--set` overrides, and where a spec comes from: everything up to a plain mapping of its fields."""
 
-import copy
 import math
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -9,21 +8,21 @@ from typing import Any
 
 import yaml
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, short, shown, unknown
 from prunetune.study import paper, presets
-from prunetune.study.part import shown
 
 Source = str | Path | Mapping[str, Any] | None
 _MERGE = "tag:yaml.org,2002:merge"
-_MOST_VALUES = 100_000  # of a spec with its aliases written out
+_MOST_CHARACTERS = 1_000_000  # of a spec with its aliases written out
 
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML's safe subset; refuses a key that is given twice and aliases that multiply, and reads 1e-4 as a number."""
 
     def construct_document(self, node: yaml.Node) -> Any:
-        if _written_out(node, {}) > _MOST_VALUES:
-            raise RequestError(f"its aliases stand for more than {_MOST_VALUES:,} values; write out what is meant")
+        if _written_out(node, {}) > _MOST_CHARACTERS:
+            what = f"its aliases stand for more than {_MOST_CHARACTERS:,} characters"
+            raise RequestError(f"{what}; write out what is meant")
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -45,7 +44,9 @@ for _digit in "0123456789":  # the pattern 2:4 is a text, and not YAML 1.1's 124
 
 
 def _written_out(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
-    """How many values a node stands for, each alias counted as a copy; infinity where one holds itself."""
+    """How many characters a node stands for, each alias counted as a copy; infinity where one holds itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value)
     if node not in known:
         known[node] = math.inf
         inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
@@ -72,7 +73,7 @@ def read_yaml(text: str, where: str) -> Any:
 def read_fields(source: Source) -> dict[str, Any]:
     """The mapping that a preset (None: `quick`), a YAML file or a mapping holds, before any of it is checked."""
     if isinstance(source, Mapping):
-        return copy.deepcopy(dict(source))
+        return dict(source)  # `override` changes no mapping within
     name = "quick" if source is None else str(source)
     return paper.fields(name) if name in paper.STUDIES else _read_file(_locate(name))
 
@@ -90,11 +91,14 @@ def _locate(name: str) -> Path:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not YAML: not a text file (UTF-8)") from error
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror}; give a spec's YAML file or a preset's name") from error
+    if len(text) > _MOST_CHARACTERS:
+        raise RequestError(f"{path}: longer than {_MOST_CHARACTERS:,} characters; a spec is a page or two of YAML")
     fields = read_yaml(text, str(path))
     if not isinstance(fields, Mapping):
         what = "is empty" if fields is None else f"holds a {type(fields).__name__}"
@@ -111,15 +115,15 @@ def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Coll
             raise RequestError(f"--set: {shown(change)}; must be field=value, such as recipe.epochs=15")
         if path[0] in recipe_fields:
             path.insert(0, "recipe")
-        _put(fields, path, read_yaml(text, f"--set {dotted}"))
+        _put(fields, path, read_yaml(text, f"--set {short(dotted)}"))
 
 
 def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for depth, name in enumerate(path[:-1], start=1):
         inner = fields.get(name)
         if inner is not None and not isinstance(inner, Mapping):
-            upto = ".".join(path[:depth])
-            raise RequestError(f"{'.'.join(path)}: '{upto}' is {shown(inner)}, not a mapping; set {upto} as a whole")
+            whole, upto = short(".".join(path)), short(".".join(path[:depth]))
+            raise RequestError(f"{whole}: '{upto}' is {shown(inner)}, not a mapping; set {upto} as a whole")
         fields[name] = dict(inner or {})
         fields = fields[name]
     fields[path[-1]] = value

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, shown, unknown
 from prunetune.references import Ref, is_callable_name, load_callable, source_digest
-from prunetune.study.part import Count, Number, Part, shown
+from prunetune.study.part import MOST, Count, Number, Part
 from prunetune.train.augment import AUGMENTATIONS
 from prunetune.train.recipe import Precision, Recipe, Schedule
 
@@ -21,9 +21,10 @@ def epochs_of(value: object, epochs: int) -> float:
     >>> epochs_of("8/15", 150), epochs_of(3, 6)
     (80.0, 3.0)
     """
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*/\s*0*[1-9]\d*\s*", value):
-        return round(float(Fraction(value.replace(" ", "")) * epochs), 12)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    parts = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", value) if isinstance(value, str) else None
+    if parts and int(parts[2]):
+        return round(float(Fraction(int(parts[1]), int(parts[2])) * epochs), 12)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST:
         return float(value)
     raise ValueError(f"{shown(value)}; must be a number of epochs or a fraction of the training, such as 8/15")
 
@@ -32,7 +33,7 @@ class ScheduleSpec(Part):
     """Learning rate over a training. `milestones` and `gamma` belong to the kind `step`."""
 
     kind: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[Any, ...] | None = None
+    milestones: Annotated[tuple[Any, ...], Field(max_length=100)] | None = None
     gamma: Annotated[Number, Field(gt=0, lt=1)] | None = None
     warmup: Any = 0.0
 
@@ -81,7 +82,7 @@ class RecipeSpec(Part):
     nesterov: Annotated[bool, Field(strict=True)] = False
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
     schedule: ScheduleSpec = ScheduleSpec()
-    augment: tuple[str, ...] = ()
+    augment: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     precision: Literal["auto", "f32", "bf16"] = "auto"
     loss: str | None = None
     metric: str | None = None

@@ -7,33 +7,40 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, shown, unknown
 from prunetune.study.arms import ARMS
 from prunetune.study.mask_fields import MaskSpec
-from prunetune.study.part import Count, Number, Part, complaint, shown
+from prunetune.study.part import Count, Number, Part, complaint
+from prunetune.study.plain import require_plain
 from prunetune.study.reading import Source, override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec, epochs_of
 from prunetune.study.seeds import looks
+from prunetune.study.slugs import slug
 from prunetune.train.recipe import Point
 
 DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")
 _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
+_Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
+_Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
+MOST_SEEDS = 1000
+MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes a minute, running them years
+_NAME_BYTES = 100  # what file systems allow, with room for what is added
 
 
 class ScopeSpec(Part):
     """Name patterns over the default scope: `include` adds to it, `exclude` removes from it."""
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    include: _Pattern = ()
+    exclude: _Pattern = ()
 
 
 class VerdictRule(Part):
     """The rule of the verdict (DESIGN section 5); `margin` and `gap` in points of accuracy."""
 
-    margin: _Positive = 0.5
-    gap: Annotated[Number, Field(ge=0)] = 0.5
+    margin: Annotated[_Points, Field(gt=0)] = 0.5
+    gap: _Points = 0.5
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
     nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
 
@@ -48,12 +55,20 @@ class Rounds(Part):
         """1 − (1 − per_round)^r for r = 1 … rounds."""
         return tuple(round(1 - (1 - self.per_round) ** r, DIGITS) for r in range(1, self.rounds + 1))
 
+    @model_validator(mode="after")
+    def _each_removes_some(self) -> "Rounds":
+        found = self.sparsities()
+        if sorted({0.0, *found, 1.0}) != [0.0, *found, 1.0]:
+            what = f"among {self.rounds} such rounds some would remove nothing, or all that is left"
+            raise RequestError(f"per_round: {self.per_round:g}; {what}; give another share, or fewer rounds")
+        return self
+
 
 class SeedRange(Part):
     """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
 
     min: Annotated[Count, Field(ge=2)] = 5
-    max: Count = 20
+    max: Annotated[Count, Field(le=MOST_SEEDS)] = 20
 
     @model_validator(mode="after")
     def _grows(self) -> "SeedRange":
@@ -101,16 +116,16 @@ class Spec(Part):
     data: str
     data_args: dict[str, Any] = Field(default_factory=dict)
     recipe: RecipeSpec = RecipeSpec()
-    learning_rates: tuple[_Positive, ...] = (0.01, 0.1)
-    masks: tuple[MaskSpec, ...] = (MaskSpec(kind="iterative"),)
-    sparsities: tuple[_Share, ...] = Rounds(per_round=0.15, rounds=10).sparsities()
+    learning_rates: Annotated[tuple[_Positive, ...], Field(max_length=100)] = (0.01, 0.1)
+    masks: Annotated[tuple[MaskSpec, ...], Field(max_length=100)] = (MaskSpec(kind="iterative"),)
+    sparsities: Annotated[tuple[_Share, ...], Field(max_length=100)] = Rounds(per_round=0.15, rounds=10).sparsities()
     scope: ScopeSpec = ScopeSpec()
-    arms: tuple[str, ...] = ("ticket", "reinit", "rewind", "finetune")
-    connectivity: tuple[str, ...] = ()
+    arms: Annotated[tuple[str, ...], Field(max_length=100)] = ("ticket", "reinit", "rewind", "finetune")
+    connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     rewind: str = "1/15"
     seeds: int | SeedRange = 5
-    devices: Count = 1
-    along_training: Annotated[int, Field(strict=True, ge=0)] = 0
+    devices: Annotated[Count, Field(le=64)] = 1
+    along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
 
@@ -119,8 +134,8 @@ class Spec(Part):
     def _default_name(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        name = re.sub(r"[^\w.-]+", "-", f"{values.get('model')}-{values.get('data')}").strip("-.")
-        return {"name": name, **values}
+        name = re.sub(r"[^\w.-]+", "-", f"{values.get('model')}-{values.get('data')}")
+        return {"name": name.encode()[:_NAME_BYTES].decode(errors="ignore").strip("-.") or "study", **values}
 
     @classmethod
     def unknown_field(cls, name: object) -> RequestError:
@@ -140,8 +155,9 @@ class Spec(Part):
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError("must be letters, digits, '_', '-' and '.': it names the folder of the report")
+        if not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > _NAME_BYTES:
+            what = f"at most {_NAME_BYTES} letters, digits, '_', '-' and '.'"
+            raise ValueError(f"must be {what}: it names the folder of the report")
         return name
 
     @field_validator("sparsities", mode="before")
@@ -164,9 +180,10 @@ class Spec(Part):
                 return SeedRange.model_validate(value)
             except ValidationError as error:
                 raise complaint(error) from error
-        if isinstance(value, SeedRange) or (type(value) is int and value >= 1):
+        if isinstance(value, SeedRange) or (type(value) is int and 1 <= value <= MOST_SEEDS):
             return value
-        raise ValueError("must be a whole number of at least 1, auto, or a range such as {min: 5, max: 20}")
+        right = f"a whole number from 1 to {MOST_SEEDS}, auto, or a range such as {{min: 5, max: 20}}"
+        raise ValueError(f"must be {right}")
 
     @field_validator("learning_rates", "masks", "sparsities", "arms")
     @classmethod
@@ -190,6 +207,13 @@ class Spec(Part):
             raise ValueError("must be given once each")
         return values
 
+    @field_validator("learning_rates")
+    @classmethod
+    def _told_apart_as_shown(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{rate:g}" for rate in rates}) < len(rates):
+            raise ValueError("must differ in their first six digits, by which files and tables name them")
+        return rates
+
     @field_validator("arms")
     @classmethod
     def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -210,12 +234,14 @@ class Spec(Part):
     @field_validator("masks")
     @classmethod
     def _told_apart(cls, masks: tuple[MaskSpec, ...]) -> tuple[MaskSpec, ...]:
-        labels = [mask.label for mask in masks]
-        for i, label in enumerate(labels):
-            if label in labels[:i]:
-                raise RequestError(
-                    f"{i}: '{label}' is entry {labels.index(label)} too; give one of them another `name`"
-                )
+        files: dict[str, int] = {}  # case apart, since some file systems see none
+        for i, mask in enumerate(masks):
+            first = files.setdefault(slug(mask.label).lower(), i)
+            if first != i and mask.label == masks[first].label:
+                raise RequestError(f"{i}: '{mask.label}' is entry {first} too; give one of them another `name`")
+            if first != i:
+                alike = f"'{mask.label}' and entry {first}, '{masks[first].label}', would have files of one name"
+                raise RequestError(f"{i}: {alike}; give one of them another `name`")
         return masks
 
     @field_validator("rewind", mode="before")
@@ -234,6 +260,16 @@ class Spec(Part):
             if self.along_training:
                 asked = f"along_training: {self.along_training}"
                 raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_planned(self) -> "Spec":
+        each = sum(len(self.sparsities) * (len(self.arms) + mask.trainings) for mask in self.masks)
+        seeds = self.looks[-1]
+        steps = seeds * len(self.learning_rates) * (each + self.along_training)
+        if steps > MOST_STEPS:
+            what = f"seeds, learning rates, masks, sparsities and arms multiply to {steps:,} steps"
+            raise RequestError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
         return self
 
     @property
@@ -259,6 +295,7 @@ def load_spec(source: Source = None, overrides: Sequence[str] = ()) -> Spec:
     """
     fields = read_fields(source)
     override(fields, overrides, RecipeSpec.model_fields)
+    require_plain(fields)
     try:
         return Spec.model_validate(fields)
     except ValidationError as error:

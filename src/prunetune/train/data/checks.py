@@ -1,5 +1,7 @@
 """What images and labels must be, whoever brings them."""
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,12 @@ def check_dataset(data: Dataset, where: str) -> None:
         raise RequestError(
             f"data: {where}: mean and std must give one figure, std above 0, for each of {channels} channels"
         )
+
+
+def require_memory(count: int, what: str, instead: str) -> None:
+    """RequestError where so many bytes are more than this machine has: the system would end the process wordlessly."""
+    if hasattr(os, "sysconf") and count > (here := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise RequestError(f"data: {what} need {count:,} bytes, and this machine has {here:,}; {instead}")
 
 
 def _check_alike(train: Tensor, other: Tensor, where: str, part: str) -> None:

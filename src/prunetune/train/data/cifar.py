@@ -118,7 +118,7 @@ class Cifar(Published):
             if key not in batch:
                 raise RequestError(f"data: {name} has no '{key}'; a {self.name} file has '{key}'")
         pixels, labels = batch["data"], _labels(batch[self.layout.labels], self.layout.outputs, name)
-        if not _is_pixels(pixels):
+        if not _is_pixels(pixels) or pixels.nbytes > len(content):  # an array may claim more than the file holds
             raise RequestError(f"data: {name}: 'data' must be a uint8 array of shape (rows, {PIXELS})")
         images = torch.from_numpy(np.array(pixels)).reshape(-1, *SHAPE)
         check_pair(images, labels, self.layout.outputs, name)

@@ -43,7 +43,7 @@ class Function(Source):
         try:
             found = self.function(**options)
         except Exception as error:  # the user's code: whatever it raises is told in one line, the cause chained
-            why = " ".join(f"{type(error).__name__}: {error}".split())
+            why = f"{type(error).__name__}: {error}"
             raise RequestError(f"data: '{self.name}' raised {why}") from error
         data = found if isinstance(found, Dataset) else self._from_parts(found)
         check_dataset(data, self.name)

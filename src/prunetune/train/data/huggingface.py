@@ -60,7 +60,7 @@ def _load(repo: str, config: str, root: str) -> Mapping[str, Any]:
     try:
         splits: Any = datasets.load_dataset(root or repo, name=config or None)
     except Exception as error:  # hub, network, files: whatever it is goes into one line, the cause chained
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = f"{type(error).__name__}: {error}"
         raise RequestError(f"data: 'hf:{repo}' cannot be read from {root or 'the hub'}: {why}") from error
     for split in SPLITS:
         if split not in splits:

@@ -11,18 +11,22 @@ from torch import Tensor
 
 from prunetune.errors import RequestError
 
+MOST = 2**30  # bytes that a file may unpack to, twenty times those of MNIST: a .gz of a megabyte can hold a thousand
 UNSIGNED_BYTES = 0x08  # the only element type that these data sets use
 
 
 def read_raw(path: Path) -> bytes:
-    """Content of an IDX file, decompressed where it ends in .gz; RequestError for a damaged gzip stream."""
-    content = path.read_bytes()
+    """Content of an IDX file, unpacked where it ends in .gz; RequestError for a gzip stream damaged or too large."""
     if path.suffix != ".gz":
-        return content
+        return path.read_bytes()
     try:
-        return gzip.decompress(content)
+        with gzip.open(path) as file:
+            content = file.read(MOST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RequestError(f"data: {path} is damaged: {error}") from error
+    if len(content) > MOST:
+        raise RequestError(f"data: {path} unpacks to more than {MOST:,} bytes; no such data set is as large")
+    return content
 
 
 def parse(content: bytes, name: str, dimensions: int) -> Tensor:

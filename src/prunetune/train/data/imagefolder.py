@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,9 +16,12 @@ from torch import Tensor
 
 from prunetune.errors import RequestError
 from prunetune.train.data.base import Dataset, Source
+from prunetune.train.data.checks import require_memory
 
 SPLITS = ("train", "test")
 GREY = ("1", "L", "LA")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's; one of the others starts Ghostscript
+LARGEST = 4096  # pixels on a side that images are scaled to
 DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits: reading them as 8 bits would clip
 
 
@@ -43,10 +48,13 @@ class ImageFolder(Source):
         arrays: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
         labels: dict[str, list[int]] = {split: [] for split in SPLITS}
         first: tuple[Path, tuple[int, ...]] | None = None
+        held = 0  # bytes, that are copied once when they are put together
         for path, split, label in _listing(_folder(root)):
             content = path.read_bytes()
             _add(whole, path, root, content)
             array = _decode(content, path, size)
+            held += array.nbytes
+            require_memory(2 * held, f"the images up to {path}", "give data_args.size, or fewer of them")
             first = first or (path, array.shape[:2])
             _check_agrees(path, array.shape[:2], first)
             arrays[split].append(array)
@@ -104,13 +112,18 @@ def _add(whole: "hashlib._Hash", path: Path, root: str, content: bytes) -> None:
 def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
     """Pixels of shape (height, width) when greyscale, else (height, width, 3)."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.mode.startswith(DEEP):
                 raise ValueError(f"its pixels have mode {image.mode}; images of 8 bits are read")
             pixels = image.convert("L" if image.mode in GREY else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # what a damaged file makes of Pillow's decoders is not told in advance
         raise RequestError(f"data: {path} cannot be read as an image: {error}") from error
     return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR) if size else pixels)
+
+
+def _no_bombs() -> AbstractContextManager[Any]:
+    """Where Pillow only warns of an image that unpacks to hundreds of megabytes, it refuses it."""
+    return warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
 
 
 def _stack(arrays: list[np.ndarray], grey: bool) -> Tensor:
@@ -129,5 +142,5 @@ def _check_agrees(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[in
 
 
 def _check_size(size: int | None) -> None:
-    if size is not None and size < 1:
-        raise RequestError(f"data_args.size: {size} pixels; want 1 or more")
+    if size is not None and not 1 <= size <= LARGEST:
+        raise RequestError(f"data_args.size: {size} pixels; want 1 or more, and at most {LARGEST}")

@@ -1,12 +1,13 @@
 """From a spec's `data` and `data_args` to a Ref that pins the content, and from a Ref to the images."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, short, shown, unknown
 from prunetune.references import Ref, is_callable_name, load_callable
 from prunetune.train.data.base import DATA, OFFICIAL, Dataset, Facts, Source
 from prunetune.train.data.checks import check_dataset
@@ -36,7 +37,8 @@ def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
     _check(source, given)
     cuts = clean({key: given.pop(key) for key in CUTS if key in given})
     root = _absolute(given.pop("root")) if "root" in given else ""
-    digest = source.digest(**_call(root, given))
+    with _readable(name):
+        digest = source.digest(**_call(root, given))
     ref = Ref.of(name, {**given, **cuts}, digest, root)
     if cuts:
         facts(ref)  # says now, and not in the middle of a study, that there are too few images
@@ -61,7 +63,8 @@ def load(ref: Ref) -> Dataset:
     takes what there is).
     """
     options = {key: value for key, value in ref.kwargs.items() if key not in CUTS}
-    data, digest = _source(ref.name).read(**_call(ref.root, options))
+    with _readable(ref.name):
+        data, digest = _source(ref.name).read(**_call(ref.root, options))
     if ref.digest and digest != ref.digest:
         raise RequestError(
             f"data: '{ref.name}' is not what it was when the study was planned (content {digest[:12]}, "
@@ -78,10 +81,23 @@ def _source(name: str) -> Source:
     return entry if isinstance(entry, Source) else Function(entry, name)
 
 
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"data: {shown(name)} cannot be read: {error}") from error
+
+
 def _absolute(root: str) -> str:
     if not root:
         raise RequestError("data_args.root: ''; want a folder")
-    return str(Path(root).expanduser().resolve())
+    try:
+        path = Path(root).expanduser().resolve()
+        path.exists()  # refuses a name that no file system takes
+    except (OSError, RuntimeError, ValueError) as error:  # the second: no such user's home
+        raise RequestError(f"data_args.root: {shown(root)}; want a folder: {error}") from error
+    return str(path)
 
 
 def _cuts(ref: Ref) -> dict[str, Any]:
@@ -101,7 +117,9 @@ def _check(source: Source, given: Mapping[str, Any]) -> None:
             raise unknown("data_args", key, {*source.options, *CUTS})
         wanted = str if key == "root" else source.options.get(key, object)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            raise RequestError(f"data_args.{key}: {value!r}; want {'a folder' if key == 'root' else wanted.__name__}")
+            raise RequestError(
+                f"data_args.{short(key)}: {shown(value)}; want {'a folder' if key == 'root' else wanted.__name__}"
+            )
         _check_json(key, value)
 
 
@@ -109,4 +127,4 @@ def _check_json(key: str, value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"data_args.{key}: {value!r} is no JSON value: {error}") from error
+        raise RequestError(f"data_args.{short(key)}: {shown(value)} is no JSON value: {error}") from error

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, shown, unknown
 from prunetune.references import KEYED_WHERE_SET, Ref, is_callable_name, load_callable, source_digest
 from prunetune.train.models.common import MODELS
 
+MOST_PARAMETERS = 1_000_000_000  # of a registered model: 4 GB, of which a draw holds several copies
 _CONTEXT = ("input_shape", "outputs")  # what we tell a builder; the rest of its parameters are the user's to set
 
 
@@ -31,7 +32,7 @@ def build(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     try:
         model = function(**arguments)
     except Exception as error:
-        raise _refusal(ref, f"raised {_in_one_line(error)}") from error
+        raise _refusal(ref, f"raised {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise _refusal(ref, f"returned a {type(model).__name__}; it must return a torch.nn.Module")
     return model
@@ -59,7 +60,11 @@ def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ..
     ref = _reference(name, arguments)
     if _is_ours(name, function):
         with torch.device("meta"):  # checks the arguments without the cost of drawing
-            build(ref, input_shape, outputs)
+            model = build(ref, input_shape, outputs)
+        if (size := sum(parameter.numel() for parameter in model.parameters())) > MOST_PARAMETERS:
+            raise RequestError(
+                f"model_args: '{name}' has {size:,} parameters with {shown(ref.kwargs)}; at most {MOST_PARAMETERS:,}"
+            )
         return Ref.of(name, _written_out(function, ref.kwargs))
     _check_draws(ref, input_shape, outputs)
     shapes = _check_forward(ref, input_shape, outputs)
@@ -149,7 +154,7 @@ def _check_forward(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> list
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = model(torch.zeros(2, *input_shape))
     except Exception as error:
-        raise _refusal(ref, f"cannot take images of shape {input_shape}: {_in_one_line(error)}") from error
+        raise _refusal(ref, f"cannot take images of shape {input_shape}: {type(error).__name__}: {error}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, outputs):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise _refusal(ref, f"gives {got} for 2 images; it must give logits of shape (2, {outputs})")
@@ -158,7 +163,3 @@ def _check_forward(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> list
 
 def _refusal(ref: Ref, why: str) -> RequestError:
     return RequestError(f"model: '{ref.name}' {why}")
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

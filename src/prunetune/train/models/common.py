@@ -1,13 +1,13 @@
 """What the registered models share: their registry, their initialisation, and checks of what they are asked for."""
 
-import math
 from collections.abc import Callable
 
 from torch import nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, shown
 from prunetune.registry import Registry
 
+MOST, MOST_TIMES = 100_000, 1000  # of layers or channels, and as a multiple of a network's usual width
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 
 
@@ -29,16 +29,18 @@ def initialise(model: nn.Module) -> nn.Module:
 
 
 def count_of(argument: str, value: object) -> int:
-    """`value` as a whole number of at least 1; RequestError naming `argument` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestError(f"model_args.{argument}: {value!r} is not a whole number of at least 1")
+    """`value` as a whole number of at least 1 and at most MOST; RequestError naming `argument` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+        raise RequestError(
+            f"model_args.{argument}: {shown(value)} is not a whole number of at least 1, at most {MOST:,}"
+        )
     return value
 
 
 def factor_of(argument: str, value: object) -> float:
-    """`value` as a finite number above 0; RequestError naming `argument` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise RequestError(f"model_args.{argument}: {value!r} is not a number above 0")
+    """`value` as a number above 0 and at most MOST_TIMES; RequestError naming `argument` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_TIMES:
+        raise RequestError(f"model_args.{argument}: {shown(value)} is not a number above 0, at most {MOST_TIMES:,}")
     return float(value)
 
 

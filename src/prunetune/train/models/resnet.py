@@ -13,6 +13,8 @@ from prunetune.errors import RequestError
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.train.models.common import MODELS, conv_norm, count_of, image_shape, initialise
 
+DEEPEST = 1202
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm, added to the shortcut of the block's input."""
@@ -51,6 +53,8 @@ def resnet(input_shape: tuple[int, ...], outputs: int, depth: int = 20, width: i
 
 def _blocks_per_stage(depth: object) -> int:
     layers = count_of("depth", depth)
+    if layers > DEEPEST:
+        raise RequestError(f"model_args.depth: {layers}; at most {DEEPEST}, the deepest of the paper")
     blocks = max(1, round((layers - 2) / 6))
     if layers != 6 * blocks + 2:
         raise RequestError(f"model_args.depth: {layers} is not 6n + 2; the nearest is {6 * blocks + 2}")

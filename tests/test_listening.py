@@ -1,0 +1,81 @@
+"""No process of an audit waits for a connection, not even on loopback: what nobody can reach, nobody can attack."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from cli_runs import started
+
+PROC = Path("/proc")
+LISTENING, UNCONNECTED = "0A", "07"  # states of TCP, and of a UDP socket that takes from anybody
+pytestmark = pytest.mark.skipif(not (PROC / "net" / "tcp").exists(), reason="no /proc/net/tcp to look into")
+
+STUDY = "data_args.train_limit=600 epochs=2 sparsities=[0.5] arms=[ticket,reinit] masks=[one_shot] learning_rates=[0.1]"
+
+
+def waiting_inodes() -> set[str]:
+    """The inodes of this machine's sockets that wait for somebody."""
+    rows = [
+        row.split()
+        for table in ("tcp", "tcp6", "udp", "udp6")
+        if (PROC / "net" / table).exists()
+        for row in (PROC / "net" / table).read_text().splitlines()[1:]
+    ]
+    return {row[9] for row in rows if row[3] in (LISTENING, UNCONNECTED)}
+
+
+def family(pid: int) -> set[int]:
+    """The process and all that descend from it."""
+    parents = {}
+    for folder in PROC.glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def sockets_of(pid: int) -> set[str]:
+    found = set()
+    for link in PROC.glob(f"{pid}/fd/*"):
+        try:
+            found.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+        except OSError:
+            continue
+    return found
+
+
+def waiting(pid: int) -> set[int]:
+    """The processes of a family that wait for a connection."""
+    waited_for = waiting_inodes()
+    return {one for one in family(pid) if sockets_of(one) & waited_for}
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["TCP", "UDP"])
+def test_a_socket_that_waits_is_seen(kind: socket.SocketKind) -> None:
+    assert waiting(os.getpid()) == set()
+    with socket.socket(socket.AF_INET, kind) as mine:
+        mine.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            mine.listen()
+        assert waiting(os.getpid()) == {os.getpid()}
+
+
+@pytest.mark.slow
+def test_an_audit_waits_for_nobody(tmp_path: Path) -> None:
+    changes = [part for change in STUDY.split() for part in ("--set", change)]
+    audit = started("audit", "quick", *changes, "--seeds", "2", "--jobs", "2", "--store", "store", cwd=tmp_path)
+    most = 0
+    while audit.poll() is None:
+        most = max(most, len(family(audit.pid)))
+        assert waiting(audit.pid) == set()
+        time.sleep(0.2)
+    _, errors = audit.communicate()
+    assert audit.returncode == 0, errors
+    assert most >= 3  # the study and two workers were looked at
