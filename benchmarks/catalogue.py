@@ -12,7 +12,9 @@ from benchmarks import (
     mask_cost,
     memory,
     models,
+    ordering,
     quick_audit,
+    scale,
     sharing,
     store,
     training_step,
@@ -49,6 +51,8 @@ BENCHMARKS = {
         sharing,
         memory,
         growth,
+        ordering,
+        scale,
         gpu,
     )
 }

@@ -104,6 +104,8 @@ PRUNED = ["--model", "small", "--data", "fashion-mini", "--epochs", "1"]
         (["audit", "--stor", "x"], ["--stor", "--store"]),
         (["audti"], ["audti", "audit"]),
         (["report", "nowhere"], ["nowhere", "results.json"]),
+        (["plan", "quick", "--simulate", "gpu=8"], ["--simulate", "gpu", "gpus"]),
+        (["plan", "paper/all", "--simulate", "gpus=8"], ["--simulate", "paper/all", "group", "paper/"]),
         (["prune"], ["--model", "missing"]),
         (["prune", "qiuck"], ["qiuck", "quick"]),
         (["prune", "quick"], ["--learning-rate", "0.01, 0.1"]),

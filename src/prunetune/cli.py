@@ -5,7 +5,8 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from prunetune.progress import Progress
     from prunetune.run.drive import Executor as Runs
     from prunetune.run.estimate import Estimate
+    from prunetune.run.events import Event
     from prunetune.run.store import Store
+    from prunetune.run.tensorboard import Curves
     from prunetune.study.plan import Plan, Remaining
 
 INTERRUPTED = 130
@@ -136,6 +139,10 @@ def audit(
     gpus_per_training: GpuShare = None,
     slurm: Slurm = None,
     device: Device = "auto",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the trainings' curves there, for TensorBoard (an optional extra)."),
+    ] = None,
 ) -> None:
     """Train the arms, judge the winning property, and write the report.
 
@@ -163,7 +170,10 @@ def audit(
     options |= {"elsewhere": executor != "local"}
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
-    codes = [_audit_one(prepare(name, **options), folder, jobs, chosen) for name, folder in asked]
+    codes = []
+    for name, folder in asked:
+        curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
+        codes.append(_audit_one(prepare(name, **options), folder, jobs, chosen, curves))
     raise typer.Exit(max(codes))
 
 
@@ -179,26 +189,44 @@ def plan(
     gpus_per_training: GpuShare = None,
     slurm: Slurm = None,
     device: Device = "auto",
+    simulated: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
+            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+        ),
+    ] = None,
 ) -> None:
-    """Show what `audit` with the same arguments would run and cost. Trains nothing."""
+    """Show what `audit` with the same arguments would run and cost. Trains nothing.
+
+    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    """
     from prunetune.api import prepare
+    from prunetune.foresee import Machines, foresee
     from prunetune.run.estimate import estimate
     from prunetune.run.executors import executor_named
     from prunetune.run.launch import jobs_for
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+    machines = Machines.parse(simulated) if simulated is not None else None
     options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
     options |= {"elsewhere": executor != "local"}
     if members := _members(source):
+        if machines:
+            raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
         _plan_together(str(source), members, options)
         return
     prepared = prepare(source, **options)
+    foreseen = foresee(prepared, machines) if machines else None
     jobs = jobs or jobs_for(prepared.plan)
     for title, planned, remaining in _bounds(prepared):
         cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
         typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
+    if foreseen:
+        typer.echo(f"\n{foreseen}")
 
 
 @app.command()
@@ -407,19 +435,39 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
     return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
 
 
-def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs") -> int:
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
     from prunetune.api import conduct, ready
     from prunetune.progress import duration
 
     ready(prepared, out)
     began = time.monotonic()
-    with _progress(prepared, jobs) as progress:
-        finished = conduct(
-            prepared, out=out, executor=executor, on_event=progress, on_more=progress.more, command=_command()
-        )
+    with _followers(prepared, jobs, curves) as followers:
+
+        def follow(event: "Event") -> None:
+            for follower in followers:
+                follower(event)
+
+        def more(plan: "Plan", remaining: "Remaining") -> None:
+            for follower in followers:
+                follower.more(plan, remaining)
+
+        finished = conduct(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
+
+
+@contextmanager
+def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> Iterator[Sequence["Progress | Curves"]]:
+    """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
+    if curves is None:
+        with _progress(prepared, jobs) as progress:
+            yield [progress]
+        return
+    from prunetune.run.tensorboard import Curves
+
+    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, _progress(prepared, jobs) as progress:
+        yield [drawn, progress]
 
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":

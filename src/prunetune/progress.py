@@ -29,6 +29,7 @@ class Progress:
         self.epochs: dict[str, int] = {}
         self.ended: set[str] = set()
         self.reached: dict[str, int] = {}
+        self.epochs_left = 0
         self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
         self.last = ""
         self.started = self.last_line = time.monotonic()
@@ -57,7 +58,9 @@ class Progress:
 
     def _expect(self, plan: Plan, remaining: Remaining) -> None:
         self.labels |= labels(plan)
-        self.epochs |= {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
+        found = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
+        self.epochs_left += sum(epochs for key, epochs in found.items() if key not in self.epochs)
+        self.epochs |= found
         self.bars.update(self.bar, total=len(self.epochs))
 
     def __enter__(self) -> "Progress":
@@ -72,10 +75,10 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take note of an event, and show it when it is worth a look."""
         if isinstance(event, EpochDone):
-            self.reached[event.key] = event.epoch
+            self._reach(event.key, event.epoch)
             self.trained += 1
         elif isinstance(event, Done | Found | Blocked | Failed) and event.key in self.epochs:
-            self.reached[event.key] = self.epochs[event.key]
+            self._reach(event.key, self.epochs[event.key])
             self.ended.add(event.key)
         if isinstance(event, Done):
             self._note(event)
@@ -91,9 +94,12 @@ class Progress:
         """`about 2 min left`, or nothing before the first epoch is done."""
         if not self.trained:
             return ""
-        left = sum(self.epochs.values()) - sum(self.reached.values())
-        seconds = (time.monotonic() - self.started) / self.trained * left
+        seconds = (time.monotonic() - self.started) / self.trained * self.epochs_left
         return f"about {duration(seconds)} left"
+
+    def _reach(self, key: str, epoch: int) -> None:
+        self.epochs_left -= epoch - self.reached.get(key, 0)
+        self.reached[key] = epoch
 
     def _note(self, event: Done) -> None:
         accuracy = event.metrics.get("test_accuracy")

@@ -18,7 +18,7 @@ from benchmarks.sharing import study
 from benchmarks.tables import markdown
 
 QUICK = Options(rounds=1, quick=True)
-COUNTED = ("sharing",)  # the others train, or start processes
+COUNTED = ("sharing", "ordering")  # the others train, or start processes
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 

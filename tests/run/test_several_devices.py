@@ -14,7 +14,7 @@ from test_local import workers_of
 from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
 from prunetune.errors import RequestError
-from prunetune.run.events import Done, Notice, Progress
+from prunetune.run.events import Done, Event, Failed, Notice, Progress
 from prunetune.run.execute import execute
 from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
@@ -37,25 +37,23 @@ def study(devices: int | None) -> Work:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads processes and sockets from /proc")
 def test_a_study_on_two_devices_whose_rank_is_killed(store: Store) -> None:
     work, alone = study(2), study(None)
-    first = work.steps[1]
-    epochs: list[int] = []
-    notices: list[str] = []
-    done: list[str] = []
-    for event in LocalExecutor(1, checkpoint_every=0.0).run(work, store):
-        if isinstance(event, Progress) and event.key == first.key:
-            epochs.append(event.epoch)
-            if epochs == [1, 2]:
-                workers = workers_of(store.root)
-                assert len(workers) == 3  # torchrun and two ranks
-                addresses = [address.partition(":")[0] for pid in workers for address in listening(pid)]
-                assert set(addresses) == {"0100007F"}  # 127.0.0.1
-                os.kill(second_rank(workers), signal.SIGKILL)
-        if isinstance(event, Notice):
-            notices.append(event.message)
-        if isinstance(event, Done):
-            done.append(event.key)
+    first, broken = work.steps[1], replace(study(2).steps[3], device="nonsense")
+    told: list[Event] = []
+    for event in LocalExecutor(1, checkpoint_every=0.0).run(replace(work, steps=(*work.steps, broken)), store):
+        told.append(event)
+        if isinstance(event, Progress) and [e.kind for e in told].count("progress") == 2:
+            workers = workers_of(store.root)
+            assert len(workers) == 3  # torchrun and two ranks
+            addresses = [address.partition(":")[0] for pid in workers for address in listening(pid)]
+            assert set(addresses) == {"0100007F"}  # 127.0.0.1
+            os.kill(second_rank(workers), signal.SIGKILL)
+    done = [event.key for event in told if isinstance(event, Done)]
+    failed = [event for event in told if isinstance(event, Failed)]
+    notices = [event.message for event in told if isinstance(event, Notice)]
     assert workers_of(store.root) == []
     assert done == [step.key for step in work.steps]
+    assert [(event.key, event.error) for event in failed] == [(broken.key, "RuntimeError")]  # all ranks': told once
+    assert failed[0].message.startswith(f"Train {broken.key[:12]}: RuntimeError: ")
     what = f"Train {first.key[:12]}"
     assert notices[0].startswith(f"{what} is tried again: its worker ended with status 1; see ")
     assert notices[1:] in ([f"{what} goes on after epoch {epoch} of 3, from its checkpoint"] for epoch in (1, 2))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from disks import mounted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_study import ONE_EPOCH, dense, init
@@ -253,13 +254,7 @@ def test_a_disk_that_refuses_loses_nothing(
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
-    try:
-        if os.name == "nt" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("a small file system can only be mounted by root")
-    except OSError:
-        pytest.skip("no mount command")
-    try:
+    with mounted(tmp_path, "size=256k"):
         store = Store(tmp_path)
         store.prepare()
         with pytest.raises(RequestError, match="No space left on device; make room and run the same command again"):
@@ -267,8 +262,6 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert 0 < len(list(store.ls())) < 100
         assert list(store.verify()) == []
         assert not list(store.root.rglob(".tmp-*"))
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def fill(store: Store) -> None:

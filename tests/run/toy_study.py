@@ -105,6 +105,22 @@ def deadly_net(input_shape: tuple[int, ...], outputs: int, marks: str, deaths: i
     return net(input_shape, outputs)
 
 
+def hungry_net(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Asks for 64 TB an image."""
+
+    class Hunger(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            return batch + batch.new_empty(len(batch) * 2**44).sum()
+
+    return nn.Sequential(*net(input_shape, outputs).children(), Hunger())
+
+
+def loss_not_a_number(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that is sound at first, and 0/0 once the network has learnt a little."""
+    loss = nn.functional.cross_entropy(outputs, targets)
+    return loss + (loss - loss) / (loss > 0.9)
+
+
 def loss_per_image(outputs: Tensor, targets: Tensor) -> Tensor:
     """A user's mistake: one loss per image and not their mean."""
     return nn.functional.cross_entropy(outputs, targets, reduction="none")

@@ -95,9 +95,10 @@ def _disqualified(place: Place, evidence: Evidence) -> str | None:
     """Why a place is no candidate, if so."""
     if diverged := evidence.diverged(place):
         return f"diverged in {seeds_named(diverged)}"
-    if lacking := [seed for seed in evidence.seeds if seed not in evidence.accuracies(place)]:
+    accuracies = evidence.accuracies(place)
+    if lacking := [seed for seed in evidence.seeds if seed not in accuracies]:
         return f"has no result in {seeds_named(lacking)}"
-    mean = mean_of(evidence.accuracies(place))
+    mean = mean_of(accuracies)
     if evidence.chance and mean is not None and evidence.chance.holds(mean):
         return "is no better than guessing"
     return None

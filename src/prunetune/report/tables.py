@@ -146,10 +146,11 @@ def correlation_table(rows: Sequence[Correlation]) -> Table:
         numeric("Lowest to highest"),
     )
     pairs = list(PAIRS)
-    places = {(row.pair, row.learning_rate, row.mask or "", row.sparsity, row.p): row for row in rows}
+    places: dict[tuple[Any, ...], list[Correlation]] = {}
+    for row in rows:
+        places.setdefault((row.pair, row.learning_rate, row.mask or "", row.sparsity, row.p), []).append(row)
     order = sorted(places, key=lambda at: (pairs.index(at[0]) if at[0] in pairs else -1, *at))
-    cells = [[row for row in rows if _correlated(row) == _correlated(places[at])] for at in order]
-    return Table("Means over seeds.", columns, tuple(_correlation_row(found) for found in cells))
+    return Table("Means over seeds.", columns, tuple(_correlation_row(places[at]) for at in order))
 
 
 def budget_table(rows: Sequence[Spent]) -> Table:
@@ -300,10 +301,6 @@ def _correlation_row(rows: Sequence[Correlation]) -> tuple[str, ...]:
         signed(None if found is None or expected is None else found - expected, 3),
         span(values, 3),
     )
-
-
-def _correlated(row: Correlation) -> tuple[Any, ...]:
-    return row.pair, row.learning_rate, row.mask, row.sparsity, row.p
 
 
 def _spent_row(row: Spent) -> tuple[str, ...]:

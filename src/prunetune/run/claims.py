@@ -48,13 +48,16 @@ class Claims:
         return True
 
     def release(self, key: str) -> None:
-        """Give up a claim; one that another process has taken over meanwhile stays that one's."""
+        """Give up a claim; one that another process has taken over meanwhile stays that one's.
+
+        Where the disk refuses, it stays ours until `close` tries again.
+        """
         if key not in self._mine:
             return
-        self._mine.discard(key)
         with contextlib.suppress(*MISHAPS), FileLock(self._lock):
             if self._is_ours(key):
                 self._remove(key)
+            self._mine.discard(key)
 
     def close(self) -> None:
         """Give up all claims."""
@@ -102,7 +105,9 @@ class Claims:
         return False
 
     def _is_ours(self, key: str) -> bool:
-        return self._read(key) == self._content
+        with contextlib.suppress(FileNotFoundError):
+            return self._read(key) == self._content
+        return False
 
     def _keep_alive(self) -> None:
         if self._thread is None:

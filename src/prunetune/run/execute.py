@@ -55,6 +55,7 @@ class Asked(NamedTuple):
     points: Collection[Point]  # moments of a training whose states are kept
     tell: Tell  # what happens on the way
     checkpoint_every: float  # seconds
+    stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
     ranks: Ranks  # that do it together
 
 
@@ -75,20 +76,22 @@ def execute(
     points: Collection[Point] = (),
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
+    stopping: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
 ) -> Finished:
     """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
 
     A training goes on from the checkpoint that a killed attempt left, if there is one; it leaves one of its own at the
-    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way. A training
-    on several devices is done with all `ranks`, of which this is the first; the others call `take_part`.
+    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way. Once
+    `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError. A training on
+    several devices is done with all `ranks`, of which this is the first; the others call `take_part`.
 
     Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
     cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
     """
     began = time.perf_counter()
     inputs = Inputs(store)
-    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, ranks))
+    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping, ranks))
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
     store.write(
         step,
@@ -106,7 +109,7 @@ def execute(
 
 def take_part(step: Train, store: Store, points: Collection[Point], ranks: Ranks) -> None:
     """Do this rank's share of a training that the first rank executes: all but to tell of it and to store it."""
-    _train(step, Inputs(store), Asked(points, lambda event: None, EVERY, ranks))
+    _train(step, Inputs(store), Asked(points, lambda event: None, EVERY, lambda: False, ranks))
 
 
 def _init(step: Init, inputs: Inputs, asked: Asked) -> Product:
@@ -146,6 +149,7 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
         asked.tell(Notice(step.key, f"{label(step)} {text}"))
 
     basis = {"inputs": inputs.read, "environment": _environment(step)}
+    kept = Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every, asked.stopping)
     trained = train(
         model,
         load(step.data),
@@ -159,7 +163,7 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
         snapshots=asked.points,
         on_epoch=report,
         on_notice=notice,
-        checkpoints=Shared(Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every), asked.ranks),
+        checkpoints=Shared(kept, asked.ranks),
         ranks=asked.ranks,
     )
     held = _check_training(step, trained, mask, inputs, asked.points, model)

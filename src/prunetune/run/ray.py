@@ -109,16 +109,20 @@ class RayWorkers:
         task = self._do.options(**_OPTIONS, **options).remote(assignment, self._basis)
         self._tasks[task] = assignment.step.key
 
-    def wait(self, timeout: float | None) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | Lost]:
         """The next event of a step that has one."""
         if not self._tasks:
-            time.sleep(timeout or 0)
+            time.sleep(timeout)
             return
         for task in ray.wait(list(self._tasks), timeout=timeout)[0]:
             report = self._next(task)
             if isinstance(report, Done | Failed | Blocked | Lost):
                 del self._tasks[task]
             yield report
+
+    def finish(self) -> bool:
+        """Tasks cannot be asked; their checkpoints are those of the last minute."""
+        return False
 
     def end(self) -> None:
         """Kill what is still under way."""

@@ -97,9 +97,10 @@ class Shelves(ABC):
         """Read all files of a step; DamageError when one is not what was written. Does nothing when it is absent."""
         if not self.exists(key):
             return
-        for name in self.manifest(key)["files"]:
-            self.read(key, name)
-        if digest_bytes(self.read(key, STEP)) != key:
+        files = self.manifest(key)["files"]
+        for name, listed in files.items():
+            self.read_listed(key, name, listed)
+        if files[STEP]["sha256"] != key:
             raise DamageError(f"store: {key[:12]}: {STEP} describes another step")
 
     def stale_input(self, key: str) -> str | None:

@@ -100,17 +100,21 @@ class SlurmWorkers:
         """Take note of a step."""
         self._begun.append(assignment)
 
-    def wait(self, timeout: float | None) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | Lost]:
         """Submit what has begun, and tell what jobs have told since."""
         self._submit()
-        until = None if timeout is None else time.monotonic() + timeout
+        until = time.monotonic() + timeout
         while not (reports := [report for batch in self._batches for report in batch.news()]):
-            if until is not None and time.monotonic() >= until:
+            if time.monotonic() >= until:
                 return
             time.sleep(self.poll)
         self._batches = [batch for batch in self._batches if batch.left or not batch.over]
         self._keep |= any(isinstance(report, Lost | Failed) for report in reports)
         yield from reports
+
+    def finish(self) -> bool:
+        """Jobs cannot be asked; their checkpoints are those of the last minute."""
+        return False
 
     def end(self) -> None:
         """Cancel what is in the queue or at work; what jobs have printed is kept where something went wrong."""

@@ -67,6 +67,7 @@ class Store(LocalShelves):
             replace_file(self.root / MARKER, marker_bytes())
             for name in ("steps", "logs", CLAIMS):
                 (self.root / name).mkdir(exist_ok=True)
+            (self.root / ".lock").touch()  # while there is room: claims are given up under it on a full disk too
 
     def write(
         self,

@@ -2,7 +2,7 @@
 
 Steps come in on the standard input and events go out on what was the standard output; both are taken for this alone.
 Whatever libraries and the user's code print goes to the worker's log in the store. Imports that take their time are
-made after the watchdog stands.
+made after the watchdog stands. While batches are worked through, signs of life go out too.
 
 A worker may be several ranks that share its pipes (docs/design.md). The first one serves as a worker alone does, and
 has the others take part in every training; the others only see the end of the standard input, and read nothing of it.
@@ -15,7 +15,9 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
     from prunetune.run.wire import Assignment
     from prunetune.train.ranks import Ranks
 
+SIGN_EVERY = 1.0  # seconds, at the least, between two signs of life
+FIRST_WAITS, OTHERS_WAIT = 3.0, 10.0  # seconds after an error in a training that ranks share
+
 
 def main(store: str, log: str, meeting: str) -> None:
-    """Serve until the standard input ends: `store` is the store's folder, `log` the file for everything printed.
+    """Serve until the standard input ends, or a nudge asks to end with the epoch.
 
-    `meeting` is the file by which ranks meet that torchrun has started; empty where the worker is one process.
+    `store` is the store's folder, `log` the file for everything printed, `meeting` the file by which ranks meet that
+    torchrun has started, empty where the worker is one process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study decides what becomes of it
     commands, events = _take_pipes(log)
@@ -38,15 +44,19 @@ def main(store: str, log: str, meeting: str) -> None:
         threading.Thread(target=_await_end, args=(commands,), daemon=True).start()
         _take_part(store, meeting)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_watch, args=(commands, inbox), daemon=True).start()
-    _serve(store, meeting, inbox, events)
+    stopping = threading.Event()
+    threading.Thread(target=_watch, args=(commands, inbox, stopping), daemon=True).start()
+    _serve(store, meeting, inbox, events, stopping.is_set)
 
 
 def _take_pipes(log: str) -> tuple[BinaryIO, BinaryIO]:
     """Move both pipes to descriptors that nobody else knows, and put the log in the place of the standard streams."""
     commands, events = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk costs the log only
+        file = os.open(os.devnull, os.O_WRONLY)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
         os.dup2(source, target)
     os.close(nothing)
@@ -54,11 +64,13 @@ def _take_pipes(log: str) -> tuple[BinaryIO, BinaryIO]:
     return commands, events
 
 
-def _watch(commands: BinaryIO, inbox: "queue.SimpleQueue[bytes]") -> None:
+def _watch(commands: BinaryIO, inbox: "queue.SimpleQueue[bytes]", stopping: threading.Event) -> None:
     """Pass messages on; when the other side is gone, by whatever death, end at once in the middle of any work."""
     from prunetune.run.wire import receive
 
     while (message := receive(commands)) is not None:
+        if not message:
+            stopping.set()
         inbox.put(message)
     os._exit(0)
 
@@ -71,31 +83,40 @@ def _await_end(commands: BinaryIO) -> None:
     os._exit(0)
 
 
-def _serve(store: str, meeting: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO) -> NoReturn:
+def _serve(
+    store: str, meeting: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stopping: Callable[[], bool]
+) -> None:
     import pickle
 
+    from prunetune.run.partial import StoppedError
     from prunetune.run.wire import send
+    from prunetune.train.beat import on_beat
 
     opened, ranks = _set_up(store, meeting)
-    while True:
-        assignment = pickle.loads(inbox.get())
-        send(events, do(assignment, opened, partial(send, events), ranks))
-        sys.stdout.flush()
+    on_beat(_signs(events))
+    with contextlib.suppress(StoppedError):
+        while message := inbox.get():
+            send(events, do(pickle.loads(message), opened, partial(send, events), stopping, ranks))
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+    if ranks.count > 1:
+        os._exit(1)  # for torchrun to end the others
 
 
 def _take_part(store: str, meeting: str) -> NoReturn:
-    """What every other rank does; it passes over what the first one meets as well, and tells of."""
-    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError
+    """What every other rank does. An error ends it, and with it all; but first it waits for the first one to tell of
+    the same, upon which the study ends them."""
     from prunetune.run.execute import take_part
 
     opened, ranks = _set_up(store, meeting)
     while True:
         step, points = cast(Any, ranks.from_first(None))
         try:
-            with contextlib.suppress(RequestError, BreachError, DamageError, DivergedSourceError):
-                take_part(step, opened, points, ranks)
+            take_part(step, opened, points, ranks)
         except Exception:
-            _give_up()
+            time.sleep(OTHERS_WAIT)
+            traceback.print_exc()
+            os._exit(1)
 
 
 def _set_up(store: str, meeting: str) -> "tuple[Store, Ranks]":
@@ -109,16 +130,37 @@ def _set_up(store: str, meeting: str) -> "tuple[Store, Ranks]":
     return Store(store), join(meeting) if meeting else ALONE
 
 
+def _signs(events: BinaryIO) -> Callable[[], None]:
+    """What sends a sign of life, but not every time."""
+    from prunetune.run.wire import nudge
+
+    latest = 0.0
+
+    def sign() -> None:
+        nonlocal latest
+        if time.monotonic() - latest >= SIGN_EVERY:
+            latest = time.monotonic()
+            nudge(events)
+
+    return sign
+
+
 def do(
-    assignment: "Assignment", store: "Store", tell: "Tell", ranks: "Ranks | None" = None
+    assignment: "Assignment",
+    store: "Store",
+    tell: "Tell",
+    stopping: Callable[[], bool] = lambda: False,
+    ranks: "Ranks | None" = None,
 ) -> "Done | Failed | Blocked":
     """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed.
 
-    `ranks` of which this is the first do a training on several devices with it.
+    Once `stopping` says so, a training ends with its epoch, and raises StoppedError. `ranks` of which this is the first
+    do a training on several devices with it.
     """
     from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
+    from prunetune.run.partial import StoppedError
     from prunetune.study.steps import Train
     from prunetune.train.ranks import ALONE
 
@@ -126,20 +168,17 @@ def do(
     together = ranks if ranks is not None and isinstance(step, Train) and step.devices else ALONE
     try:
         together.from_first((step, points))
-        finished = execute(step, store, points, tell, assignment.checkpoint_every, together)
+        finished = execute(step, store, points, tell, assignment.checkpoint_every, stopping, together)
+    except StoppedError:
+        raise
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:
         return Failed(step.key, one_line(error), type(error).__name__)
     except Exception as error:
         if together.count > 1:
-            _give_up()
-        traceback.print_exc()
+            time.sleep(FIRST_WAITS)  # if another rank's death is the reason, torchrun ends this one meanwhile
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         return Failed(step.key, one_line(f"{label(step)}: {type(error).__name__}: {error}"), type(error).__name__)
     return Done(step.key, *finished)
-
-
-def _give_up() -> NoReturn:
-    """End a rank whose fellows may be dead or wait for it: torchrun ends them all, and the step gets another chance."""
-    traceback.print_exc()
-    os._exit(1)

@@ -79,7 +79,7 @@ class Plan:
     """
 
     spec: Spec
-    steps: tuple[Step, ...]  # of those that could run next, always the one with the longest chain below it
+    steps: tuple[Step, ...]  # those of `answer` first; of those that could run next, that with the longest chain
     trials: tuple[PlannedTrial, ...]
     correlations: tuple[PlannedCorrelation, ...]
     connections: tuple[PlannedConnection, ...]
@@ -108,12 +108,18 @@ class Plan:
             trainings_left=graph.trainings(left),
             epochs_cached=graph.total_epochs(held),
             epochs_left=graph.total_epochs(left),
-            longest_epochs=max(graph.longest_below(left).values(), default=0),
-            states_left=sum(self._states(step) for step in left),
+            longest_epochs=max(graph.longest_below(left, graph.epochs_of).values(), default=0),
+            states_left=sum(self.states(step) for step in left),
             masks_left=sum(isinstance(step, Prune) for step in left),
         )
 
-    def _states(self, step: Step) -> int:
+    @property
+    def answer(self) -> tuple[Step, ...]:
+        """What the verdict at the asked sparsity rests on: the trainings there, the dense runs, and all before them."""
+        return _answer(self.spec, self.trials)
+
+    def states(self, step: Step) -> int:
+        """How many network states a step leaves in the store, snapshots included."""
         return isinstance(step, Init | Import | Train) + len(self.snapshots.get(step.key, ()))
 
 
@@ -213,13 +219,13 @@ def _assembled(
 ) -> Plan:
     joined = tuple(connections.lines(trials, bench.spec.connectivity))
     steps = graph.closure([row.step for row in (*trials, *measured, *along, *joined)])
-    urgency = graph.longest_below(steps)
+    urgency = graph.longest_below(steps, graph.epochs_of)
     alone = [graph.closure([trial.step]) for trial in trials]
     twins = [line.twin for line in joined]
     has_theta_0 = bench.spec.pretrained is None or bench.spec.pretrained.theta_0 is not None
     return Plan(
         spec=bench.spec,
-        steps=graph.by_urgency(steps, urgency),
+        steps=graph.by_urgency(steps, urgency, frozenset(_answer(bench.spec, trials))),
         trials=trials,
         correlations=measured,
         connections=joined,
@@ -236,6 +242,10 @@ def _assembled(
         separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
         urgency=urgency,
     )
+
+
+def _answer(spec: Spec, trials: Iterable[PlannedTrial]) -> tuple[Step, ...]:
+    return graph.closure([trial.step for trial in trials if trial.sparsity in (0.0, spec.asked_sparsity)])
 
 
 def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:

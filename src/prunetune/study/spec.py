@@ -283,6 +283,12 @@ class Spec(Part):
         """The numbers of seeds at which the study is judged: one, or several where seeds may be added."""
         return looks(self.seeds.min, self.seeds.max) if isinstance(self.seeds, SeedRange) else (self.seeds,)
 
+    @property
+    def asked_sparsity(self) -> float:
+        """The one whose answer comes first: the least at which the rule allows a verdict, else the highest there is."""
+        nontrivial = (one for one in self.sparsities if one >= self.verdict.nontrivial_sparsity)
+        return next(nontrivial, self.sparsities[-1])
+
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
         return self.model_dump(mode="json") | {"masks": [mask.resolved() for mask in self.masks]}

@@ -14,9 +14,11 @@ from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.holding import hold
 from prunetune.sparsity.mask import Mask
 from prunetune.train.admm import Admm, Penalty
+from prunetune.train.beat import beat
 from prunetune.train.data import Dataset
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.feed import Feed, Pick, normaliser
+from prunetune.train.memory import enough_memory
 from prunetune.train.numerics import autocast, choose_layout, own_stream, reproducible, seeded
 from prunetune.train.objective import loss_of
 from prunetune.train.optimizer import build_optimizer
@@ -96,14 +98,15 @@ def train(
     this with equal arguments, each on a share of every batch; the first one's result is the training's.
 
     Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
-    up, a batch that the ranks cannot share, and a loss or metric of the user's that returns a wrong shape.
+    up, a batch that the ranks cannot share, a loss or metric of the user's that returns a wrong shape, and batches that
+    need more memory than there is.
     """
     where = torch.device(device)
     with reproducible(where), own_stream(where):
         training = _Training(
             model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots, ranks, on_notice
         )
-        with seeded(where, derived("model", augment_seed)):
+        with seeded(where, derived("model", augment_seed)), enough_memory(*_memory(recipe)):
             training.run(on_epoch, checkpoints)
         return training.result(data)
 
@@ -177,6 +180,7 @@ class _Training:
             self.set_rate()
             advance(pick)
             self.after_step()
+            beat()
         return float(self.ranks.sum(self.total)) / len(self.feed)
 
     def set_rate(self) -> None:
@@ -247,6 +251,13 @@ class _Training:
             return 0
         own = digest_tensors({name: state[name] for name, _ in self.model.named_parameters()})
         return int(self.ranks.sum(torch.tensor(int(own != self.ranks.from_first(own)))))
+
+
+def _memory(recipe: Recipe) -> tuple[str, str]:
+    """What needs the memory of a training, and what to do where there is too little."""
+    size = recipe.batch_size
+    smaller = f"set a smaller one, such as recipe.batch_size={size // 2}, or " if size > 1 else ""
+    return f"recipe.batch_size: {size} images at a time", f"{smaller}run fewer trainings at once with --jobs"
 
 
 def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> dict[int, list[Point]]:
