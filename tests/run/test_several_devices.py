@@ -37,7 +37,7 @@ def study(devices: int | None) -> Work:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads processes and sockets from /proc")
 def test_a_study_on_two_devices_whose_rank_is_killed(store: Store) -> None:
     work, alone = study(2), study(None)
-    first, broken = work.steps[1], replace(study(2).steps[3], device="nonsense")
+    first, broken = work.steps[1], replace(dense(START), devices=2, device="nonsense")
     told: list[Event] = []
     for event in LocalExecutor(1, checkpoint_every=0.0).run(replace(work, steps=(*work.steps, broken)), store):
         told.append(event)
