@@ -19,11 +19,12 @@ def answer() -> tuple[list[dict[str, Any]], str]:
     """What pip-audit says of every pin, or why it says nothing."""
     try:
         asked = subprocess.run([*COMMAND, f"--requirement={PINS}"], capture_output=True, text=True, timeout=LONGEST)
-        return json.loads(asked.stdout)["dependencies"], ""
     except FileNotFoundError:
         return [], "pip-audit is not installed"
     except subprocess.TimeoutExpired:
         return [], f"no answer within {LONGEST} s"
+    try:
+        return json.loads(asked.stdout)["dependencies"], ""
     except (ValueError, KeyError, TypeError):  # no JSON: it ended with an error, as it does without the network
         return [], (asked.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
 

@@ -1,14 +1,16 @@
 """Any value in any field of a spec: the fields are read from the models themselves, so that a new one is fuzzed too."""
 
+import atexit
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from datetime import date
 from inspect import signature
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
+from zlib import crc32
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 
 from prunetune.errors import LONGEST_LINE, RequestError
@@ -23,15 +25,20 @@ from prunetune.train.models import MODELS
 FULL = "PRUNETUNE_FUZZ" in os.environ  # so many examples a test, other ones at every run: `make fuzz`
 EXAMPLES = int(os.environ.get("PRUNETUNE_FUZZ", "100"))
 
+if FULL:
+    atexit.register(lambda: print(f"{sum(asked):,} examples"))
+
 Place = tuple[str | int, ...]
+asked: list[int] = []  # examples, by test
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
-def fuzz(examples: int) -> settings:
-    """Settings of a fuzz test: the same examples at every run of CI."""
+def fuzz(examples: int, salt: str = "") -> Callable[[Test], Test]:
+    """Makes a fuzz test of so many examples: in CI the same at every run, others for another `salt`."""
+    asked.append(examples)
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    return settings(
-        max_examples=examples, derandomize=not FULL, database=None, deadline=None, suppress_health_check=checks
-    )
+    chosen = settings(max_examples=examples, database=None, deadline=None, suppress_health_check=checks)
+    return lambda test: chosen(test if FULL else seed(crc32(salt.encode()))(test))
 
 
 def parts_within(annotation: Any) -> Iterator[tuple[type[Part], bool]]:
@@ -145,7 +152,11 @@ oddities = st.one_of(
 many = st.sampled_from([["ticket"] * 2000, [0.1 + i / 1e6 for i in range(2000)], ["iterative"] * 500, [[]] * 5000])
 scalars = st.one_of(numbers, texts, oddities)
 names = st.one_of(texts, st.sampled_from(["kind", "name", "epochs", "rounds", "width"]), st.integers(), st.none())
+likely = st.one_of(
+    st.integers(1, 9), st.floats(0.01, 0.99), st.sampled_from(TEXTS), st.lists(st.sampled_from(TEXTS[:24]), max_size=3)
+)
 anything = st.one_of(
+    likely.map(lambda value: value),  # or its branches would each be no likelier than any other
     scalars,
     many,
     st.recursive(

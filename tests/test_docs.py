@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import prunetune
+from prunetune.cli import app
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA
 from prunetune.study.masks import MASKS
@@ -67,3 +69,10 @@ def test_the_spec_page_names_every_registered_model_mask_and_data_set() -> None:
     text = (ROOT / "docs" / "spec.md").read_text()
     missing = [name for name in [*MODELS, *DATA, *MASKS, *CRITERIA, *ALLOCATIONS] if f"`{name}" not in text]
     assert missing == []
+
+
+def test_it_is_said_that_a_callable_is_run() -> None:
+    assert "`package.module:callable` is imported and run" in (ROOT / "docs" / "spec.md").read_text()
+    for verb in ("audit", "prune"):
+        shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+        assert re.search(r"package\.module:callable[^.]* run", " ".join(shown.split())), verb

@@ -13,7 +13,7 @@ PROC = Path("/proc")
 LISTENING, UNCONNECTED = "0A", "07"  # states of TCP, and of a UDP socket that takes from anybody
 pytestmark = pytest.mark.skipif(not (PROC / "net" / "tcp").exists(), reason="no /proc/net/tcp to look into")
 
-STUDY = "data_args.train_limit=600 epochs=2 sparsities=[0.5] arms=[ticket,reinit] masks=[one_shot] learning_rates=[0.1]"
+STUDY = "data_args.train_limit=400 epochs=1 sparsities=[0.5] arms=[ticket,reinit] masks=[one_shot] learning_rates=[0.1]"
 
 
 def waiting_inodes() -> set[str]:
@@ -70,7 +70,7 @@ def test_a_socket_that_waits_is_seen(kind: socket.SocketKind) -> None:
 @pytest.mark.slow
 def test_an_audit_waits_for_nobody(tmp_path: Path) -> None:
     changes = [part for change in STUDY.split() for part in ("--set", change)]
-    audit = started("audit", "quick", *changes, "--seeds", "2", "--jobs", "2", "--store", "store", cwd=tmp_path)
+    audit = started("audit", "quick", *changes, "--seeds", "1", "--jobs", "2", "--store", "store", cwd=tmp_path)
     most = 0
     while audit.poll() is None:
         most = max(most, len(family(audit.pid)))

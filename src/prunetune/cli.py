@@ -147,6 +147,7 @@ def audit(
     """Train the arms, judge the winning property, and write the report.
 
     Nothing is trained twice: the same command after an interruption goes on, and a second audit only reports.
+    A spec that names package.module:callable has that code imported and run, so audit only specs that you trust.
 
         prunetune audit
 
@@ -238,7 +239,7 @@ def prune(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A registered model, or package.module:callable; its arguments by --set model_args.width=8.",
+            help="A registered model, or package.module:callable, which is run; arguments by --set model_args.width=8.",
         ),
     ] = None,
     data: Annotated[

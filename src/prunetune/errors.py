@@ -63,4 +63,4 @@ def shown(value: object) -> str:
     try:
         return short(repr(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, lists as deep
-        return f"a {type(value).__name__} too long to be shown"
+        return f"<{type(value).__name__} too long to be shown>"

@@ -97,13 +97,21 @@ def test_what_is_written_reads_back_equal(tmp_path):
     assert again.missing == results.missing
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.text(), st.integers())
+figures_can_hold = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), figures_can_hold, st.integers())
 def test_floats_texts_and_integers_lose_nothing(value, text, whole):
     row = dataclasses.replace(DENSE, test_loss=value, arm=text, seed=whole)
     results = Results({text: value}, {}, (row,), (), (), (), (), (), ())
     again = canonical(results)
     assert again.trials == (row,)
     assert again.study == {text: value}
+
+
+def test_a_name_loses_what_no_figure_can_hold():
+    row = dataclasses.replace(DENSE, arm="a\x00\x1b\ud800\uffff\tb")
+    assert canonical(Results({}, {}, (row,), (), (), (), (), (), ())).trials[0].arm == "a\ufffd\ufffd\ufffd\ufffd\tb"
 
 
 def test_rows_are_sorted_whatever_their_order(tmp_path):

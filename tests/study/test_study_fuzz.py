@@ -71,7 +71,7 @@ def test_every_part_of_a_spec_is_fuzzed() -> None:
 
 @pytest.mark.parametrize(("place", "beside"), PLACES, ids=[".".join(map(str, (*p, *b))) for p, b in PLACES])
 def test_any_value_in_one_field(place: Place, beside: dict[str, Any]) -> None:
-    @fuzz(max(3, EXAMPLES // len(PLACES)))
+    @fuzz(max(2, EXAMPLES // len(PLACES)), salt=f"{place}{beside}")
     @given(anything)
     def attempt(value: Any) -> None:
         if line := line_of(replaced(base(place, beside), place, value)):

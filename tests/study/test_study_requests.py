@@ -146,6 +146,77 @@ OVERRIDES = [
     ("rewind=6ep", "rewind: '6ep'; must come before the end of the recipe's 6 epochs"),
     ("rewind=7/6", "rewind: '7/6'; must come before the end of the recipe's 6 epochs"),
     ("rewind=942it", "rewind: '942it'; must come before the end of the training's 942 steps"),  # 6 epochs of 157
+    # what would keep a machine busy for ever
+    ("seeds=1000000000000", "seeds: 1000000000000; must be less than or equal to 1000"),
+    ("epochs=1000000000000", "recipe.epochs: 1000000000000; must be less than or equal to 1000000"),
+    ("epochs=1" + "0" * 30, "recipe.epochs: 1" + "0" * 30 + "; must be a number of at most 18 digits"),
+    ("seeds=0x" + "f" * 9000, "seeds: <int too long to be shown>; must be a number of at most 18 digits"),
+    (
+        "sparsities={per_round: .5, rounds: 1000000000}",
+        "sparsities.rounds: 1000000000; must be less than or equal to 60",
+    ),
+    (
+        "sparsities={per_round: 1e-300, rounds: 3}",
+        "sparsities.per_round: 1e-300; among 3 such rounds some would remove",
+    ),
+    (
+        "sparsities={per_round: .9, rounds: 60}",
+        "sparsities.per_round: 0.9; among 60 such rounds some would remove nothing",
+    ),
+    ("along_training=1000000000", "along_training: 1000000000; must be less than or equal to 1000"),
+    ("masks=[{kind: gradual, updates: 1000000000}]", "masks.0.updates: 1000000000; must be at least 1 and at most 100"),
+    (
+        "masks=[{kind: admm, epochs: 1000000000}]",
+        "masks.0.epochs: 1000000000; must be at least 1 and at most 1,000,000",
+    ),
+    (
+        "masks=[{kind: one_shot, criterion: {name: synflow, rounds: 1000000}}]",
+        "masks.0.criterion.rounds: 1000000; must be at least 1 and at most 10,000",
+    ),
+    ("learning_rates=" + str([i / 1000 for i in range(1, 102)]), "learning_rates: [0.001, 0.002, 0.003"),
+    ("model_args.width=1000000", "model_args.width: 1000000 is not a whole number of at least 1, at most 100,000"),
+    (
+        "model_args.width=50000",
+        "model_args: 'small' has 225,003,950,010 parameters with {'width': 50000}; at most 1,000",
+    ),
+    ("verdict.margin=1000", "verdict.margin: 1000; must be less than or equal to 100"),
+    # names that would make files of one name, or none
+    (
+        "learning_rates=[0.1, 0.1000000001]",
+        "learning_rates: [0.1, 0.1000000001]; must differ in their first six digits",
+    ),
+    (
+        "masks=[{kind: one_shot, name: a.b}, {kind: one_shot, name: a@b}]",
+        "masks.1: 'a@b' and entry 0, 'a.b', would have files of one name; give one of them another `name`",
+    ),
+    (
+        "masks=[{kind: admm, name: " + "x" * 61 + "}]",
+        "masks.0.name: '" + "x" * 58 + "…; must be one word of at most 60",
+    ),
+    ("name=" + "é" * 51, "name: '" + "é" * 51 + "'; must be at most 100"),
+    # what Python, and a terminal, stumble over
+    ('model="a\\nb\\e[2J"', "model: 'a\\nb\\x1b[2J'; must be a text without '\\x1b'"),
+    ('data_args.root="a\\0b"', "data_args.root: 'a\\x00b'; must be a text without '\\x00'"),
+    ('name="\\ud800"', "name: '\\ud800'; must be a text without '\\ud800'"),
+    ("model=!!binary AA==", "model: b'\\x00'; must be a text, a number, a list or a mapping"),
+    ("arms=!!set {ticket, reinit}", "arms: {'"),
+    (
+        "masks=[{kind: admm, rho: {2020-01-01: 3}}]",
+        "masks.0.rho.datetime.date(2020, 1, 1): the name datetime.date(2020",
+    ),
+    ("model_args.a=" + "[" * 30 + "]" * 30, "model_args.a.0.0.0.0: more than 20 lists and mappings within one another"),
+    ("model_args" + ".a" * 400 + "=1", "model_args.a.a.a.a.a: more than 20 lists and mappings within one another"),
+    (
+        "schedule.milestones=[1/" + "9" * 5000 + "]",
+        "recipe.schedule.milestones.0: '1/" + "9" * 56 + "…; must be a number",
+    ),
+    (
+        "schedule.milestones=[99999999999/1]",
+        "recipe.schedule.milestones.0: '99999999999/1'; must be a number of epochs",
+    ),
+    ("rewind=1/" + "9" * 400, "rewind: '1/" + "9" * 56 + "…; must be epochs"),
+    ("data_args.root=~nobody-of-this-name/x", "data_args: unknown 'root'"),
+    ("x" * 5000 + "=1", "x" * 59 + "…: unknown '" + "x" * 58 + "…; "),
     # the pair of the user's
     ("pretrained={theta_0: a}", "pretrained.theta_T: missing; it has no default"),
     ("pretrained={theta_0: '{sed}', theta_T: b}", "pretrained.theta_0: '{sed}'; unknown placeholder {sed}; must be"),
@@ -173,6 +244,24 @@ def test_what_has_no_default_must_be_given(field: str):
     assert line_of(fields) == f"{field}: missing; it has no default"
 
 
+@pytest.mark.parametrize("extra", [{"seeds": 900}, {"along_training": 1000, "seeds": 60}], ids=["trainings", "moments"])
+def test_a_study_that_no_plan_could_hold(extra: dict[str, Any]):
+    line = line_of(spec(sparsities={"per_round": 0.1, "rounds": 60}, **extra))
+    assert line.startswith(f"seeds: {extra['seeds']}; seeds, learning rates, masks, sparsities and arms multiply to ")
+    assert line.endswith(" steps; must be at most 100,000: cut the study in several")
+
+
+def test_a_mapping_of_pythons_that_holds_itself():
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    assert line_of(spec(model_args=loop)).startswith("model_args.a.a.a.a.a: more than 20 lists and mappings")
+
+
+def test_a_default_name_is_no_longer_than_a_folders_may_be():
+    assert line_of(spec(model="x" * 5000)).startswith("model: unknown 'xxx")
+    assert load_spec(spec(model="///", data="//")).name == "study"
+
+
 def test_a_long_value_is_cut_short():
     assert len(line_of(spec(model=["x" * 1000]))) < 120
 
@@ -195,6 +284,11 @@ PAIR = "pretrained={{theta_0: '{0}', theta_T: '{1}'{2}}}"
             ("a", "b", ""),
             ["learning_rates=[0.1]", "masks=[{kind: one_shot, learning_rate: 0.01}]"],
             "pretrained.theta_T: 'b' is one file for 2 learning rates; write {learning_rate} in it",
+        ),
+        (
+            ("/dev/zero", "b", ""),
+            ["learning_rates=[0.1]"],
+            "pretrained.theta_0: '/dev/zero' is a device; must be a checkpoint's file",
         ),
         (
             ("no/such-{seed}", "b", ""),
@@ -232,6 +326,8 @@ FILES = [
     ("model: small\ndata: a\x00b\n", "line 2: not YAML: a character that no text holds"),
     ("model: small\ndata: 2020-99-99\n", "not YAML that can be read: ValueError"),
     ("[" * 1500, "not YAML that can be read: RecursionError"),
+    ("a: &a '" + "x" * 9000 + "'\nb: [" + "*a, " * 999 + "]\n", "its aliases stand for more than 1,000,000 characters"),
+    ("# " + "x" * 1_000_001, "longer than 1,000,000 characters; a spec is a page or two of YAML"),
     (BOMB, "its aliases stand for more than 1,000,000 characters; write out what is meant"),
     ("model: small\nmodel_args: &x {a: *x}\n", "its aliases stand for more than 1,000,000 characters"),
 ]

@@ -33,8 +33,7 @@ RECOMMENDATION_FIELDS = (
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap")
 LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
 COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
-# What a name may hold, and an XML file, so a figure, may not.
-NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what a figure, an XML file, cannot hold
 
 T = TypeVar("T")
 
@@ -69,7 +68,8 @@ def results_text(
 def read_results(path: Path) -> Results:
     """Read `results.json`.
 
-    A null where a number is required reads as NaN. Fields that are not known are passed over. Raises RequestError with
+    A null where a number is required reads as NaN, and what of a name no figure can hold (a control character) as
+    U+FFFD. Fields that are not known are passed over. Raises RequestError with
     one line when the file is missing, is not strict JSON, has another schema version, or lacks a field.
     """
     return decode(read_object(path, SCHEMA_VERSION), Results, str(path))

@@ -25,7 +25,7 @@ _Share = Annotated[Number, Field(gt=0, lt=1)]
 _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
 MOST_SEEDS = 1000
-MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes a minute, running them years
+MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 
 

@@ -35,12 +35,12 @@ class _Restricted(pickle._Unpickler):  # the one in Python: the one in C allots 
         """Nothing: these files refer to nothing outside themselves."""
         raise pickle.UnpicklingError("it refers to an object outside itself")
 
-    def find_class(self, module_name: str, global_name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
         """One of ADMITTED, whatever protocol asks for it."""
         try:
-            return ADMITTED[module_name, global_name]
+            return ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}, which is not admitted") from None
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not admitted") from None
 
 
 def load_batch(content: bytes, name: str) -> dict[str, Any]:
