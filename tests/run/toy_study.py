@@ -90,6 +90,12 @@ def slow_net(input_shape: tuple[int, ...], outputs: int, seconds: float = 0.02) 
     return nn.Sequential(*net(input_shape, outputs).children(), Pause())
 
 
+def normless_net(input_shape: tuple[int, ...], outputs: int, seconds: float = 0.0) -> nn.Module:
+    """The slow network without batch norm, whose shares of a batch together are the whole batch."""
+    layers = list(slow_net(input_shape, outputs, seconds).children())
+    return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)))
+
+
 def deadly_net(input_shape: tuple[int, ...], outputs: int, marks: str, deaths: int) -> nn.Module:
     """Kills its own process the first `deaths` times; every time leaves a file in the folder `marks`."""
     died = len(list(Path(marks).iterdir()))

@@ -21,7 +21,7 @@ from prunetune.run.claims import Claims
 from prunetune.run.drive import Lost, drive
 from prunetune.run.environment import THREADS_PER_TRAINING
 from prunetune.run.events import Blocked, Done, Event, Failed
-from prunetune.run.local import WORKER_ENVIRONMENT
+from prunetune.run.launch import WORKER_ENVIRONMENT
 from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Work
 from prunetune.run.store import Store
