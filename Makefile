@@ -1,5 +1,6 @@
 # Everything a stranger needs: Python >= 3.11 and make. `make audit` answers the question, `make test` proves the tool.
 # `make bench` measures what it costs; BENCH passes options on, such as BENCH='store --rounds 3'.
+# `make soak` kills a study 200 times and compares; SOAK passes another number on, and a seed: SOAK='20 7'.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +23,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(BENCH)
 
 soak: $(VENV)/.installed
-	$(BIN)/python scripts/soak.py
+	$(BIN)/python scripts/soak.py $(SOAK)
 
 # Any value in any field, file and flag: FUZZ examples a test, others at every run, and how many there were in all.
 FUZZ ?= 2000

@@ -11,7 +11,9 @@ from benchmarks import (
     mask_cost,
     memory,
     models,
+    ordering,
     quick_audit,
+    scale,
     sharing,
     store,
     training_step,
@@ -46,5 +48,7 @@ BENCHMARKS = {
         sharing,
         memory,
         growth,
+        ordering,
+        scale,
     )
 }

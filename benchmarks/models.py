@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,7 +16,6 @@ from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import served
 
 ROUNDS = 5
-STEPS = 8  # a round: VGG-11 and MobileNet-V2 take ten times a step of ResNet-20
 MODELS = ("resnet20", "vgg11", "mobilenetv2")
 WORST = 8  # operators that a table shows
 
@@ -46,7 +44,7 @@ def operators(setting: Setting) -> Callable[[], list[tuple[str, ...]]]:
 
 def run(options: Options) -> Findings:
     """Every network by prunetune's training in both precisions, then its profile in f32."""
-    settings = {name: _setting(name, options) for name in MODELS}
+    settings = {name: Setting.of(options, name) for name in MODELS}
     flops = {name: setting.flops() for name, setting in settings.items()}
     found = _compared(settings, options)
     return Findings(
@@ -54,11 +52,6 @@ def run(options: Options) -> Findings:
         tables=(_sizes(flops), *(_profile(name, setting) for name, setting in settings.items())),
         notes=(origin(options.root), peak_note(found)),
     )
-
-
-def _setting(model: str, options: Options) -> Setting:
-    setting = Setting.of(options, model)
-    return setting if options.quick else replace(setting, steps=STEPS)
 
 
 def _compared(settings: Mapping[str, Setting], options: Options) -> Comparison:

@@ -5,9 +5,11 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, TypeVar, cast
 
+from prunetune.api import default_jobs
 from prunetune.run.local import WORKER_ENVIRONMENT
 from prunetune.run.wire import receive, send
 
@@ -15,6 +17,8 @@ T = TypeVar("T")
 
 PRODUCT = WORKER_ENVIRONMENT  # one thread, and memory that is kept
 USUAL = {name: value for name, value in PRODUCT.items() if not name.startswith("MALLOC_")}  # one thread
+CORES = default_jobs()
+USUAL_ALL_CORES = dict.fromkeys((name for name in USUAL), str(CORES))  # as torch does by itself: one process, all cores
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from benchmarks.serving import serve; serve()"
 
 
@@ -46,6 +50,15 @@ def served(make: Callable[[], Callable[[], T]], environment: Mapping[str, str] =
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def several(make: Callable[[], Callable[[], float]], count: int) -> Iterator[Callable[[], float]]:
+    """`count` processes of one thread that do the same at once: the slowest one's speed, `count` times."""
+    with ExitStack() as stack:
+        calls = [stack.enter_context(served(make)) for _ in range(count)]
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+        yield lambda: count * min(pool.map(lambda call: call(), calls))
 
 
 def serve() -> None:

@@ -2,7 +2,7 @@
 
 A Dataset with an image and its transforms at a time, a DataLoader, NCHW, and the mask multiplied into the weights in
 every forward pass (torch.nn.utils.prune). The transforms are those of torchvision's usual CIFAR-10 pipeline:
-RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize. No worker processes: one core, as for the others.
+RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize.
 """
 
 import random
@@ -62,15 +62,15 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
 
 
-def usual(setting: Setting) -> Callable[[], float]:
-    """Images a second of an epoch."""
+def usual(setting: Setting, workers: int = 0) -> Callable[[], float]:
+    """Images a second of an epoch; `workers` processes load the images, or, as is the default of a DataLoader, none."""
     data = setting.data()
     model = setting.network()
     for name, kept in material.mask_of(model).items():
         owner, _, leaf = name.rpartition(".")
         custom_from_mask(model.get_submodule(owner), leaf, kept)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    loader = DataLoader(Images(data), batch_size=setting.batch, shuffle=True)
+    loader = DataLoader(Images(data), batch_size=setting.batch, shuffle=True, num_workers=workers)
 
     def epoch() -> float:
         began = time.perf_counter()

@@ -32,7 +32,7 @@ for name, callbacks in {"dense": [], "sparse": [PruneCallback(0.5, scope=scope)]
     trainer = Trainer(model, TrainingArguments("out", num_train_epochs=1, **settings), None, train, callbacks=callbacks)
     trainer.train()
     right = (numpy.argmax(trainer.predict(test).predictions, 1) == [row["labels"] for row in test]).mean()
-    print(pt.sparsity_report(model, scope=scope))
+    print(pt.sparsity_report(model, scope=scope) if callbacks else "")
     pt.release(model)  # the zeros stay
     one = tuple(torch.tensor([test[0][key]]) for key in ("input_ids", "attention_mask"))
     size, time = file_sizes(model.state_dict()).compressed / 1e6, latencies({name: model}, one)[name].median

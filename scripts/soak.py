@@ -8,6 +8,7 @@ not verify, or something is left behind.
 """
 
 import os
+import platform
 import random
 import shutil
 import signal
@@ -19,7 +20,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from prunetune.api import prepare
+from prunetune.run.environment import cpu_model
 from prunetune.run.events import Event
 from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
@@ -28,7 +32,7 @@ STUDY = [
     *("epochs=8", "rewind=1ep", "learning_rates=[0.1]", "seeds=1", "sparsities=[0.5]", "data_args.train_limit=2560"),
     "masks=[iterative, {kind: admm, rho: 0.003}]",
 ]
-LONGEST = 10.0  # seconds from a start to a kill
+LONGEST = 0.4  # time from a start to a kill, in that of an undisturbed study: so that kills hit its work on any machine
 RUN = "import sys; sys.path.insert(0, sys.argv[2]); import soak; soak.go_on(sys.argv[1])"
 
 
@@ -47,37 +51,41 @@ def main(kills: int, seed: int) -> int:
         if _start(folder / "undisturbed").wait():
             return 1
         expected = _contents(folder / "undisturbed")
-        print(f"undisturbed: {len(expected)} files, {time.monotonic() - began:.0f} s", flush=True)
+        size, longest = sum(map(len, expected.values())), LONGEST * (time.monotonic() - began)
+        print(f"undisturbed: {len(expected)} files, {size} bytes, {longest / LONGEST:.0f} s", flush=True)
         faults: list[str] = []
         while told["kills"] < kills:
             told["studies"] += 1
             store = folder / "store"
-            _harass(store, kills, dice, told)
+            _harass(store, kills, longest, dice, told)
             faults += _faults(store, expected)
             shutil.rmtree(store)
             print(f"{told['kills']} kills, {told['studies']} studies, {len(faults)} faults", flush=True)
     print(
-        f"{told['kills']} kills ({told['study']} of the study, {told['worker']} of a worker, {told['all']} of all) in "
-        f"{told['studies']} studies of {len(expected)} files and {time.monotonic() - began:.0f} s; "
-        f"{told['resumed']} trainings went on from a checkpoint, {told['again']} were given to another worker; "
-        f"differing, damaged or left behind: {len(faults)}"
+        f"{told['kills']} kills ({told['study']} of the study, {told['worker']} of a worker, {told['all']} of all; "
+        f"{told['early']} before a worker was there) and {told['starts']} starts of {told['studies']} studies in "
+        f"{time.monotonic() - began:.0f} s; {told['resumed']} trainings went on from a checkpoint, {told['again']} "
+        f"steps to another worker; {told['studies'] * size} bytes in {told['studies'] * len(expected)} files "
+        f"compared; differing, damaged or left behind: {len(faults)}"
     )
+    print(f"{cpu_model()}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {torch.__version__}")
     print(*faults[:20], sep="\n")
     return 1 if faults else 0
 
 
-def _harass(store: Path, kills: int, dice: random.Random, told: Counter[str]) -> None:
+def _harass(store: Path, kills: int, longest: float, dice: random.Random, told: Counter[str]) -> None:
     """One study to its end, killed on the way as long as kills are left."""
     while True:
         process = _start(store)
-        while told["kills"] < kills and _is_running(process, dice.uniform(0, LONGEST)):
+        told["starts"] += 1
+        while told["kills"] < kills and _is_running(process, dice.uniform(0, longest)):
             whom = dice.choice(("study", "worker", "all"))
             workers = _workers(process.pid)
             if whom == "worker" and not workers:
                 continue
             for pid in {"study": [process.pid], "worker": workers[:1], "all": [process.pid, *workers]}[whom]:
                 _kill(pid)
-            told.update(("kills", whom))
+            told.update(("kills", whom) if workers else ("kills", whom, "early"))
         output, _ = process.communicate()
         told.update(_kind(line) for line in output.splitlines())
         if process.returncode > 0:

@@ -98,10 +98,14 @@ PRUNED = ["--model", "small", "--data", "fashion-mini", "--epochs", "1"]
         (["audit", "--jobs", "0"], ["--jobs", "0"]),
         (["correlate", "a.pt", "b.pt", "-p", "much"], ["-p", "much"]),
         (["audit", "--executor", "loacl"], ["--executor", "loacl", "local"]),
+        (["audit", "--address", "10.0.0.1:6379"], ["--address", "10.0.0.1:6379", "--executor ray"]),
+        (["plan", "--slurm", "time=5"], ["--slurm", "time=5", "--executor slurm"]),
         (["audit", "--device", "tpu"], ["device", "tpu", "cpu"]),
         (["audit", "--stor", "x"], ["--stor", "--store"]),
         (["audti"], ["audti", "audit"]),
         (["report", "nowhere"], ["nowhere", "results.json"]),
+        (["plan", "quick", "--simulate", "gpu=8"], ["--simulate", "gpu", "gpus"]),
+        (["plan", "paper/all", "--simulate", "gpus=8"], ["--simulate", "paper/all", "group", "paper/"]),
         (["prune"], ["--model", "missing"]),
         (["prune", "qiuck"], ["qiuck", "quick"]),
         (["prune", "quick"], ["--learning-rate", "0.01, 0.1"]),
@@ -156,6 +160,15 @@ def test_a_store_or_a_report_that_cannot_be_written(run: Run, tmp_path: Path) ->
     assert_refused(run("audit", "quick", *tiny, "--store", "file/below"), "store", "file")
     assert_refused(run("audit", "quick", *tiny, "--out", "file/below"), "out", "file")
     assert_refused(run("store", "ls", "--store", "file"), "store", "file")
+
+
+def test_a_url_that_leads_nowhere(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    tiny = ["--set", "epochs=1", "--set", "sparsities=[0.5]", "--seeds", "1"]
+    nowhere, below = "nowhere://bucket/a", f"file://{tmp_path}/file/below"
+    assert_refused(run("plan", *tiny, "--store", nowhere), nowhere, "Protocol not known", "s3://bucket/folder")
+    assert_refused(run("audit", *tiny, "--store", below), below, "cannot be used: Not a directory")
+    assert_refused(run("store", "ls", "--store", nowhere), nowhere)
 
 
 def test_a_folder_that_is_no_store_is_left_alone(run: Run, tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def _not_tried(recommendation: Sequence[Recommendation], sparsity: float, source
 def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: str) -> Iterator[Line]:
     yield Line(pretraining_words(verdict), source, _pretraining_strength(verdict))
     here = replace(verdict, tests=tuple(test for test in verdict.tests if test.sparsity == row.sparsity))
-    evidence = " ".join([f"{source}.", *whys(here, rule)])
+    evidence = " ".join([f"{source}.", *whys(here)])
     yield Line(lead(verdict), evidence, "undecided" if verdict.winning_property == "inconclusive" else "tested")
 
 

@@ -11,13 +11,16 @@ import torch
 
 from prunetune.errors import RequestError
 from prunetune.report.verdict import Verdict
-from prunetune.report.write import Report, write_report
+from prunetune.report.write import Report, answers, write_report
 from prunetune.run.collect import collect
 from prunetune.run.diary import Diary
+from prunetune.run.disk import user_cache
+from prunetune.run.drive import Executor
 from prunetune.run.events import Event
-from prunetune.run.local import LocalExecutor
+from prunetune.run.local import LocalExecutor, default_jobs
+from prunetune.run.mirror import Mirror, open_store
 from prunetune.run.store import Store
-from prunetune.study.plan import Plan, Remaining, plan
+from prunetune.study.plan import Plan, Remaining, every_cell, plan
 from prunetune.study.results import Results
 from prunetune.study.spec import Spec, load_spec
 from prunetune.train.data import load
@@ -30,9 +33,12 @@ class Prepared:
     """A study that is planned and compared with a store, and not yet run."""
 
     spec: Spec
-    plan: Plan
+    plan: Plan  # where seeds may be added: with those so far
+    most: Plan  # with all that may be added; `plan` itself where their number is fixed
+    device: str
     store: Store
     remaining: Remaining
+    found: frozenset[str]  # keys of the steps of `most` that were stored before anything ran
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,25 @@ def prepare(
     seeds: int | None = None,
     store: str | Path | None = None,
     device: str = "auto",
+    elsewhere: bool = False,
 ) -> Prepared:
     """Read the spec, compile it to steps, and look up which of them `store` already holds. Trains nothing.
 
     `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
-    `key=value` texts. Raises RequestError for anything wrong in them.
+    `key=value` texts. Where steps run `elsewhere`, `device` need not be here. Raises RequestError for anything wrong.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed)
-    planned = plan(spec, device=resolve_device(device))
-    opened = Store(store if store is not None else default_store())
-    return Prepared(spec, planned, opened, planned.against(opened))
+    device = device if elsewhere and device == "cuda" else resolve_device(device)
+    planned = plan(spec, device)
+    opened = open_store(store if store is not None else default_store())
+    if elsewhere and isinstance(opened, Mirror):
+        raise RequestError(f"store: '{store or default_store()}' is a URL; steps run elsewhere need a shared folder")
+    remaining = planned.against(opened)
+    if len(spec.looks) == 1:
+        return Prepared(spec, planned, planned, device, opened, remaining, remaining.cached)
+    most = plan(spec, device, every_cell(spec, spec.looks[-1]))
+    return Prepared(spec, planned, most, device, opened, remaining, most.against(opened).cached)
 
 
 def ready(prepared: Prepared, out: str | Path | None = None) -> Path:
@@ -93,14 +107,25 @@ def conduct(
     out: str | Path | None = None,
     jobs: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_more: Callable[[Plan, Remaining], None] = lambda planned, remaining: None,
     command: str | None = None,
+    executor: Executor | None = None,
 ) -> Audit:
-    """Run what is left of a prepared study on `jobs` worker processes, judge it, and write the report to `out`.
+    """Run what is left of a prepared study, judge it, and write the report to `out`.
 
-    `command` is what somebody typed to ask for it; the page shows it.
+    Steps run on `executor`, else on `jobs` worker processes of this machine. Where the spec lets seeds be added, they
+    are, a batch at a time to the rates and masks whose verdict is open, until none is or the most are reached;
+    `on_more` is told of each larger plan. After a failure none are added. `command` is what somebody typed to ask for
+    it; the page shows it.
     """
     folder = ready(prepared, out)
-    results, failures = run_steps(prepared, folder, jobs, on_event, command)
+    while True:
+        results, failures = run_steps(prepared, folder, jobs, on_event, command, executor)
+        larger = None if failures else _with_more_seeds(prepared, results)
+        if larger is None:
+            break
+        prepared = larger
+        on_more(prepared.plan, prepared.remaining)
     lines = [
         f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
     ]
@@ -108,7 +133,12 @@ def conduct(
 
 
 def run_steps(
-    prepared: Prepared, folder: Path, jobs: int | None, on_event: Callable[[Event], None], command: str | None
+    prepared: Prepared,
+    folder: Path,
+    jobs: int | None,
+    on_event: Callable[[Event], None],
+    command: str | None,
+    executor: Executor | None = None,
 ) -> tuple[Results, dict[str, str]]:
     """Run what is left of a study and collect its rows; with them, why a step failed, by the step's key.
 
@@ -116,8 +146,9 @@ def run_steps(
     """
     diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
-    cached = set(prepared.remaining.cached)
-    with closing(LocalExecutor(jobs or default_jobs()).run(prepared.plan, prepared.store)) as events:
+    cached = set(prepared.found)
+    executor = executor or LocalExecutor(jobs or default_jobs())
+    with closing(executor.run(prepared.plan, prepared.store)) as events:
         for event in events:
             if event.kind == "failed":
                 failures[event.key] = event.message
@@ -138,6 +169,23 @@ def failures_of(results: Results) -> tuple[str, ...]:
     return (*missing, *breaches)
 
 
+def _with_more_seeds(prepared: Prepared, results: Results) -> Prepared | None:
+    """The study with the next batch of seeds where a verdict is open; None where none is, or has the most."""
+    looks = prepared.spec.looks
+    if len(looks) == 1:
+        return None
+    _, verdicts, _ = answers(results)
+    counts = every_cell(prepared.spec, looks[0])
+    for verdict in verdicts:
+        following = len(verdict.looks) - (not verdict.open)
+        counts[verdict.learning_rate, verdict.mask] = looks[min(following, len(looks) - 1)]
+    larger = plan(prepared.spec, prepared.device, counts)
+    if len(larger.trials) == len(prepared.plan.trials):
+        return None
+    made = {trial.key for trial in results.trials if not trial.cached}
+    return replace(prepared, plan=larger, remaining=larger.against(prepared.store), found=prepared.found - made)
+
+
 def audit(
     source: Source = None,
     overrides: Sequence[str] = (),
@@ -148,26 +196,23 @@ def audit(
     jobs: int | None = None,
     device: str = "auto",
     on_event: Callable[[Event], None] = lambda event: None,
+    executor: Executor | None = None,
 ) -> Audit:
     """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
+
+    Steps run on `jobs` processes of this machine, or on an executor such as `prunetune.run.ray.RayExecutor("auto")`.
 
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
-    return conduct(
-        prepare(source, overrides, seeds=seeds, store=store, device=device), out=out, jobs=jobs, on_event=on_event
-    )
+    elsewhere = not isinstance(executor, LocalExecutor | None)
+    prepared = prepare(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere)
+    return conduct(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
 
 
-def default_store() -> Path:
-    """`$PRUNETUNE_STORE`, else a folder of the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PRUNETUNE_STORE") or Path(cache) / "prunetune" / "store")
-
-
-def default_jobs() -> int:
-    """One worker per core that this process may use: each training has one thread."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_store() -> str | Path:
+    """`$PRUNETUNE_STORE`, a folder or a URL, else a folder of the user's cache."""
+    return os.environ.get("PRUNETUNE_STORE") or user_cache() / "store"
 
 
 def resolve_device(name: str) -> str:

@@ -28,6 +28,17 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def create_file(path: Path, content: bytes) -> None:
+    """Put a whole file where none is; FileExistsError, and nothing changed, when there is one."""
+    temporary = temporary_beside(path)
+    try:
+        write_file(temporary, content)
+        path.hardlink_to(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The name of a file to write, which takes the place of `path` when all went well, and is gone when not."""

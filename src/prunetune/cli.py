@@ -5,20 +5,24 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from prunetune import __version__
-from prunetune.errors import DamageError, RequestError, one_line, shown, unknown
+from prunetune.errors import DamageError, RequestError, one_line, shown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
     from prunetune.progress import Progress
+    from prunetune.run.drive import Executor as Runs
     from prunetune.run.estimate import Estimate
+    from prunetune.run.events import Event
     from prunetune.run.store import Store
+    from prunetune.run.tensorboard import Curves
     from prunetune.study.plan import Plan, Remaining
 
 INTERRUPTED = 130
@@ -75,19 +79,50 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(parser=_count, metavar="N", help="How many repetitions; one seed is never a verdict.")
+    int | None,
+    typer.Option(
+        parser=_count,
+        metavar="N",
+        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
+    ),
 ]
 StoreDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--store", metavar="DIR", help="Where finished steps lie; else $PRUNETUNE_STORE, else the user cache."
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
     ),
 ]
 Jobs = Annotated[
     int | None,
     typer.Option(parser=_processes, metavar="N", help="Trainings at once, each on one thread; else one per core."),
 ]
-Executor = Annotated[str, typer.Option(help="Where steps run: local.")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|slurm",
+        help="Where steps run: here, on a Ray cluster, or as Slurm jobs. For ray and slurm the store must be a folder "
+        "that all machines share, and --jobs is the number of steps handed over at once.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="With ray: a running cluster's head, or auto; else a local one is started."),
+]
+GpuShare = Annotated[
+    float | None,
+    typer.Option(parser=_share, metavar="SHARE", help="With ray: a training's share of a GPU; else 0.25."),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -100,7 +135,14 @@ def audit(
     store: StoreDir = None,
     jobs: Jobs = None,
     executor: Executor = "local",
+    address: Address = None,
+    gpus_per_training: GpuShare = None,
+    slurm: Slurm = None,
     device: Device = "auto",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the trainings' curves there, for TensorBoard (an optional extra)."),
+    ] = None,
 ) -> None:
     """Train the arms, judge the winning property, and write the report.
 
@@ -111,18 +153,28 @@ def audit(
 
         prunetune audit quick --set recipe.epochs=2 --seeds 2
 
+        prunetune audit quick --set seeds=auto    (5 seeds, and up to 20 where a verdict is undecided)
+
         prunetune audit my-study.yaml --jobs 8
 
         prunetune audit paper/fig6 --set epochs=15 --seeds 2    (all of its studies, each into a folder of its own)
+
+        prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
-    _check(executor)
     from prunetune.api import prepare, ready
+    from prunetune.run.executors import executor_named
+
+    chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
 
     asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
-    options = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    options |= {"elsewhere": executor != "local"}
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
-    codes = [_audit_one(prepare(name, **options), folder, jobs) for name, folder in asked]
+    codes = []
+    for name, folder in asked:
+        curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
+        codes.append(_audit_one(prepare(name, **options), folder, jobs, chosen, curves))
     raise typer.Exit(max(codes))
 
 
@@ -134,25 +186,47 @@ def plan(
     store: StoreDir = None,
     jobs: Jobs = None,
     executor: Executor = "local",
+    address: Address = None,
+    gpus_per_training: GpuShare = None,
+    slurm: Slurm = None,
     device: Device = "auto",
+    simulated: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
+            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+        ),
+    ] = None,
 ) -> None:
-    """Show what `audit` with the same arguments would run and cost. Trains nothing."""
-    _check(executor)
-    if members := _members(source):
-        _plan_together(str(source), members, changes or (), seeds, store, device)
-        return
-    from prunetune.api import default_jobs, prepare
-    from prunetune.run.estimate import estimate
+    """Show what `audit` with the same arguments would run and cost. Trains nothing.
 
-    prepared = prepare(source, changes or (), seeds=seeds, store=store, device=device)
-    typer.echo(_outline(prepared.plan))
-    typer.echo(
-        _headline(
-            prepared.plan, prepared.remaining, estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
-        )
-    )
+    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    """
+    from prunetune.api import default_jobs, prepare
+    from prunetune.foresee import Machines, foresee
+    from prunetune.run.estimate import estimate
+    from prunetune.run.executors import executor_named
+
+    executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+    machines = Machines.parse(simulated) if simulated is not None else None
+    options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
+    options |= {"elsewhere": executor != "local"}
+    if members := _members(source):
+        if machines:
+            raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
+        _plan_together(str(source), members, options)
+        return
+    prepared = prepare(source, **options)
+    foreseen = foresee(prepared, machines) if machines else None
+    jobs = jobs or default_jobs()
+    for title, planned, remaining in _bounds(prepared):
+        cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
+        typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
     for note in prepared.plan.notes:
         typer.echo(f"note: {note}")
+    if foreseen:
+        typer.echo(f"\n{foreseen}")
 
 
 @app.command()
@@ -161,10 +235,18 @@ def prune(
         str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A registered model, or package.module:callable, which is run.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A registered model, or package.module:callable, which is run; arguments by --set model_args.width=8.",
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data to train and test on, as in a spec (with --model).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -220,11 +302,12 @@ def prune(
 
         prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
 
-        prunetune prune study.yaml --mask gradual --pattern 2:4
+        prunetune prune study.yaml --mask admm --pattern 2:4
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.api import ready
+    from prunetune.report.tradeoff_page import file_words
     from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
 
     require_formats(formats or ())
@@ -244,8 +327,8 @@ def prune(
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     typer.echo(f"\n{shipped}\n")
-    for path in shipped.files:
-        typer.echo(f"Model: {path}")
+    for path, file in shipped.files:
+        typer.echo(f"Model: {path} ({file_words(file)})")
     typer.echo(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 
@@ -352,17 +435,39 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
     return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
 
 
-def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None) -> int:
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
     from prunetune.api import conduct, ready
     from prunetune.progress import duration
 
     ready(prepared, out)
     began = time.monotonic()
-    with _progress(prepared, jobs) as progress:
-        finished = conduct(prepared, out=out, jobs=jobs, on_event=progress, command=_command())
+    with _followers(prepared, jobs, curves) as followers:
+
+        def follow(event: "Event") -> None:
+            for follower in followers:
+                follower(event)
+
+        def more(plan: "Plan", remaining: "Remaining") -> None:
+            for follower in followers:
+                follower.more(plan, remaining)
+
+        finished = conduct(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
+
+
+@contextmanager
+def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> Iterator[Sequence["Progress | Curves"]]:
+    """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
+    if curves is None:
+        with _progress(prepared, jobs) as progress:
+            yield [progress]
+        return
+    from prunetune.run.tensorboard import Curves
+
+    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, _progress(prepared, jobs) as progress:
+        yield [drawn, progress]
 
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
@@ -370,9 +475,12 @@ def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     from prunetune.api import default_jobs
     from prunetune.progress import Progress
     from prunetune.run.estimate import estimate
+    from prunetune.study.labels import look_words
 
     expected = estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
     typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    if look := look_words(prepared.plan):
+        typer.echo(look, err=True)
     return Progress(prepared.plan, prepared.remaining)
 
 
@@ -387,27 +495,46 @@ def _told(failures: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def _plan_together(
-    group: str, members: tuple[str, ...], changes: Sequence[str], seeds: int | None, store: Path | None, device: str
-) -> None:
+def _plan_together(group: str, members: tuple[str, ...], options: Mapping[str, Any]) -> None:
     from prunetune.api import prepare
+
+    studies = []
+    for name in members:
+        prepared = prepare(name, **options)
+        studies.append(_bounds(prepared))
+        typer.echo(_headline(prepared.plan, prepared.remaining))
+    typer.echo(f"{group}: {len(members)} studies")
+    for bounds in zip(*studies, strict=True):
+        titles, plans, remainders = zip(*bounds, strict=True)
+        typer.echo("\n".join(filter(None, [titles[0], _shared(plans, remainders)])))
+
+
+def _shared(plans: "Sequence[Plan]", remainders: "Sequence[Remaining]") -> str:
     from prunetune.study import graph
     from prunetune.study.together import Together, union
 
-    prepared = []
-    for name in members:
-        prepared.append(prepare(name, changes, seeds=seeds, store=store, device=device))
-        typer.echo(_headline(prepared[-1].plan, prepared[-1].remaining))
-    together = Together.of([one.plan for one in prepared])
-    left = union(one.remaining.left for one in prepared)
+    together = Together.of(plans)
+    left = union(remaining.left for remaining in remainders)
     (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
-    typer.echo(
-        f"{group}: {len(members)} studies\n"
+    return (
         f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
         f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run\n"
         f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate experiments "
         f"{separate} ({separate_epochs} epochs)"
     )
+
+
+def _bounds(prepared: "Prepared") -> "list[tuple[str, Plan, Remaining]]":
+    """The least and the most that a study takes, with a title each; of a fixed number of seeds the one, without."""
+    least = prepared.plan, prepared.remaining
+    if prepared.most is prepared.plan:
+        return [("", *least)]
+    first, *_, last = prepared.spec.looks
+    most = prepared.most, prepared.most.against(prepared.store)
+    return [
+        (f"the least, where {first} seeds decide every verdict:", *least),
+        (f"the most, where no verdict is decided before {last} seeds:", *most),
+    ]
 
 
 def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" = None) -> str:
@@ -417,7 +544,7 @@ def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" 
     left = f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
     if expected is None or not remaining.left:
         return left
-    cost = "time unknown until the data are here" if expected.seconds is None else f"about {duration(expected.seconds)}"
+    cost = "time unknown without data and device" if expected.seconds is None else f"about {duration(expected.seconds)}"
     return f"{left}; {cost} with --jobs {expected.jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
 
 
@@ -432,16 +559,11 @@ def _outline(plan: "Plan") -> str:
     )
 
 
-def _check(executor: str) -> None:
-    if executor != "local":
-        raise unknown("--executor", executor, ["local"])
-
-
-def _open(store: Path | None) -> "Store":
+def _open(store: str | None) -> "Store":
     from prunetune.api import default_store
-    from prunetune.run.store import Store
+    from prunetune.run.mirror import open_store
 
-    return Store(store or default_store())
+    return open_store(store or default_store())
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -9,7 +9,7 @@ from rich.progress import Progress as Bars
 
 from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Waiting
 from prunetune.run.events import Progress as EpochDone
-from prunetune.study.labels import labels
+from prunetune.study.labels import labels, look_words
 from prunetune.study.plan import Plan, Remaining
 from prunetune.study.steps import Train
 
@@ -25,12 +25,12 @@ class Progress:
 
     def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.labels = labels(plan)
-        self.epochs = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
-        self.total_epochs = sum(self.epochs.values())
+        self.labels: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
+        self.ended: set[str] = set()
         self.reached: dict[str, int] = {}
+        self.epochs_left = 0
         self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
-        self.finished = 0
         self.last = ""
         self.started = self.last_line = time.monotonic()
         self.bars = Bars(
@@ -43,7 +43,25 @@ class Progress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.bar = self.bars.add_task("", total=len(self.epochs), left="", last="")
+        self.bar = self.bars.add_task("", total=None, left="", last="")
+        self._expect(plan, remaining)
+
+    @property
+    def finished(self) -> int:
+        """How many trainings have ended of those that were still to be run."""
+        return len(self.ended)
+
+    def more(self, plan: Plan, remaining: Remaining) -> None:
+        """Say that seeds are added, and follow what is left of the larger plan."""
+        self._expect(plan, remaining)
+        self._say(f"{look_words(plan)}: {remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run")
+
+    def _expect(self, plan: Plan, remaining: Remaining) -> None:
+        self.labels |= labels(plan)
+        found = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
+        self.epochs_left += sum(epochs for key, epochs in found.items() if key not in self.epochs)
+        self.epochs |= found
+        self.bars.update(self.bar, total=len(self.epochs))
 
     def __enter__(self) -> "Progress":
         self.bars.start()
@@ -57,11 +75,11 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take note of an event, and show it when it is worth a look."""
         if isinstance(event, EpochDone):
-            self.reached[event.key] = event.epoch
+            self._reach(event.key, event.epoch)
             self.trained += 1
         elif isinstance(event, Done | Found | Blocked | Failed) and event.key in self.epochs:
-            self.reached[event.key] = self.epochs[event.key]
-            self.finished += 1
+            self._reach(event.key, self.epochs[event.key])
+            self.ended.add(event.key)
         if isinstance(event, Done):
             self._note(event)
         elif isinstance(event, Waiting):
@@ -76,8 +94,12 @@ class Progress:
         """`about 2 min left`, or nothing before the first epoch is done."""
         if not self.trained:
             return ""
-        seconds = (time.monotonic() - self.started) / self.trained * (self.total_epochs - sum(self.reached.values()))
+        seconds = (time.monotonic() - self.started) / self.trained * self.epochs_left
         return f"about {duration(seconds)} left"
+
+    def _reach(self, key: str, epoch: int) -> None:
+        self.epochs_left -= epoch - self.reached.get(key, 0)
+        self.reached[key] = epoch
 
     def _note(self, event: Done) -> None:
         accuracy = event.metrics.get("test_accuracy")

@@ -3,7 +3,7 @@
 The trainings are the steps of a study with the one arm `finetune`, so that they share a store with its audit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from prunetune.deploy.files import file_sizes
 from prunetune.deploy.latency import Latency, latencies, speedup
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
-from prunetune.deploy.summary import sparsity_report
+from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import RequestError, unknown
 from prunetune.report.evidence import percent
-from prunetune.report.tradeoff import ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
+from prunetune.report.tradeoff import GRAPHS, ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
 from prunetune.report.tradeoff_page import TradeoffReport, write_tradeoff
 from prunetune.run.events import Event
 from prunetune.run.execute import load_weights
+from prunetune.sparsity.channel_groups import channel_groups
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL, Groups
@@ -70,10 +71,10 @@ class Shipped:
         return self.report.found.rows
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The exported models."""
+    def files(self) -> tuple[tuple[Path, ModelFile], ...]:
+        """The exported models: where they lie, and what was found when they were read back."""
         folder = self.report.page.parent
-        return tuple(folder / file.path for row in self.rows for file in row.files)
+        return tuple((folder / file.path, file) for row in self.rows for file in row.files)
 
     def __str__(self) -> str:
         return self.report.text
@@ -168,6 +169,8 @@ def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
     fields |= _IGNORED | ({"pretrained": {"theta_T": str(asked.weights)}} if asked.weights else {})
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
+    if len(whole.looks) > 1:
+        raise RequestError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
     mask = _mask(whole, asked)
     one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
     return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
@@ -290,16 +293,32 @@ def _row(
         compressed_bytes=sizes.compressed,
         shrunk=network.shipped is not network.whole,
         timings=timings,
-        layers=_densities(prepared, network),
+        layers=_densities(prepared, network, images[:2]),
         files=_files(prepared, network, images[:2], formats, folder) if network.mask else (),
     )
 
 
-def _densities(prepared: Prepared, network: Network) -> tuple[ParameterDensity, ...]:
+def _densities(prepared: Prepared, network: Network, inputs: Tensor) -> tuple[ParameterDensity, ...]:
     """Every parameter of the user's model; of the dense network, none has a reason: nothing was to be pruned."""
-    scope = prepared.plan.spec.scope
-    rows = sparsity_report(network.whole, network.mask, Scope(scope.include, scope.exclude)).rows
-    return tuple(ParameterDensity(r.name, r.kind, r.total, r.nonzero, r.reason if network.mask else "") for r in rows)
+    spec = prepared.plan.spec
+    scope = Scope(spec.scope.include, spec.scope.exclude)
+    rows = sparsity_report(network.whole, network.mask, scope).rows
+    by_channel = network.mask and spec.masks[0].pattern == CHANNEL
+    whole = _whole_layers(network.whole, inputs, scope) if by_channel else {}
+    return tuple(
+        ParameterDensity(r.name, r.kind, r.total, r.nonzero, _reason(r, whole) if network.mask else "") for r in rows
+    )
+
+
+def _whole_layers(model: nn.Module, inputs: Tensor, scope: Scope) -> dict[str, str]:
+    """Why layers keep all their channels, by name."""
+    groups = channel_groups(model, inputs, scope)
+    return {group.layer: f"its channels stay: {group.whole}" for group in groups if group.whole}
+
+
+def _reason(row: ParameterRow, whole: Mapping[str, str]) -> str:
+    """Why a parameter is not pruned; where the mask keeps all of it since its layer's channels must stay, that."""
+    return whole.get(row.name.rpartition(".")[0], row.reason) if row.reason == KEPT else row.reason
 
 
 def _files(
@@ -309,7 +328,7 @@ def _files(
     stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * network.trial.sparsity:.12g}"
     found = []
     for name in formats:
-        graph = name in ("onnx", "pt2") and network.shipped is not network.whole
+        graph = name in GRAPHS and network.shipped is not network.whole
         model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
         made = export(model, mask, folder / "models" / f"{stem}{SUFFIXES[name]}", inputs)
         where = made.path.relative_to(folder).as_posix()

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from adapter_optimizers import OPTIMIZERS, Make
 from torch import Tensor, nn
 
 import prunetune as pt
@@ -23,11 +24,10 @@ def network(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-def prepared(model: nn.Module, **settings: Any) -> tuple[Accelerator, nn.Module, Any]:
+def prepared(model: nn.Module, make: Make = OPTIMIZERS["adamw"], **settings: Any) -> tuple[Accelerator, nn.Module, Any]:
     AcceleratorState._reset_state()  # one per process, made by the first accelerator
     accelerator = Accelerator(cpu=True, **settings)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    return accelerator, *accelerator.prepare(model, optimizer)
+    return accelerator, *accelerator.prepare(model, make(model.parameters()))
 
 
 def batches(count: int) -> list[Tensor]:
@@ -80,12 +80,13 @@ def test_hold_alone_leaves_no_mask_in_a_saved_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_loaded_state_goes_on_as_if_never_cut(compiled: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_loaded_state_goes_on_as_if_never_cut(name: str, compiled: bool, tmp_path: Path) -> None:
     def start(seed: int) -> tuple[Accelerator, nn.Module, Any]:
-        accelerator, model, optimizer = prepared(network(seed))
+        accelerator, model, ready_optimizer = prepared(network(seed), OPTIMIZERS[name])
         ready = cast(nn.Module, torch.compile(model, backend="eager")) if compiled else model
         accelerator.register_for_checkpointing(MaskState(ready))
-        return accelerator, ready, optimizer
+        return accelerator, ready, ready_optimizer
 
     accelerator, model, optimizer = start(0)
     plain = accelerator.unwrap_model(model, keep_torch_compile=False)
@@ -98,8 +99,8 @@ def test_a_loaded_state_goes_on_as_if_never_cut(compiled: bool, tmp_path: Path) 
     assert train(other, resumed, its_optimizer, batches(4)[2:]) == [0.25] * 2
     again = other.unwrap_model(resumed, keep_torch_compile=False)
     assert pt.held_mask(again) == pt.held_mask(plain)
-    for name, tensor in plain.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor)
+    for key, tensor in plain.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor)
     torch._dynamo.reset()
 
 

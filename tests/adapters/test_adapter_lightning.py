@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_optimizers import OPTIMIZERS, Make
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -30,16 +31,17 @@ NAMES = ("net.0.weight", "net.2.weight")
 
 
 class Module(LightningModule):
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, make: Make = OPTIMIZERS["adamw"]) -> None:
         super().__init__()
         torch.manual_seed(seed)
+        self.make = make
         self.net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.1)
+        return self.make(self.parameters())
 
 
 class Watch(Callback):
@@ -117,11 +119,13 @@ def test_a_ready_mask(tmp_path: Path) -> None:
     assert module.get_parameter("net.2.weight").count_nonzero() == 48
 
 
-def test_resuming_gives_the_weights_of_a_training_that_was_never_cut(tmp_path: Path) -> None:
-    whole = Module()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resuming_gives_the_weights_of_a_training_that_was_never_cut(optimizer: str, tmp_path: Path) -> None:
+    make = OPTIMIZERS[optimizer]
+    whole = Module(0, make)
     trainer(tmp_path / "whole", 4, PruneCallback(0.75)).fit(whole, data())
-    trainer(tmp_path, 2, PruneCallback(0.75)).fit(Module(), data())
-    resumed, watch = Module(5), Watch()
+    trainer(tmp_path, 2, PruneCallback(0.75)).fit(Module(0, make), data())
+    resumed, watch = Module(5, make), Watch()
     trainer(tmp_path, 4, watch, PruneCallback(0.75)).fit(resumed, data(), ckpt_path=tmp_path / "epoch=1.ckpt")
     assert watch.densities == [0.25] * 8
     assert pt.held_mask(resumed) == pt.held_mask(whole)
@@ -167,6 +171,11 @@ def test_lost_zeros_fail_the_training(tmp_path: Path) -> None:
 
     with pytest.raises(BreachError, match=r"net.0.weight: 72 pruned weights are no longer zero"):
         trainer(tmp_path, 1, PruneCallback(0.75), Revive()).fit(Module(), data())
+
+
+def test_the_page_shows_the_optimizers_of_the_adapters() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "loops.md").read_text()
+    assert f"| adapter | {' | '.join(OPTIMIZERS)} |" in text
 
 
 def test_wrong_requests_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_optimizers import OPTIMIZERS, Make
 from torch import nn
 
 import prunetune as pt
@@ -52,13 +53,18 @@ def data() -> list[dict[str, Any]]:
     return [{"input_ids": row, "labels": int(row[0] > 15)} for row in words]
 
 
-def trainer(model: nn.Module, folder: Path, epochs: int, *callbacks: TrainerCallback, **settings: Any) -> Trainer:
+def trainer(
+    model: nn.Module,
+    folder: Path,
+    epochs: int,
+    *callbacks: TrainerCallback,
+    make: Make = OPTIMIZERS["adamw"],
+    **settings: Any,
+) -> Trainer:
     args = TrainingArguments(
         str(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=8,
-        learning_rate=1e-2,
-        weight_decay=0.1,
         lr_scheduler_type="constant",
         save_strategy="epoch",
         logging_steps=3,
@@ -67,7 +73,15 @@ def trainer(model: nn.Module, folder: Path, epochs: int, *callbacks: TrainerCall
         disable_tqdm=True,
         **settings,
     )
-    return Trainer(model, args, train_dataset=data(), eval_dataset=data(), callbacks=list(callbacks))  # pyright: ignore[reportArgumentType]
+    optimizers = make(model.parameters()), None
+    return Trainer(
+        model,
+        args,
+        train_dataset=data(),  # pyright: ignore[reportArgumentType]
+        eval_dataset=data(),  # pyright: ignore[reportArgumentType]
+        callbacks=list(callbacks),
+        optimizers=optimizers,
+    )
 
 
 def test_hold_alone_keeps_zeros_and_leaves_no_mask_in_the_checkpoint(tmp_path: Path) -> None:
@@ -102,12 +116,13 @@ def test_prunes_at_a_later_epoch_by_the_weights_of_then(tmp_path: Path) -> None:
     assert pt.held_mask(model) == pt.prune(dense, 0.5, allocation="global", scope=SCOPE)
 
 
-def test_resuming_gives_the_weights_of_a_training_that_was_never_cut(tmp_path: Path) -> None:
-    whole, resumed, watch = bert(), bert(5), Watch()
-    trainer(whole, tmp_path / "whole", 3, PruneCallback(0.75, scope=SCOPE)).train()
-    trainer(bert(), tmp_path, 1, PruneCallback(0.75, scope=SCOPE)).train()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resuming_gives_the_weights_of_a_training_that_was_never_cut(optimizer: str, tmp_path: Path) -> None:
+    whole, resumed, watch, make = bert(), bert(5), Watch(), OPTIMIZERS[optimizer]
+    trainer(whole, tmp_path / "whole", 3, PruneCallback(0.75, scope=SCOPE), make=make).train()
+    trainer(bert(), tmp_path, 1, PruneCallback(0.75, scope=SCOPE), make=make).train()
     moved = (tmp_path / "checkpoint-3").rename(tmp_path / "elsewhere")
-    run = trainer(resumed, tmp_path, 3, watch, PruneCallback(0.75, scope=SCOPE))
+    run = trainer(resumed, tmp_path, 3, watch, PruneCallback(0.75, scope=SCOPE), make=make)
     run.train(resume_from_checkpoint=str(moved))
     assert watch.densities == [0.25] * 6
     assert pt.held_mask(resumed) == pt.held_mask(whole)

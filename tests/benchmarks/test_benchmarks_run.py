@@ -14,7 +14,7 @@ from benchmarks.sharing import study
 from benchmarks.tables import markdown
 
 QUICK = Options(rounds=1, quick=True)
-COUNTED = ("sharing",)  # the others train, or start processes
+COUNTED = ("sharing", "ordering")  # the others train, or start processes
 
 
 @pytest.mark.parametrize(

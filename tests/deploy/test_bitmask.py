@@ -115,6 +115,18 @@ def test_a_tenth_of_the_weights_takes_an_eighth_of_the_file(tmp_path: Path) -> N
     assert len(save({"w": weight})) > 7.5 * (tmp_path / "state").stat().st_size
 
 
+def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
+    weights = {f"{at}.weight": sparse(0.1, 40, 40, seed=at) for at in range(12)}
+    state = {**weights, "copy": weights["3.weight"], "größe": torch.ones(3)}
+    contents = []
+    for number, names in enumerate([list(state), list(state), ["3.weight", *reversed(state)]]):
+        save_bitmask({name: state[name] for name in names}, tmp_path / f"{number}")
+        contents.append((tmp_path / f"{number}").read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+    assert header_of(tmp_path / "0") % 8 == 0
+    require_equal(load_bitmask(tmp_path / "0"), state)
+
+
 def test_what_is_tied_is_stored_once_and_comes_back_tied(tmp_path: Path) -> None:
     weight = torch.randn(50, 50)
     state = {"embedding": weight, "head": weight, "same_values": weight.clone(), "other_view": weight.t()}

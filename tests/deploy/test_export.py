@@ -1,5 +1,7 @@
 """Exported models: other runtimes give the masked model's outputs on real inputs, and zeros stay zero."""
 
+import os
+import subprocess
 import sys
 import zipfile
 from collections import Counter
@@ -499,6 +501,32 @@ def test_tied_weights_are_stored_once_and_pruned_under_either_name(suffix: str, 
     if suffix == ".safetensors":
         load_model(model, done.path)
         assert torch.equal(model.second.weight != 0, kept)
+
+
+SUFFIXES = (".onnx", ".pt2", ".safetensors", ".bitmask.safetensors")
+
+
+def write_all(folder: Path) -> dict[str, bytes]:
+    """A network with tied weights and batch norms, pruned, in every format."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 64)
+    )
+    model = nn.Sequential(*network, Tied(), Tied()).eval()
+    mask = pt.prune(model, 0.8)
+    return {s: pt.export(model, mask, folder / f"m{s}", torch.randn(3, 1, 6, 6)).path.read_bytes() for s in SUFFIXES}
+
+
+def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    """In this process again, and in a fresh one, whose sets and hashes come in another order."""
+    first, again = write_all(tmp_path / "first"), write_all(tmp_path / "again")
+    code = "import sys; from pathlib import Path; from test_export import write_all; write_all(Path(sys.argv[1]))"
+    environment = os.environ | {"PYTHONHASHSEED": "4711"}
+    command = [sys.executable, "-c", code, str(tmp_path / "fresh")]
+    subprocess.run(command, cwd=Path(__file__).parent, env=environment, check=True)
+    for suffix in SUFFIXES:
+        assert first[suffix] == again[suffix], suffix
+        assert first[suffix] == (tmp_path / "fresh" / f"m{suffix}").read_bytes(), suffix
 
 
 def test_half_types_are_exported_where_the_runtime_has_them(tmp_path: Path) -> None:

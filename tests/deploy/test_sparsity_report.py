@@ -128,6 +128,7 @@ def test_another_mask_than_the_one_that_is_held() -> None:
     assert pt.sparsity_report(model, stricter).problems == (
         "! 4.weight: pruned weights that are not zero: 2",
         "! 4.weight: not held by this mask; call hold(model, mask)",
+        "! 4.weight: no weight of it is left, so that nothing comes through its layer",
     )
     looser = {**kept, "4.weight": torch.ones(2, 4)}
     assert pt.sparsity_report(model, looser).problems == ()  # what is held keeps less than it

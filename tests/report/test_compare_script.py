@@ -48,6 +48,22 @@ def test_paired_differences_are_scipys(results: Path, second: str, below: list[f
     assert line.endswith("n = 3")
 
 
+def test_two_studies_are_paired_by_cell_and_seed(results: Path, tmp_path: Path) -> None:
+    """The other lacks a cell and a seed, and has a row that the first has not."""
+    rows = [trial("finetune", seed, accuracy, 0.8, 0.1, "admm") for seed, accuracy in enumerate(SECOND[:2])]
+    other = tmp_path / "other.json"
+    other.write_text(
+        json.dumps({"trials": [asdict(row) for row in [*rows, trial("ticket", 0, 9.0, 0.8, 0.1, "admm")]]})
+    )
+    [line] = run(results, "--against", other).stdout.splitlines()[1:]
+    interval = stats.ttest_rel(FIRST[:2], SECOND[:2]).confidence_interval(0.95)
+    assert [float(number) for number in re.findall(r"[-+]\d+\.\d+", line)] == pytest.approx(
+        [np.mean(FIRST[:2]) - np.mean(SECOND[:2]), interval.low, interval.high], abs=0.005
+    )
+    assert line.split()[:4] == ["0.1", "0.8", "finetune", "admm"]
+    assert line.endswith("n = 2")
+
+
 def test_held_out_means(results: Path) -> None:
     lines = run(results, "--held-out").stdout.splitlines()
     assert [line.split() for line in lines[1:]] == [

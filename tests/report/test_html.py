@@ -114,7 +114,7 @@ def test_it_leads_with_the_verdict(report, page):
     assert badges == [verdict.winning_property for verdict in report.verdicts]
     assert len(badges) == 4
     for verdict in report.verdicts:
-        assert all(re.sub(r"\s+", " ", sentence) in words for sentence in whys(verdict, Rule()))
+        assert all(re.sub(r"\s+", " ", sentence) in words for sentence in whys(verdict))
         assert f"Pre-training: {verdict.pretraining}." in words
 
 

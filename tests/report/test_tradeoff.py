@@ -17,6 +17,7 @@ from prunetune.report.tradeoff import (
     read_tradeoff,
     tradeoff_words,
 )
+from prunetune.report.tradeoff_figures import layers_figure
 from prunetune.report.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
 
 HOSTILE = "<script>alert('x')</script>"
@@ -88,6 +89,13 @@ def test_the_terminal_shows_a_row_each_and_what_was_not_pruned(found: Tradeoff) 
     assert "88.50 (88.00 to 89.00)" in lines[3]
     assert "  first convolution (50 weights): a.weight" in lines
     assert lines[-1] == "missing: 95 %, seed 0: diverged"
+
+
+@pytest.mark.parametrize("layers", [1, 12, 40])
+def test_the_legend_of_densities_lies_below_the_axes_however_many_layers(found: Tradeoff, layers: int) -> None:
+    densities = [ParameterDensity(f"{i}.weight", "Linear", 9, 3, "" if i else "excluded") for i in range(layers + 1)]
+    figure = layers_figure(replace(found.pruned[-1], layers=tuple(densities))).figure
+    assert figure.legends[0].get_window_extent().y1 < figure.axes[0].get_window_extent().y0
 
 
 def test_files_can_be_read_and_rendered_again(found: Tradeoff, tmp_path: Path) -> None:

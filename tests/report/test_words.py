@@ -33,7 +33,7 @@ def first(trials: list[Trial], value: float | None = None) -> Verdict:
 
 def verdict_words(verdict: Verdict, rule: Rule) -> str:
     """Everything that is said of one learning rate and mask, as one text."""
-    said = [lead(verdict), *whys(verdict, rule), verdict.outlook, pretraining_words(verdict)]
+    said = [lead(verdict), *whys(verdict), verdict.outlook, pretraining_words(verdict)]
     return " ".join(filter(None, said))
 
 

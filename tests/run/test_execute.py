@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from toy_study import (
     IMAGES,
     ONE_EPOCH,
@@ -29,7 +30,7 @@ from toy_study import (
 
 from prunetune.errors import BreachError, DivergedSourceError, RequestError
 from prunetune.references import Ref
-from prunetune.run.execute import Finished, execute
+from prunetune.run.execute import Finished, execute, load_weights
 from prunetune.run.store import Store
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.study.steps import Import, Prune, Step, Train, Weights
@@ -237,6 +238,11 @@ def test_import_measures_the_users_state(finished: Store, tmp_path: Path) -> Non
     [
         (lambda state: state.pop("0.bias"), "only the model has '0.bias'"),
         (lambda state: state.update(extra=torch.ones(1)), "only the file has 'extra'"),
+        (
+            lambda state: [state.update({f"net.{name}": state.pop(name)}) for name in list(state)],
+            r"^pretrained: '\S+' does not fit the model: only the file has 'net.0.bias' and \d+ more; "
+            r"only the model has '0.bias' and \d+ more$",
+        ),
         (lambda state: state.update({"0.bias": torch.ones(5)}), r"'0.bias' has shape \(5,\), the model's is \(4,\)"),
         (lambda state: state["0.bias"].fill_(torch.nan), "'0.bias' holds values that are not finite"),
     ],
@@ -247,6 +253,18 @@ def test_import_refuses_what_does_not_fit(finished: Store, tmp_path: Path, chang
     safetensors.torch.save_file(state, tmp_path / "mine.safetensors")
     with pytest.raises(RequestError, match=line):
         run(finished, imported(tmp_path / "mine.safetensors"))
+
+
+def test_a_tied_weight_may_be_in_a_file_under_one_of_its_names() -> None:
+    """As safetensors and our own export write it."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    for name in ("0.weight", "1.weight"):
+        weight = torch.randn(3, 3)
+        load_weights(model, {name: weight, "0.bias": torch.ones(3)}, Path("w"), "--weights")
+        assert torch.equal(model.get_parameter("0.weight"), weight)
+    with pytest.raises(RequestError, match=r"only the model has '0.weight' and 1 more$"):
+        load_weights(model, {"0.bias": torch.ones(3)}, Path("w"), "--weights")
 
 
 def test_import_refuses_a_file_that_changed_since(finished: Store, tmp_path: Path) -> None:

@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from disks import mounted
 from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, sparse
 
 from prunetune.errors import RequestError
 from prunetune.references import Ref
+from prunetune.run import drive, local
 from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Progress, Started
 from prunetune.run.execute import execute
 from prunetune.run.local import LocalExecutor
@@ -60,22 +64,29 @@ def test_a_whole_study_and_nothing_the_second_time(store: Store, finished: Store
 def test_damage_is_put_aside_and_done_again(finished: Store) -> None:
     work = small_study()
     before = files(finished, work)
-    damaged = [work.steps[2], work.steps[3], work.steps[5]]
-    names = ["state@1ep.safetensors", "mask.safetensors", "metrics.json"]
-    for step, name in zip(damaged, names, strict=True):
-        path = finished.folder(step.key) / name
+    damaged = [work.steps[2], work.steps[3], work.steps[5], work.steps[6]]
+    paths = [
+        finished.folder(step.key) / name
+        for step, name in zip(
+            damaged, ["state@1ep.safetensors", "mask.safetensors", "metrics.json", "step.json"], strict=True
+        )
+    ]
+    for path in paths[:2]:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
+    paths[2].write_bytes(paths[2].read_bytes()[:-7])
+    paths[3].unlink()
     events = run(work, finished, jobs=2)
     notices = {event.key: event.message for event in events if isinstance(event, Notice)}
     assert notices.keys() == {step.key for step in damaged}
-    assert all(
-        f"{name} is not what was written" in notices[step.key] for step, name in zip(damaged, names, strict=True)
-    )
+    whats = ["is not what was written", "is not what was written", "were written", "cannot be read: No such file"]
+    for step, path, what in zip(damaged, paths, whats, strict=True):
+        assert f"{path.name} " in notices[step.key]
+        assert what in notices[step.key]
     assert {event.key for event in events if isinstance(event, Done)} == notices.keys()
     assert files(finished, work) == before
-    assert len(list((finished.root / "quarantine").iterdir())) == 3
+    assert len(list((finished.root / "quarantine").iterdir())) == len(damaged)
     assert list(finished.verify()) == []
 
 
@@ -103,6 +114,8 @@ def _reads(step: Step) -> list[Weights | None]:
 
 BAD = dense(START, recipe(loss=Ref.of("toy_study:loss_per_image")))
 GONE = dense(START, recipe(rate=1e20))
+NAN = dense(START, recipe(loss=Ref.of("toy_study:loss_not_a_number"), epochs=9))
+HUNGRY = dense(init(0, "hungry_net"))
 UNSEEDED, MISCALLED = init(0, "constant_net"), init(0, "net", no_such_argument=1)
 SURPRISE = replace(DENSE, device="nonsense")
 TROUBLES = Work(
@@ -116,6 +129,10 @@ TROUBLES = Work(
         GONE,
         prune(GONE),
         sparse(Weights(START), prune(GONE)),
+        NAN,
+        prune(NAN),
+        HUNGRY.start.step,
+        HUNGRY,
         SURPRISE,
         DENSE,
     ),
@@ -134,7 +151,7 @@ def test_a_failure_stops_only_what_needs_it(troubled: tuple[Store, list[Event]])
     store, events = troubled
     needs = [prune(BAD), sparse(Weights(START), prune(BAD))]
     failed = {event.key: event for event in events if isinstance(event, Failed)}
-    assert failed.keys() == {step.key for step in (BAD, *needs, UNSEEDED, MISCALLED, SURPRISE)}
+    assert failed.keys() == {step.key for step in (BAD, *needs, UNSEEDED, MISCALLED, HUNGRY, SURPRISE)}
     assert failed[BAD.key].error == "RequestError"
     assert failed[BAD.key].message.startswith("recipe.loss: 'toy_study:loss_per_image' returned shape")
     for step in needs:
@@ -151,6 +168,11 @@ def test_every_kind_of_failure_is_one_line(troubled: tuple[Store, list[Event]]) 
     assert "initialiser seeded" in failed[UNSEEDED.key].message
     assert failed[MISCALLED.key].error == "RequestError"
     assert failed[MISCALLED.key].message.startswith("model_args: unknown 'no_such_argument'")
+    assert failed[HUNGRY.key].error == "RequestError"
+    assert failed[HUNGRY.key].message == (
+        "recipe.batch_size: 16 images at a time take more memory than there is (1125899906842624 bytes at once); "
+        "set a smaller one, such as recipe.batch_size=8, or run fewer trainings at once with --jobs"
+    )
     assert failed[SURPRISE.key].error == "RuntimeError"
     assert failed[SURPRISE.key].message.startswith(f"Train {SURPRISE.key[:12]}: RuntimeError: ")
     logs = [path.read_text() for path in (store.root / "logs").iterdir()]
@@ -160,14 +182,33 @@ def test_every_kind_of_failure_is_one_line(troubled: tuple[Store, list[Event]]) 
 
 def test_what_needs_a_diverged_training_is_blocked(troubled: tuple[Store, list[Event]]) -> None:
     store, events = troubled
-    why = f"diverged source: Train {GONE.key[:12]} at learning rate 1e+20"
-    blocked = [Blocked(step.key, why) for step in (prune(GONE), sparse(Weights(START), prune(GONE)))]
+    needs = {prune(GONE): GONE, sparse(Weights(START), prune(GONE)): GONE, prune(NAN): NAN}
+    blocked = [
+        Blocked(step.key, f"diverged source: Train {lost.key[:12]} at learning rate {lost.recipe.learning_rate:g}")
+        for step, lost in needs.items()
+    ]
     assert [event for event in events if isinstance(event, Blocked)] == blocked
     assert store.has(GONE.key, [ONE_EPOCH])
-    again = Work(tuple(step for step in TROUBLES.steps if store.has(step.key) or GONE in _ancestors(step)))
+    again = Work(tuple(step for step in TROUBLES.steps if store.has(step.key) or _ancestors(step) & {GONE, NAN}))
     assert [
         event for event in run(again, store) if not isinstance(event, Found)
     ] == blocked  # told again, and nothing is run again
+
+
+def test_a_loss_that_explodes_or_is_none_leaves_a_sound_store_and_always_the_same(
+    troubled: tuple[Store, list[Event]], tmp_path: Path
+) -> None:
+    store, _ = troubled
+    other = Store(tmp_path / "store")
+    other.prepare()
+    for step in (START, GONE, NAN):
+        execute(step, other, TROUBLES.snapshots.get(step.key, ()))
+    losses = other.metrics(NAN.key)["train_loss"]
+    assert losses[0] is not None  # it began well
+    assert losses[-1] is None
+    assert other.metrics(GONE.key)["diverged"]
+    assert files(store, Work((START, GONE, NAN))) == files(other, Work((START, GONE, NAN)))
+    assert list(store.verify()) == []
 
 
 def _ancestors(step: Step) -> set[Step]:
@@ -176,6 +217,7 @@ def _ancestors(step: Step) -> set[Step]:
 
 def test_a_killed_worker_is_replaced_once(store: Store, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
+    (store.root / "logs" / f"{os.getpid()}-1.log").symlink_to(tmp_path / "none" / "log")  # no log: that stops nothing
     step = init(0, "deadly_net", marks=str(tmp_path / "marks"), deaths=1)
     events = run(Work((step,)), store)
     assert Counter(event.kind for event in events) == Counter(started=2, notice=1, done=1)
@@ -194,6 +236,118 @@ def test_a_step_that_kills_twice_fails(store: Store, tmp_path: Path) -> None:
     assert store.has(START.key)
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds workers in /proc")
+def test_a_worker_that_hangs_is_replaced_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first training hangs once, the second one again and again: stopped in the middle of an epoch."""
+    start = init(0, "slow_net")
+    once, always = (dense(start, recipe(epochs=epochs)) for epochs in (2, 3))
+    hangs = Counter({once.key: 1, always.key: 2})
+    events: list[Event] = []
+    for event in LocalExecutor(1).run(Work((start, once, always)), store):
+        events.append(event)
+        monkeypatch.setattr(local, "SILENCE", 3600.0)  # a new worker takes its time to start
+        if isinstance(event, Progress) and hangs[event.key]:
+            hangs[event.key] -= 1
+            for pid in workers_of(store.root):
+                os.kill(pid, signal.SIGSTOP)
+            monkeypatch.setattr(local, "SILENCE", 0.6)
+    silent = "its worker gave no sign of life for 0 min"
+    assert [event.message for event in events if isinstance(event, Notice)] == [
+        f"Train {step.key[:12]} is tried again: {silent}" for step in (once, always)
+    ]
+    assert [event for event in events if isinstance(event, Failed)] == [
+        Failed(always.key, f"Train {always.key[:12]}: {silent}, 2 times", "WorkerDied")
+    ]
+    assert workers_of(store.root) == []
+    undisturbed = Store(tmp_path / "undisturbed")
+    undisturbed.prepare()
+    for step in (start, once):
+        execute(step, undisturbed)
+    assert files(store, Work((start, once))) == files(undisturbed, Work((start, once)))
+    assert list(store.verify()) == []
+
+
+def test_a_sign_of_life_ends_a_silence_and_sleep_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should everything have been stopped (Ctrl-Z, a lid that was closed), nobody has been silent meanwhile."""
+    run = local.LocalWorkers(store, 2)
+    talking, silent = (local.Worker.__new__(local.Worker) for _ in range(2))
+    talking.silent = silent.silent = 5.0
+    talking.step = silent.step = START
+    run._workers += [talking, silent]
+    run._inbox.put((talking, b""))
+    now = iter([0.0, 86400.0])
+    monkeypatch.setattr(local.time, "monotonic", lambda: next(now))
+    assert list(run.wait(0.5)) == []
+    assert (talking.silent, silent.silent) == (0.0, 5.5)
+    run._workers.remove(silent)
+    run._inbox.put((silent, b"what it had to say when it was given up"))
+    monkeypatch.undo()
+    assert list(run.wait(0.5)) == []
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """What is started in a shell's background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt(work: Work, store: Store, when: Callable[[Event], bool]) -> None:
+    """Do the work, with a Ctrl-C at every event that is such."""
+    with closing(LocalExecutor(1).run(work, store)) as events:
+        for event in events:
+            if when(event):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("listening")
+def test_ctrl_c_lets_trainings_end_with_their_epoch(store: Store, tmp_path: Path) -> None:
+    start = init(0, "slow_net")
+    step = dense(start, recipe(epochs=12))
+    events: list[Event] = []
+
+    def second_epoch(event: Event) -> bool:
+        events.append(event)
+        return isinstance(event, Progress) and event.epoch == 2
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(Work((start, step)), store, second_epoch)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert notices == [f"Train {step.key[:12]} ends with its epoch, or after 10 s; Ctrl-C again ends it now"]
+    done = max(event.epoch for event in events if isinstance(event, Progress))
+    assert 2 <= done < 12
+    assert list((store.root / "claims").glob("[!.]*")) == []
+    later: list[Event] = []
+    execute(step, store, tell=later.append)
+    assert f"Train {step.key[:12]} goes on after epoch {done} of 12, from its checkpoint" in str(later)
+    undisturbed = Store(tmp_path / "undisturbed")
+    undisturbed.prepare()
+    for one in (start, step):
+        execute(one, undisturbed)
+    assert files(store, Work((start, step))) == files(undisturbed, Work((start, step)))
+    assert list(store.verify()) == []
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("grace", [0.0, 1e6])
+def test_an_epoch_without_end_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch, grace: float) -> None:
+    """Either the time is up, or a second Ctrl-C comes."""
+    monkeypatch.setattr(drive, "GRACE", grace)
+    start = init(0, "slow_net", seconds=1e6)
+    step = dense(start)
+
+    def worth_it(event: Event) -> bool:
+        return event == Started(step.key) or (isinstance(event, Notice) and grace > 0)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(Work((start, step)), store, worth_it)
+    assert workers_of(store.root) == []
+    assert not store.has(step.key)
+    assert not (store.root / "partial" / step.key).exists()
+
+
 def test_a_store_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="store: cannot write to"):
@@ -201,13 +355,7 @@ def test_a_store_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_in_the_middle_fails_in_one_line(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
-    try:
-        if os.name == "nt" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("a small file system can only be mounted by root")
-    except OSError:
-        pytest.skip("no mount command")
-    try:
+    with mounted(tmp_path, "size=256k"):
         store = Store(tmp_path)
         steps = tuple(init(seed) for seed in range(40))
         events = run(Work(steps), store)
@@ -218,8 +366,6 @@ def test_a_disk_that_fills_in_the_middle_fails_in_one_line(tmp_path: Path) -> No
         done = {event.key for event in events if isinstance(event, Done)}
         assert done == {step.key for step in steps if store.has(step.key)} != set()
         assert list(store.verify()) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 PARENT = """
@@ -283,6 +429,7 @@ def test_kill_9_of_the_parent_leaves_no_orphan_and_loses_nothing(tmp_path: Path)
     events = run(work, killed, jobs=2)
     assert {event.key for event in events if isinstance(event, Done)} == {step.key for step in left}
     assert files(killed, work) == files(whole, work)
+    assert list(killed.verify()) == []
     killed.gc()
     assert not list(killed.root.rglob(".tmp-*"))
 

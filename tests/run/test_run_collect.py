@@ -1,6 +1,7 @@
 """From the store to rows: each field against the files, missing rows with their reason, the rules between trainings."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from prunetune.run.collect import collect
 from prunetune.run.execute import execute
 from prunetune.run.store import Store
 from prunetune.sparsity.mask import Mask
+from prunetune.study import graph
 from prunetune.study.plan import Plan, PlannedTrial, plan
 from prunetune.study.results import Invariant, Results
 from prunetune.study.spec import load_spec
@@ -285,6 +287,28 @@ def test_a_mask_from_a_diverged_run(study: Plan, done: Store, monkeypatch: pytes
 def _tamper(monkeypatch: pytest.MonkeyPatch, key: str, change: dict[str, Any]) -> None:
     metrics = Store.metrics
     monkeypatch.setattr(Store, "metrics", lambda self, asked: metrics(self, asked) | (change if asked == key else {}))
+
+
+def test_results_do_not_hang_on_the_order_in_which_steps_were_planned(
+    study: Plan, done: Store, results: Results
+) -> None:
+    listed = graph.closure(row.step for row in (*study.trials, *study.correlations))
+    assert set(listed) == set(study.steps)
+    assert listed != study.steps
+    assert collect(replace(study, steps=listed), done, {study.trials[0].step.key}, {}) == results
+
+
+def test_why_a_row_is_missing_is_looked_up_once_a_step_and_not_once_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 40 rounds of iterative pruning have 2^40 paths from the last to the first."""
+    many = {"sparsities": {"per_round": 0.05, "rounds": 40}, "arms": ["ticket"], "learning_rates": [0.05]}
+    planned, looks, has = plan(load_spec(STUDY | many)), Counter[str](), Store.has
+    monkeypatch.setattr(Store, "has", lambda self, key, points=(): looks.update([key]) or has(self, key, points))
+    found = collect(planned, Store(tmp_path), (), {})
+    assert len(found.missing) == len(planned.trials) == 41
+    trainings = sum(isinstance(step, Train) for step in planned.steps)
+    assert max(looks.values()) <= trainings + 30  # once for every row above it, and what else is asked of a step
 
 
 def test_missing_rows_say_why(tmp_path: Path) -> None:

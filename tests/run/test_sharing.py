@@ -98,6 +98,7 @@ def test_what_a_killed_process_was_at_is_done_by_the_others(tmp_path: Path, alon
     outputs = [other.communicate()[0] for other in others]
     assert [other.returncode for other in others] == [0, 0]
     assert contents(store) == contents(alone)
+    assert list(store.verify()) == []
     assert claimed(store) == []
     dones = Counter(key for output in outputs for kind, key in told(output) if kind == "done")
     assert dones[lost] == 1
@@ -119,6 +120,7 @@ def test_an_expired_claim_is_taken_over_after_a_wait(tmp_path: Path, alone: Stor
     ]
     assert {event.key for event in events if isinstance(event, Done)} == {step.key for step in STUDY.steps[2:]}
     assert contents(store) == contents(alone)
+    assert list(store.verify()) == []
 
 
 def test_a_process_that_wakes_after_its_claim_expired_is_harmless(tmp_path: Path, alone: Store) -> None:
@@ -152,6 +154,7 @@ def test_damage_that_two_processes_find_is_mended_once(tmp_path: Path, alone: St
     dones = Counter(key for output in outputs for kind, key in told(output) if kind == "done")
     assert dones == {step.key: 1 for step in victims}
     assert contents(store) == contents(alone)
+    assert list(store.verify()) == []
     assert len(list((store.root / "quarantine").iterdir())) == len(victims)
 
 

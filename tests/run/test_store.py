@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from disks import mounted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toy_study import ONE_EPOCH, dense, init, prune
+from toy_study import ONE_EPOCH, dense, init
 
 from prunetune.errors import BreachError, DamageError, RequestError
 from prunetune.run import disk
 from prunetune.run.store import Store
-from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Init
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
@@ -43,44 +43,6 @@ def test_layout_is_readable_without_prunetune(store: Store) -> None:
         assert entry == {"sha256": sha256(folder / name), "size": (folder / name).stat().st_size}
     assert manifest["seconds"] == 1.5
     assert torch.equal(safetensors.torch.load_file(folder / "state.safetensors")["w"], STATE["w"])
-
-
-def test_reads_back_what_was_written(store: Store) -> None:
-    train, mask = dense(init()), Mask({"w": torch.tensor([True, False])})
-    store.write(train, {"diverged": False, "steps": 8}, state=STATE, snapshots={ONE_EPOCH: {"w": torch.ones(2)}})
-    store.write(prune(train), {"density": 0.5}, mask=mask)
-    assert store.metrics(train.key) == {"diverged": False, "steps": 8}
-    assert all(torch.equal(store.state(train.key)[name], tensor) for name, tensor in STATE.items())
-    assert store.state(train.key)["n"].dtype == torch.int64
-    assert torch.equal(store.state(train.key, ONE_EPOCH)["w"], torch.ones(2))
-    assert store.mask(prune(train).key) == mask
-
-
-def test_tied_and_strided_tensors_are_stored_under_each_name(store: Store) -> None:
-    tensor = torch.arange(6.0).reshape(2, 3).t()
-    store.write(init(), {}, state={"a": tensor, "b": tensor})
-    read = store.state(init().key)
-    assert torch.equal(read["a"], tensor)
-    assert torch.equal(read["b"], tensor)
-
-
-def test_has_asks_for_the_snapshots_too(store: Store) -> None:
-    step = dense(init())
-    assert not store.has(step.key)
-    store.write(step, {"diverged": False}, state=STATE)
-    assert store.has(step.key)
-    assert not store.has(step.key, [ONE_EPOCH])
-    store.write(step, {"diverged": False}, state=STATE, snapshots={ONE_EPOCH: STATE})
-    assert store.has(step.key, [ONE_EPOCH])
-    assert torch.equal(store.state(step.key, ONE_EPOCH)["w"], STATE["w"])
-    assert list(store.verify()) == []
-
-
-def test_a_diverged_training_lacks_no_snapshot(store: Store) -> None:
-    """It ended before some of its moments came, and nothing starts from it: it must not be run again and again."""
-    step = dense(init())
-    store.write(step, {"diverged": True}, state=STATE)
-    assert store.has(step.key, [ONE_EPOCH])
 
 
 @pytest.mark.parametrize(
@@ -190,16 +152,6 @@ def test_unlisted_files_and_changed_inputs_are_found(store: Store) -> None:
     }
 
 
-def test_quarantine_keeps_the_files_for_a_look_and_frees_the_key(store: Store) -> None:
-    step, _ = filled(store)
-    where = store.quarantine(step.key)
-    assert (where / "state.safetensors").exists()
-    assert not store.has(step.key)
-    filled(store)
-    assert store.has(step.key)
-    assert list(store.verify()) == []
-
-
 def test_gc_removes_what_is_abandoned_and_nothing_else(store: Store) -> None:
     step, folder = filled(store)
     store.quarantine(step.key)
@@ -227,16 +179,6 @@ def test_gc_removes_what_is_abandoned_and_nothing_else(store: Store) -> None:
     assert list(store.verify()) == []
     assert [entry.key for entry in store.ls()] == [step.key]
     assert store.gc() == 0
-
-
-def test_ls_tells_kind_and_what_was_measured(store: Store) -> None:
-    train = dense(init())
-    store.write(train, {"diverged": False, "test_accuracy": 81.25}, state=STATE)
-    store.write(prune(train), {"density": 0.5}, mask=Mask({"w": torch.tensor([True, False])}))
-    lines = {entry.kind: str(entry) for entry in store.ls()}
-    assert lines["Train"].startswith(f"Train    {train.key}")
-    assert "test accuracy 81.25 %" in lines["Train"]
-    assert "density 0.5" in lines["Prune"]
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -312,13 +254,7 @@ def test_a_disk_that_refuses_loses_nothing(
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
-    try:
-        if os.name == "nt" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("a small file system can only be mounted by root")
-    except OSError:
-        pytest.skip("no mount command")
-    try:
+    with mounted(tmp_path, "size=256k"):
         store = Store(tmp_path)
         store.prepare()
         with pytest.raises(RequestError, match="No space left on device; make room and run the same command again"):
@@ -326,8 +262,6 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert 0 < len(list(store.ls())) < 100
         assert list(store.verify()) == []
         assert not list(store.root.rglob(".tmp-*"))
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def fill(store: Store) -> None:

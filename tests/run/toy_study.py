@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,18 @@ from prunetune.train.recipe import Point, Recipe, Schedule
 
 SHAPE, OUTPUTS, IMAGES = (1, 6, 6), 3, 64
 ONE_EPOCH = Point(1.0, "ep")
+TINY_AUDIT: dict[str, Any] = {  # four trainings of a second and a half, of which three can be done at once
+    "name": "tiny",
+    "model": "toy_study:slow_net",
+    "model_args": {"seconds": 0.06},
+    "data": "toy_study:images",
+    "recipe": {"epochs": 6, "batch_size": 16, "schedule": {"kind": "constant"}},
+    "learning_rates": [0.05],
+    "masks": ["one_shot"],
+    "sparsities": [0.5],
+    "arms": ["ticket", "reinit", "finetune"],
+    "seeds": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,22 @@ def deadly_net(input_shape: tuple[int, ...], outputs: int, marks: str, deaths: i
         (Path(marks) / str(died)).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return net(input_shape, outputs)
+
+
+def hungry_net(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Asks for 64 TB an image."""
+
+    class Hunger(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            return batch + batch.new_empty(len(batch) * 2**44).sum()
+
+    return nn.Sequential(*net(input_shape, outputs).children(), Hunger())
+
+
+def loss_not_a_number(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that is sound at first, and 0/0 once the network has learnt a little."""
+    loss = nn.functional.cross_entropy(outputs, targets)
+    return loss + (loss - loss) / (loss > 0.9)
 
 
 def loss_per_image(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """`prunetune prune` as somebody types it, on real images at a size that takes seconds."""
 
 import json
+import re
 import shutil
 import subprocess
 import zlib
@@ -64,7 +65,7 @@ def test_it_says_what_it_did_and_where_it_all_lies(folder: Path, first: subproce
     assert "Unstructured zeros do not make this network faster here" in first.stdout or "Faster here" in first.stdout
     assert "  first convolution (72 weights): 0.weight" in lines
     assert "  bias (34 weights): 0.bias, 3.bias, 6.bias" in lines
-    named = [line.split(": ")[1] for line in lines if line.startswith(("Model: ", "Report: "))]
+    named = [re.split(": | [(]", line)[1] for line in lines if line.startswith(("Model: ", "Report: "))]
     stems = [f"out/models/user_net-build-{s}.{x}" for s in (50, 90) for x in ("safetensors", "bitmask.safetensors")]
     assert named == [*stems, "out/report.html"]
     assert all((folder / path).is_file() for path in named)
@@ -166,9 +167,14 @@ def test_a_dense_network_that_diverges_is_an_answer(tmp_path: Path) -> None:
 def test_channels_are_taken_out_of_what_is_measured_and_exported(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
     user_folder(tmp_path)
-    asked = [*USER, "--sparsity", "0.5", "--pattern", "channel", "--export", "pt2", "--store", "store", "--out", "out"]
-    done = prunetune("prune", *asked, cwd=tmp_path)
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra prunetune[onnx]")
+    asked = [*USER, "--sparsity", "0.5", "--pattern", "channel", "--export", "pt2", "--export", "onnx"]
+    done = prunetune("prune", *asked, "--store", "store", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    graphs = (
+        r"^Model: out/models/user_net-build-50\.(pt2|onnx) \([\d.]+ kB, outputs within \S+ of torch's, zeros exact\)$"
+    )
+    assert len(re.findall(graphs, done.stdout, re.M)) == 2
     dense, row = json.loads((tmp_path / "out" / "tradeoff.json").read_text())["rows"]
     assert (dense["shrunk"], row["shrunk"]) == (False, True)
     left = 4 * 9 + 4 + 8 * 36 + 8 + 200 * 10 + 10  # 4 of 8 channels, then 8 of 16
@@ -181,3 +187,8 @@ def test_channels_are_taken_out_of_what_is_measured_and_exported(tmp_path: Path)
     images = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), whole(images), atol=1e-4, rtol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "out" / row["files"][2]["path"])
+    data = load(identify("fashion-mini")).test_images[:500] / 255
+    (scores,) = session.run(None, {session.get_inputs()[0].name: data.numpy()})
+    with torch.no_grad():
+        assert (torch.from_numpy(scores).argmax(1) == whole(data).argmax(1)).all()

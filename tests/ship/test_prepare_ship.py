@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from channel_nets import IMAGES, grouped
+from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import RequestError
-from prunetune.ship import Asked, prepare_ship
+from prunetune.ship import Asked, _reason, _whole_layers, prepare_ship
+from prunetune.sparsity.choose import prune
+from prunetune.sparsity.scope import Scope
 from prunetune.study.plan import plan
 from prunetune.study.spec import Spec, load_spec
 from prunetune.train.models import draw, identify
@@ -73,6 +77,19 @@ def test_weights_take_the_place_of_the_dense_training(tmp_path: Path) -> None:
         prepare_ship(None, (), asked, store=tmp_path / "store")
 
 
+def test_a_layer_whose_channels_must_stay_has_that_reason() -> None:
+    pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
+    model, images = grouped(), torch.randn(2, *IMAGES)
+    mask = prune(model, 0.5, pattern="channel", example_inputs=images)
+    rows = sparsity_report(model, mask).rows
+    whole = _whole_layers(model, images, Scope())
+    found = {row.name: _reason(row, whole) for row in rows}
+    assert found["1.0.weight"] == "its channels stay: '1.0' is a grouped convolution"
+    assert found["0.0.weight"] == "first convolution"
+    assert next(name for name, reason in found.items() if not reason) == "2.0.weight"
+    assert {name for name, reason in found.items() if not reason} == {n for n, keep in mask.items() if not keep.all()}
+
+
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (None, {}, "--model: missing"),
     (None, {"model": "small"}, "--data: missing; 'small' needs data"),
@@ -89,3 +106,8 @@ def test_what_is_not_clear_is_asked_back(source: Any, asked: dict[str, Any], lin
     with pytest.raises(RequestError) as error:
         spec_of(source, **asked)
     assert str(error.value).startswith(line)
+
+
+def test_a_range_of_seeds_is_refused_for_nothing_is_judged() -> None:
+    with pytest.raises(RequestError, match=r"^seeds: a range is for `audit`, which judges; must be a whole number"):
+        prepare_ship(STUDY, ["seeds=auto"], Asked(mask="one_shot"))

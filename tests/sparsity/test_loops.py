@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -150,6 +151,20 @@ def cells() -> Iterator[Any]:
         for optimizer in OPTIMIZERS:
             if way != "compiled" or optimizer in {"sgd", "adamw-fused"}:  # compiling takes its time
                 yield pytest.param(OPTIMIZERS[optimizer], WAYS[way], id=f"{way}-{optimizer}")
+
+
+def test_the_page_shows_this_matrix_and_no_more() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "loops.md").read_text().splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("| half-way"))
+    rows = list(takewhile(lambda line: line.startswith("| `"), lines[head + 2 :]))
+    _, *names = (cell.strip() for cell in lines[head].strip("|").split("|"))
+    shown = {
+        f"{row.split('`')[1]}-{name}"
+        for row in rows
+        for name, cell in zip(names, row.strip("|").split("|")[1:], strict=True)
+        if cell.strip() == "yes"
+    }
+    assert shown == {cell.id for cell in cells()}
 
 
 def network(seed: int = 0) -> nn.Sequential:

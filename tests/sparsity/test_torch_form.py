@@ -122,6 +122,12 @@ def test_fold_masks_leaves_other_names_alone_and_in_order() -> None:
     assert folded["w"].tolist() == [0.0, 2.0]  # a product would leave the NaN
 
 
+def test_a_pair_of_two_shapes_is_refused_in_one_line() -> None:
+    state = {"w_orig": torch.ones(2, 3), "w_mask": torch.ones(3)}
+    with pytest.raises(RequestError, match=r"^state: 'w_mask' has shape \(3,\), 'w_orig' \(2, 3\); of torch"):
+        fold_masks(state)
+
+
 def test_a_model_is_put_into_the_form() -> None:
     model, kept = network(), mask()
     sparse = kept.apply(model.state_dict())

@@ -115,9 +115,12 @@ def test_a_pattern_that_does_not_fit_is_refused_before_anything_is_trained() -> 
         planned(masks=[two_four])
     with pytest.raises(RequestError, match=r"pattern: '2:7' needs inputs in groups of 7; '.*' has \d+: leave it out"):
         plan(load_spec(spec(masks=[{**two_four, "pattern": "2:7"}], sparsities=[5 / 7])))
-    for kind, sparsity in (("gradual", 0.5), ("admm", 0.75)):
-        with pytest.raises(RequestError, match=r"pattern: '2:4' at sparsity .*; its only sparsity is 0\.5"):
-            plan(load_spec(spec(masks=[{"kind": kind, "pattern": "2:4"}], sparsities=[sparsity])))
+    with pytest.raises(RequestError, match=r"pattern: '2:4' at sparsity .*; its only sparsity is 0\.5"):
+        plan(load_spec(spec(masks=[{"kind": "admm", "pattern": "2:4"}], sparsities=[0.75])))
+    gradual = {"kind": "gradual", "pattern": "2:4"}
+    with pytest.raises(RequestError, match=r"'2:4' has one sparsity and 'gradual' goes through \d+; use it with"):
+        plan(load_spec(spec(masks=[gradual], sparsities=[0.5])))
+    assert plan(load_spec(spec(masks=[{**gradual, "updates": 1}], sparsities=[0.5]))).trainings
     with pytest.raises(RequestError, match="allocation: 'global' has no say under pattern '2:4'"):
         plan(load_spec(spec(masks=[{"kind": "admm", "pattern": "2:4", "allocation": "global"}], sparsities=[0.5])))
     made = plan(load_spec(spec(masks=[two_four], sparsities=[0.5], arms=["ticket", "random_mask"])))

@@ -365,14 +365,30 @@ def longest_from(step: Step, steps: Collection[Step]) -> int:
     return (step.recipe.epochs if isinstance(step, Train) else 0) + max(below, default=0)
 
 
-def test_the_step_with_the_longest_chain_below_it_comes_first():
-    made = planned(masks=["one_shot", "iterative"], sparsities=[0.5, 0.75, 0.9], learning_rates=[0.1])
+def ancestors(step: Step) -> set[Step]:
+    """All that a step rests on, by plain recursion."""
+    return {*step.parents}.union(*map(ancestors, step.parents))
+
+
+@pytest.mark.parametrize(("nontrivial", "asked"), [(0.5, 0.5), (0.6, 0.75), (0.2, 0.3), (0.95, 0.9)])
+def test_the_asked_sparsity_is_the_first_at_which_there_is_a_verdict(nontrivial: float, asked: float):
+    made = planned(sparsities=[0.3, 0.5, 0.75, 0.9], verdict={"nontrivial_sparsity": nontrivial})
+    assert made.spec.asked_sparsity == asked
+
+
+def test_what_the_answer_needs_comes_first_and_the_step_with_the_longest_chain_before_the_others():
+    made = planned(masks=["one_shot", "iterative"], sparsities=[0.3, 0.5, 0.75], learning_rates=[0.01, 0.1])
     longest = {step.key: longest_from(step, made.steps) for step in made.steps}
     assert dict(made.urgency) == longest
+    rows = [trial.step for trial in made.trials if trial.arm == "dense" or trial.sparsity == 0.5]
+    needed = {step for step in made.steps if any(step == row or step in ancestors(row) for row in rows)}
+    assert set(made.answer) == needed < set(made.steps)
     done: set[Step] = set()
     for step in made.steps:
         ready = [s for s in made.steps if s not in done and done.issuperset(s.parents)]
-        assert longest[step.key] == max(longest[s.key] for s in ready)
+        best = [s for s in ready if s in needed] or ready
+        assert step in best
+        assert longest[step.key] == max(longest[s.key] for s in best)
         done.add(step)
 
 

@@ -74,7 +74,7 @@ def pack(state: Mapping[str, Tensor]) -> bytes:
             shapes[name] = list(tensor.shape)
             stored[f"{BITS}{name}"] = torch.from_numpy(np.packbits(kept))
             stored[name] = torch.from_numpy(_bytes(tensor)[kept]).reshape(-1).view(tensor.dtype)
-    return to_safetensors(stored, {"format": BITMASK, "shapes": json.dumps(shapes), "tied": json.dumps(tied)})
+    return to_safetensors(stored, {"format": BITMASK, "shapes": _json(shapes), "tied": _json(tied)})
 
 
 def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -89,11 +89,23 @@ def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def to_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The content of a safetensors file; RequestError for a type that it does not know."""
+    """The content of a safetensors file, the same bytes each time; RequestError for a type that it does not know.
+
+    The metadata are put in here: safetensors itself writes them in an order that changes from one call to the next.
+    """
     try:
-        return save(tensors, metadata)
+        content = save(tensors)
     except (KeyError, SafetensorError) as error:
         raise RequestError(f"state: safetensors cannot hold it: {error}") from error
+    start = 8 + int.from_bytes(content[:8], "little")
+    fields = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8:start])}
+    header = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of eight bytes
+    return len(header).to_bytes(8, "little") + header + content[start:]
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _bytes(tensor: Tensor) -> Any:

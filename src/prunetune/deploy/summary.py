@@ -1,6 +1,6 @@
 """What is sparse in a model and what is not, each with the reason: the table that leaves no layer out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.scope import Scope, ScopeRow, survey
 from prunetune.sparsity.torch_form import effective_weights, masks_in
 
+KEPT = "in scope, but the mask keeps all of it"
 _UNNAMED = "in scope, but no mask names it"
 
 
@@ -17,7 +18,7 @@ _UNNAMED = "in scope, but no mask names it"
 class ParameterRow:
     """One parameter: the class of its module, elements, those not zero, whether it is held, why it is not pruned.
 
-    `reason` is empty for a parameter that the mask names. `revived` counts weights that it prunes and are not zero.
+    `reason` is empty for a parameter that the mask prunes. `revived` counts weights that it prunes and are not zero.
     """
 
     name: str
@@ -72,8 +73,9 @@ def sparsity_report(
     """Every parameter of `model` with its density and, where it is not pruned, the reason. Changes nothing.
 
     `mask`: what should be pruned, by default what is held. `problems` has a line for each way in which a sparse model
-    is not what it seems: no mask, a model or a weight that is not held, weights that came back to life, and weights in
-    `scope` that no mask names. RequestError for a mask that does not fit the model, and as `survey` raises it.
+    is not what it seems: no mask, a model or a weight that is not held, weights that came back to life, weights in
+    `scope` that no mask names, held weights that are parameters no more, and layers that have lost all their weights.
+    RequestError for a mask that does not fit the model, and as `survey` raises it.
     """
     held = _held(model)
     wanted = held if mask is None else by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
@@ -88,7 +90,7 @@ def sparsity_report(
         sum(row.nonzero for row in once),
         sum(row.total for row in named),
         sum(row.nonzero for row in named),
-        tuple(_problems(rows, named)),
+        (*_problems(rows, named), *_dead_ends(rows, wanted)),
     )
 
 
@@ -113,7 +115,8 @@ def _row(
         return ParameterRow(name, kind, total, nonzero, name in held, reason)
     keep = wanted[name]
     revived = int(weights[name][~keep.to(weights[name].device)].count_nonzero())
-    return ParameterRow(name, kind, total, nonzero, name in held and _within(held[name], keep), "", revived)
+    reason = KEPT if keep.all() else ""
+    return ParameterRow(name, kind, total, nonzero, name in held and _within(held[name], keep), reason, revived)
 
 
 def _within(kept: Tensor, wider: Tensor) -> bool:
@@ -130,6 +133,16 @@ def _problems(rows: tuple[ParameterRow, ...], named: list[ParameterRow]) -> list
     if len(loose) == len(named):
         loose = ["! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)"]
     return [*revived, *loose, *unnamed]
+
+
+def _dead_ends(rows: tuple[ParameterRow, ...], wanted: Mapping[str, Tensor]) -> Iterator[str]:
+    """What a mask asks for that can not be what is meant, or can not be had."""
+    known = {row.name for row in rows}
+    for name, keep in wanted.items():
+        if name not in known:
+            yield f"! {name}: held, but no parameter of the model any more"
+        elif keep.dim() > 1 and not keep.any():
+            yield f"! {name}: no weight of it is left, so that nothing comes through its layer"
 
 
 def _sum(label: str, total: int, nonzero: int) -> tuple[str, ...]:

@@ -45,10 +45,21 @@ class Chance:
 
 
 class Evidence:
-    """The trials of a study by arm, mask, rate, sparsity and seed."""
+    """The trials of a study by arm, mask, rate, sparsity and seed.
 
-    def __init__(self, trials: Sequence[Trial], missing: Sequence[Missing] = (), chance: Chance | None = None) -> None:
+    In a `ragged` study, one that adds seeds only where a verdict is undecided, places differ in their seeds: those that
+    have a row, be it of what is missing.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        missing: Sequence[Missing] = (),
+        chance: Chance | None = None,
+        ragged: bool = False,
+    ) -> None:
         self.chance = chance
+        self.ragged = ragged
         self._trials: dict[Place, dict[int, Trial]] = {}
         self._missing: dict[Place, dict[int, Missing]] = {}
         for trial in trials:
@@ -91,7 +102,10 @@ class Evidence:
     def absent(self, place: Place) -> tuple[int, ...]:
         """Seeds of the study that have no result here for any other reason: failed or not run."""
         known = {*self._trials.get(place, {}), *self.cut_off(place)}
-        return tuple(seed for seed in self.seeds if seed not in known)
+        return tuple(seed for seed in self._asked(place) if seed not in known)
+
+    def _asked(self, place: Place) -> Sequence[int]:
+        return sorted({*self._trials.get(place, {}), *self._missing.get(place, {})}) if self.ragged else self.seeds
 
     def stuck(self, place: Place) -> tuple[int, ...]:
         """Seeds whose accuracy is no better than guessing."""
@@ -171,6 +185,16 @@ def seeds_named(seeds: Sequence[int]) -> str:
     """`seed 3`, or `seeds 1, 2 and 4`."""
     texts = [str(seed) for seed in seeds]
     return f"seed {texts[0]}" if len(texts) == 1 else f"seeds {', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def seed_range(trials: Sequence[Trial]) -> str:
+    """How many seeds the cells (rate and mask algorithm) of a ragged study have: `5`, or `5 to 20`."""
+    seeds: dict[tuple[float, str], set[int]] = {}
+    for trial in trials:
+        if trial.mask is not None:
+            seeds.setdefault((trial.learning_rate, trial.mask), set()).add(trial.seed)
+    counts = sorted({len(found) for found in seeds.values()})
+    return " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]]))) or "0"
 
 
 def mean_of(values: Mapping[int, float]) -> float | None:

@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prunetune.report.evidence import Evidence, mean_of
+from prunetune.report.evidence import Evidence, mean_of, percent
 from prunetune.report.marks import (
     CHANCE,
+    HEIGHT,
     SPARSITY_AXIS,
     WIDTH,
     Bars,
@@ -119,9 +120,11 @@ def pretraining_figures(rows: Sequence[Correlation]) -> list[Drawing]:
 
 def overlap_figures(rows: Sequence[Correlation]) -> list[Drawing]:
     """R_p between sparse states, and between sparse and dense ones, at every rate and mask that has them."""
-    rows = [row for row in rows if row.pair != DENSE_PAIR and row.mask is not None and math.isfinite(row.value)]
-    places = sorted({(_is_dense(row), str(row.mask), row.learning_rate) for row in rows})
-    return [_overlap_figure(rows, *place) for place in places]
+    places: dict[tuple[bool, str, float], list[Correlation]] = {}
+    for row in rows:
+        if row.pair != DENSE_PAIR and row.mask is not None and math.isfinite(row.value):
+            places.setdefault((_is_dense(row), row.mask, row.learning_rate), []).append(row)
+    return [_overlap_figure(places[place], *place) for place in sorted(places)]
 
 
 def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
@@ -132,7 +135,7 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         _points([test.reinit for test in verdict.tests], sparsities, "ticket − reinit", "reinit"),
     ]
     limits = [(-rule.margin, f"−margin ({rule.margin:g})", "ink"), (rule.gap, f"gap ({rule.gap:g})", "reinit")]
-    level = f"{100 * (1 - rule.alpha):g} %"
+    level = percent(1 - verdict.alpha)
     title = f"Learning rate {verdict.learning_rate:g}, {verdict.mask} masks"
     with drawing_style():
         figure, axes = panel(title, f"points of accuracy, paired by seed; one-sided {level} bounds")
@@ -167,8 +170,7 @@ def _bar_drawing(name: str, group: Group, title: str, subtitle: str, bars: Bars)
     return Drawing(name, group, title, bars.words(), figure)
 
 
-def _overlap_figure(rows: Sequence[Correlation], dense: bool, mask: str, rate: float) -> Drawing:
-    here = [row for row in rows if (_is_dense(row), row.learning_rate, row.mask) == (dense, rate, mask)]
+def _overlap_figure(here: Sequence[Correlation], dense: bool, mask: str, rate: float) -> Drawing:
     pairs = sorted(
         {row.pair for row in here}, key=lambda pair: (list(PAIRS).index(pair) if pair in PAIRS else 99, pair)
     )
@@ -244,7 +246,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     columns = len(labels) if one_row else math.ceil(len(labels) / 2)
     place = {
         "loc": "upper center",
-        "bbox_to_anchor": (0.5, 0.125),
+        "bbox_to_anchor": (0.5, 0.125 * HEIGHT / figure.get_figheight()),  # as far from the edge in any height
         "borderpad": 0.1,
         "handlelength": 1.8,
         "columnspacing": 1.0,

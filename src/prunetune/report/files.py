@@ -60,6 +60,7 @@ def results_text(
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
         "paper": list(paper),
         **{name: found[name] for name in LATER_ROWS},
+        **_looks(verdicts),
     }
     return json_text(content) + "\n"
 
@@ -147,6 +148,16 @@ def _comparisons(verdict: Verdict, test: SparsityTest) -> list[dict[str, Any]]:
     return [
         place | {name: getattr(half, name) for name in COMPARISON_FIELDS} | {"p_holm": test.p_holm} for half in halves
     ]
+
+
+def _looks(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The looks that each verdict took, where the study may add seeds; else nothing."""
+    rows = [
+        {"learning_rate": verdict.learning_rate, "mask": verdict.mask} | dataclasses.asdict(look)
+        for verdict in verdicts
+        for look in verdict.looks
+    ]
+    return {"looks": rows} if rows else {}
 
 
 def _sorted(results: Results) -> Results:

@@ -11,16 +11,17 @@ from prunetune.report import tables
 from prunetune.report.agreement import agreement_table
 from prunetune.report.along import along_table
 from prunetune.report.connectivity import connectivity_table
-from prunetune.report.evidence import Evidence, percent
+from prunetune.report.evidence import Evidence, percent, seed_range
 from prunetune.report.figures import Drawing, Group
 from prunetune.report.paper import PaperRow, paper_table, scale_of
 from prunetune.report.pretraining import explanation
 from prunetune.report.recommend import Recommendation
+from prunetune.report.sequential import plan_looks
 from prunetune.report.statistics import Rule
 from prunetune.report.svg import inline
 from prunetune.report.template import render
 from prunetune.report.verdict import Verdict
-from prunetune.report.words import STARTS, definition_words, lead, recommendation_words, whys
+from prunetune.report.words import STARTS, confidence, definition_words, lead, looks_words, recommendation_words, whys
 from prunetune.study.results import Results
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
@@ -55,11 +56,14 @@ def page_text(
         results=results,
         rule=rule,
         headline=headline(verdicts),
-        facts=_facts(results),
+        facts=_facts(results, rule),
         cards=_cards(verdicts),
         signs=_SIGNS,
         lead=lead,
         whys=whys,
+        looks_words=looks_words,
+        confidence=confidence(rule),
+        looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
         definition=definition_words(rule),
         best=_best(recommendation),
         recommended=recommendation_words(recommendation, rule).splitlines(),
@@ -110,14 +114,19 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _facts(results: Results) -> list[str]:
+def _facts(results: Results, rule: Rule) -> list[str]:
     """Model, data and size of the study, as far as it says them."""
     study: dict[str, Any] = results.study
     recipe = study.get("recipe") or {}
     facts = [f"{study[name]}" for name in ("model", "data") if name in study]
     facts += [_counted(recipe["epochs"], "epoch")] if "epochs" in recipe else []
-    seeds = len({trial.seed for trial in results.trials})
-    return [*facts, _counted(seeds, "seed"), f"{_counted(len(results.trials), 'training')} in the table"]
+    return [*facts, _seeds(results, rule), f"{_counted(len(results.trials), 'training')} in the table"]
+
+
+def _seeds(results: Results, rule: Rule) -> str:
+    if not rule.looks:
+        return _counted(len({trial.seed for trial in results.trials}), "seed")
+    return f"{seed_range(results.trials)} seeds"
 
 
 def _counted(count: int, thing: str) -> str:
@@ -142,7 +151,7 @@ def inlined(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str,
 def _tables(
     results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule
 ) -> dict[str, tables.Table]:
-    evidence = Evidence(results.trials, results.missing)
+    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks))
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
         "recommendation": tables.recommendation_table(recommendation, rule),

@@ -66,7 +66,7 @@ def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tup
     """
     outputs, images = (results.environment.get(name) for name in ("outputs", "test_images"))
     chance = Chance.of(outputs, images if isinstance(images, int) else 10_000)
-    evidence = Evidence(results.trials, results.missing, chance)
+    evidence = Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks))
     scale = scale_of(results)
     study = _Study(evidence, results.correlations, tuple(verdicts), rule, scale)
     known = published()

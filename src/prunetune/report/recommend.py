@@ -42,15 +42,30 @@ def recommend(
 
     A candidate is an arm that is not among `controls`, at one mask algorithm and learning rate, with a result that did
     not diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`: see `judge`). A
-    sparsity without candidates has no row.
+    sparsity without candidates has no row. Where seeds were added to some rates and masks only, the seeds that all of
+    them have count.
     """
-    evidence = Evidence(trials, missing, Chance.of(outputs, test_images))
+    seeds = _common_seeds([*trials, *missing]) if rule.looks else math.inf
+    evidence = Evidence(
+        [row for row in trials if row.seed < seeds],
+        [row for row in missing if row.seed < seeds],
+        Chance.of(outputs, test_images),
+    )
     places = sorted((place for place in evidence.places if place[1] is not None and place[0] not in controls), key=str)
     found = (
         _recommend_at([place for place in places if place[3] == sparsity], evidence, rule)
         for sparsity in sorted({place[3] for place in places})
     )
     return tuple(row for row in found if row is not None)
+
+
+def _common_seeds(rows: Sequence[Trial | Missing]) -> int:
+    """How many seeds every rate and mask algorithm has."""
+    found: dict[tuple[float, str], int] = {}
+    for row in rows:
+        if row.mask is not None:
+            found[row.learning_rate, row.mask] = max(found.get((row.learning_rate, row.mask), 0), row.seed + 1)
+    return min(found.values(), default=0)
 
 
 def place_named(place: Place) -> str:
@@ -80,9 +95,10 @@ def _disqualified(place: Place, evidence: Evidence) -> str | None:
     """Why a place is no candidate, if so."""
     if diverged := evidence.diverged(place):
         return f"diverged in {seeds_named(diverged)}"
-    if lacking := [seed for seed in evidence.seeds if seed not in evidence.accuracies(place)]:
+    accuracies = evidence.accuracies(place)
+    if lacking := [seed for seed in evidence.seeds if seed not in accuracies]:
         return f"has no result in {seeds_named(lacking)}"
-    mean = mean_of(evidence.accuracies(place))
+    mean = mean_of(accuracies)
     if evidence.chance and mean is not None and evidence.chance.holds(mean):
         return "is no better than guessing"
     return None

@@ -8,8 +8,10 @@ from typing import Any
 from scipy.special import stdtr, stdtrit
 
 from prunetune.errors import RequestError
+from prunetune.study.seeds import looks
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
+SETTINGS = ("margin", "gap", "alpha", "nontrivial_sparsity")  # of a spec's `verdict`
 SMALLEST_VARIANCE = 1e-18  # points squared: what rounding leaves of differences that are all equal
 
 
@@ -21,15 +23,27 @@ class Rule:
     gap: float = 0.5  # the least difference worth calling notable
     alpha: float = 0.05
     nontrivial_sparsity: float = 0.5
+    looks: tuple[int, ...] = ()  # where seeds may be added: the numbers of them at which a verdict is asked for
 
     @classmethod
     def of(cls, study: Mapping[str, Any]) -> "Rule":
         """The rule of a resolved spec (the `study` of results.json); what that leaves out has its default.
 
-        Raises RequestError for a value that is not a finite number, an alpha outside (0, 1) or a negative margin.
+        Raises RequestError for a value that is not a finite number, an alpha outside (0, 1) or a negative margin, and
+        for a range of seeds that does not grow.
         """
         given = study.get("verdict") or {}
-        return cls(**{name: _setting(name, given[name]) for name in cls.__dataclass_fields__ if name in given})
+        settings = {name: _setting(name, given[name]) for name in SETTINGS if name in given}
+        return cls(**settings, looks=_looks(study.get("seeds")))
+
+
+def _looks(seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, Mapping):
+        return ()
+    least, most = seeds.get("min"), seeds.get("max")
+    if type(least) is not int or type(most) is not int or not 2 <= least < most:
+        raise RequestError(f"seeds: is {dict(seeds)!r}; must be a range such as {{'min': 5, 'max': 20}}")
+    return looks(least, most)
 
 
 def _setting(name: str, value: Any) -> float:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from prunetune.report.comparison import Comparison
-from prunetune.report.evidence import Answer, percent
+from prunetune.report.evidence import Answer, percent, seed_range
 from prunetune.report.figures import arm_order
 from prunetune.report.recommend import Recommendation
 from prunetune.report.statistics import Rule
 from prunetune.report.verdict import Verdict
-from prunetune.report.words import lead
+from prunetune.report.words import lead, looks_words
 from prunetune.study.results import Trial
 
 _SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
@@ -19,24 +19,31 @@ def summary(
     trials: Sequence[Trial], verdicts: Sequence[Verdict], recommendations: Sequence[Recommendation], rule: Rule
 ) -> str:
     """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits."""
-    blocks = [*_accuracies(trials), *map(_verdict, verdicts), *_pretraining(verdicts)]
+    blocks = [*_accuracies(trials, rule), *(_verdict(verdict, rule) for verdict in verdicts), *_pretraining(verdicts)]
     return "\n\n".join([*blocks, _advice(recommendations, rule)])
 
 
-def _accuracies(trials: Sequence[Trial]) -> list[str]:
+def _accuracies(trials: Sequence[Trial], rule: Rule) -> list[str]:
     """Mean accuracy by rate, mask and sparsity in rows, by arm in columns."""
     arms = arm_order(trial.arm for trial in trials if trial.mask)
     cells = sorted({(trial.learning_rate, trial.mask, trial.sparsity) for trial in trials if trial.mask})
     rows = [
-        [f"{rate:g}", str(mask), percent(sparsity), _mean(trials, "dense", (rate, None, 0.0))]
+        [f"{rate:g}", str(mask), percent(sparsity), _dense_mean(trials, (rate, mask, sparsity), rule)]
         + [_mean(trials, arm, (rate, mask, sparsity)) for arm in arms]
         for rate, mask, sparsity in cells
     ]
     if not rows:
         return []
     diverged = ", * without those that diverged" if any(trial.diverged for trial in trials) else ""
-    title = f"Test accuracy, %, mean over {len({trial.seed for trial in trials})} seeds{diverged}:"
+    seeds = seed_range(trials) if rule.looks else len({trial.seed for trial in trials})
+    title = f"Test accuracy, %, mean over {seeds} seeds{diverged}:"
     return ["\n".join([title, *_columns([["rate", "mask", "sparsity", "dense", *arms], *rows])])]
+
+
+def _dense_mean(trials: Sequence[Trial], cell: tuple[float, str | None, float], rule: Rule) -> str:
+    """Where seeds were added to some masks only, over the seeds of this one."""
+    seeds = {t.seed for t in trials if not rule.looks or (t.learning_rate, t.mask, t.sparsity) == cell}
+    return _mean([t for t in trials if t.seed in seeds], "dense", (cell[0], None, 0.0))
 
 
 def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float]) -> str:
@@ -45,12 +52,12 @@ def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, floa
     return (f"{fmean(sound):.2f}" if sound else "-") + "*" * (len(sound) < len(found))
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: Verdict, rule: Rule) -> str:
     header = ["sparsity", "ticket − dense", "matches?", "ticket − reinit", "beats?", "both, corrected?"]
     body = [
         [percent(test.sparsity), *_half(test.dense), *_half(test.reinit), _SIGNS[test.answer]] for test in verdict.tests
     ]
-    sentences = " ".join(filter(None, [lead(verdict), verdict.outlook]))
+    sentences = " ".join(filter(None, [lead(verdict), verdict.outlook, looks_words(verdict, rule)]))
     return "\n".join([sentences, *(_columns([header, *body]) if body else [])])
 
 
@@ -78,7 +85,8 @@ def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:
         for row in recommendations
     ]
     level = percent(1 - rule.alpha)
-    return "\n".join([f"Train the sparse network from (with its lead, {level} interval):", *_columns(rows)])
+    over = " over the seeds that all rates and masks have" * bool(rule.looks)
+    return "\n".join([f"Train the sparse network from (with its lead, {level} interval{over}):", *_columns(rows)])
 
 
 def _ahead(row: Recommendation) -> str:

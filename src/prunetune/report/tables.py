@@ -62,7 +62,7 @@ def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
         Column("Property", "answer"),
     )
     caption = (
-        f"Mean differences in points over seeds, each with its one-sided {_level(rule)} lower and upper bound. "
+        f"Mean differences in points over seeds, each with its one-sided {_look_level(rule)} lower and upper bound. "
         "The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside them. "
         "Holm's p is of both halves together."
     )
@@ -79,7 +79,7 @@ def dense_table(verdicts: Sequence[Verdict], evidence: Evidence, rule: Rule) -> 
         numeric("Bounds"),
         Column("Pre-training", "answer"),
     )
-    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_level(rule)} bounds."
+    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_look_level(rule)} bounds."
     by_rate = {verdict.learning_rate: verdict for verdict in verdicts}
     return Table(caption, columns, tuple(_dense_row(by_rate[rate], evidence) for rate in sorted(by_rate)))
 
@@ -146,10 +146,11 @@ def correlation_table(rows: Sequence[Correlation]) -> Table:
         numeric("Lowest to highest"),
     )
     pairs = list(PAIRS)
-    places = {(row.pair, row.learning_rate, row.mask or "", row.sparsity, row.p): row for row in rows}
+    places: dict[tuple[Any, ...], list[Correlation]] = {}
+    for row in rows:
+        places.setdefault((row.pair, row.learning_rate, row.mask or "", row.sparsity, row.p), []).append(row)
     order = sorted(places, key=lambda at: (pairs.index(at[0]) if at[0] in pairs else -1, *at))
-    cells = [[row for row in rows if _correlated(row) == _correlated(places[at])] for at in order]
-    return Table("Means over seeds.", columns, tuple(_correlation_row(found) for found in cells))
+    return Table("Means over seeds.", columns, tuple(_correlation_row(places[at]) for at in order))
 
 
 def budget_table(rows: Sequence[Spent]) -> Table:
@@ -302,10 +303,6 @@ def _correlation_row(rows: Sequence[Correlation]) -> tuple[str, ...]:
     )
 
 
-def _correlated(row: Correlation) -> tuple[Any, ...]:
-    return row.pair, row.learning_rate, row.mask, row.sparsity, row.p
-
-
 def _spent_row(row: Spent) -> tuple[str, ...]:
     epochs = (f"{count:,}" for count in (row.pretraining_epochs, row.mask_epochs, row.training_epochs))
     return f"{row.learning_rate:g}", row.mask or NONE, percent(row.sparsity), row.arm, *epochs, row.note or NONE
@@ -327,3 +324,8 @@ def _name(row: Trial | Missing) -> tuple[str, ...]:
 
 def _level(rule: Rule) -> str:
     return percent(1 - rule.alpha)
+
+
+def _look_level(rule: Rule) -> str:
+    """The level of bounds that a verdict rests on: where seeds may be added, each look has its own."""
+    return "(at its look's level)" if rule.looks else _level(rule)

@@ -14,6 +14,7 @@ from prunetune.report import files
 from prunetune.report.evidence import percent
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
+GRAPHS = ("onnx", "pt2")  # formats that hold a network; the others hold weights
 NOTABLE = 1.05  # a smaller gain is none that anybody would call one
 
 

@@ -90,17 +90,17 @@ def _cost_figure(
 
 
 def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float) -> None:
-    paint, marker = (colour("finetune"), "D") if row.sparsity else (colour("ink"), "o")
+    paint, marker, side = (colour("finetune"), "D", 8) if row.sparsity else (colour("ink"), "o", -17)
     axes.plot([low, high], [row.accuracy] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
     axes.plot([middle], [row.accuracy], marker, color=paint, markersize=6.5)
-    axes.annotate(row.label, (middle, row.accuracy), (0, 8), textcoords="offset points", ha="center", size=9.5)
+    axes.annotate(row.label, (middle, row.accuracy), (0, side), textcoords="offset points", ha="center", size=9.5)
 
 
 def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], accuracies: Sequence[float]) -> None:
     """From no cost at all, so that distances are true, to the dearest, were a quartile however far; room for labels."""
     axes.set_xlim(0, 1.12 * min(max(high for *_, high in costs), 1.5 * max(middle for _, middle, _ in costs)))
     reach = max(max(accuracies) - min(accuracies), 0.5)
-    axes.set_ylim(min(accuracies) - 0.15 * reach, max(accuracies) + 0.25 * reach)
+    axes.set_ylim(min(accuracies) - 0.25 * reach, max(accuracies) + 0.25 * reach)
 
 
 def _draw_layers(axes: Axes, layers: Sequence[ParameterDensity]) -> None:

@@ -1,12 +1,14 @@
 """The verdict on a study: does a winning ticket exist, and was pre-training sufficient (DESIGN section 5)?"""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prunetune.report.comparison import Comparison, Question, beats, compare, figures, matches, sample_of
 from prunetune.report.evidence import Answer, Chance, Evidence, Pairs, percent
 from prunetune.report.pretraining import Pretraining, Sufficiency, dense, pretraining
+from prunetune.report.sequential import Look, taken
 from prunetune.report.statistics import USUAL_RULE, Rule, Sample, holm, shrink
 from prunetune.study.results import Correlation, Missing, Trial
 
@@ -45,6 +47,9 @@ class Verdict:
     tests: tuple[SparsityTest, ...] = ()
     outlook: str = ""  # what would decide an inconclusive property; empty when decided
     dense: Pretraining | None = None  # what `pretraining` rests on
+    alpha: float = USUAL_RULE.alpha  # the level of its bounds: the rule's, or that of the look it was reached at
+    looks: tuple[Look, ...] = ()  # that were taken, where seeds may be added
+    open: bool = False  # undecided, and more seeds could decide it
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,57 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """The verdicts of a study, one per learning rate and mask algorithm, sorted by both.
 
+    Where the rule has looks, each is reached at the first look that decides it, at that look's level and by the seeds
+    up to it alone, and rests there whatever came later; pre-training is judged by the seeds that all rates have.
+
     `outputs` (classes) and `test_images` say what accuracy guessing would reach, 100 / outputs percent with three
     standard deviations of the test set: baselines no better than that are named and left out. Without `outputs`
     (a metric other than accuracy) nothing counts as guessing. Raises RequestError when a trial stands there twice
     with different results.
     """
-    evidence = Evidence(trials, missing, Chance.of(outputs, test_images))
+    rows = _Rows(trials, missing, Chance.of(outputs, test_images))
+    cells = sorted({(row.learning_rate, row.mask) for row in [*trials, *missing] if row.mask is not None})
+    if rule.looks:
+        before = _common_pretraining(rows, rule, correlations)
+        return tuple(_judge_in_looks(rows, rule, rate, mask, before[rate]) for rate, mask in cells)
+    evidence = rows.evidence()
     before = pretraining(evidence, rule, correlations)
-    cells = sorted({(rate, mask) for _, mask, rate, _ in evidence.places if mask is not None})
     return tuple(_judge_cell(evidence, rule, rate, mask, before[rate]) for rate, mask in cells)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A study's rows, of which a look sees the first so many seeds."""
+
+    trials: Sequence[Trial]
+    missing: Sequence[Missing]
+    chance: Chance | None
+
+    def evidence(self, seeds: float = math.inf) -> Evidence:
+        """What is known by the first `seeds` seeds."""
+        trials = [row for row in self.trials if row.seed < seeds]
+        return Evidence(trials, [row for row in self.missing if row.seed < seeds], self.chance, seeds < math.inf)
+
+    def reached(self, rate: float, mask: str | None) -> int:
+        """How many seeds have rows at a rate, under a mask algorithm or (None) of the dense run."""
+        rows = [*self.trials, *self.missing]
+        return max((row.seed + 1 for row in rows if (row.learning_rate, row.mask) == (rate, mask)), default=0)
+
+
+def _common_pretraining(rows: _Rows, rule: Rule, correlations: Sequence[Correlation]) -> dict[float, Pretraining]:
+    """By the seeds that the dense runs of all rates have, at the level of that look."""
+    rates = {row.learning_rate for row in [*rows.trials, *rows.missing]}
+    look = taken(rule, min((rows.reached(rate, None) for rate in rates), default=0))[-1]
+    return pretraining(rows.evidence(look.seeds), replace(rule, alpha=look.alpha), correlations)
+
+
+def _judge_in_looks(rows: _Rows, rule: Rule, rate: float, mask: str, before: Pretraining) -> Verdict:
+    looks = taken(rule, rows.reached(rate, mask))
+    for count, look in enumerate(looks, start=1):
+        verdict = _judge_cell(rows.evidence(look.seeds), replace(rule, alpha=look.alpha), rate, mask, before)
+        if verdict.winning_property != "inconclusive" or count == len(looks):
+            return replace(verdict, looks=looks[:count])
+    raise AssertionError("there is a first look in any case")
 
 
 def _judge_cell(evidence: Evidence, rule: Rule, rate: float, mask: str, before: Pretraining) -> Verdict:
@@ -95,6 +142,8 @@ def _judge_cell(evidence: Evidence, rule: Rule, rate: float, mask: str, before: 
         tests=tests,
         outlook=outlook,
         dense=before,
+        alpha=rule.alpha,
+        open=winning == "inconclusive" and _can_grow(pairs),
     )
 
 
@@ -158,10 +207,30 @@ def _seeds_needed(evidence: Evidence, pairs: Sequence[_Pair], rule: Rule) -> tup
     if not pairs:
         return None, f"No sparsity of at least {percent(rule.nontrivial_sparsity)} was tried."
     now = len(evidence.seeds)
+    if rule.looks and _can_grow(pairs):
+        return None, _next_look(now, rule)
     for seeds in range(now + 1, MOST_SEEDS + 1):
         if _outcome(_tests(pairs, rule, seeds - now, PLANNING_SLACK)) != "inconclusive":
             return seeds, f"In all, {seeds} seeds would probably decide it; {now} were run."
     return _no_forecast(now, [half for pair in pairs for half in (pair.dense, pair.reinit)])
+
+
+def _can_grow(pairs: Sequence[_Pair]) -> bool:
+    """Whether more seeds could decide: whether `holds` or `fails` is still within what results and bars allow."""
+    halves = [(pair.dense, pair.reinit) for pair in pairs]
+    holds = any(all(_may(half, "yes") for half in both) for both in halves)
+    fails = bool(halves) and all(any(_may(half, "no") for half in both) for both in halves)
+    return holds or fails
+
+
+def _may(half: Pairs, answer: Answer) -> bool:
+    return bool(half.seeds) and answer not in half.barred
+
+
+def _next_look(now: int, rule: Rule) -> str:
+    if now < rule.looks[-1]:
+        return f"Not decided by {now} seeds; up to {rule.looks[-1]} may be added."
+    return f"Not decided by {now} seeds, the most that were to be added."
 
 
 def _no_forecast(now: int, halves: Sequence[Pairs]) -> tuple[int | None, str]:

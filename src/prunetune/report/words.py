@@ -6,6 +6,7 @@ from prunetune.report.comparison import Comparison, figures
 from prunetune.report.evidence import Answer, percent
 from prunetune.report.pretraining import explanation
 from prunetune.report.recommend import Recommendation
+from prunetune.report.sequential import plan_looks
 from prunetune.report.statistics import Rule
 from prunetune.report.verdict import SparsityTest, Verdict
 
@@ -25,7 +26,29 @@ def definition_words(rule: Rule) -> str:
         f"network trained from freshly drawn initial weights (by {rule.gap:g} points or more). Sparsity is the share "
         f"of weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
         "accuracy in points between trainings of the same seed, with a lower and an upper bound of "
-        f"{percent(1 - rule.alpha)} confidence each; the bounds cover the choice of seeds, not of test images."
+        f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test images."
+    )
+
+
+def confidence(rule: Rule) -> str:
+    """The level of a verdict's bounds: one, or where seeds may be added one for each look."""
+    if not rule.looks:
+        return f"{percent(1 - rule.alpha)} confidence"
+    levels = ", ".join(
+        f"{percent(1 - look.alpha)} by {look.seeds} seeds" for look in plan_looks(rule.alpha, rule.looks)
+    )
+    return f"a confidence that depends on the look ({levels})"
+
+
+def looks_words(verdict: Verdict, rule: Rule) -> str:
+    """The look that seeds were added up to, and what was spent by then; empty where their number was fixed."""
+    if not verdict.looks:
+        return ""
+    *_, last = verdict.looks
+    how = "Left open" if verdict.winning_property == "inconclusive" else "Decided"
+    return (
+        f"{how} at look {len(verdict.looks)} of {len(rule.looks)}, by {last.seeds} seeds; "
+        f"{last.spent:.2g} of the error rate of {rule.alpha:g} is spent."
     )
 
 
@@ -89,20 +112,20 @@ def _ahead(row: Recommendation, rule: Rule) -> str:
     return f"{row.difference:.2f} points above {row.runner_up}{tie} ({interval})"
 
 
-def whys(verdict: Verdict, rule: Rule) -> list[str]:
+def whys(verdict: Verdict) -> list[str]:
     """Why: a sentence per sparsity, and what was left out. Without any figures the outlook says why."""
     notes = dict.fromkeys(note for test in verdict.tests for note in (*test.dense.notes, *test.reinit.notes))
     has_figures = any(half.low is not None for test in verdict.tests for half in (test.dense, test.reinit))
-    sentences = [_why(test, rule) for test in verdict.tests] if has_figures else []
+    sentences = [_why(test, verdict.alpha) for test in verdict.tests] if has_figures else []
     return [*sentences, *(f"{_capital(note)}." for note in notes)]
 
 
-def _why(test: SparsityTest, rule: Rule) -> str:
+def _why(test: SparsityTest, alpha: float) -> str:
     corrected = ""
     if test.answer == "undecided" and test.dense.answer == test.reinit.answer == "yes":
         corrected = (
             f"; but corrected for the number of sparsities tried, the p-value of both together, {test.p_holm:.2g}, "
-            f"is not below {rule.alpha:g}"
+            f"is not below {alpha:g}"
         )
     against_dense = _clause(test.dense, _MATCHES, "the dense network")
     against_reinit = _clause(test.reinit, _BEATS, "freshly drawn weights")

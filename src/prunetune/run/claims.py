@@ -13,11 +13,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from prunetune.errors import RequestError
 from prunetune.run.process import Process
 
 EXPIRY = 300.0  # seconds without a sign of life; well above the minute for which NFS may show an old time
 BEATS = 10  # signs of life within that time
 CLAIMS = "claims"
+MISHAPS = (OSError, RequestError)  # a store that cannot be written or reached: that costs a claim, which guards nothing
 
 
 class Claims:
@@ -46,13 +48,16 @@ class Claims:
         return True
 
     def release(self, key: str) -> None:
-        """Give up a claim; one that another process has taken over meanwhile stays that one's."""
+        """Give up a claim; one that another process has taken over meanwhile stays that one's.
+
+        Where the disk refuses, it stays ours until `close` tries again.
+        """
         if key not in self._mine:
             return
-        self._mine.discard(key)
-        with contextlib.suppress(OSError), FileLock(self._lock):
+        with contextlib.suppress(*MISHAPS), FileLock(self._lock):
             if self._is_ours(key):
-                self._path(key).unlink()
+                self._remove(key)
+            self._mine.discard(key)
 
     def close(self) -> None:
         """Give up all claims."""
@@ -65,22 +70,62 @@ class Claims:
     def holder(self, key: str) -> Process | None:
         """Who is at a step; None when nobody is, or it cannot be read."""
         try:
-            found = json.loads(self._path(key).read_bytes())
+            found = json.loads(self._read(key))
             return Process(str(found["host"]), str(found["machine"]), int(found["pid"]), str(found["started"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def dead(self) -> list[Path]:
-        """The claims of processes that are gone, or have given no sign of life for long."""
-        names = [path.name for path in self._folder.glob("*") if not path.name.startswith(".")]
-        return [self._path(name) for name in names if self._is_dead(name)]
+    def dead(self) -> list[str]:
+        """The steps claimed by processes that are gone, or have given no sign of life for long."""
+        return [key for key in self._claimed() if self._is_dead(key)]
+
+    def clear(self) -> int:
+        """Remove the claims of such processes; the bytes freed."""
+        return sum(self._remove(key) for key in self.dead())
 
     def is_alive(self, key: str) -> bool:
         """Whether some process is at the step."""
-        return self._path(key).exists() and not self._is_dead(key)
+        return key in self._claimed() and not self._is_dead(key)
+
+    def _is_dead(self, key: str) -> bool:
+        holder = self.holder(key)
+        if holder is not None and holder.is_gone():
+            return True
+        try:
+            return self._age(key) > self._expiry
+        except MISHAPS:
+            return False
+
+    def _bury(self, key: str) -> bool:
+        """Remove a dead process's claim, under the lock, since another process may be about to do the same."""
+        with contextlib.suppress(*MISHAPS), FileLock(self._lock):
+            if self._is_dead(key):
+                self._remove(key)
+                return True
+        return False
+
+    def _is_ours(self, key: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return self._read(key) == self._content
+        return False
+
+    def _keep_alive(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(self._expiry / BEATS):
+            for key in self._mine.copy():
+                with contextlib.suppress(*MISHAPS):
+                    if self._is_ours(key):
+                        self._renew(key)
 
     def _path(self, key: str) -> Path:
         return self._folder / key
+
+    def _claimed(self) -> set[str]:
+        return {path.name for path in self._folder.glob("*") if not path.name.startswith(".")}
 
     def _create(self, key: str) -> bool:
         """Exclusively. On a disk that takes no more the step is done unclaimed: writing its result will say why."""
@@ -94,40 +139,22 @@ class Claims:
                 self._path(key).unlink(missing_ok=True)
         return True
 
-    def _is_dead(self, key: str) -> bool:
-        holder = self.holder(key)
-        if holder is not None and holder.is_gone():
-            return True
-        try:
-            return self._now() - self._path(key).stat().st_mtime > self._expiry
-        except OSError:
-            return False
+    def _read(self, key: str) -> bytes:
+        return self._path(key).read_bytes()
 
-    def _bury(self, key: str) -> bool:
-        """Remove a dead process's claim, under the lock, since another process may be about to do the same."""
-        with contextlib.suppress(OSError), FileLock(self._lock):
-            if self._is_dead(key):
-                self._path(key).unlink(missing_ok=True)
-                return True
-        return False
-
-    def _now(self) -> float:
-        """The time by the clock that sets the times of files in the store."""
+    def _age(self, key: str) -> float:
+        """In seconds, by the clock that sets the times of files in the store."""
         clock = self._folder / ".clock"
         clock.touch()
-        return clock.stat().st_mtime
+        return clock.stat().st_mtime - self._path(key).stat().st_mtime
 
-    def _is_ours(self, key: str) -> bool:
-        return self._path(key).read_bytes() == self._content
+    def _renew(self, key: str) -> None:
+        os.utime(self._path(key))
 
-    def _keep_alive(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._beat, daemon=True)
-            self._thread.start()
-
-    def _beat(self) -> None:
-        while not self._closing.wait(self._expiry / BEATS):
-            for key in self._mine.copy():
-                with contextlib.suppress(OSError):
-                    if self._is_ours(key):
-                        os.utime(self._path(key))
+    def _remove(self, key: str) -> int:
+        """The bytes freed; nothing happens where another process was faster."""
+        with contextlib.suppress(FileNotFoundError):
+            freed = self._path(key).stat().st_size
+            self._path(key).unlink()
+            return freed
+        return 0

@@ -103,12 +103,20 @@ def _why(step: Step, store: Shelves, failures: Mapping[str, str]) -> tuple[Train
 
 
 def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
-    """The stored trainings that diverged among those whose states `step` rests on, nearest first."""
-    for parent in step.parents:
+    """The stored trainings that diverged among those whose states `step` rests on, nearest first.
+
+    Each is looked at once: over the rounds of iterative pruning the number of paths doubles with every round.
+    """
+    waiting, seen = [*reversed(step.parents)], set[Step]()
+    while waiting:
+        parent = waiting.pop()
+        if parent in seen:
+            continue
+        seen.add(parent)
         if isinstance(parent, Train) and store.has(parent.key) and store.metrics(parent.key)["diverged"]:
             yield parent
         else:
-            yield from _diverged_sources(parent, store)
+            waiting.extend(reversed(parent.parents))
 
 
 def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:

@@ -13,6 +13,11 @@ from prunetune.study.steps import Train
 DIARY = "trainings.log"
 
 
+def names_of_trainings(plan: Plan) -> Mapping[str, str]:
+    """Key -> name of every training of a plan, those too that are no trials."""
+    return {step.key: label(step) for step in plan.steps if isinstance(step, Train)} | labels(plan)
+
+
 class Diary:
     """Consumer of an executor's events that appends to `trainings.log` in a folder.
 
@@ -22,7 +27,7 @@ class Diary:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._path = folder / DIARY
-        self._names: Mapping[str, str] = {s.key: label(s) for s in plan.steps if isinstance(s, Train)} | labels(plan)
+        self._names = names_of_trainings(plan)
 
     def __call__(self, event: Event) -> None:
         """Write a line where a training has ended; a line that the disk does not take stops nothing."""

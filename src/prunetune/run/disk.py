@@ -18,6 +18,11 @@ from prunetune.run.process import is_alive
 ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
 
 
+def user_cache() -> Path:
+    """The folder of the user's cache that is ours."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunetune"
+
+
 def is_abandoned(path: Path) -> bool:
     """Whether nobody will finish this temporary file or folder: its process is gone, or it is older than a day."""
     try:

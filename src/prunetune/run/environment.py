@@ -13,6 +13,7 @@ import torch
 from prunetune import __version__
 
 THREADS_PER_TRAINING = 1
+_SAME_EVERYWHERE = ("torch", "numpy", "prunetune")  # within one run
 _FREE_TO_DIFFER = ("precision", "device")  # between the steps of one study, by its own settings
 
 
@@ -43,6 +44,12 @@ def fingerprint(device: str, precision: str | None) -> dict[str, Any]:
         "precision": precision,
         "threads": THREADS_PER_TRAINING,
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions that all workers of one run must have in common."""
+    here = environment()
+    return {name: str(here[name]) for name in _SAME_EVERYWHERE}
 
 
 def mixed(fingerprints: Iterable[Mapping[str, Any]]) -> list[str]:

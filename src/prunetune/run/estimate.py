@@ -1,12 +1,14 @@
 """What a plan will cost on this machine: time from a short probe, disk from the model's size."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 
 from prunetune.errors import RequestError
+from prunetune.run.inputs import weights_read
 from prunetune.study.plan import Plan, Remaining
-from prunetune.study.steps import Connect, Train
+from prunetune.study.steps import Connect, Prune, Step, Train
 from prunetune.train.connect import IMAGES
 from prunetune.train.data import Dataset, load
 from prunetune.train.loop import train
@@ -23,7 +25,7 @@ STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a bloc
 class Estimate:
     """Expected wall-clock seconds with `jobs` workers, and bytes by which the store will grow."""
 
-    seconds: float | None  # None where the data are not at hand to time anything
+    seconds: float | None  # None where the data or the device are not at hand to time anything
     store_bytes: int
     jobs: int
 
@@ -33,7 +35,7 @@ def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
 
     No number of jobs ends sooner than the longest chain of trainings (the rounds of iterative pruning).
     """
-    return Estimate(_seconds(plan, remaining, jobs), _bytes(plan, remaining), jobs)
+    return Estimate(_seconds(plan, remaining, jobs), bytes_written(plan, remaining), jobs)
 
 
 def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
@@ -42,18 +44,20 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
     others = (len(remaining.left) - len(trainings) - len(lines)) * MEASURE_SECONDS / jobs
     if not trainings and not lines:
         return others
+    if [*trainings, *lines][0].device == "cuda" and not torch.cuda.is_available():
+        return None
     try:
         data = load(plan.data)
     except RequestError:
         return None
-    per_epoch, per_evaluation = _probe(plan, data, [*trainings, *lines][0])
+    per_epoch, per_evaluation = probe(plan, data, [*trainings, *lines][0])
     per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train_labels))
     work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
     work += sum(line.points for line in lines) * per_point
     return max(work / jobs, remaining.longest_epochs * per_epoch) + others
 
 
-def _probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, float]:
+def probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, float]:
     """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
     images = PROBE_STEPS * step.recipe.batch_size
     few = replace(
@@ -72,9 +76,22 @@ def _probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, flo
     return per_image * len(data.train_labels), per_image * EVALUATION_COST * len(data.test_labels)
 
 
-def _bytes(plan: Plan, remaining: Remaining) -> int:
+def bytes_written(plan: Plan, remaining: Remaining) -> int:
     """Four bytes a value of every state to be written, one a weight of every mask, and what every step takes."""
+    return _values(plan) * (4 * remaining.states_left + remaining.masks_left) + STEP_BYTES * len(remaining.left)
+
+
+def bytes_read(plan: Plan, steps: Iterable[Step]) -> int:
+    """Of the states and masks that these steps start from, each taken once a step: of other machines, or of a cache."""
+    states = masks = 0
+    for step in steps:
+        states += sum(len(weights.states) for weights in weights_read(step))
+        masks += sum(isinstance(parent, Prune) for parent in step.parents)
+    return _values(plan) * (4 * states + masks)
+
+
+def _values(plan: Plan) -> int:
+    """Of one network state."""
     with torch.device("meta"):
         model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
-    values = sum(tensor.numel() for tensor in model.state_dict().values())
-    return values * (4 * remaining.states_left + remaining.masks_left) + STEP_BYTES * len(remaining.left)
+    return sum(tensor.numel() for tensor in model.state_dict().values())

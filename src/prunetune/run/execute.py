@@ -25,12 +25,12 @@ from prunetune.sparsity.channels import scored
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.digests import digest_tensors
-from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.mask import Mask, memory_of
 from prunetune.sparsity.overlap import TooSparseError, correlation
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import prunable
 from prunetune.study.criterion_fields import criterion_of
-from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train
+from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train, device_of
 from prunetune.train.data import load
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.loop import EpochEnd, Trained, train
@@ -54,6 +54,7 @@ class Asked(NamedTuple):
     points: Collection[Point]  # moments of a training whose states are kept
     tell: Tell  # what happens on the way
     checkpoint_every: float  # seconds
+    stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,20 @@ def execute(
     points: Collection[Point] = (),
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Finished:
     """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
 
     A training goes on from the checkpoint that a killed attempt left, if there is one; it leaves one of its own at the
-    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way.
+    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way. Once
+    `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError.
 
     Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
     cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
     """
     began = time.perf_counter()
     inputs = Inputs(store)
-    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every))
+    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping))
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
     store.write(
         step,
@@ -144,7 +147,7 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
         penalty=step.penalty,
         snapshots=asked.points,
         on_epoch=report,
-        checkpoints=Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every),
+        checkpoints=Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every, asked.stopping),
     )
     held = _check_training(step, trained, mask, inputs, asked.points, model)
     metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
@@ -224,8 +227,7 @@ def _model(step: Step) -> nn.Module:
 
 
 def _environment(step: Step) -> dict[str, Any]:
-    device = getattr(getattr(step, "probe", None) or step, "device", "cpu")
-    return fingerprint(device, step.recipe.precision if isinstance(step, Train | Connect) else None)
+    return fingerprint(device_of(step), step.recipe.precision if isinstance(step, Train | Connect) else None)
 
 
 def _draw(step: Init, seed: int) -> dict[str, Tensor]:
@@ -233,18 +235,33 @@ def _draw(step: Init, seed: int) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None:
-    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite."""
+    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite.
+
+    A tied weight may be in the file under one of its names, as safetensors and our own export have it.
+    """
     own = model.state_dict()
-    for name in own.keys() | state.keys():
-        if name not in own or name not in state:
-            where = "the model" if name in own else "the file"
-            raise RequestError(f"{field}: '{path}' does not fit the model: only {where} has '{name}'")
-        if own[name].shape != state[name].shape:
-            shapes = f"{tuple(state[name].shape)}, the model's is {tuple(own[name].shape)}"
+    given = _with_tied(state, own)
+    if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
+        raise RequestError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
             raise RequestError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
-        if not torch.isfinite(state[name]).all():
+        if not torch.isfinite(given[name]).all():
             raise RequestError(f"{field}: '{path}': '{name}' holds values that are not finite")
-    model.load_state_dict(state)
+    model.load_state_dict(given)
+
+
+def _with_tied(state: State, own: State) -> State:
+    known = {memory_of(tensor): state[name] for name, tensor in own.items() if name in state}
+    return {name: known[memory_of(tensor)] for name, tensor in own.items() if memory_of(tensor) in known} | dict(state)
+
+
+def _left_over(where: str, names: State, others: State) -> list[str]:
+    """What one side alone has: the first name and how many more."""
+    left = sorted(names.keys() - others.keys())
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return [f"only {where} has '{left[0]}'{more}"] if left else []
 
 
 def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tuple[str, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunetune.errors import DivergedSourceError
 from prunetune.run.events import label
-from prunetune.run.shelves import MASK, Shelves, state_file
+from prunetune.run.shelves import MASK, LocalShelves, Shelves, state_file
 from prunetune.sparsity.allocation import Allocate
 from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
@@ -17,7 +17,7 @@ from prunetune.study.transforms import TRANSFORMS
 class Inputs:
     """Reads states and masks from a store; `read` maps `KEY/FILE` to the checksum of what was read."""
 
-    def __init__(self, store: Shelves) -> None:
+    def __init__(self, store: LocalShelves) -> None:
         self.store = store
         self.read: dict[str, str] = {}
 

@@ -7,22 +7,23 @@ import queue
 import subprocess
 import sys
 import threading
-from collections import Counter
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from prunetune.run.claims import EXPIRY, Claims
-from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
+from prunetune.run.claims import EXPIRY
+from prunetune.run.drive import Lost, drive
+from prunetune.run.events import Blocked, Done, Event, Failed
 from prunetune.run.partial import EVERY
-from prunetune.run.schedule import Schedule, Work
+from prunetune.run.schedule import Work
 from prunetune.run.store import Store
-from prunetune.run.wire import Assignment, receive, send
+from prunetune.run.wire import Assignment, nudge, receive, send
 from prunetune.study.steps import Step
 
-ATTEMPTS = 2  # of a step whose worker was killed: once may be chance, twice is the step
+KILLED = -9  # the exit status of a process that SIGKILL has ended
 DYING = 5.0  # seconds between the end of a worker's messages and its own
-LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done
+SILENCE = 3600.0  # seconds of work without one batch, after which a worker hangs; that of a slow model takes minutes
 
 # The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
 _BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
@@ -43,6 +44,7 @@ class Worker:
     def __init__(self, store: Store, number: int, inbox: Inbox) -> None:
         self.log = store.root / "logs" / f"{os.getpid()}-{number}.log"
         self.step: Step | None = None
+        self.silent = 0.0  # seconds since the last message, as long as there was somebody to hear it
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, str(store.root), str(self.log), *map(str, sys.path)],
             stdin=subprocess.PIPE,
@@ -54,17 +56,27 @@ class Worker:
 
     def give(self, assignment: Assignment) -> None:
         """Let the worker do a step; that it has died meanwhile is told by its None in the inbox."""
-        self.step = assignment.step
+        self.step, self.silent = assignment.step, 0.0
         with contextlib.suppress(BrokenPipeError):
             send(cast(BinaryIO, self._process.stdin), assignment)
 
+    def finish(self) -> None:
+        """Ask the worker to end with its epoch."""
+        with contextlib.suppress(BrokenPipeError):
+            nudge(cast(BinaryIO, self._process.stdin))
+
     def end(self, grace: float = 0.0) -> int:
-        """End the process, at the latest after `grace` seconds, and return its exit status; an empty log is removed."""
+        """End the process, at the latest after `grace` seconds, and return its exit status; an empty log is removed.
+
+        One that waits for a disk that is gone cannot be ended: it is left to itself after a while.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
         self._process.kill()
+        self._listener.join(DYING)
+        if self._listener.is_alive():
+            return KILLED
         self._process.wait()
-        self._listener.join()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 cast(BinaryIO, pipe).close()
@@ -79,6 +91,83 @@ class Worker:
         inbox.put((self, None))
 
 
+class LocalWorkers:
+    """Up to `limit` worker processes on this machine, hired as they are needed; each does one step after another."""
+
+    def __init__(self, store: Store, limit: int) -> None:
+        self.limit = limit
+        self._store = store
+        self._workers: list[Worker] = []
+        self._hired = 0
+        self._inbox: Inbox = queue.SimpleQueue()
+
+    def begin(self, assignment: Assignment) -> None:
+        """Give a step to a worker that is free, or to a new one."""
+        (next((worker for worker in self._workers if worker.step is None), None) or self._hire()).give(assignment)
+
+    def wait(self, timeout: float) -> Iterator[Event | Lost]:
+        """The next message, after the loss of workers that have been silent for long. A sign of life tells nothing, nor
+        does one that was given up."""
+        heard = self._hear(timeout)
+        for worker in [worker for worker in self._busy() if worker.silent > SILENCE]:
+            worker.end()
+            yield from self._lost(worker, f"gave no sign of life for {SILENCE / 60:.0f} min")
+        if heard is None or heard[0] not in self._workers or heard[1] == b"":
+            return
+        worker, message = heard
+        if message is None:
+            yield from self._ended(worker)
+        else:
+            event = pickle.loads(message)
+            if isinstance(event, Done | Failed | Blocked):
+                worker.step = None
+            yield event
+
+    def finish(self) -> bool:
+        """Ask those that are at a step to end with their epoch."""
+        for worker in self._busy():
+            worker.finish()
+        return True
+
+    def end(self) -> None:
+        """End all workers."""
+        while self._workers:
+            self._workers.pop().end()
+
+    def _hire(self) -> Worker:
+        self._hired += 1
+        worker = Worker(self._store, self._hired, self._inbox)
+        self._workers.append(worker)
+        return worker
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.step is not None]
+
+    def _hear(self, timeout: float) -> tuple[Worker, bytes | None] | None:
+        """A worker's next message, or None after a while.
+
+        Silence is counted in time of this process: should all have been asleep, or stopped, nobody was silent.
+        """
+        began, heard = time.monotonic(), None
+        with contextlib.suppress(queue.Empty):
+            heard = self._inbox.get(timeout=timeout)
+        waited = min(time.monotonic() - began, timeout)
+        for worker in self._workers:
+            worker.silent += waited
+        if heard is not None:
+            heard[0].silent = 0.0
+        return heard
+
+    def _ended(self, worker: Worker) -> Iterator[Lost]:
+        """A worker was killed, or could not start, or has ended as it was asked to."""
+        yield from self._lost(worker, _how_it_ended(worker.end(grace=DYING), worker.log))
+
+    def _lost(self, worker: Worker, how: str) -> Iterator[Lost]:
+        self._workers.remove(worker)
+        if worker.step is not None:
+            yield Lost(worker.step.key, how)
+
+
 class LocalExecutor:
     """Runs steps on `jobs` worker processes of one thread each: equal steps give equal bytes whatever `jobs` is."""
 
@@ -88,115 +177,19 @@ class LocalExecutor:
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 
     def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
-        """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
-
-        What another process is at is left to it, and waited for when nothing else is left. Closing the iterator (or
-        Ctrl-C) ends the workers; what is stored stays. Raises RequestError when the store cannot be written to.
-        """
+        """Do what `store` lacks of the plan, in processes of this machine that need nothing of the user's script."""
         store.prepare()
-        run = _Run(plan, store, self.jobs, Claims(store.root, self.expiry), self.checkpoint_every)
-        try:
-            yield from run.events()
-        finally:
-            run.end()
+        claims = store.claims(self.expiry)
+        yield from drive(plan, store, LocalWorkers(store, self.jobs), claims, self.checkpoint_every)
 
 
-class _Run:
-    """One run of a plan: its schedule and its workers."""
-
-    def __init__(self, plan: Work, store: Store, jobs: int, claims: Claims, checkpoint_every: float) -> None:
-        self._store = store
-        self._jobs = jobs
-        self._claims = claims
-        self._checkpoint_every = checkpoint_every
-        self._schedule = Schedule(plan, store, claims)
-        self._waited_for: set[str] = set()
-        self._workers: list[Worker] = []
-        self._hired = 0
-        self._attempts: Counter[str] = Counter()
-        self._inbox: Inbox = queue.SimpleQueue()
-
-    def events(self) -> Iterator[Event]:
-        """Everything that happens until nothing is left to do."""
-        while True:
-            yield from self._hand_out()
-            if all(worker.step is None for worker in self._workers):
-                if not self._schedule.elsewhere:
-                    return
-                yield from self._waiting()
-            with contextlib.suppress(queue.Empty):
-                worker, message = self._inbox.get(timeout=LOOK_AGAIN if self._schedule.elsewhere else None)
-                yield from self._ended(worker) if message is None else self._heard(worker, pickle.loads(message))
-
-    def end(self) -> None:
-        """End all workers, and leave what they were at to others."""
-        while self._workers:
-            self._workers.pop().end()
-        self._claims.close()
-
-    def _hand_out(self) -> Iterator[Event]:
-        """Give every step that is ready to a worker, as long as one is free."""
-        steps = self._schedule.take()
-        while self._free() is not None or len(self._workers) < self._jobs:
-            found = next(steps, None)
-            if found is None:
-                return
-            if isinstance(found, Step):
-                yield Started(found.key)
-                self._attempts[found.key] += 1
-                points = self._schedule.points(found)
-                (self._free() or self._hire()).give(Assignment(found, points, self._checkpoint_every))
-            else:
-                yield found
-
-    def _waiting(self) -> Iterator[Event]:
-        """Say once of every step that it is waited for."""
-        for key in self._schedule.elsewhere:
-            if key not in self._waited_for:
-                self._waited_for.add(key)
-                yield Waiting(key, str(self._claims.holder(key) or "another process"))
-
-    def _free(self) -> Worker | None:
-        return next((worker for worker in self._workers if worker.step is None), None)
-
-    def _hire(self) -> Worker:
-        self._hired += 1
-        worker = Worker(self._store, self._hired, self._inbox)
-        self._workers.append(worker)
-        return worker
-
-    def _heard(self, worker: Worker, event: Event) -> Iterator[Event]:
-        step = worker.step
-        if step is None or not isinstance(event, Done | Failed | Blocked):
-            yield event
-            return
-        worker.step = None
-        if isinstance(event, Done):
-            self._schedule.done(step.key)
-            yield event
-        elif isinstance(event, Failed):
-            yield from self._schedule.fail(step, event.message, event.error)
-        else:
-            yield from self._schedule.block(step, event.why)
-
-    def _ended(self, worker: Worker) -> Iterator[Event]:
-        """A worker was killed, or could not start: its step gets another chance on another one."""
-        if worker not in self._workers:
-            return
-        self._workers.remove(worker)
-        how = _how_it_ended(worker.end(grace=DYING), worker.log)
-        step = worker.step
-        if step is None:
-            return
-        if self._attempts[step.key] < ATTEMPTS:
-            self._schedule.again(step.key)
-            yield Notice(step.key, f"{label(step)} is tried again: its worker {how}")
-        else:
-            yield from self._schedule.fail(step, f"{label(step)}: its worker {how}, {ATTEMPTS} times", "WorkerDied")
+def default_jobs() -> int:
+    """One worker per core that this process may use: each training has one thread."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _how_it_ended(status: int, log: Path) -> str:
     """In words: a negative status is a signal, and 9 most often the system out of memory."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    hint = " (out of memory?)" if status == -9 else ""
+    hint = " (out of memory?)" if status == KILLED else ""
     return how + hint + (f"; see {log}" if log.exists() else "")

@@ -27,21 +27,32 @@ PARTIAL = "partial"
 _DIGEST = 32
 
 
+class StoppedError(Exception):
+    """A training has ended early, as it was asked to, and has left a checkpoint."""
+
+
 class Partial:
     """The checkpoint of one training in the store at `root`, taken at the end of an epoch and at most every `every` s.
 
     `origin` is all that the bytes of the training depend on beside its step: the checksums of its inputs, and the
-    environment. A checkpoint of another origin is not gone on from.
+    environment. A checkpoint of another origin is not gone on from. Once `stopping` says so, the next one is the last.
     """
 
     def __init__(
-        self, root: Path, step: Train, origin: Mapping[str, Any], tell: Callable[[Event], None], every: float = EVERY
+        self,
+        root: Path,
+        step: Train,
+        origin: Mapping[str, Any],
+        tell: Callable[[Event], None],
+        every: float = EVERY,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._path = root / PARTIAL / step.key
         self._step = step
         self._about = json_bytes({"key": step.key, **origin}).decode()
         self._tell = tell
         self._every = every
+        self._stopping = stopping
         self._latest = time.monotonic()
 
     def load(self) -> Saved | None:
@@ -61,8 +72,12 @@ class Partial:
         return found["state"]
 
     def offer(self, capture: Callable[[], Saved]) -> None:
-        """Write a checkpoint if the latest is old enough; a disk that takes none costs the checkpoint only."""
-        if time.monotonic() - self._latest < self._every:
+        """Write a checkpoint if the latest is old enough; a disk that takes none costs the checkpoint only.
+
+        Raises StoppedError behind the last one.
+        """
+        stopping = self._stopping()
+        if not stopping and time.monotonic() - self._latest < self._every:
             return
         try:
             self._path.parent.mkdir(exist_ok=True)
@@ -70,6 +85,8 @@ class Partial:
         except OSError as error:
             self._say(f"no checkpoint could be written: {error.strerror or error}")
         self._latest = time.monotonic()
+        if stopping:
+            raise StoppedError
 
     def _say(self, message: str) -> None:
         self._tell(Notice(self._step.key, f"{label(self._step)} {message}"))
@@ -81,9 +98,8 @@ def discard(root: Path, key: str) -> None:
         (root / PARTIAL / key).unlink(missing_ok=True)
 
 
-def orphans(root: Path) -> list[Path]:
+def orphans(root: Path, claims: Claims) -> list[Path]:
     """The checkpoints of trainings that no process is at."""
-    claims = Claims(root)
     found = [path for path in (root / PARTIAL).glob("*") if not path.name.startswith(".")]
     return [path for path in found if not claims.is_alive(path.name)]
 

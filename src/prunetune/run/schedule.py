@@ -1,13 +1,15 @@
 """Which steps of a plan can be run now, which are done already or by others, and which never will be."""
 
+import heapq
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
-from prunetune.errors import DamageError, DivergedSourceError
+from prunetune.errors import DamageError, DivergedSourceError, RequestError
 from prunetune.run.claims import Claims
 from prunetune.run.events import Blocked, Event, Failed, Found, Notice, label
 from prunetune.run.inputs import refuse_diverged, weights_read
 from prunetune.run.store import Store
+from prunetune.study import graph
 from prunetune.study.steps import Step
 from prunetune.train.recipe import Point
 
@@ -27,14 +29,22 @@ class Work(Protocol):
 
 
 class Schedule:
-    """The steps that are neither done nor given up, in the plan's order."""
+    """The steps that are neither done nor given up, and of these a queue of those whose parents are done.
+
+    The queue has the plan's order. No call walks through steps that cannot be run: a run of n steps costs O(n log n).
+    """
 
     def __init__(self, work: Work, store: Store, claims: Claims) -> None:
         self._store = store
         self._claims = claims
         self._snapshots = work.snapshots
+        self._steps = work.steps
+        self._children = graph.children(work.steps)
+        self._place = {step.key: i for i, step in enumerate(work.steps)}
         self._pending = {step.key: step for step in work.steps}
-        self._running: dict[str, Step] = {}
+        self.running: dict[str, Step] = {}  # by key: those that `take` has yielded and that have not ended
+        self._parents_left = {s.key: sum(parent.key in self._place for parent in s.parents) for s in work.steps}
+        self._ready = [self._place[key] for key, left in self._parents_left.items() if not left]  # a heap, being sorted
         self._sound: set[str] = set()
         self.elsewhere: list[str] = []  # steps that could be run if they were not claimed, as the last walk saw them
 
@@ -45,25 +55,28 @@ class Schedule:
     def take(self) -> Iterator[Step | Event]:
         """Walk through the steps whose parents are done: what is stored is ticked off, damage is put aside, and a step
         that must be run is claimed, yielded and counts as running; so are events on the way."""
+        for key in self.elsewhere:
+            heapq.heappush(self._ready, self._place[key])
         self.elsewhere = []
-        for step in list(self._pending.values()):
-            if step.key not in self._pending or not self._is_ready(step):
-                continue
-            if self._is_stored(step):
-                yield self._found(step)
-            elif self._claims.take(step.key):
-                yield from self._begin(step)
-            else:
-                self.elsewhere.append(step.key)
+        while self._ready:
+            step = self._steps[heapq.heappop(self._ready)]
+            if step.key in self._pending:
+                try:
+                    yield from self._look_at(step)
+                except RequestError as error:  # the store cannot be reached, or takes no more
+                    yield from self.fail(step, str(error), type(error).__name__)
 
     def done(self, key: str) -> None:
-        """A running step's result is stored."""
-        del self._running[key]
+        """A running step's result is stored here; raises what keeps it from being shared, and it counts as running."""
+        self._store.share(key)
+        step = self.running.pop(key)
         self._claims.release(key)
+        self._open_children(step)
 
     def again(self, key: str) -> None:
-        """A running step must be run once more, before the others."""
-        self._pending = {key: self._running.pop(key), **self._pending}
+        """A running step must be run once more."""
+        self._pending[key] = self.running.pop(key)
+        heapq.heappush(self._ready, self._place[key])
 
     def block(self, step: Step, why: str) -> Iterator[Event]:
         """Give up a step, and all that needs it, because a training diverged."""
@@ -80,8 +93,16 @@ class Schedule:
 
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)
-        self._running.pop(key, None)
+        self.running.pop(key, None)
         self._claims.release(key)
+
+    def _look_at(self, step: Step) -> Iterator[Step | Event]:
+        if self._is_stored(step):
+            yield self._found(step)
+        elif self._claims.take(step.key):
+            yield from self._begin(step)
+        else:
+            self.elsewhere.append(step.key)
 
     def _begin(self, step: Step) -> Iterator[Step | Event]:
         """A step has just been claimed: what another process has done up to then is looked at once more."""
@@ -93,25 +114,32 @@ class Schedule:
         elif why := self._diverged_source(step):
             yield from self.block(step, why)
         else:
-            self._running[step.key] = self._pending.pop(step.key)
+            self.running[step.key] = self._pending.pop(step.key)
             yield step
 
     def _found(self, step: Step) -> Found:
         del self._pending[step.key]
+        self._open_children(step)
         return Found(step.key)
 
-    def _is_ready(self, step: Step) -> bool:
-        return not any(parent.key in self._pending or parent.key in self._running for parent in step.parents)
+    def _open_children(self, step: Step) -> None:
+        """A step is done: those that waited for it alone are ready."""
+        for child in self._children[step]:
+            self._parents_left[child.key] -= 1
+            if not self._parents_left[child.key]:
+                heapq.heappush(self._ready, self._place[child.key])
 
     def _disinherit(self, step: Step) -> Iterator[Step]:
         """Steps still pending that need `step`, directly or not: taken out, and yielded unless they are stored."""
-        lost = {step.key}
-        for heir in list(self._pending.values()):
-            if any(parent.key in lost for parent in heir.parents):
-                lost.add(heir.key)
-                del self._pending[heir.key]
-                if not self._store.has(heir.key, self.points(heir)):
-                    yield heir
+        lost = [self._place[child.key] for child in self._children[step]]
+        while lost:
+            heir = self._steps[heapq.heappop(lost)]
+            if self._pending.pop(heir.key, None) is None:
+                continue
+            for child in self._children[heir]:
+                heapq.heappush(lost, self._place[child.key])
+            if not self._store.has(heir.key, self.points(heir)):
+                yield heir
 
     def _diverged_source(self, step: Step) -> str | None:
         try:

@@ -1,14 +1,17 @@
 """The layout of a store (docs/store.md) and reading from it: every read is compared with the checksum of the write."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from prunetune.atomic import TEMPORARY
 from prunetune.errors import DamageError, RequestError
 from prunetune.run.disk import json_bytes
 from prunetune.sparsity.mask import Mask
@@ -19,25 +22,24 @@ MARKER, MANIFEST = "prunetune-store.json", "manifest.json"
 STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
 
 
-class Shelves:
-    """Finished steps under one folder, each under its key, to be read.
+class Shelves(ABC):
+    """Finished steps, each under its key, to be read; where they lie is for the heirs."""
 
-    Raises RequestError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
-    an empty store.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.root = Path(path).expanduser().absolute()
-        self._check_version()
-
-    def folder(self, key: str) -> Path:
-        """Where a step's files lie."""
-        return self.root / "steps" / key[:2] / key
-
+    @abstractmethod
     def stored(self) -> Iterator[str]:
         """The keys of all steps that are stored, damaged ones too, in order."""
-        folders = self.root.glob("steps/[0-9a-f][0-9a-f]/*")
-        yield from sorted(path.name for path in folders if path.name.startswith(path.parent.name))
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Whether anything is stored under a key, damaged or not."""
+
+    @abstractmethod
+    def names(self, key: str) -> set[str]:
+        """The names of the files that lie under a key, those under way left out."""
+
+    @abstractmethod
+    def content(self, key: str, name: str) -> bytes:
+        """A file as it lies there; OSError when it cannot be read."""
 
     def has(self, key: str, points: Collection[Point] = ()) -> bool:
         """Whether the step is stored with its states at these points. Looks at its list of files only: see `check`."""
@@ -54,16 +56,14 @@ class Shelves:
         KeyError when the step is not stored; DamageError when the list is not what was written.
         """
         try:
-            found = json.loads((self.folder(key) / MANIFEST).read_bytes())
+            content = self.content(key, MANIFEST)
         except FileNotFoundError as error:
-            if self.folder(key).exists():
+            if self.exists(key):
                 raise DamageError(f"store: {key[:12]}: {MANIFEST} is missing") from error
             raise KeyError(key) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
-        if not isinstance(found, dict) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
-            raise DamageError(f"store: {key[:12]}: {MANIFEST} is not what was written")
-        return found
+        return read_manifest(key, content)
 
     def metrics(self, key: str) -> dict[str, Any]:
         """What the step measured."""
@@ -79,24 +79,28 @@ class Shelves:
 
     def read(self, key: str, name: str) -> bytes:
         """One file's content. KeyError when it was never stored, DamageError when it is not what was written."""
-        listed = self.manifest(key)["files"][name]
+        return self.read_listed(key, name, self.manifest(key)["files"][name])
+
+    def read_listed(self, key: str, name: str, entry: Mapping[str, Any]) -> bytes:
+        """One file's content, where its entry in the step's list is at hand."""
         try:
-            content = (self.folder(key) / name).read_bytes()
+            content = self.content(key, name)
         except OSError as error:
-            raise DamageError(f"store: {key[:12]}: {name} cannot be read: {error.strerror}") from error
-        if len(content) != listed["size"]:
-            raise DamageError(f"store: {key[:12]}: {name} has {len(content)} bytes; {listed['size']} were written")
-        if digest_bytes(content) != listed["sha256"]:
+            raise DamageError(f"store: {key[:12]}: {name} cannot be read: {error.strerror or error}") from error
+        if len(content) != entry["size"]:
+            raise DamageError(f"store: {key[:12]}: {name} has {len(content)} bytes; {entry['size']} were written")
+        if digest_bytes(content) != entry["sha256"]:
             raise DamageError(f"store: {key[:12]}: {name} is not what was written (checksum)")
         return content
 
     def check(self, key: str) -> None:
         """Read all files of a step; DamageError when one is not what was written. Does nothing when it is absent."""
-        if not self.folder(key).exists():
+        if not self.exists(key):
             return
-        for name in self.manifest(key)["files"]:
-            self.read(key, name)
-        if digest_bytes(self.read(key, STEP)) != key:
+        files = self.manifest(key)["files"]
+        for name, listed in files.items():
+            self.read_listed(key, name, listed)
+        if files[STEP]["sha256"] != key:
             raise DamageError(f"store: {key[:12]}: {STEP} describes another step")
 
     def stale_input(self, key: str) -> str | None:
@@ -110,20 +114,90 @@ class Shelves:
                 continue  # gone or damaged is not changed: it is made again first, and compared then
         return None
 
-    def _check_version(self) -> None:
+
+class LocalShelves(Shelves):
+    """Those under one folder.
+
+    Raises RequestError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
+    an empty store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.root = Path(path).expanduser().absolute()
         if self.root.exists() and not self.root.is_dir():
             raise RequestError(f"store: '{self.root}' is a file; it must be a folder")
-        marker = self.root / MARKER
-        if not marker.exists():
-            return
-        try:
-            version = int(json.loads(marker.read_bytes())["schema_version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RequestError(f"store: '{marker}' cannot be read; is this the folder of a store?") from error
-        if version > STORE_VERSION:
-            raise RequestError(
-                f"store: '{self.root}' has schema version {version}; this prunetune knows {STORE_VERSION}: update it"
-            )
+        if self.root.exists():
+            with contextlib.suppress(FileNotFoundError):
+                check_version(self.root, (self.root / MARKER).read_bytes)
+
+    def folder(self, key: str) -> Path:
+        """Where a step's files lie."""
+        return self.root / folder_of(key)
+
+    def stored(self) -> Iterator[str]:
+        """The keys of all steps that are stored, damaged ones too, in order."""
+        folders = self.root.glob("steps/[0-9a-f][0-9a-f]/*")
+        yield from sorted(path.name for path in folders if path.name.startswith(path.parent.name))
+
+    def exists(self, key: str) -> bool:
+        """Whether a step has a folder."""
+        return self.folder(key).exists()
+
+    def names(self, key: str) -> set[str]:
+        """The names of the files in a step's folder, without temporary ones."""
+        return {path.name for path in self.folder(key).glob("*") if not path.name.startswith(TEMPORARY)}
+
+    def content(self, key: str, name: str) -> bytes:
+        """A file as it lies there; OSError when it cannot be read."""
+        return (self.folder(key) / name).read_bytes()
+
+
+def folder_of(key: str) -> str:
+    """Where a step's files lie within a store."""
+    return f"steps/{key[:2]}/{key}"
+
+
+def marker_bytes() -> bytes:
+    """What makes a folder a store."""
+    return json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION})
+
+
+def check_version(where: object, read: Callable[[], bytes]) -> None:
+    """Refuse the marker of a newer store, and one that cannot be understood; FileNotFoundError where there is none."""
+    try:
+        version = int(json.loads(read())["schema_version"])
+    except (FileNotFoundError, RequestError):
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"store: '{where}/{MARKER}' cannot be read; is this the folder of a store?") from error
+    if version > STORE_VERSION:
+        raise RequestError(
+            f"store: '{where}' has schema version {version}; this prunetune knows {STORE_VERSION}: update it"
+        )
+
+
+def read_manifest(key: str, content: bytes) -> dict[str, Any]:
+    """A step's list of files; DamageError when it is not what was written."""
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
+    if not isinstance(found, dict) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} is not what was written")
+    if any(name != Path(name).name for name in found["files"]):  # somebody's who may write there, but not outside
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} names files of other folders")
+    return found
+
+
+def manifest_bytes(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
+    """A step's list of files, with what else is known about it and with its own checksum."""
+    content = {**about, "files": dict(files)}
+    return json.dumps({**content, "sha256": digest_bytes(json_bytes(content))}, sort_keys=True, indent=1).encode()
+
+
+def entry(content: bytes) -> dict[str, Any]:
+    """A file's line in that list."""
+    return {"sha256": digest_bytes(content), "size": len(content)}
 
 
 def state_file(at: Point | None) -> str:

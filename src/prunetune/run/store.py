@@ -4,7 +4,6 @@ A step's folder appears whole or not at all, and the first process that writes a
 have the same bytes. docs/store.md gives the layout, so that anybody can read a store without us.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from torch import Tensor
 from prunetune.atomic import replace_file
 from prunetune.errors import BreachError, RequestError
 from prunetune.run import upkeep
-from prunetune.run.claims import CLAIMS
+from prunetune.run.claims import CLAIMS, EXPIRY, Claims
 from prunetune.run.disk import json_bytes, publish_folder, writing
 from prunetune.run.events import label
 from prunetune.run.partial import PARTIAL
@@ -31,20 +30,32 @@ from prunetune.run.shelves import (
     STATE,
     STEP,
     STORE_VERSION,
-    Shelves,
+    LocalShelves,
     digest_bytes,
+    entry,
+    manifest_bytes,
+    marker_bytes,
     state_file,
 )
 from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Step, describe
 from prunetune.train.recipe import Point
 
-_OURS = {MARKER, "steps", "logs", "quarantine", CLAIMS, PARTIAL, "lost+found"}  # the last: the root of a fresh disk
+_OURS = {
+    MARKER,
+    "steps",
+    "logs",
+    "quarantine",
+    "shared",
+    CLAIMS,
+    PARTIAL,
+    "lost+found",
+}  # the last: the root of a fresh disk
 
 State = Mapping[str, Tensor]
 
 
-class Store(Shelves):
+class Store(LocalShelves):
     """A store that can be written to as well. Opening changes nothing; `prepare` makes it ready."""
 
     def prepare(self) -> None:
@@ -53,9 +64,10 @@ class Store(Shelves):
             self.root.mkdir(parents=True, exist_ok=True)
             if not (self.root / MARKER).exists():
                 self._refuse_foreign()
-            replace_file(self.root / MARKER, json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION}))
+            replace_file(self.root / MARKER, marker_bytes())
             for name in ("steps", "logs", CLAIMS):
                 (self.root / name).mkdir(exist_ok=True)
+            (self.root / ".lock").touch()  # while there is room: claims are given up under it on a full disk too
 
     def write(
         self,
@@ -89,18 +101,30 @@ class Store(Shelves):
             "seconds": seconds,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        whole = {**files, MANIFEST: _manifest(about, {name: _entry(content) for name, content in files.items()})}
+        whole = {**files, MANIFEST: manifest_bytes(about, {name: entry(content) for name, content in files.items()})}
         with writing(self.folder(step.key)):
             if not publish_folder(self.folder(step.key), whole):
                 self._complete(step, files)
+        self.share(step.key)
+
+    def share(self, key: str) -> None:
+        """Let other machines have a step that is stored here; in a folder that they work in too they have it."""
+
+    def claims(self, expiry: float = EXPIRY) -> Claims:
+        """This process's claims on steps; those of others count no more after `expiry` seconds of silence."""
+        return Claims(self.root, expiry)
 
     def quarantine(self, key: str) -> Path:
         """Move a step's folder out of the way, to be looked at; returns where it went."""
-        target = self.root / "quarantine" / f"{key}-{os.urandom(4).hex()}"
+        target = self.aside(key)
         with writing(target):
             target.parent.mkdir(exist_ok=True)
             self.folder(key).rename(target)
         return target
+
+    def aside(self, key: str) -> Path:
+        """A free place for what was found damaged of a step."""
+        return self.root / "quarantine" / f"{key}-{os.urandom(4).hex()}"
 
     def ls(self) -> Iterator[upkeep.Entry]:
         """What is stored, a step each."""
@@ -113,7 +137,7 @@ class Store(Shelves):
     def gc(self) -> int:
         """Remove what killed processes left behind, what was put aside as damaged, and old logs; the bytes freed."""
         with writing(self.root):
-            return upkeep.sweep(self)
+            return upkeep.sweep(self.root, self.claims())
 
     def _complete(self, step: Step, files: Mapping[str, bytes]) -> None:
         """Add what an existing step lacks, files first and then the list, after comparing what both have."""
@@ -130,8 +154,8 @@ class Store(Shelves):
             for name, content in new.items():
                 replace_file(self.folder(step.key) / name, content)
             if new:
-                added = {name: _entry(content) for name, content in new.items()}
-                replace_file(self.folder(step.key) / MANIFEST, _manifest(about, listed | added))
+                added = {name: entry(content) for name, content in new.items()}
+                replace_file(self.folder(step.key) / MANIFEST, manifest_bytes(about, listed | added))
 
     def _refuse_foreign(self) -> None:
         foreign = [path.name for path in self.root.iterdir() if path.name not in _OURS and path.name[0] != "."]
@@ -146,12 +170,3 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(
         {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     )
-
-
-def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
-    content = {**about, "files": dict(files)}
-    return json.dumps({**content, "sha256": digest_bytes(json_bytes(content))}, sort_keys=True, indent=1).encode()
-
-
-def _entry(content: bytes) -> dict[str, Any]:
-    return {"sha256": digest_bytes(content), "size": len(content)}

@@ -63,19 +63,17 @@ def problems(shelves: Shelves) -> Iterator[Problem]:
             yield Problem(key, str(error))
 
 
-def sweep(shelves: Shelves) -> int:
+def sweep(root: Path, claims: Claims) -> int:
     """Remove what nobody will finish, what was put aside as damaged, and logs older than a day; the bytes freed."""
-    temporary = [path for path in shelves.root.rglob(f"{TEMPORARY}*") if is_abandoned(path)]
-    logs = [path for path in (shelves.root / "logs").glob("*") if time.time() - path.stat().st_mtime > ABANDONED_AFTER]
-    damaged = list((shelves.root / "quarantine").glob("*"))
-    left = [*Claims(shelves.root).dead(), *orphans(shelves.root)]
-    return sum(remove(path) for path in _outermost([*temporary, *logs, *damaged, *left]))
+    temporary = [path for path in root.rglob(f"{TEMPORARY}*") if is_abandoned(path)]
+    logs = [path for path in (root / "logs").glob("*") if time.time() - path.stat().st_mtime > ABANDONED_AFTER]
+    damaged = list((root / "quarantine").glob("*"))
+    left = orphans(root, claims)
+    return claims.clear() + sum(remove(path) for path in _outermost([*temporary, *logs, *damaged, *left]))
 
 
 def _oddity(shelves: Shelves, key: str) -> str | None:
-    listed = shelves.manifest(key)["files"].keys() | {MANIFEST}
-    extra = [path.name for path in shelves.folder(key).iterdir() if path.name not in listed]
-    extra = [name for name in extra if not name.startswith(TEMPORARY)]
+    extra = shelves.names(key) - shelves.manifest(key)["files"].keys() - {MANIFEST}
     if extra:
         return f"{min(extra)} is not in its list of files"
     changed = shelves.stale_input(key)

@@ -1,4 +1,7 @@
-"""Messages between a study and its workers: pickles of our own classes, each behind its length in eight bytes."""
+"""Messages between a study and its workers: pickles of our own classes, each behind its length in eight bytes.
+
+A message of no bytes is a nudge: from a worker a sign of life, to a worker the wish that it ends soon.
+"""
 
 import pickle
 import struct
@@ -23,9 +26,12 @@ class Assignment:
 
 def send(stream: BinaryIO, message: Any) -> None:
     """Write one message; BrokenPipeError when nobody reads any more."""
-    content = pickle.dumps(message)
-    stream.write(_LENGTH.pack(len(content)) + content)
-    stream.flush()
+    _write(stream, pickle.dumps(message))
+
+
+def nudge(stream: BinaryIO) -> None:
+    """Write a message of no bytes; BrokenPipeError when nobody reads any more."""
+    _write(stream, b"")
 
 
 def receive(stream: BinaryIO) -> bytes | None:
@@ -36,3 +42,8 @@ def receive(stream: BinaryIO) -> bytes | None:
     size = _LENGTH.unpack(head)[0]
     content = stream.read(size)
     return content if len(content) == size else None
+
+
+def _write(stream: BinaryIO, content: bytes) -> None:
+    stream.write(_LENGTH.pack(len(content)) + content)
+    stream.flush()

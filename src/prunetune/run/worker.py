@@ -2,36 +2,50 @@
 
 Steps come in on the standard input and events go out on what was the standard output; both are taken for this alone.
 Whatever libraries and the user's code print goes to the worker's log in the store. Imports that take their time are
-made after the watchdog stands.
+made after the watchdog stands. While batches are worked through, signs of life go out too.
 """
 
+import contextlib
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 import traceback
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from prunetune.run.events import Blocked, Done, Failed
+    from prunetune.run.execute import Tell
     from prunetune.run.store import Store
     from prunetune.run.wire import Assignment
 
+SIGN_EVERY = 1.0  # seconds, at the least, between two signs of life
+
 
 def main(store: str, log: str) -> None:
-    """Serve until the standard input ends: `store` is the store's folder, `log` the file for everything printed."""
+    """Serve until the standard input ends, or a nudge asks to end with the epoch.
+
+    `store` is the store's folder, `log` the file for everything printed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study decides what becomes of it
     commands, events = _take_pipes(log)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_watch, args=(commands, inbox), daemon=True).start()
-    _serve(store, inbox, events)
+    stopping = threading.Event()
+    threading.Thread(target=_watch, args=(commands, inbox, stopping), daemon=True).start()
+    _serve(store, inbox, events, stopping.is_set)
 
 
 def _take_pipes(log: str) -> tuple[BinaryIO, BinaryIO]:
     """Move both pipes to descriptors that nobody else knows, and put the log in the place of the standard streams."""
     commands, events = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk costs the log only
+        file = os.open(os.devnull, os.O_WRONLY)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
         os.dup2(source, target)
     os.close(nothing)
@@ -39,49 +53,76 @@ def _take_pipes(log: str) -> tuple[BinaryIO, BinaryIO]:
     return commands, events
 
 
-def _watch(commands: BinaryIO, inbox: "queue.SimpleQueue[bytes]") -> None:
+def _watch(commands: BinaryIO, inbox: "queue.SimpleQueue[bytes]", stopping: threading.Event) -> None:
     """Pass messages on; when the other side is gone, by whatever death, end at once in the middle of any work."""
     from prunetune.run.wire import receive
 
     while (message := receive(commands)) is not None:
+        if not message:
+            stopping.set()
         inbox.put(message)
     os._exit(0)
 
 
-def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO) -> None:
+def _serve(store: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stopping: Callable[[], bool]) -> None:
     import pickle
 
     import torch
 
     from prunetune.run.environment import THREADS_PER_TRAINING
+    from prunetune.run.partial import StoppedError
     from prunetune.run.store import Store
     from prunetune.run.wire import send
+    from prunetune.train.beat import on_beat
 
     torch.set_num_threads(THREADS_PER_TRAINING)
+    on_beat(_signs(events))
     opened = Store(store)
-    while True:
-        assignment = pickle.loads(inbox.get())
-        send(events, _do(assignment, opened, events))
-        sys.stdout.flush()
+    with contextlib.suppress(StoppedError):
+        while message := inbox.get():
+            send(events, do(pickle.loads(message), opened, lambda event: send(events, event), stopping))
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
 
 
-def _do(assignment: "Assignment", store: "Store", events: BinaryIO) -> Any:
-    """The event that a step ends with: an error becomes one line, and the traceback of a surprise goes to the log."""
+def _signs(events: BinaryIO) -> Callable[[], None]:
+    """What sends a sign of life, but not every time."""
+    from prunetune.run.wire import nudge
+
+    latest = 0.0
+
+    def sign() -> None:
+        nonlocal latest
+        if time.monotonic() - latest >= SIGN_EVERY:
+            latest = time.monotonic()
+            nudge(events)
+
+    return sign
+
+
+def do(
+    assignment: "Assignment", store: "Store", tell: "Tell", stopping: Callable[[], bool] = lambda: False
+) -> "Done | Failed | Blocked":
+    """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed.
+
+    Once `stopping` says so, a training ends with its epoch, and raises StoppedError.
+    """
     from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
     from prunetune.run.events import Blocked, Done, Failed, label
     from prunetune.run.execute import execute
-    from prunetune.run.wire import send
+    from prunetune.run.partial import StoppedError
 
     step = assignment.step
     try:
-        finished = execute(
-            step, store, assignment.points, lambda event: send(events, event), assignment.checkpoint_every
-        )
+        finished = execute(step, store, assignment.points, tell, assignment.checkpoint_every, stopping)
+    except StoppedError:
+        raise
     except DivergedSourceError as error:
         return Blocked(step.key, str(error))
     except (RequestError, BreachError, DamageError) as error:
         return Failed(step.key, one_line(error), type(error).__name__)
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         return Failed(step.key, one_line(f"{label(step)}: {type(error).__name__}: {error}"), type(error).__name__)
     return Done(step.key, *finished)

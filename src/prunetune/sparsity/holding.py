@@ -37,7 +37,8 @@ def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Op
     Kept weights are not touched: they move as in a loop that multiplies by the mask before every forward pass and after
     every step. Gradients are left alone.
 
-    RequestError for names or shapes that the model does not have, and for tied names that disagree.
+    RequestError for names or shapes that the model does not have, and for tied names that disagree; and from the next
+    forward pass or state dict on, where something has taken a held weight's place (a parametrization, weight norm).
     """
     kept = by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
     release(model)
@@ -103,7 +104,7 @@ class _HeldWeight:
     def __init__(self, parameter: nn.Parameter, pruned: Tensor) -> None:
         self.parameter = parameter
         self.pruned = pruned
-        self._form: tuple[object, ...] = ()  # type, device and memory order of what was zeroed last
+        self._form: tuple[object, ...] = ()  # type, device, shape and memory order of what was zeroed last
         self._kept = pruned  # all ones where a weight is kept, in that form
         _BY_PARAMETER[id(parameter)] = self
         _watch_optimizers()
@@ -120,10 +121,16 @@ class _HeldWeight:
         if tensor.is_meta:
             return
         bits = tensor.data.view(_INTEGERS[tensor.element_size()])
-        form = bits.dtype, bits.device, bits.stride()
+        form = bits.dtype, bits.device, bits.shape, bits.stride()
         if form != self._form:
+            self._require_shape(bits)
             self._form, self._kept = form, torch.empty_like(bits).copy_(self.pruned).sub_(1)
         bits.bitwise_and_(self._kept)
+
+    def _require_shape(self, tensor: Tensor) -> None:
+        if tensor.shape != self.pruned.shape:
+            shapes = f"{tuple(self.pruned.shape)} has become {tuple(tensor.shape)}"
+            raise RequestError(f"model: a weight that is held as {shapes}; release the model and hold a new mask")
 
 
 # By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak
@@ -191,6 +198,7 @@ def _zero_owner(owner: nn.Module, *_: Any, only_new: bool = False) -> None:
     """Zero the held weights of a module, or only those whose parameter was replaced since the last time."""
     held = _held_in(owner)
     for leaf, weight in held.items():
+        _require_in_place(owner, leaf, weight)
         parameter = owner._parameters.get(leaf)
         new = parameter is not weight.parameter
         # A plain tensor in the place of the parameter belongs to somebody else (functional_call, replicas).
@@ -199,6 +207,20 @@ def _zero_owner(owner: nn.Module, *_: Any, only_new: bool = False) -> None:
         if new:
             held[leaf] = _HeldWeight(parameter, weight.pruned)
         held[leaf].zero(parameter)
+
+
+def _require_in_place(owner: nn.Module, leaf: str, weight: _HeldWeight) -> None:
+    """RequestError where the weight is computed from other parameters since, so that its zeros are theirs to lose.
+
+    `torch.nn.utils.prune` and the older spectral norm only scale the held parameter, under the name `x_orig`; replicas
+    of `DataParallel` have plain tensors in the place of their parameters.
+    """
+    scaled = owner._parameters.get(f"{leaf}_orig") is weight.parameter
+    if leaf not in owner._parameters and not scaled and not hasattr(owner, "_is_replica"):
+        raise RequestError(
+            f"model: '{leaf}' of a layer {type(owner).__name__} is held but no parameter of it any more (a "
+            "parametrization, weight norm or a sharding wrapper has taken its place); release the model first"
+        )
 
 
 def _held_in(module: nn.Module) -> dict[str, _HeldWeight]:

@@ -8,11 +8,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from prunetune.errors import RequestError
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
+    ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm), "normalisation"),
+    ((nn.Embedding, nn.EmbeddingBag), "embedding"),
+    ((ParametrizationList,), "under a parametrization"),
+)
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,9 @@ def _judge(weight: _Weight, first: nn.Module | None, scope: Scope) -> tuple[bool
 
 
 def _default(module: nn.Module, leaf: str, first: nn.Module | None) -> tuple[bool, str]:
-    if isinstance(module, _NORMS):
-        return False, "normalisation"
-    if isinstance(module, _EMBEDDINGS):
-        return False, "embedding"
+    for kinds, reason in _NEVER:
+        if isinstance(module, kinds):
+            return False, reason
     if leaf.endswith("_orig") and hasattr(module, leaf.removesuffix("_orig") + "_mask"):
         return False, "in the form of torch.nn.utils.prune"
     if "bias" in leaf:
@@ -123,6 +126,8 @@ def _default(module: nn.Module, leaf: str, first: nn.Module | None) -> tuple[boo
         return module is not first, "first convolution" if module is first else "convolution weight"
     if leaf == "weight" and isinstance(module, nn.Linear):
         return True, "linear weight"
+    if isinstance(module, (_ConvNd, nn.Linear)):
+        return False, f"a part of which {type(module).__name__} computes its weight"
     return False, f"parameter of {type(module).__name__}, neither convolution nor linear layer"
 
 

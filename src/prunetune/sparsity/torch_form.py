@@ -45,13 +45,14 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict out of that form: every pair `x_orig`, `x_mask` becomes the effective tensor `x`, zero where masked.
 
-    Other tensors are left alone, and those of a state dict in no such form are all others.
+    Other tensors are left alone, and those of a state dict in no such form are all others. RequestError for a pair of
+    two shapes.
     """
     folded: dict[str, Tensor] = {}
     for name, tensor in state.items():
         base = _base(name, state)
         if base is not None:
-            folded[base] = tensor.masked_fill(state[f"{base}_mask"] == 0, 0)
+            folded[base] = tensor.masked_fill(_mask_of(base, state) == 0, 0)
         elif not (name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in state):
             folded[name] = tensor
     return folded
@@ -89,6 +90,14 @@ def _tensors(model: nn.Module, remove_duplicate: bool = True) -> dict[str, Tenso
     # Not the state dict: taking it would zero what `hold` holds, and hide that it had come back to life.
     parameters = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=remove_duplicate)}
     return parameters | dict(model.named_buffers())
+
+
+def _mask_of(base: str, state: Mapping[str, Tensor]) -> Tensor:
+    mask, weight = state[f"{base}_mask"], state[f"{base}_orig"]
+    if mask.shape != weight.shape:
+        shapes = f"{tuple(mask.shape)}, '{base}_orig' {tuple(weight.shape)}"
+        raise RequestError(f"state: '{base}_mask' has shape {shapes}; of torch.nn.utils.prune they are equal")
+    return mask
 
 
 def _base(name: str, state: Mapping[str, Tensor]) -> str | None:

@@ -1,9 +1,12 @@
 """The graph of a plan's steps: what a step rests on, an order to run them in, and what trainings cost."""
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from prunetune.study.steps import Step, Train
+
+Cost = TypeVar("Cost", int, float)
 
 
 def closure(targets: Iterable[Step]) -> tuple[Step, ...]:
@@ -35,42 +38,60 @@ def trainings(steps: Iterable[Step]) -> int:
     return sum(isinstance(step, Train) for step in steps)
 
 
-def longest_below(steps: Sequence[Step]) -> dict[str, int]:
-    """For each step's key, the epochs of the longest chain that starts with it (`steps`: parents first)."""
-    longest = {step.key: epochs_of(step) for step in steps}
+def longest_below(steps: Sequence[Step], cost: Callable[[Step], Cost]) -> dict[str, Cost]:
+    """For each step's key, the cost of the dearest chain that starts with it (`steps`: parents first)."""
+    longest = {step.key: cost(step) for step in steps}
     for step in reversed(steps):
         for parent in step.parents:
             if parent.key in longest:
-                longest[parent.key] = max(longest[parent.key], epochs_of(parent) + longest[step.key])
+                longest[parent.key] = max(longest[parent.key], cost(parent) + longest[step.key])
     return longest
 
 
-def by_urgency(steps: Sequence[Step], urgency: Mapping[str, int]) -> tuple[Step, ...]:
-    """Parents first, and among the steps that could run next always the one with the longest chain below it.
+def longest_chain(steps: Sequence[Step], cost: Callable[[Step], float]) -> tuple[Step, ...]:
+    """The steps of the dearest chain, first to last (`steps`: parents first); of equal ones that which comes first."""
+    longest, below = longest_below(steps, cost), children(steps)
+    chain: list[Step] = []
+    then: Sequence[Step] = steps
+    while then:
+        chain.append(max(then, key=lambda step: longest[step.key]))
+        then = below[chain[-1]]
+    return tuple(chain)
 
-    The rounds of iterative pruning are the long chains: begun late, they leave all but one worker idle at the end.
-    Ties keep the order of `steps`.
+
+def by_urgency(
+    steps: Sequence[Step], urgency: Mapping[str, int], first: Collection[Step] = frozenset()
+) -> tuple[Step, ...]:
+    """Parents first; among the steps that could run next those of `first`, and then always the most urgent.
+
+    The most urgent has the longest chain below it. The rounds of iterative pruning are the long chains: begun late,
+    they leave all but one worker idle at the end. Ties keep the order of `steps`; `first` holds all that it rests on.
     """
     place = {step: i for i, step in enumerate(steps)}
-    children = _children(steps)
+    below = children(steps)
     open_parents = {step: sum(parent in place for parent in step.parents) for step in steps}
-    ready = [(-urgency[step.key], i) for step, i in place.items() if not open_parents[step]]
+
+    def rank(step: Step) -> tuple[bool, int, int]:
+        return step not in first, -urgency[step.key], place[step]
+
+    ready = [rank(step) for step in steps if not open_parents[step]]
     heapq.heapify(ready)
     order: list[Step] = []
     while ready:
-        step = steps[heapq.heappop(ready)[1]]
+        step = steps[heapq.heappop(ready)[-1]]
         order.append(step)
-        for child in children[step]:
+        for child in below[step]:
             open_parents[child] -= 1
             if not open_parents[child]:
-                heapq.heappush(ready, (-urgency[child.key], place[child]))
+                heapq.heappush(ready, rank(child))
     return tuple(order)
 
 
-def _children(steps: Collection[Step]) -> dict[Step, list[Step]]:
-    children: dict[Step, list[Step]] = {step: [] for step in steps}
+def children(steps: Collection[Step]) -> dict[Step, list[Step]]:
+    """For each step, those of `steps` that read its results, in the order of `steps`."""
+    below: dict[Step, list[Step]] = {step: [] for step in steps}
     for step in steps:
         for parent in step.parents:
-            if parent in children:
-                children[parent].append(step)
-    return children
+            if parent in below:
+                below[parent].append(step)
+    return below

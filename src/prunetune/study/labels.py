@@ -1,4 +1,4 @@
-"""How trainings are named to people."""
+"""How trainings and looks are named to people."""
 
 from prunetune.study.plan import Plan
 
@@ -10,3 +10,18 @@ def labels(plan: Plan) -> dict[str, str]:
         for t in plan.trials
     }
     return names | {line.twin.key: f"twin of {names[line.step.first.step.key]}" for line in plan.connections}
+
+
+def look_words(plan: Plan) -> str:
+    """`look 2 of 4: 10 seeds for iterative masks at learning rate 0.1, not decided by 5`; empty for a fixed number."""
+    looks = plan.spec.looks
+    if len(looks) == 1:
+        return ""
+    reached = max(trial.seed for trial in plan.trials) + 1
+    number = looks.index(reached)
+    look = f"look {number + 1} of {len(looks)}: {reached} seeds"
+    if number == 0:
+        return f"{look}, and up to {looks[-1]} where they do not decide"
+    grown = sorted({(t.learning_rate, t.mask) for t in plan.trials if t.mask and t.seed == reached - 1})
+    named = ", ".join(f"{mask} masks at learning rate {rate:g}" for rate, mask in grown)
+    return f"{look} for {named}, not decided by {looks[number - 1]}"

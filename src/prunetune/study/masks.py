@@ -8,7 +8,7 @@ from prunetune.errors import RequestError, shown
 from prunetune.references import Ref
 from prunetune.registry import Registry
 from prunetune.sparsity.criteria import Place
-from prunetune.sparsity.patterns import CHANNEL, require_density
+from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
 from prunetune.study.ground import Ground, Trainer
 from prunetune.study.part import MOST
@@ -159,6 +159,11 @@ class Gradual:
             raise RequestError(f"initial: {self.initial}; must be less than the study's least sparsity, {least}")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         ends = self._ends(recipe.epochs)
+        if Groups.named(choice.pattern) and len(ends) > 1:
+            raise RequestError(
+                f"pattern: '{choice.pattern}' has one sparsity and 'gradual' goes through {len(ends)}; "
+                "use it with one_shot, iterative or admm, or with updates: 1"
+            )
         return tuple(self._one(ground, choice, recipe, ends, density) for density in densities)
 
     def _ends(self, epochs: int) -> tuple[int, ...]:

@@ -30,6 +30,10 @@ from prunetune.train.recipe import Point
 __all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedMoment", "PlannedTrial", "Remaining", "plan"]
 
 
+Cell = tuple[float, str]
+"""A learning rate and a mask algorithm's label: what a verdict is about."""
+
+
 class Has(Protocol):
     """What a plan asks of a store."""
 
@@ -75,7 +79,7 @@ class Plan:
     """
 
     spec: Spec
-    steps: tuple[Step, ...]  # of those that could run next, always the one with the longest chain below it
+    steps: tuple[Step, ...]  # those of `answer` first; of those that could run next, that with the longest chain
     trials: tuple[PlannedTrial, ...]
     correlations: tuple[PlannedCorrelation, ...]
     connections: tuple[PlannedConnection, ...]
@@ -104,17 +108,26 @@ class Plan:
             trainings_left=graph.trainings(left),
             epochs_cached=graph.total_epochs(held),
             epochs_left=graph.total_epochs(left),
-            longest_epochs=max(graph.longest_below(left).values(), default=0),
-            states_left=sum(self._states(step) for step in left),
+            longest_epochs=max(graph.longest_below(left, graph.epochs_of).values(), default=0),
+            states_left=sum(self.states(step) for step in left),
             masks_left=sum(isinstance(step, Prune) for step in left),
         )
 
-    def _states(self, step: Step) -> int:
+    @property
+    def answer(self) -> tuple[Step, ...]:
+        """What the verdict at the asked sparsity rests on: the trainings there, the dense runs, and all before them."""
+        return _answer(self.spec, self.trials)
+
+    def states(self, step: Step) -> int:
+        """How many network states a step leaves in the store, snapshots included."""
         return isinstance(step, Init | Import | Train) + len(self.snapshots.get(step.key, ()))
 
 
-def plan(spec: Spec, device: str = "cpu") -> Plan:
+def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = None) -> Plan:
     """Compile a study. Trains nothing, and loads no more of the data than its identity takes.
+
+    `seeds`: how many each learning rate and mask label has; without it all have the number at the spec's first look.
+    More seeds only add steps.
 
     Raises RequestError, one line, where the spec asks for what there is not.
     """
@@ -125,18 +138,27 @@ def plan(spec: Spec, device: str = "cpu") -> Plan:
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
     along: list[PlannedMoment] = []
-    for seed in range(spec.seeds):
+    counts = every_cell(spec, spec.looks[0]) if seeds is None else seeds
+    for seed in range(max(counts.values())):
         for rate in spec.learning_rates:
+            masks = [mask for mask in spec.masks if seed < counts[rate, mask.label]]
+            if not masks:
+                continue
             ground = ground_at(seed, rate)
             trials.append(_dense_trial(ground))
             measured.extend(correlations.dense_pair(ground, bench.scope))
             along.extend(moments(ground, bench.scope, spec.along_training))
-            for mask in spec.masks:
+            for mask in masks:
                 for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
                     rows = _sparse_trials(ground, spec.arms, found)
                     trials.extend(rows)
                     measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
     return _assembled(bench, tuple(trials), tuple(measured), tuple(along))
+
+
+def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
+    """The same number of seeds for every learning rate and mask algorithm."""
+    return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}
 
 
 def _require_patterns_fit(bench: Bench) -> None:
@@ -197,13 +219,13 @@ def _assembled(
 ) -> Plan:
     joined = tuple(connections.lines(trials, bench.spec.connectivity))
     steps = graph.closure([row.step for row in (*trials, *measured, *along, *joined)])
-    urgency = graph.longest_below(steps)
+    urgency = graph.longest_below(steps, graph.epochs_of)
     alone = [graph.closure([trial.step]) for trial in trials]
     twins = [line.twin for line in joined]
     has_theta_0 = bench.spec.pretrained is None or bench.spec.pretrained.theta_0 is not None
     return Plan(
         spec=bench.spec,
-        steps=graph.by_urgency(steps, urgency),
+        steps=graph.by_urgency(steps, urgency, frozenset(_answer(bench.spec, trials))),
         trials=trials,
         correlations=measured,
         connections=joined,
@@ -220,6 +242,10 @@ def _assembled(
         separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
         urgency=urgency,
     )
+
+
+def _answer(spec: Spec, trials: Iterable[PlannedTrial]) -> tuple[Step, ...]:
+    return graph.closure([trial.step for trial in trials if trial.sparsity in (0.0, spec.asked_sparsity)])
 
 
 def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:

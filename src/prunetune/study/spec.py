@@ -14,6 +14,7 @@ from prunetune.study.part import Count, Number, Part, complaint
 from prunetune.study.plain import require_plain
 from prunetune.study.reading import Source, override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec, epochs_of
+from prunetune.study.seeds import looks
 from prunetune.study.slugs import slug
 from prunetune.train.recipe import Point
 
@@ -23,6 +24,7 @@ _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
 _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
+MOST_SEEDS = 1000
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 
@@ -59,6 +61,19 @@ class Rounds(Part):
         if sorted({0.0, *found, 1.0}) != [0.0, *found, 1.0]:
             what = f"among {self.rounds} such rounds some would remove nothing, or all that is left"
             raise RequestError(f"per_round: {self.per_round:g}; {what}; give another share, or fewer rounds")
+        return self
+
+
+class SeedRange(Part):
+    """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
+
+    min: Annotated[Count, Field(ge=2)] = 5
+    max: Annotated[Count, Field(le=MOST_SEEDS)] = 20
+
+    @model_validator(mode="after")
+    def _grows(self) -> "SeedRange":
+        if self.max <= self.min:
+            raise RequestError(f"max: {self.max}; must be above min, {self.min}; a fixed number is `seeds: {self.min}`")
         return self
 
 
@@ -108,7 +123,7 @@ class Spec(Part):
     arms: Annotated[tuple[str, ...], Field(max_length=100)] = ("ticket", "reinit", "rewind", "finetune")
     connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     rewind: str = "1/15"
-    seeds: Annotated[Count, Field(le=1000)] = 5
+    seeds: int | SeedRange = 5
     along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
@@ -153,6 +168,21 @@ class Spec(Part):
             return Rounds.model_validate(value).sparsities()
         except ValidationError as error:
             raise complaint(error) from error
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> int | SeedRange:
+        if value == "auto":
+            return SeedRange()
+        if isinstance(value, Mapping):
+            try:
+                return SeedRange.model_validate(value)
+            except ValidationError as error:
+                raise complaint(error) from error
+        if isinstance(value, SeedRange) or (type(value) is int and 1 <= value <= MOST_SEEDS):
+            return value
+        right = f"a whole number from 1 to {MOST_SEEDS}, auto, or a range such as {{min: 5, max: 20}}"
+        raise ValueError(f"must be {right}")
 
     @field_validator("learning_rates", "masks", "sparsities", "arms")
     @classmethod
@@ -221,7 +251,7 @@ class Spec(Part):
     @model_validator(mode="after")
     def _pretrained_fits(self) -> "Spec":
         if self.pretrained:
-            self.pretrained.check_placeholders(self.seeds, len(self.dense_rates))
+            self.pretrained.check_placeholders(self.looks[-1], len(self.dense_rates))
             if "dense" in self.connectivity:
                 raise RequestError(
                     "connectivity: 'dense' is not trained here, `pretrained` takes its place; leave it out"
@@ -234,10 +264,11 @@ class Spec(Part):
     @model_validator(mode="after")
     def _can_be_planned(self) -> "Spec":
         each = sum(len(self.sparsities) * (len(self.arms) + mask.trainings) for mask in self.masks)
-        steps = self.seeds * len(self.learning_rates) * (each + self.along_training)
+        seeds = self.looks[-1]
+        steps = seeds * len(self.learning_rates) * (each + self.along_training)
         if steps > MOST_STEPS:
             what = f"seeds, learning rates, masks, sparsities and arms multiply to {steps:,} steps"
-            raise RequestError(f"seeds: {self.seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
+            raise RequestError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
         return self
 
     @property
@@ -245,6 +276,17 @@ class Spec(Part):
         """Every learning rate at which there is a dense run: the study's, and those at which masks are found."""
         found_at = [mask.learning_rate for mask in self.masks if mask.learning_rate is not None]
         return tuple(dict.fromkeys([*self.learning_rates, *found_at]))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which the study is judged: one, or several where seeds may be added."""
+        return looks(self.seeds.min, self.seeds.max) if isinstance(self.seeds, SeedRange) else (self.seeds,)
+
+    @property
+    def asked_sparsity(self) -> float:
+        """The one whose answer comes first: the least at which the rule allows a verdict, else the highest there is."""
+        nontrivial = (one for one in self.sparsities if one >= self.verdict.nontrivial_sparsity)
+        return next(nontrivial, self.sparsities[-1])
 
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""

@@ -8,8 +8,8 @@ stores were filled is left out where it is None (`KEYED_WHERE_SET`), so that wha
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields, is_dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, cached_property
 from typing import Any
 
 from prunetune.references import KEYED_WHERE_SET, NOT_KEYED, Ref
@@ -158,6 +158,11 @@ class Connect(Step):
     device: str = "cpu"
 
 
+def device_of(step: Step) -> str:
+    """The device on which a step does its work: the CPU, for those that say nothing."""
+    return getattr(getattr(step, "probe", None) or step, "device", "cpu")
+
+
 def describe(value: Any) -> Any:
     """The canonical JSON form of a step, its parents given by key: what is hashed, and what `step.json` holds."""
     if isinstance(value, Step):
@@ -176,11 +181,15 @@ def _refer(value: Any) -> Any:
 
 
 def _keyed_fields(value: Any) -> dict[str, Any]:
-    return {f.name: _refer(getattr(value, f.name)) for f in fields(value) if _is_keyed(f, getattr(value, f.name))}
+    found = ((name, getattr(value, name), where_set) for name, where_set in _keyed(type(value)))
+    return {name: _refer(own) for name, own, where_set in found if not (where_set and own is None)}
 
 
-def _is_keyed(of: Field[Any], value: Any) -> bool:
-    return of.metadata.get("keyed", True) and not (value is None and of.metadata.get("keyed_where_set", False))
+@cache
+def _keyed(kind: type) -> tuple[tuple[str, bool], ...]:
+    """The names of the fields that are in a key, and whether only where they are set."""
+    known = ((of.name, of.metadata) for of in fields(kind))
+    return tuple((name, about.get("keyed_where_set", False)) for name, about in known if about.get("keyed", True))
 
 
 def _steps_in(values: Any) -> Iterator[Step]:

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from prunetune.train.beat import beat
 from prunetune.train.data import Dataset
 from prunetune.train.feed import normaliser
+from prunetune.train.memory import enough_memory
 from prunetune.train.numerics import autocast, reproducible
 from prunetune.train.objective import loss_of, metric_of
 from prunetune.train.recipe import Recipe
 
 BATCH = 500  # images at a time; fixed, so that a score never depends on the recipe's batch size
+MEMORY = f"evaluation: {BATCH} images at a time", "run fewer trainings at once with --jobs, or a smaller model"
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,13 @@ def evaluate(
     """Score `model`, which lies on `device`, on images (N, C, H, W) as stored and their labels (N,); N at least 1.
 
     The model is in evaluation mode meanwhile, nothing of it is changed, and no random number is drawn. A batch's loss
-    counts by its size. RequestError when the user's loss or metric returns the wrong shape.
+    counts by its size. RequestError when the user's loss or metric returns the wrong shape, or memory is short.
     """
     device = torch.device(device)
     training = model.training
     model.eval()
     try:
-        with reproducible(device), torch.no_grad():
+        with reproducible(device), torch.no_grad(), enough_memory(*MEMORY):
             totals = _totals(model, images, labels, dataset, recipe, device)
     finally:
         model.train(training)
@@ -54,4 +57,5 @@ def _totals(
             outputs = model(normalise(batch.to(device)))
             scores, mean = metric(outputs, targets), loss(outputs, targets)
         totals.append(torch.stack([scores.float().sum(), mean.float() * len(targets)]))
+        beat()
     return torch.stack(totals).cpu()

@@ -14,9 +14,11 @@ from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.holding import hold
 from prunetune.sparsity.mask import Mask
 from prunetune.train.admm import Admm, Penalty
+from prunetune.train.beat import beat
 from prunetune.train.data import Dataset
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.feed import Feed, normaliser
+from prunetune.train.memory import enough_memory
 from prunetune.train.numerics import autocast, choose_layout, reproducible, seeded
 from prunetune.train.objective import loss_of
 from prunetune.train.optimizer import build_optimizer
@@ -89,12 +91,12 @@ def train(
     goes on from the state that they have, and offers them its own after every epoch but the last.
 
     Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
-    up, and a loss or metric of the user's that returns a wrong shape.
+    up, a loss or metric of the user's that returns a wrong shape, and batches that need more memory than there is.
     """
     where = torch.device(device)
     with reproducible(where):
         training = _Training(model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots)
-        with seeded(where, derived("model", augment_seed)):
+        with seeded(where, derived("model", augment_seed)), enough_memory(*_memory(recipe)):
             training.run(on_epoch, checkpoints)
         return training.result(data)
 
@@ -155,6 +157,7 @@ class _Training:
         for images, labels in self.feed.epoch(epoch):
             total += self.step(images.contiguous(memory_format=self.layout), labels) * len(labels)
             self.keep_snapshots()
+            beat()
         return float(total) / len(self.feed)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -206,6 +209,13 @@ class _Training:
             residuals=self.admm.residuals if self.admm is not None else (),
             seconds=time.perf_counter() - self.began,
         )
+
+
+def _memory(recipe: Recipe) -> tuple[str, str]:
+    """What needs the memory of a training, and what to do where there is too little."""
+    size = recipe.batch_size
+    smaller = f"set a smaller one, such as recipe.batch_size={size // 2}, or " if size > 1 else ""
+    return f"recipe.batch_size: {size} images at a time", f"{smaller}run fewer trainings at once with --jobs"
 
 
 def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> dict[int, list[Point]]:

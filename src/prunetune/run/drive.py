@@ -1,0 +1,204 @@
+"""Run a plan on workers of any kind: ready steps are handed out, what workers tell is passed on, and a step whose
+worker is lost gets another chance."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple, Protocol
+
+from prunetune.errors import BreachError, DamageError, RequestError
+from prunetune.run.claims import Claims
+from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
+from prunetune.run.schedule import Schedule, Work
+from prunetune.run.store import Store
+from prunetune.run.wire import Assignment
+from prunetune.study.steps import Step, Train
+
+ATTEMPTS = 2  # of a step whose worker was lost: once may be chance, twice is the step
+LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done, and whether to stop
+GRACE = 10.0  # seconds from Ctrl-C to the end of the epochs under way
+
+
+class Executor(Protocol):
+    """Where and how steps are run."""
+
+    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
+        """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
+
+        What another process is at is left to it, and waited for when nothing else is left. Closing the iterator ends
+        the workers; what is stored stays. Ctrl-C lets trainings end with their epoch and a checkpoint, where workers
+        can be asked to, and then raises KeyboardInterrupt; a second one raises it at once. Raises RequestError when
+        the store cannot be written to, or the workers are not to be had.
+        """
+        ...
+
+
+class Lost(NamedTuple):
+    """A step's worker has gone in the middle of it."""
+
+    key: str
+    how: str  # `was killed by signal 9`
+
+
+class Workers(Protocol):
+    """Processes, here or elsewhere, that do a step each."""
+
+    @property
+    def limit(self) -> int:
+        """How many steps they may have at once."""
+        ...
+
+    def begin(self, assignment: Assignment) -> None:
+        """Let a worker do a step; all that comes of it, its loss too, is told by `wait`."""
+        ...
+
+    def wait(self, timeout: float) -> Iterator[Event | Lost]:
+        """What has happened since, as soon as there is something; nothing when `timeout` seconds have passed.
+
+        Every step ends in one of Done, Failed, Blocked and Lost.
+        """
+        ...
+
+    def finish(self) -> bool:
+        """Ask trainings to end with their epoch and a checkpoint, which is told as Lost; False where that cannot be."""
+        ...
+
+    def end(self) -> None:
+        """End all workers, in the middle of any work."""
+        ...
+
+
+def drive(
+    plan: Work, store: Store, workers: Workers, claims: Claims, checkpoint_every: float
+) -> Generator[Event, None, None]:
+    """Everything that happens until nothing is left to do; workers and claims are ended with it.
+
+    KeyboardInterrupt at the end of what Ctrl-C has cut short.
+    """
+    run = _Run(plan, store, workers, claims, checkpoint_every)
+    try:
+        with _first_interrupt(run.stop):
+            yield from run.events()
+        if run.stopping:
+            raise KeyboardInterrupt
+    finally:
+        workers.end()
+        claims.close()
+
+
+class _Run:
+    """One run of a plan: its schedule and its workers."""
+
+    def __init__(self, plan: Work, store: Store, workers: Workers, claims: Claims, checkpoint_every: float) -> None:
+        self._workers = workers
+        self._claims = claims
+        self._checkpoint_every = checkpoint_every
+        self._schedule = Schedule(plan, store, claims)
+        self._attempts: Counter[str] = Counter()
+        self._waited_for: set[str] = set()
+        self.stopping = False
+
+    def events(self) -> Iterator[Event]:
+        while not self.stopping:
+            yield from self._hand_out()
+            if not self._schedule.running:
+                if not self._schedule.elsewhere:
+                    return
+                yield from self._waiting()
+            for report in self._reports():
+                yield from self._lost(report) if isinstance(report, Lost) else self._heard(report)
+        yield from self._wind_down()
+
+    def stop(self) -> None:
+        """Hand out nothing more, and let trainings end with their epoch."""
+        self.stopping = True
+
+    def _reports(self) -> list[Event | Lost]:
+        """What workers tell next; nothing when it is time for a look at what others have done, or to stop."""
+        while not (reports := list(self._workers.wait(LOOK_AGAIN))):
+            if self._schedule.elsewhere or self.stopping:
+                break
+        return reports
+
+    def _wind_down(self) -> Iterator[Event]:
+        """Give what is under way the time to end with its epoch, and tell what comes of it."""
+        deadline, running = time.monotonic() + GRACE, self._schedule.running
+        if not self._workers.finish():
+            return
+        for step in running.values():
+            if isinstance(step, Train):
+                until = f"ends with its epoch, or after {GRACE:.0f} s; Ctrl-C again ends it now"
+                yield Notice(step.key, f"{label(step)} {until}")
+        while running and time.monotonic() < deadline:
+            for report in self._workers.wait(LOOK_AGAIN):
+                if isinstance(report, Lost):
+                    self._schedule.again(report.key)  # another day
+                else:
+                    yield from self._heard(report)
+
+    def _hand_out(self) -> Iterator[Event]:
+        """Let steps that are ready begin, as long as there is room for one."""
+        steps, limit = self._schedule.take(), self._workers.limit
+        while len(self._schedule.running) < limit:
+            found = next(steps, None)
+            if found is None:
+                return
+            if isinstance(found, Step):
+                yield Started(found.key)
+                self._attempts[found.key] += 1
+                self._workers.begin(Assignment(found, self._schedule.points(found), self._checkpoint_every))
+            else:
+                yield found
+
+    def _waiting(self) -> Iterator[Event]:
+        """Say once of every step that it is waited for."""
+        for key in self._schedule.elsewhere:
+            if key not in self._waited_for:
+                self._waited_for.add(key)
+                yield Waiting(key, str(self._claims.holder(key) or "another process"))
+
+    def _heard(self, event: Event) -> Iterator[Event]:
+        if isinstance(event, Done):
+            try:
+                self._schedule.done(event.key)
+            except (RequestError, BreachError, DamageError) as error:  # done here, and not to be had by others
+                event = Failed(event.key, str(error), type(error).__name__)
+        if isinstance(event, Failed):
+            yield from self._schedule.fail(self._schedule.running[event.key], event.message, event.error)
+        elif isinstance(event, Blocked):
+            yield from self._schedule.block(self._schedule.running[event.key], event.why)
+        else:
+            yield event
+
+    def _lost(self, lost: Lost) -> Iterator[Event]:
+        """A worker was killed, or could not start: its step gets another chance on another one."""
+        step = self._schedule.running[lost.key]
+        if self._attempts[step.key] < ATTEMPTS:
+            self._schedule.again(step.key)
+            yield Notice(step.key, f"{label(step)} is tried again: its worker {lost.how}")
+        else:
+            message = f"{label(step)}: its worker {lost.how}, {ATTEMPTS} times"
+            yield from self._schedule.fail(step, message, "WorkerDied")
+
+
+@contextlib.contextmanager
+def _first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`, the next one is as ever. Nothing changes in another thread than the main one, or
+    where Ctrl-C is put to another use."""
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        stop()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -1,0 +1,24 @@
+"""What the system and torch say when memory is short, as one line that names what to change."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prunetune.errors import RequestError
+
+# torch has a class of its own for accelerators alone; its CPU allocator and the libraries below raise RuntimeError
+_SHORT = re.compile(r"can't allocate memory|out of memory|bad_alloc|ALLOC_FAILED")
+_ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
+
+
+@contextmanager
+def enough_memory(what: str, advice: str) -> Iterator[None]:
+    """RequestError `WHAT take more memory than there is …; ADVICE` in the place of any error that says so."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or _SHORT.search(str(error))):
+            raise
+        asked = _ASKED.search(str(error))
+        amount = f" ({asked[1]} at once)" if asked else ""
+        raise RequestError(f"{what} take more memory than there is{amount}; {advice}") from error

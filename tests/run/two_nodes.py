@@ -1,0 +1,110 @@
+"""A Ray cluster of two nodes on this machine, an audit on it, and one of them killed in the middle of a training.
+
+Run by test_ray.py in a process of its own, where it can in a network namespace with nothing but loopback in it. Prints
+what was told, as JSON; exit status 77 where Ray cannot be started here.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+from toy_study import TINY_AUDIT, Work, init
+
+import prunetune as pt
+from prunetune.errors import RequestError
+from prunetune.run import ray as executor
+from prunetune.run.events import Blocked, Done, Event, Failed, Progress
+from prunetune.run.ray import RayExecutor
+from prunetune.run.store import Store
+
+CANNOT_START = 77
+NODE = {
+    "num_cpus": 1,
+    "node_ip_address": "127.0.0.1",
+    "include_dashboard": False,
+    "object_store_memory": 80 * 2**20,
+}
+# A node counts as dead after a few seconds of silence, and not after half a minute.
+HEALTH = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+ALONE = Work((init(),))
+
+
+class Killer:
+    """Consumer of events that kills a node once, when every node is in the middle of a training."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        self.events: list[Event] = []
+        self._kill = kill
+        self._epochs: dict[str, int] = {}
+        self.killed = False
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Progress):
+            self._epochs[event.key] = event.epoch
+        elif isinstance(event, Done | Failed | Blocked):
+            self._epochs.pop(event.key, None)
+        if not self.killed and sum(epoch >= 2 for epoch in self._epochs.values()) == 2:
+            self.killed = True
+            self._kill()
+
+
+def kill(node: Any) -> None:
+    """As when a machine loses power: no process of it has time for a word."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for process in [*children(raylet), raylet]:
+        os.kill(process, signal.SIGKILL)
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def refused(address: str, store: Store) -> str:
+    """What is said when this process has another torch than the nodes."""
+    real = executor.versions
+    executor.versions = lambda: {**real(), "torch": "0.1"}
+    try:
+        next(RayExecutor(address).run(ALONE, store))
+    except RequestError as error:
+        return str(error)
+    finally:
+        executor.versions = real
+    return "not refused"
+
+
+def main(folder: Path) -> None:
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"_system_config": HEALTH})
+        victim = cluster.add_node(**NODE)
+    except Exception as error:  # whatever the machine does not permit
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(CANNOT_START)
+    try:
+        said = refused(cluster.address, Store(folder / "store"))
+        killer = Killer(lambda: kill(victim))
+        runs = RayExecutor(cluster.address, checkpoint_every=0.0)
+        found = pt.audit(TINY_AUDIT, store=folder / "store", out=folder / "out", executor=runs, on_event=killer)
+    finally:
+        cluster.shutdown()
+    events = [[event.kind, event.key, getattr(event, "message", "")] for event in killer.events]
+    local = [event.kind for event in RayExecutor(jobs=1).run(ALONE, Store(folder / "other"))]
+    told = {"refused": said, "killed": killer.killed, "events": events, "failures": found.failures, "local": local}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
