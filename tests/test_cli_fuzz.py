@@ -63,8 +63,19 @@ def assert_done_or_refused(*arguments: str) -> None:
 
 SMALL = ["--model", "small", "--data", "fashion-mini", "--epochs", "1"]
 POSSIBLE = [text for text in HOSTILE_TEXTS if text not in ("\0", "\ud800")]  # which no argument of a process can hold
+WORDS = [
+    "1",
+    "0.5",
+    "0.5,0.9",
+    "quick",
+    "slurm",
+    "bad://x",
+    "://",
+    "nodes=64,gpus=8,seconds=60",
+    "nodes=999999,cpus=999999",
+]
 values = st.one_of(
-    st.sampled_from([*TEXTS, *POSSIBLE, "\udcff", "1", "0.5", "0.5,0.9", "quick"]),
+    st.sampled_from([*TEXTS, *POSSIBLE, *WORDS, "\udcff"]),
     st.integers().map(str),
     st.floats().map(str),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),

@@ -147,7 +147,7 @@ OVERRIDES = [
     ("rewind=7/6", "rewind: '7/6'; must come before the end of the recipe's 6 epochs"),
     ("rewind=942it", "rewind: '942it'; must come before the end of the training's 942 steps"),  # 6 epochs of 157
     # what would keep a machine busy for ever
-    ("seeds=1000000000000", "seeds: 1000000000000; must be less than or equal to 1000"),
+    ("seeds=1000000000000", "seeds: 1000000000000; must be a whole number from 1 to 1000, auto, or a range"),
     ("epochs=1000000000000", "recipe.epochs: 1000000000000; must be less than or equal to 1000000"),
     ("epochs=1" + "0" * 30, "recipe.epochs: 1" + "0" * 30 + "; must be a number of at most 18 digits"),
     ("seeds=0x" + "f" * 9000, "seeds: <int too long to be shown>; must be a number of at most 18 digits"),
