@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.findings import Record, read, save
 from benchmarks.hardware import hardware
@@ -43,7 +45,8 @@ def measure(name: str, options: Options, idle: float | None) -> Record:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    names = asked.names or list(BENCHMARKS)
+    gpu = torch.cuda.is_available()
+    names = asked.names or [name for name, benchmark in BENCHMARKS.items() if gpu or not benchmark.needs_gpu]
     for name in names:
         if name not in BENCHMARKS:
             raise unknown("name", name, [*BENCHMARKS, TABLES])
@@ -71,7 +74,9 @@ def _tables(folder: Path, pages: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}; without it: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}; without it: all that run here"
+    )
     parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of each; else as many as it needs")
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too; the record says so")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from benchmarks import (
     cold_start,
     evaluation,
+    gpu,
     growth,
     mask_cost,
     memory,
@@ -29,10 +30,12 @@ class Benchmark(NamedTuple):
     run: Callable[[Options], Findings]
     rounds: int
     draw: Callable[[Findings], str] | None
+    needs_gpu: bool
 
 
 def _benchmark(module: ModuleType) -> Benchmark:
-    return Benchmark((module.__doc__ or "").strip(), module.run, module.ROUNDS, getattr(module, "draw", None))
+    about, draw = (module.__doc__ or "").strip(), getattr(module, "draw", None)
+    return Benchmark(about, module.run, module.ROUNDS, draw, getattr(module, "NEEDS_GPU", False))
 
 
 BENCHMARKS = {
@@ -50,5 +53,6 @@ BENCHMARKS = {
         growth,
         ordering,
         scale,
+        gpu,
     )
 }

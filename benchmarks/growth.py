@@ -17,8 +17,9 @@ from benchmarks.loops import ours
 from benchmarks.material import Setting, origin
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import served
-from prunetune.api import audit, default_jobs
+from prunetune.api import audit
 from prunetune.report.svg import colour, drawing_style, standalone
+from prunetune.run.launch import default_jobs
 
 ROUNDS = 3
 WIDTHS = (8, 16, 32, 64)

@@ -12,13 +12,16 @@ from prunetune.train.loop import train
 from prunetune.train.recipe import Precision
 
 
-def ours(setting: Setting, precision: Precision = "f32", masked: bool = True) -> Callable[[], float]:
+def ours(
+    setting: Setting, precision: Precision = "f32", masked: bool = True, device: str = "cpu"
+) -> Callable[[], float]:
     """Images a second of a training by prunetune, all that it sets up and checks included."""
     data, recipe, model = setting.data(), setting.recipe(precision), setting.network()
     mask = mask_of(model) if masked else None
 
     def training() -> float:
-        return setting.images / train(model, data, recipe, order_seed=0, augment_seed=0, mask=mask).seconds
+        trained = train(model, data, recipe, order_seed=0, augment_seed=0, mask=mask, device=device)
+        return setting.images * setting.epochs / trained.seconds
 
     return training
 

@@ -29,6 +29,7 @@ class Setting:
     batch: int = 128
     steps: int = 40
     root: str = ""
+    epochs: int = 1
 
     @classmethod
     def of(cls, options: Options, model: str = "resnet20") -> "Setting":
@@ -39,7 +40,7 @@ class Setting:
 
     @property
     def images(self) -> int:
-        """Training images of a round."""
+        """Training images that a round goes over, once an epoch."""
         return self.batch * self.steps
 
     def data(self) -> Dataset:
@@ -60,8 +61,10 @@ class Setting:
         return models.draw(models.identify(self.model, arguments, SHAPE, CLASSES), SHAPE, CLASSES, seed=0)
 
     def recipe(self, precision: Precision = "f32") -> Recipe:
-        """The paper's recipe for one pass over the images."""
-        return Recipe(1, self.batch, 0.01, schedule=Schedule("constant"), augment=("crop", "flip"), precision=precision)
+        """The paper's recipe at one rate, by default for one pass over the images."""
+        return Recipe(
+            self.epochs, self.batch, 0.01, schedule=Schedule("constant"), augment=("crop", "flip"), precision=precision
+        )
 
     def flops(self) -> int:
         """Floating-point operations of a training step an image, forward and backward, multiply and add counted as two.

@@ -19,7 +19,7 @@ from prunetune.study.plan import Plan, plan
 from prunetune.study.results import Results
 
 ROUNDS = 1
-SIZES = ((20, 1), (20, 15), (20, 147))  # seeds and learning rates
+SIZES = ((30, 1), (30, 10), (30, 98))  # seeds and learning rates
 WORKERS = 512  # of the simulation
 MOST = 2.0  # times as long a step as at the middle size: linear, but for what no longer fits the caches
 

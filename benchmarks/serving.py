@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, TypeVar, cast
 
-from prunetune.api import default_jobs
-from prunetune.run.local import WORKER_ENVIRONMENT
+from prunetune.run.launch import WORKER_ENVIRONMENT, default_jobs
 from prunetune.run.wire import receive, send
 
 T = TypeVar("T")

@@ -62,21 +62,23 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
 
 
-def usual(setting: Setting, workers: int = 0) -> Callable[[], float]:
+def usual(setting: Setting, workers: int = 0, device: str = "cpu") -> Callable[[], float]:
     """Images a second of an epoch; `workers` processes load the images, or, as is the default of a DataLoader, none."""
     data = setting.data()
-    model = setting.network()
+    model = setting.network().to(device)
     for name, kept in material.mask_of(model).items():
         owner, _, leaf = name.rpartition(".")
-        custom_from_mask(model.get_submodule(owner), leaf, kept)
+        custom_from_mask(model.get_submodule(owner), leaf, kept.to(device))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    loader = DataLoader(Images(data), batch_size=setting.batch, shuffle=True, num_workers=workers)
+    pinned = device != "cpu"  # as is the custom where the batch is to go to a GPU
+    loader = DataLoader(Images(data), setting.batch, shuffle=True, num_workers=workers, pin_memory=pinned)
 
     def epoch() -> float:
         began = time.perf_counter()
         model.train()
         running_loss, correct = 0.0, 0
         for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             outputs = model(images)
             loss = F.cross_entropy(outputs, labels)

@@ -73,5 +73,5 @@ def test_the_command_shows_it_or_refuses_before_anything_else(tmp_path: Path) ->
     shown = prunetune("plan", "quick", *options, "--simulate", "cpus=4,seconds=60", "--store", "store", cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("model small, data fashion-mini")
-    assert "simulated, from an empty store: nodes × cores: 1 × 4 = 4 workers" in shown.stdout
+    assert "simulated with 2 seeds, from an empty store: nodes × cores: 1 × 4 = 4 workers" in shown.stdout
     assert not (tmp_path / "store").exists()

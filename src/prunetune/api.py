@@ -17,7 +17,7 @@ from prunetune.run.diary import Diary
 from prunetune.run.disk import user_cache
 from prunetune.run.drive import Executor
 from prunetune.run.events import Event
-from prunetune.run.local import LocalExecutor, default_jobs
+from prunetune.run.local import LocalExecutor
 from prunetune.run.mirror import Mirror, open_store
 from prunetune.run.store import Store
 from prunetune.study.plan import Plan, Remaining, every_cell, plan
@@ -79,7 +79,9 @@ def prepare(
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed)
-    device = device if elsewhere and device == "cuda" else resolve_device(device)
+    if elsewhere and spec.devices > 1:
+        raise RequestError(f"devices: {spec.devices}; must be 1: only the local executor trains on several at once")
+    device = device if elsewhere and device == "cuda" else resolve_device(device, spec.devices)
     planned = plan(spec, device)
     opened = open_store(store if store is not None else default_store())
     if elsewhere and isinstance(opened, Mirror):
@@ -147,7 +149,7 @@ def run_steps(
     diary = Diary(prepared.plan, folder)
     failures: dict[str, str] = {}
     cached = set(prepared.found)
-    executor = executor or LocalExecutor(jobs or default_jobs())
+    executor = executor or LocalExecutor(jobs)
     with closing(executor.run(prepared.plan, prepared.store)) as events:
         for event in events:
             if event.kind == "failed":
@@ -215,14 +217,17 @@ def default_store() -> str | Path:
     return os.environ.get("PRUNETUNE_STORE") or user_cache() / "store"
 
 
-def resolve_device(name: str) -> str:
-    """`auto` is the best device at hand; a device that is not there is a RequestError."""
+def resolve_device(name: str, devices: int = 1) -> str:
+    """`auto` is the best kind of device at hand; a RequestError where there are not as many of a kind as asked for."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+        name = next(device for device in ("cuda", "mps", "cpu") if present[device])
     if not present.get(name, False):
         here = ", ".join(device for device, there in present.items() if there)
         raise RequestError(f"device: '{name}' is not available here; use auto or one of: {here}")
+    count = {"cpu": devices, "cuda": torch.cuda.device_count(), "mps": 1}[name]
+    if devices > count:
+        raise RequestError(f"devices: {devices}; must be at most {count}, the devices of kind '{name}' here")
     return name
 
 

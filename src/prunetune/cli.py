@@ -97,7 +97,7 @@ StoreDir = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(parser=_processes, metavar="N", help="Trainings at once, each on one thread; else one per core."),
+    typer.Option(parser=_processes, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
 ]
 Executor = Annotated[
     str,
@@ -203,10 +203,11 @@ def plan(
 
     prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
     """
-    from prunetune.api import default_jobs, prepare
+    from prunetune.api import prepare
     from prunetune.foresee import Machines, foresee
     from prunetune.run.estimate import estimate
     from prunetune.run.executors import executor_named
+    from prunetune.run.launch import jobs_for
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
     machines = Machines.parse(simulated) if simulated is not None else None
@@ -219,7 +220,7 @@ def plan(
         return
     prepared = prepare(source, **options)
     foreseen = foresee(prepared, machines) if machines else None
-    jobs = jobs or default_jobs()
+    jobs = jobs or jobs_for(prepared.plan)
     for title, planned, remaining in _bounds(prepared):
         cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
         typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
@@ -472,12 +473,12 @@ def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> I
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     """Say what is about to run and what it will take, and follow it."""
-    from prunetune.api import default_jobs
     from prunetune.progress import Progress
     from prunetune.run.estimate import estimate
+    from prunetune.run.launch import jobs_for
     from prunetune.study.labels import look_words
 
-    expected = estimate(prepared.plan, prepared.remaining, jobs or default_jobs())
+    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan))
     typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
     if look := look_words(prepared.plan):
         typer.echo(look, err=True)

@@ -51,6 +51,7 @@ class Machines:
 def foresee(prepared: Prepared, machines: Machines) -> str:
     """What a replay of the whole study on these machines comes to, as a person reads it; nothing counts as stored.
 
+    Where seeds may be added, it is that of the least.
     RequestError where it is not known what a training takes there.
     """
     planned = plan(prepared.spec, machines.device)  # steps on another device have other keys
@@ -68,7 +69,7 @@ class _Nothing:
 
 def _lines(planned: Plan, machines: Machines, cost: Costs, found: Simulation) -> Iterator[str]:
     written, read = bytes_written(planned, planned.against(_Nothing())), bytes_read(planned, planned.steps)
-    yield f"simulated, from an empty store: {machines}"
+    yield f"simulated with {planned.spec.looks[0]} seeds, from an empty store: {machines}"
     yield from (f"  cost: {source}" for source in cost.sources)
     yield f"  makespan {duration(found.makespan)}, utilisation {100 * found.utilisation:.1f} %"
     yield (

@@ -1,12 +1,16 @@
 """Every benchmark runs at its smallest, its record comes back, and what it counts is right."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.__main__ import measure
+from benchmarks.__main__ import main, measure
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.findings import read, save
+from benchmarks.gpu import seconds_each
 from benchmarks.growth import draw
 from benchmarks.material import SHAPE, Setting
 from benchmarks.rounds import Options
@@ -15,11 +19,16 @@ from benchmarks.tables import markdown
 
 QUICK = Options(rounds=1, quick=True)
 COUNTED = ("sharing", "ordering")  # the others train, or start processes
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in COUNTED else pytest.param(name, marks=pytest.mark.slow) for name in BENCHMARKS]
-)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    if BENCHMARKS[name].needs_gpu:
+        return NEEDS_GPU
+    return [] if name in COUNTED else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in BENCHMARKS])
 def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     found = measure(name, QUICK, idle=None)
     assert read(save(found, tmp_path)) == found
@@ -42,3 +51,23 @@ def test_the_arithmetic_of_a_convolution_is_counted() -> None:
     """lenet_300_100, three linear layers: 2 operations a weight forward, and twice that backward but for the input."""
     weights = SHAPE[0] * SHAPE[1] * SHAPE[2] * 300, 300 * 100, 100 * 10
     assert Setting("lenet_300_100").flops() == 6 * sum(weights) - 2 * weights[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_its_benchmark_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gpu", "--force"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "benchmarks: gpu: needs a CUDA device, and there is none here"
+
+
+def test_trainings_at_once_are_divided_by_their_number() -> None:
+    began: list[float] = []
+    barrier = threading.Barrier(3)
+
+    def call() -> None:
+        began.append(time.perf_counter())
+        barrier.wait()  # returns only when all three run at once
+
+    before = time.perf_counter()
+    each = seconds_each([call] * 3)
+    assert len(began) == 3
+    assert 0 < each <= (time.perf_counter() - before) / 3

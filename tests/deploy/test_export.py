@@ -22,7 +22,7 @@ from torch.nn.functional import dropout, pad
 
 import prunetune as pt
 from prunetune.deploy.bitmask import load_bitmask
-from prunetune.deploy.export import Exported
+from prunetune.deploy.export import Exported, _looked_at
 from prunetune.deploy.graph import Batch, _compare, _zeros_are_in
 from prunetune.errors import RequestError
 from prunetune.train.data import identify, load
@@ -332,6 +332,17 @@ def test_what_was_written_since_into_held_weights_is_not_exported(suffix: str, t
     found = read[suffix](done.path)
     for name, kept in case.mask.items():
         assert torch.equal(found[name] != 0, kept), name
+
+
+def test_zeros_of_what_is_held_outside_the_default_scope_are_looked_for(tmp_path: Path) -> None:
+    """A first convolution is whole by default, and batch norm is folded into it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(2704, 3)).eval()
+    pt.hold(model, pt.prune(model, 0.5, scope=pt.Scope(include=("0.weight",))))
+    assert list(_looked_at(model, None)) == ["0.weight", "3.weight"]
+    done = pt.export(model, None, tmp_path / "m.onnx", images()[:3])
+    assert done.zeros_exact
+    assert not arrays(done.path)["0.weight"][model.get_parameter("0.weight").detach().numpy() == 0].any()
 
 
 def test_a_mask_that_is_given_comes_on_top_of_the_held_one(tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ def test_a_smaller_network(found: Tradeoff) -> None:
     assert words[3] == "At 90 % sparsity the weights' file is 2.0x smaller; compressed it is 4.5x smaller."
 
 
+def test_a_slow_network_s_times_are_whole_milliseconds(found: Tradeoff) -> None:
+    slow = Timing(64, 1.0234, 0.6789, 123.4, 30, 1.0, 1.0, 1.0)
+    dense = replace(found.rows[0], timings=(slow,))
+    assert "1,023 [679, 123,400]" in tradeoff_text(replace(found, rows=(dense,)))
+
+
 def test_one_seed_is_said_to_be_one(found: Tradeoff) -> None:
     single = replace(found, rows=tuple(replace(row, accuracies=row.accuracies[:1]) for row in found.rows))
     assert "one seed, so differences of a few tenths mean little" in tradeoff_words(single)[0]

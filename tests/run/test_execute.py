@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -30,11 +31,14 @@ from toy_study import (
 
 from prunetune.errors import BreachError, DivergedSourceError, RequestError
 from prunetune.references import Ref
+from prunetune.run import execute as execution
+from prunetune.run.events import Event, Notice
 from prunetune.run.execute import Finished, execute, load_weights
 from prunetune.run.store import Store
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.study.steps import Import, Prune, Step, Train, Weights
 from prunetune.train.data import identify
+from prunetune.train.loop import Trained
 from prunetune.train.recipe import Point, Recipe
 
 START, OTHER = init(0), init(1)
@@ -280,6 +284,20 @@ def test_users_loss_of_a_wrong_shape_keeps_its_line(store: Store) -> None:
     with pytest.raises(RequestError, match=r"^recipe.loss: 'toy_study:loss_per_image' returned shape \(16,\)"):
         run(store, START, step)
     assert not store.has(step.key)
+
+
+def test_what_a_training_does_otherwise_than_asked_is_told(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = execution.train
+    told: list[Event] = []
+
+    def train_otherwise(*args: Any, on_notice: Callable[[str], None], **kwargs: Any) -> Trained:
+        on_notice("runs step by step")
+        return train(*args, on_notice=on_notice, **kwargs)
+
+    monkeypatch.setattr(execution, "train", train_otherwise)
+    finished.quarantine(DENSE.key)
+    execute(DENSE, finished, tell=told.append)
+    assert told[0] == Notice(DENSE.key, f"Train {DENSE.key[:12]} runs step by step")
 
 
 def test_a_step_is_the_same_whatever_ran_before_it(finished: Store, store: Store) -> None:

@@ -293,19 +293,19 @@ def test_what_cannot_be_brought_there_is_kept_and_brought_later(machine: Machine
 
 
 def test_a_line_that_is_dead_when_a_step_is_looked_at_fails_that_step(machine: Machine, failing: Failing) -> None:
-    machine("one").write(START, {"digest": "x"}, state=STATE)
+    whole = small_study()
+    work = Work(whole.steps[:3], whole.snapshots)
+    done_alone(machine("one"), work)
     two = machine("two")
-    assert two.has(KEY)
-    prepare = two.prepare
-
-    def then_dead() -> None:
-        prepare()
-        failing.times = 10**6
-
-    two.prepare = then_dead  # type: ignore[method-assign]
-    told = run(two, Work((START,)))
-    assert [(event.kind, event.key) for event in told] == [("failed", KEY)]
-    assert not two.has(KEY)  # so that a report of the rest can be written
+    told: list[Event] = []
+    for event in LocalExecutor(1).run(work, two):
+        told.append(event)
+        failing.times = 10**6  # after the first step
+    first, second, third = (step.key for step in work.steps)
+    assert [(event.kind, event.key) for event in told] == [("found", first), ("failed", second), ("failed", third)]
+    assert [two.has(key) for key in (first, second, third)] == [True, False, False]  # a report of the rest is written
+    failing.times = 0
+    assert run(two, work) == [Found(key) for key in (first, second, third)]
 
 
 def test_of_two_results_that_were_kept_the_one_that_came_later_is_told_and_put_aside(

@@ -27,6 +27,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Train, Transform, Weights
 from prunetune.study.transforms import TRANSFORMS
 from prunetune.train import loop
+from prunetune.train.ranks import ALONE, Ranks
 from prunetune.train.recipe import Point
 
 START, OTHER = init(0), init(1)
@@ -85,6 +86,18 @@ def test_sparse_arms_that_are_dense(finished: Store, monkeypatch: pytest.MonkeyP
     _change_trained(monkeypatch, dense_after_all)
     with pytest.raises(BreachError, match="zeros stay zero: 168 pruned positions are not zero in the final state"):
         again(finished, TICKET)
+
+
+def test_ranks_that_drift_apart(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the loop notices it is shown in test_ranks.py."""
+    train = execution.train
+
+    def drifted(model: torch.nn.Module, *args: Any, **kwargs: Any) -> loop.Trained:
+        return replace(train(model, *args, **{**kwargs, "ranks": ALONE, "checkpoints": None}), strays=1)
+
+    monkeypatch.setattr(execution, "train", drifted)
+    with pytest.raises(BreachError, match="ranks agree: 1 ranks have other weights than the first"):
+        execute(replace(DENSE, devices=2), finished, ranks=Ranks(0, 2))
 
 
 @pytest.mark.parametrize("density", [None, 0.98, 0.3])
@@ -302,6 +315,7 @@ def test_every_rule_of_a_step_is_planted_here() -> None:
         "zeros stay zero",
         "density",
         "snapshots are copies",
+        "ranks agree",
         "source finite",
         "mask nested",
         "mask counts",

@@ -168,6 +168,8 @@ class NothingStored:
 
     def release(self, key: str) -> None: ...
 
+    def share(self, key: str) -> None: ...
+
 
 def replayed(steps: Sequence[Step], seconds: Mapping[str, float], workers: int, nothing: Any) -> dict[str, float]:
     """When each step ends if the executor's schedule hands them out."""

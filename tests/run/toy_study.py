@@ -19,12 +19,12 @@ from prunetune.train.recipe import Point, Recipe, Schedule
 
 SHAPE, OUTPUTS, IMAGES = (1, 6, 6), 3, 64
 ONE_EPOCH = Point(1.0, "ep")
-TINY_AUDIT: dict[str, Any] = {  # four trainings of a second and a half, of which three can be done at once
+TINY_AUDIT: dict[str, Any] = {  # four trainings of some seconds, of which three can be done at once
     "name": "tiny",
     "model": "toy_study:slow_net",
     "model_args": {"seconds": 0.06},
     "data": "toy_study:images",
-    "recipe": {"epochs": 6, "batch_size": 16, "schedule": {"kind": "constant"}},
+    "recipe": {"epochs": 10, "batch_size": 16, "schedule": {"kind": "constant"}},
     "learning_rates": [0.05],
     "masks": ["one_shot"],
     "sparsities": [0.5],
@@ -88,6 +88,12 @@ def slow_net(input_shape: tuple[int, ...], outputs: int, seconds: float = 0.02) 
             return batch
 
     return nn.Sequential(*net(input_shape, outputs).children(), Pause())
+
+
+def normless_net(input_shape: tuple[int, ...], outputs: int, seconds: float = 0.0) -> nn.Module:
+    """The slow network without batch norm, whose shares of a batch together are the whole batch."""
+    layers = list(slow_net(input_shape, outputs, seconds).children())
+    return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)))
 
 
 def deadly_net(input_shape: tuple[int, ...], outputs: int, marks: str, deaths: int) -> nn.Module:

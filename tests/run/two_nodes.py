@@ -5,20 +5,19 @@ what was told, as JSON; exit status 77 where Ray cannot be started here.
 """
 
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ray.cluster_utils import Cluster
 from toy_study import TINY_AUDIT, Work, init
 
 import prunetune as pt
 from prunetune.errors import RequestError
 from prunetune.run import ray as executor
-from prunetune.run.events import Blocked, Done, Event, Failed, Progress
+from prunetune.run.events import Event, Progress
 from prunetune.run.ray import RayExecutor
 from prunetune.run.store import Store
 
@@ -35,42 +34,29 @@ ALONE = Work((init(),))
 
 
 class Killer:
-    """Consumer of events that kills a node once, when every node is in the middle of a training."""
+    """Consumer of events that kills a node once, when it is in the middle of a training."""
 
-    def __init__(self, kill: Callable[[], None]) -> None:
+    def __init__(self, node: Any) -> None:
         self.events: list[Event] = []
-        self._kill = kill
-        self._epochs: dict[str, int] = {}
-        self.killed = False
+        self.killed = ""  # key of the training
+        self._raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        if isinstance(event, Progress):
-            self._epochs[event.key] = event.epoch
-        elif isinstance(event, Done | Failed | Blocked):
-            self._epochs.pop(event.key, None)
-        if not self.killed and sum(epoch >= 2 for epoch in self._epochs.values()) == 2:
-            self.killed = True
-            self._kill()
+        if isinstance(event, Progress) and event.epoch >= 2 and not self.killed:
+            processes = self._raylet.children(recursive=True)
+            if any(event.key[:12] in title(process) for process in processes):
+                self.killed = event.key
+                for process in [*processes, self._raylet]:  # none has time for a word, as when the power is lost
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
 
 
-def kill(node: Any) -> None:
-    """As when a machine loses power: no process of it has time for a word."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    for process in [*children(raylet), raylet]:
-        os.kill(process, signal.SIGKILL)
-
-
-def children(parent: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(stat.parent.name))
-    return found
+def title(process: psutil.Process) -> str:
+    """What a process calls itself: Ray has its own say which task they do."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def refused(address: str, store: Store) -> str:
@@ -94,16 +80,15 @@ def main(folder: Path) -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
     try:
-        said = refused(cluster.address, Store(folder / "store"))
-        killer = Killer(lambda: kill(victim))
-        runs = RayExecutor(cluster.address, checkpoint_every=0.0)
+        address = str(cluster.address)
+        said = refused(address, Store(folder / "store"))
+        killer = Killer(victim)
+        runs = RayExecutor(address, checkpoint_every=0.0)
         found = pt.audit(TINY_AUDIT, store=folder / "store", out=folder / "out", executor=runs, on_event=killer)
     finally:
         cluster.shutdown()
     events = [[event.kind, event.key, getattr(event, "message", "")] for event in killer.events]
-    local = [event.kind for event in RayExecutor(jobs=1).run(ALONE, Store(folder / "other"))]
-    told = {"refused": said, "killed": killer.killed, "events": events, "failures": found.failures, "local": local}
-    print(json.dumps(told))
+    print(json.dumps({"refused": said, "killed": killer.killed, "events": events, "failures": found.failures}))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,24 @@ MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
 SHOWN = replace(PRUNE, criterion=Ref.of("snip"), probe=Probe(DATA, 30, 4, seed=5, loss=None))
 CONNECT = Connect(Weights(TICKET), Weights(replace(TICKET, order_seed=8, augment_seed=9)), PRUNE, DATA, RECIPE)
-STEPS = [INIT, DENSE, PRUNE, TICKET, PENALISED, NEXT, MEASURE, IMPORT, SHOWN, SIGNS, LIKE, PART, TWO_FOUR, CONNECT]
+SHARED = replace(DENSE, devices=2)
+STEPS = [
+    INIT,
+    DENSE,
+    PRUNE,
+    TICKET,
+    PENALISED,
+    NEXT,
+    MEASURE,
+    IMPORT,
+    SHOWN,
+    SIGNS,
+    LIKE,
+    PART,
+    TWO_FOUR,
+    CONNECT,
+    SHARED,
+]
 
 
 def sha256(text: str) -> str:
@@ -152,6 +169,8 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     assert describe(SIGNS)["start"]["transform"] == {"name": "sign_reinit", "seed": 0, "second": second}
     assert "like" not in describe(PRUNE)
     assert describe(LIKE)["like"] == NEXT.key
+    assert "devices" not in describe(DENSE)
+    assert describe(SHARED) == describe(DENSE) | {"devices": 2}
     assert "part" not in describe(DENSE)["recipe"]["schedule"]
     assert describe(PART)["recipe"]["schedule"]["part"] == [1, 3]
     assert "pattern" not in describe(PENALISED)["penalty"]

@@ -6,12 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from train_makers import slow_crop, slow_flip
 
 from prunetune.errors import RequestError
-from prunetune.train.augment import AUGMENTATIONS, EpochAugmentation, crop, flip
+from prunetune.train.augment import AUGMENTATIONS, EpochAugmentation, augmented, crop, flip
 
 CPU = torch.device("cpu")
+
+
+def changed(images: Tensor, names: tuple[str, ...], seed: int, epoch: int) -> Tensor:
+    """The images as a whole epoch."""
+    draws = EpochAugmentation(names, seed, epoch, len(images), CPU).draws(0, len(images))
+    return augmented(images, names, draws)
 
 
 def noise(n: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -45,7 +52,7 @@ def test_crop_by_hand() -> None:
 def test_the_images_given_are_not_changed() -> None:
     images = noise(3, 1, 4, 4)
     before = images.clone()
-    result = EpochAugmentation(("crop", "flip"), 0, 0, 3, CPU)(images, 0)
+    result = changed(images, ("crop", "flip"), 0, 0)
     result.zero_()
     assert torch.equal(images, before)
 
@@ -60,22 +67,22 @@ def test_draws_cover_all_shifts_and_about_half_the_flips() -> None:
 
 def test_a_batch_uses_the_draws_of_its_place_in_the_epoch() -> None:
     images = noise(10, 2, 6, 6)
-    whole = EpochAugmentation(("crop", "flip"), 4, 2, 10, CPU)
-    parts = EpochAugmentation(("crop", "flip"), 4, 2, 10, CPU)
-    assert torch.equal(whole(images, 0), torch.cat([parts(images[:4], 0), parts(images[4:8], 4), parts(images[8:], 8)]))
+    names = ("crop", "flip")
+    epoch = EpochAugmentation(names, 4, 2, 10, CPU)
+    parts = [augmented(images[i:j], names, epoch.draws(i, j)) for i, j in ((0, 4), (4, 8), (8, 10))]
+    assert torch.equal(changed(images, names, 4, 2), torch.cat(parts))
 
 
 def test_draws_of_one_do_not_depend_on_the_other() -> None:
     images = noise(40, 1, 6, 6)
-    crops = EpochAugmentation(("crop",), 4, 2, 40, CPU)(images, 0)
-    flips = EpochAugmentation(("flip",), 4, 2, 40, CPU)
-    assert torch.equal(EpochAugmentation(("crop", "flip"), 4, 2, 40, CPU)(images, 0), flips(crops, 0))
+    crops = changed(images, ("crop",), 4, 2)
+    assert torch.equal(changed(images, ("crop", "flip"), 4, 2), changed(crops, ("flip",), 4, 2))
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(5, 2), (4, 3)])
 def test_seed_and_epoch_change_the_draws(seed: int, epoch: int) -> None:
     images = noise(40, 1, 6, 6)
-    first, other = (EpochAugmentation(("crop",), *pair, 40, CPU)(images, 0) for pair in ((4, 2), (seed, epoch)))
+    first, other = (changed(images, ("crop",), *pair) for pair in ((4, 2), (seed, epoch)))
     assert not torch.equal(first, other)
 
 

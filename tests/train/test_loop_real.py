@@ -4,13 +4,38 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from train_makers import RECIPE, half_mask, network, run
 
 from prunetune.sparsity.choose import prune
+from prunetune.sparsity.digests import digest_tensors
+from prunetune.train import loop
+from prunetune.train.admm import Penalty
 from prunetune.train.data import identify, load
 from prunetune.train.loop import train
 from prunetune.train.recipe import Recipe
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+LONG = replace(RECIPE, epochs=5, augment=("crop", "flip"), precision="bf16")
+
+
+class Waiting(nn.Module):
+    """A network that asks the device for a number in every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs = self.body(images)
+        return outputs if outputs.abs().max().item() < 1e9 else outputs.clamp(-1e9, 1e9)
+
+
+class Gambling(Waiting):
+    """A network that draws on the host."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images) * (1.0 if torch.rand(()) < 0.5 else 0.5)
 
 
 @pytest.mark.slow
@@ -35,10 +60,9 @@ def test_a_sparse_network_learns_fashion() -> None:
 
 
 @pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_a_gpu_training_is_like_a_cpu_training(precision: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     recipe = replace(RECIPE, augment=("crop", "flip"), precision=precision)  # type: ignore[arg-type]
     mask = half_mask(network())
     generator = torch.cuda.get_rng_state()
@@ -49,3 +73,44 @@ def test_a_gpu_training_is_like_a_cpu_training(precision: str) -> None:
     assert gpu.start_digest == cpu.start_digest
     assert (gpu.revived, gpu.density) == (0, 0.5)
     assert all(tensor.device.type == "cpu" for tensor in gpu.state.values())
+
+
+def dropping() -> nn.Module:
+    return network().insert(5, nn.Dropout(0.3))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", ["masked", "dropout", "admm"])
+def test_a_graph_leaves_the_bytes_of_the_steps_as_they_are(
+    kind: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout draws other numbers in a graph's replay only if its generator were not advanced."""
+    recipe = replace(LONG, optimizer=optimizer, learning_rate=2.0**-6)  # type: ignore[arg-type]
+    mask = half_mask(network()) if kind == "masked" else None
+    penalty = Penalty(0.5, rho=0.5) if kind == "admm" else None
+
+    def trained() -> tuple[str, tuple[float, ...], int, list[str]]:
+        notices: list[str] = []
+        model = dropping() if kind == "dropout" else network()
+        found = run(model, recipe, device="cuda", mask=mask, penalty=penalty, on_notice=notices.append)
+        return digest_tensors(dict(found.state)), found.train_loss, found.revived, notices
+
+    recorded = trained()
+    monkeypatch.setattr(loop, "recorder_for", lambda device, ranks: None)
+    assert recorded == trained()
+    assert recorded[2:] == (0, [])
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [(Waiting, "the host waits for the device"), (Gambling, "random numbers are drawn on the host")],
+)
+def test_a_network_that_no_graph_can_hold_runs_step_by_step(model: type[nn.Module], why: str) -> None:
+    notices: list[str] = []
+    trained = run(model(), LONG, device="cuda", on_notice=notices.append)
+    assert trained.train_loss[-1] < trained.train_loss[0]
+    assert notices == [f"runs step by step, without a CUDA graph: {why} in every step"]

@@ -1,6 +1,6 @@
 """A masked model as a file that other runtimes load, read back and compared before it appears."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from prunetune.atomic import replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph import Inputs, write_onnx, write_program
 from prunetune.errors import RequestError
-from prunetune.sparsity.holding import hold, release
+from prunetune.sparsity.holding import held_mask, hold, is_held, release
 from prunetune.sparsity.scope import prunable
 
 
@@ -66,7 +66,7 @@ def export(
     target = Path(path)
     form, write = _format(target)
     copy = settled(model, mask)
-    pruned = {name: copy.get_parameter(name) == 0 for name in (mask if mask is not None else prunable(copy))}
+    pruned = {name: copy.get_parameter(name) == 0 for name in _looked_at(model, mask)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
@@ -74,6 +74,13 @@ def export(
         return Exported(target, form, target.stat().st_size, max_error, zeros_exact)
     except OSError as error:
         raise RequestError(f"path: cannot write '{target}': {error.strerror or error}") from error
+
+
+def _looked_at(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[str]:
+    """The weights whose zeros must be found again: the mask's, else those that are held, else all that could be."""
+    if mask is not None:
+        return mask
+    return held_mask(model) if is_held(model) else prunable(model)
 
 
 Write = Callable[[Path, nn.Module, Mapping[str, Tensor], Inputs | None, float], tuple[float, bool]]

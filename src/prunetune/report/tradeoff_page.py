@@ -141,7 +141,8 @@ def _scaled(count: float) -> str:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g}"
+    time = 1000 * seconds
+    return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
 def _quartiles(timing: Timing) -> str:

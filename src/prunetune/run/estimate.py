@@ -15,7 +15,7 @@ from prunetune.train.loop import train
 from prunetune.train.models import draw
 from prunetune.train.recipe import Schedule
 
-PROBE_STEPS = 4
+PROBE_STEPS = {"cpu": 4, "mps": 4, "cuda": 200}  # on CUDA the first few are slow, and then a graph is replayed
 EVALUATION_COST = 1 / 3  # of a training step on as many images: forward without backward
 MEASURE_SECONDS = 0.05  # a step that does not train reads and writes a few states
 STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a block of the disk each
@@ -59,7 +59,7 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
 
 def probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, float]:
     """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
-    images = PROBE_STEPS * step.recipe.batch_size
+    images = PROBE_STEPS[step.device] * step.recipe.batch_size
     few = replace(
         data,
         train_images=data.train_images[:images],
@@ -73,7 +73,8 @@ def probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, floa
     per_image = passes[-1].seconds / (
         len(few.train_labels) + EVALUATION_COST * len(few.test_labels)
     )  # the first warms up
-    return per_image * len(data.train_labels), per_image * EVALUATION_COST * len(data.test_labels)
+    shared_by = plan.spec.devices
+    return per_image * len(data.train_labels) / shared_by, per_image * EVALUATION_COST * len(data.test_labels)
 
 
 def bytes_written(plan: Plan, remaining: Remaining) -> int:

@@ -15,10 +15,10 @@ from prunetune.run import invariants
 from prunetune.run.connecting import connect
 from prunetune.run.disk import finite
 from prunetune.run.environment import fingerprint
-from prunetune.run.events import Event, Progress
+from prunetune.run.events import Event, Notice, Progress, label
 from prunetune.run.inputs import Inputs, origin, transformed
 from prunetune.run.looking import look_of, probe_metrics
-from prunetune.run.partial import EVERY, Partial, discard
+from prunetune.run.partial import EVERY, Partial, Shared, discard
 from prunetune.run.store import Store
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channels import scored
@@ -35,6 +35,7 @@ from prunetune.train.data import load
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.loop import EpochEnd, Trained, train
 from prunetune.train.models import build, draw
+from prunetune.train.ranks import ALONE, Ranks
 from prunetune.train.recipe import Point
 
 Tell = Callable[[Event], None]
@@ -55,6 +56,7 @@ class Asked(NamedTuple):
     tell: Tell  # what happens on the way
     checkpoint_every: float  # seconds
     stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
+    ranks: Ranks  # that do it together
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,21 @@ def execute(
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
     stopping: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> Finished:
     """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
 
     A training goes on from the checkpoint that a killed attempt left, if there is one; it leaves one of its own at the
     end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way. Once
-    `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError.
+    `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError. A training on
+    several devices is done with all `ranks`, of which this is the first; the others call `take_part`.
 
     Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
     cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
     """
     began = time.perf_counter()
     inputs = Inputs(store)
-    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping))
+    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping, ranks))
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
     store.write(
         step,
@@ -101,6 +105,11 @@ def execute(
     )
     discard(store.root, step.key)
     return Finished(product.metrics, seconds)
+
+
+def take_part(step: Train, store: Store, points: Collection[Point], ranks: Ranks) -> None:
+    """Do this rank's share of a training that the first rank executes: all but to tell of it and to store it."""
+    _train(step, Inputs(store), Asked(points, lambda event: None, EVERY, lambda: False, ranks))
 
 
 def _init(step: Init, inputs: Inputs, asked: Asked) -> Product:
@@ -125,6 +134,8 @@ def _import(step: Import, inputs: Inputs, asked: Asked) -> Product:
 
 
 def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
+    if asked.ranks.count != (step.devices or 1):
+        raise RequestError(f"devices: {step.devices}; only the local executor trains on several devices at once")
     mask = inputs.mask(step.mask)
     model = _model(step)
     counted = prunable(model, step.mask.scope) if step.mask else None
@@ -134,7 +145,11 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
     def report(end: EpochEnd) -> None:
         asked.tell(Progress(step.key, end.epoch, end.epochs, end.train_loss))
 
+    def notice(text: str) -> None:
+        asked.tell(Notice(step.key, f"{label(step)} {text}"))
+
     basis = {"inputs": inputs.read, "environment": _environment(step)}
+    kept = Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every, asked.stopping)
     trained = train(
         model,
         load(step.data),
@@ -147,7 +162,9 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
         penalty=step.penalty,
         snapshots=asked.points,
         on_epoch=report,
-        checkpoints=Partial(inputs.store.root, step, basis, asked.tell, asked.checkpoint_every, asked.stopping),
+        on_notice=notice,
+        checkpoints=Shared(kept, asked.ranks),
+        ranks=asked.ranks,
     )
     held = _check_training(step, trained, mask, inputs, asked.points, model)
     metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
@@ -211,6 +228,8 @@ def _check_training(
         invariants.starts_as_stored(step, trained.start_digest, start, mask, model),
         invariants.snapshots_are_copies(step, trained, [] if trained.diverged else points, model),
     ]
+    if step.devices is not None:
+        held.append(invariants.ranks_agree(step, trained))
     if mask is not None and step.mask is not None:
         held.append(invariants.zeros_stay(step, trained, mask))
         held.append(invariants.density_is_the_masks(step, trained, mask.of(prunable(model, step.mask.scope))))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prunetune.errors import RequestError, unknown
 from prunetune.run.drive import Executor
-from prunetune.run.local import LocalExecutor, default_jobs
+from prunetune.run.local import LocalExecutor
 
 NAMES = ("local", "ray", "slurm")
 
@@ -33,4 +33,4 @@ def executor_named(
         from prunetune.run.slurm import SlurmExecutor, read_parameters
 
         return SlurmExecutor(jobs, read_parameters(slurm))
-    return LocalExecutor(jobs or default_jobs())
+    return LocalExecutor(jobs)

@@ -112,6 +112,12 @@ def snapshots_are_copies(step: Step, trained: Trained, points: Collection[Point]
     return None
 
 
+@rule("ranks agree", "The devices that share a training end with the same weights, bit for bit.")
+def ranks_agree(step: Step, trained: Trained) -> str | None:
+    """Replicas that drift apart train another network each, and only one of them is stored."""
+    return f"{trained.strays} ranks have other weights than the first" if trained.strays else None
+
+
 @rule("source finite", "A mask is chosen from finite weights, never from a diverged training.")
 def source_is_finite(step: Step, weights: State) -> str | None:
     """A second look after the `diverged` flag: weights that are not numbers rank anywhere."""

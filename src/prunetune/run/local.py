@@ -5,7 +5,6 @@ import os
 import pickle
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -15,6 +14,7 @@ from typing import BinaryIO, cast
 from prunetune.run.claims import EXPIRY
 from prunetune.run.drive import Lost, drive
 from prunetune.run.events import Blocked, Done, Event, Failed
+from prunetune.run.launch import jobs_for, ranks_of, start
 from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Work
 from prunetune.run.store import Store
@@ -25,32 +25,23 @@ KILLED = -9  # the exit status of a process that SIGKILL has ended
 DYING = 5.0  # seconds between the end of a worker's messages and its own
 SILENCE = 3600.0  # seconds of work without one batch, after which a worker hangs; that of a slow model takes minutes
 
-# The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
-_BOOT = "import sys; store, log, *sys.path[:] = sys.argv[1:]; from prunetune.run.worker import main; main(store, log)"
-WORKER_ENVIRONMENT = {
-    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
-    # glibc keeps freed memory for the next step's activations instead of asking the system for it anew each time
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most it accepts
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),
-    "MALLOC_TOP_PAD_": str(64 * 2**20),
-}
-
 Inbox = queue.SimpleQueue[tuple["Worker", bytes | None]]
 
 
 class Worker:
-    """One worker process, and the thread that brings its messages to `inbox` (None when it has ended)."""
+    """One worker, and the thread that brings its messages to `inbox` (None when it has ended).
 
-    def __init__(self, store: Store, number: int, inbox: Inbox) -> None:
+    It is a process, or several `ranks` that share its pipes and train together; torchrun starts them, and ends all when
+    one ends. All end when the pipe to them is closed, by whatever death of this process.
+    """
+
+    def __init__(self, store: Store, number: int, place: int, ranks: int, inbox: Inbox) -> None:
         self.log = store.root / "logs" / f"{os.getpid()}-{number}.log"
+        self.place = place
         self.step: Step | None = None
         self.silent = 0.0  # seconds since the last message, as long as there was somebody to hear it
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(store.root), str(self.log), *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | WORKER_ENVIRONMENT,
-        )
+        self._resources = contextlib.ExitStack()
+        self._process = start(store, self.log, place, ranks, self._resources)
         self._listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
         self._listener.start()
 
@@ -73,13 +64,14 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
         self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            cast(BinaryIO, self._process.stdin).close()  # ranks, which outlive torchrun, end by this
         self._listener.join(DYING)
         if self._listener.is_alive():
             return KILLED
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                cast(BinaryIO, pipe).close()
+        cast(BinaryIO, self._process.stdout).close()
+        self._resources.close()
         if self.log.exists() and not self.log.stat().st_size:
             self.log.unlink()
         return self._process.returncode
@@ -92,10 +84,11 @@ class Worker:
 
 
 class LocalWorkers:
-    """Up to `limit` worker processes on this machine, hired as they are needed; each does one step after another."""
+    """Up to `limit` workers of `ranks` processes each, hired as they are needed; each does one step after another."""
 
-    def __init__(self, store: Store, limit: int) -> None:
+    def __init__(self, store: Store, limit: int, ranks: int = 1) -> None:
         self.limit = limit
+        self._ranks = ranks
         self._store = store
         self._workers: list[Worker] = []
         self._hired = 0
@@ -121,6 +114,9 @@ class LocalWorkers:
             event = pickle.loads(message)
             if isinstance(event, Done | Failed | Blocked):
                 worker.step = None
+            if self._ranks > 1 and isinstance(event, Failed | Blocked):  # its ranks may be anywhere in the step
+                self._workers.remove(worker)
+                worker.end()
             yield event
 
     def finish(self) -> bool:
@@ -136,7 +132,8 @@ class LocalWorkers:
 
     def _hire(self) -> Worker:
         self._hired += 1
-        worker = Worker(self._store, self._hired, self._inbox)
+        place = min(set(range(self.limit)) - {worker.place for worker in self._workers})
+        worker = Worker(self._store, self._hired, place, self._ranks, self._inbox)
         self._workers.append(worker)
         return worker
 
@@ -169,9 +166,12 @@ class LocalWorkers:
 
 
 class LocalExecutor:
-    """Runs steps on `jobs` worker processes of one thread each: equal steps give equal bytes whatever `jobs` is."""
+    """Runs steps on `jobs` workers of one thread each: equal steps give equal bytes whatever `jobs` is.
 
-    def __init__(self, jobs: int, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
+    A worker is as many processes as devices share a training. Without `jobs` there are as many as `jobs_for` says.
+    """
+
+    def __init__(self, jobs: int | None = None, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
         self.jobs = jobs
         self.checkpoint_every = checkpoint_every  # seconds
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
@@ -180,12 +180,8 @@ class LocalExecutor:
         """Do what `store` lacks of the plan, in processes of this machine that need nothing of the user's script."""
         store.prepare()
         claims = store.claims(self.expiry)
-        yield from drive(plan, store, LocalWorkers(store, self.jobs), claims, self.checkpoint_every)
-
-
-def default_jobs() -> int:
-    """One worker per core that this process may use: each training has one thread."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = LocalWorkers(store, self.jobs or jobs_for(plan), ranks_of(plan))
+        yield from drive(plan, store, workers, claims, self.checkpoint_every)
 
 
 def _how_it_ended(status: int, log: Path) -> str:

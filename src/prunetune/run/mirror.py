@@ -36,6 +36,7 @@ class Mirror(Store):
 
     def __init__(self, url: str) -> None:
         self.remote = Remote(url)
+        self._cut = False  # whether the last fetch failed: then what is here is all there is, for a report of it
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.remote.url)[:60]
         super().__init__(user_cache() / "remote" / f"{readable}-{digest_bytes(self.remote.url.encode())[:8]}")
 
@@ -63,7 +64,7 @@ class Mirror(Store):
         """Whether the step is stored, here or there, with its states at these points."""
         if self.exists(key) and super().has(key, points):
             return True
-        names = self.remote.names(key)
+        names = set() if self._cut else self.remote.names(key)
         if MANIFEST not in names:
             return False
         if not self.exists(key) and names.issuperset(map(state_file, points)):
@@ -74,7 +75,7 @@ class Mirror(Store):
 
     def manifest(self, key: str) -> dict[str, Any]:
         """The step's list of files; the step is fetched for it if need be."""
-        if not self.exists(key) and self.remote.exists(key):
+        if not self.exists(key) and not self._cut and self.remote.exists(key):
             self._fetch(key)
         return super().manifest(key)
 
@@ -140,8 +141,9 @@ class Mirror(Store):
         except FileNotFoundError:
             return
         except RequestError:
-            self.remote.forget(key)  # what cannot be had is absent: a report does without it
+            self._cut = True
             raise
+        self._cut = False
         with writing(self.root):
             if not publish_folder(self.folder(key), {**files, MANIFEST: content}):
                 with FileLock(self.root / ".lock"):

@@ -20,7 +20,8 @@ from prunetune.run.claims import Claims
 from prunetune.run.disk import json_bytes
 from prunetune.run.events import Event, Notice, label
 from prunetune.study.steps import Train
-from prunetune.train.resume import Saved
+from prunetune.train.ranks import Ranks
+from prunetune.train.resume import Checkpoints, Saved
 
 EVERY = 60.0  # seconds of training between two checkpoints, and before the first
 PARTIAL = "partial"
@@ -90,6 +91,23 @@ class Partial:
 
     def _say(self, message: str) -> None:
         self._tell(Notice(self._step.key, f"{label(self._step)} {message}"))
+
+
+class Shared:
+    """The first rank's checkpoints: it alone keeps them, and all ranks go on from them."""
+
+    def __init__(self, checkpoints: Checkpoints, ranks: Ranks) -> None:
+        self._checkpoints = checkpoints
+        self._ranks = ranks
+
+    def load(self) -> Saved | None:
+        """What the first rank finds."""
+        return self._ranks.from_first(self._checkpoints.load() if self._ranks.rank == 0 else None)
+
+    def offer(self, capture: Callable[[], Saved]) -> None:
+        """Offer it to the first rank's."""
+        if self._ranks.rank == 0:
+            self._checkpoints.offer(capture)
 
 
 def discard(root: Path, key: str) -> None:

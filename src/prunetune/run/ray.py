@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from prunetune.run.claims import CLAIMS, Claims
 from prunetune.run.drive import Lost, drive
 from prunetune.run.environment import THREADS_PER_TRAINING, versions
 from prunetune.run.events import Blocked, Done, Event, Failed, label
-from prunetune.run.local import WORKER_ENVIRONMENT
+from prunetune.run.launch import WORKER_ENVIRONMENT
 from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Work
 from prunetune.run.store import Store
@@ -30,6 +30,7 @@ from prunetune.study.steps import device_of
 
 try:
     import ray
+    from ray._private import ray_constants  # for what no setting of Ray's does
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
@@ -39,8 +40,9 @@ GPU_SHARE = 0.25  # of a GPU for a training: a small network leaves most of a la
 ANSWER = 10.0  # seconds within which an address must answer
 PROBE = 120.0  # seconds for all nodes to start a worker and say what they have
 OBJECT_STORE = 100 * 2**20  # bytes; nothing but events passes through it
-LOOPBACK = "127.0.0.1"
 
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of HTTP/2, and no settings of ours
+_SETTINGS = bytes([4])  # type of the first frame of an answer, its fourth byte
 _OPTIONS: dict[str, Any] = {
     "max_retries": 0,  # what is lost is tried again by us
     "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
@@ -132,7 +134,8 @@ class RayWorkers:
 
     def _next(self, task: Any) -> Event | Lost:
         try:
-            return ray.get(next(task))
+            report: Any = ray.get(next(task))
+            return report
         except StopIteration:
             return Lost(self._tasks[task], "ended without a result")
         except RayTaskError as error:  # it refused to begin: whatever a step does wrong is an event
@@ -151,34 +154,48 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        here = {"num_cpus": jobs, "object_store_memory": OBJECT_STORE, "_node_ip_address": LOOPBACK}
-        quiet |= {"address": "local", "include_dashboard": False, **here}
+        quiet |= {"num_cpus": jobs, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     else:
         _refuse_silence(address)
-        quiet |= {"address": address}
     try:
-        ray.init(**quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+        with _loopback_only() if address is None else nullcontext():
+            ray.init(address or "local", **quiet)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         why = " ".join(str(error).split())
-        raise RequestError(f"--address: no Ray cluster at '{address or 'local'}': {why}") from error
+        raise RequestError(f"--executor ray: no cluster at '{address or 'local'}' that can be used: {why}") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have Ray start a cluster as it does on other systems, where the network is not to know of it."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 def _refuse_silence(address: str) -> None:
-    """Ray itself waits for a minute and more, and may end the process."""
+    """Ray itself tries for minutes, whatever is there; its head answers a connection as every gRPC server does."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
     if "://" in address or not host or not port.isdecimal():
         raise RequestError(f"--address: '{address}' is neither 'auto' nor HOST:PORT of a cluster's head")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER) as connection:
+            connection.sendall(_HELLO)
+            if connection.recv(4)[3:] == _SETTINGS or "RAY_USE_TLS" in os.environ:
+                return
+        why = "what answers there is something else"
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or str(error) or "no answer"
-        raise RequestError(f"--address: no Ray cluster at '{address}': {why}") from error
+        why = getattr(error, "strerror", None) or str(error)
+    raise RequestError(f"--address: no Ray cluster at '{address}': {why}")
 
 
 def _check_nodes(basis: "Basis") -> None:

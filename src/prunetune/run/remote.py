@@ -78,16 +78,12 @@ class Remote(Shelves):
             return self.get(f"{folder_of(key)}/{name}")
         except FileNotFoundError:
             if name == MANIFEST:
-                self.forget(key)
+                self._listing().pop(key, None)
             raise
 
     def look(self, key: str) -> None:
         """List the folder of one step again."""
         self._listing()[key] = self._find(folder_of(key)).get(key, set())
-
-    def forget(self, key: str) -> None:
-        """Take a step for absent, until its folder is listed again."""
-        self._listing().pop(key, None)
 
     def fetch(self, key: str, entries: Mapping[str, Any]) -> dict[str, bytes]:
         """Files of a step, with their entries in its list; DamageError when one is not what was written."""
@@ -116,7 +112,7 @@ class Remote(Shelves):
             with contextlib.suppress(FileNotFoundError):
                 found[name] = self.content(key, name)
                 self.remove(f"{folder_of(key)}/{name}")
-        self.forget(key)
+        self._listing().pop(key, None)
         return found
 
     def sweep(self) -> int:
@@ -225,7 +221,7 @@ class Remote(Shelves):
             )
 
     def _ask(self, what: Callable[[], T]) -> T:
-        """Do it, again after a pause where it fails. Before the first answer the request is wrong and not the line."""
+        """Do it, again after pauses where it fails; without them before the place has answered, or answered again."""
         for pause in (*(PAUSES if self._answered else ()), None):
             try:
                 self._files.invalidate_cache()  # others write there
@@ -235,6 +231,7 @@ class Remote(Shelves):
                 raise
             except Exception as error:  # every file system has errors of its own
                 if pause is None or isinstance(error, PermissionError):
+                    self._answered = False
                     self._give_up(error)
                 time.sleep(pause)
             else:

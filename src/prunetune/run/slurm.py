@@ -21,7 +21,7 @@ from prunetune.run.claims import Claims
 from prunetune.run.drive import Lost, drive
 from prunetune.run.environment import THREADS_PER_TRAINING
 from prunetune.run.events import Blocked, Done, Event, Failed
-from prunetune.run.local import WORKER_ENVIRONMENT
+from prunetune.run.launch import WORKER_ENVIRONMENT
 from prunetune.run.partial import EVERY
 from prunetune.run.schedule import Work
 from prunetune.run.store import Store
@@ -34,7 +34,7 @@ try:
 except ImportError as error:
     raise RequestError("--executor slurm needs the extra prunetune[slurm]: pip install 'prunetune[slurm]'") from error
 
-ENDING = 5.0  # seconds for jobs to end at the end of the study
+ENDING = 60.0  # seconds for a job to end by itself after its last step
 QUEUED = 100  # steps in the queue at once: clusters limit the jobs of one user
 MINUTES = 240  # of a job, where nothing is said
 PARAMETERS: Mapping[str, type] = {
@@ -123,8 +123,8 @@ class SlurmWorkers:
             with suppress(OSError):
                 batch.job.cancel(check=False)
         until = time.monotonic() + ENDING
-        while not all(batch.job.done() for batch in self._batches) and time.monotonic() < until:
-            time.sleep(ENDING / 50)
+        while not all(batch.left or batch.job.done() for batch in self._batches) and time.monotonic() < until:
+            time.sleep(self.poll)
         if not self._keep and not under_way:
             shutil.rmtree(self._folder, ignore_errors=True)
 

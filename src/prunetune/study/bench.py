@@ -41,7 +41,7 @@ class Bench:
     def ground(self, seed: int, learning_rate: float) -> Ground:
         """The states that exist before any mask does, at one seed and learning rate."""
         recipe = self.spec.recipe.at(learning_rate, self.device)
-        trainer = Trainer(self.data, seed, self.device)
+        trainer = Trainer(self.data, seed, self.device, self.spec.devices)
         again = self._draw(seed, "reinit")
         if self.spec.pretrained is None:
             first = self._draw(seed, "init")

@@ -12,16 +12,18 @@ from prunetune.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Trainer:
-    """The part of a training that all trainings of a seed share, the dense run too: data, their order, the device."""
+    """The part of a training that all trainings of a seed share, the dense run too: data, their order, the devices."""
 
     data: Ref
     seed: int
     device: str
+    devices: int
 
     def train(self, recipe: Recipe, start: Weights, mask: Prune | None = None, penalty: Penalty | None = None) -> Train:
         """The step that trains `start` under `mask` (None: dense) by `recipe`."""
         order, augment = derive(self.seed, "order"), derive(self.seed, "augment")
-        return Train(start, mask, recipe, self.data, order, augment, penalty, self.device)
+        devices = self.devices if self.devices > 1 else None
+        return Train(start, mask, recipe, self.data, order, augment, penalty, self.device, devices)
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ class Spec(Part):
     connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     rewind: str = "1/15"
     seeds: int | SeedRange = 5
+    devices: Annotated[Count, Field(le=64)] = 1
     along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None

@@ -104,6 +104,7 @@ class Train(Step):
     augment_seed: int
     penalty: Penalty | None = None
     device: str = "cpu"
+    devices: int | None = field(default=None, metadata=KEYED_WHERE_SET)  # ranks that share every batch; None is one
 
 
 @dataclass(frozen=True)

@@ -72,13 +72,15 @@ class Admm:
             if weight.grad is not None:
                 weight.grad.add_(weight.detach() - self._target[name] + self._dual[name], alpha=self._rho)
 
-    def after_step(self) -> None:
-        """Count an optimizer step, and update Z, U and rho when they are due."""
+    def after_step(self) -> bool:
+        """Count an optimizer step, and update Z, U and rho when they are due; whether they were."""
         self._steps += 1
-        if self._due(self._update_period):
+        updates, rises = self._due(self._update_period), self._due(self._rho_period)
+        if updates:
             self._update()
-        if self._due(self._rho_period):
+        if rises:
             self._raise_rho()
+        return updates or rises
 
     @property
     def residuals(self) -> tuple[float, ...]:

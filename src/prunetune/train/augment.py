@@ -44,7 +44,7 @@ AUGMENTATIONS.register("flip")(Augmentation(lambda n, g: torch.rand(n, generator
 
 
 class EpochAugmentation:
-    """The augmentations `names` with all their draws for the `n` images of one epoch, in the order of their use.
+    """All draws of the augmentations `names` for the `n` images of one epoch, in the order of their use.
 
     Each augmentation draws from its own CPU generator, seeded by (augment_seed, epoch, name), so that the draws are the
     same on every device and do not depend on which other augmentations are on.
@@ -52,10 +52,15 @@ class EpochAugmentation:
 
     def __init__(self, names: Sequence[str], augment_seed: int, epoch: int, n: int, device: torch.device) -> None:
         augmentations = [(AUGMENTATIONS[name], generator("augment", augment_seed, epoch, name)) for name in names]
-        self._drawn = [(item.apply, item.draw(n, source).to(device)) for item, source in augmentations]
+        self._drawn = [item.draw(n, source).to(device) for item, source in augmentations]
 
-    def __call__(self, images: Tensor, start: int) -> Tensor:
-        """Change the batch that begins with the epoch's image number `start`."""
-        for apply, draws in self._drawn:
-            images = apply(images, draws[start : start + len(images)])
-        return images
+    def draws(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """The rows of the epoch's images number `start` to `stop`, of each augmentation."""
+        return tuple(drawn[start:stop] for drawn in self._drawn)
+
+
+def augmented(images: Tensor, names: Sequence[str], draws: Sequence[Tensor]) -> Tensor:
+    """A batch changed by the augmentations `names` in turn, each by its draws."""
+    for name, drawn in zip(names, draws, strict=True):
+        images = AUGMENTATIONS[name].apply(images, drawn)
+    return images

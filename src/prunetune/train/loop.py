@@ -17,13 +17,15 @@ from prunetune.train.admm import Admm, Penalty
 from prunetune.train.beat import beat
 from prunetune.train.data import Dataset
 from prunetune.train.evaluate import Score, evaluate
-from prunetune.train.feed import Feed, normaliser
+from prunetune.train.feed import Feed, Pick, normaliser
 from prunetune.train.memory import enough_memory
-from prunetune.train.numerics import autocast, choose_layout, reproducible, seeded
+from prunetune.train.numerics import autocast, choose_layout, own_stream, reproducible, seeded
 from prunetune.train.objective import loss_of
 from prunetune.train.optimizer import build_optimizer
 from prunetune.train.order import derived
+from prunetune.train.ranks import ALONE, Ranks
 from prunetune.train.recipe import Point, Recipe
+from prunetune.train.recording import Recorded, recorder_for
 from prunetune.train.resume import Checkpoints, capture, restore
 from prunetune.train.revival import RevivalWatch
 from prunetune.train.schedule import factor
@@ -60,6 +62,7 @@ class Trained:
         float | None
     )  # share of non-zero weights in the mask's counted tensors after the last step; None without mask
     revived: int  # pruned positions that were not zero after some optimizer step: 0, or something is broken
+    strays: int  # of the other ranks, those whose weights after the last step are not the first's: 0, or it is broken
     start_digest: str  # digest_tensors of the live state dict right before the first step, the mask in force
     data_order_digest: str  # OrderDigest over the training images in the order in which they were used
     residuals: tuple[float, ...]  # ADMM's ‖W − Z‖ / ‖W‖, at the start and at every update; empty without penalty
@@ -79,7 +82,9 @@ def train(
     penalty: Penalty | None = None,
     snapshots: Collection[Point] = (),
     on_epoch: Callable[[EpochEnd], None] | None = None,
+    on_notice: Callable[[str], None] = lambda notice: None,
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train `model` in place by `recipe`, from the weights that it has, and score it on the test images at the end.
 
@@ -87,15 +92,20 @@ def train(
     draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
     before the first step on, and the model stays held; `counted` are the mask's tensors over which density is measured,
     by default all. A snapshot is the state after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op
-    thread is used, whatever the caller has set. `on_epoch` is called after every epoch. With `checkpoints` the training
-    goes on from the state that they have, and offers them its own after every epoch but the last.
+    thread is used, whatever the caller has set. On CUDA the steps are replayed as a graph, or run as they are where
+    that cannot be, and `on_notice` is told why. `on_epoch` is called after every epoch. With `checkpoints` the training
+    goes on from the state that they have, and offers them its own after every epoch but the last. Several `ranks` call
+    this with equal arguments, each on a share of every batch; the first one's result is the training's.
 
     Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
-    up, a loss or metric of the user's that returns a wrong shape, and batches that need more memory than there is.
+    up, a batch that the ranks cannot share, a loss or metric of the user's that returns a wrong shape, and batches that
+    need more memory than there is.
     """
     where = torch.device(device)
-    with reproducible(where):
-        training = _Training(model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots)
+    with reproducible(where), own_stream(where):
+        training = _Training(
+            model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots, ranks, on_notice
+        )
         with seeded(where, derived("model", augment_seed)), enough_memory(*_memory(recipe)):
             training.run(on_epoch, checkpoints)
         return training.result(data)
@@ -116,12 +126,16 @@ class _Training:
         counted: Collection[str] | None,
         penalty: Penalty | None,
         snapshots: Collection[Point],
+        ranks: Ranks,
+        on_notice: Callable[[str], None],
     ) -> None:
         self.began = time.perf_counter()
         self.model = model.to(device)
         self.recipe = recipe
         self.device = device
-        self.feed = Feed(data, recipe, order_seed, augment_seed, device)
+        self.ranks = ranks
+        self.augment_seed = augment_seed
+        self.feed = Feed(data, recipe, order_seed, augment_seed, device, ranks)
         self.points = _by_step(snapshots, self.feed.steps_per_epoch, recipe.epochs)
         self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
         self.optimizer = build_optimizer(model.parameters(), recipe)
@@ -131,6 +145,11 @@ class _Training:
             hold(model, mask, self.optimizer)
         self.watch = RevivalWatch(model, mask) if mask is not None else None
         self.admm = Admm(model, penalty, self.feed.steps_per_epoch, recipe.epochs) if penalty else None
+        self.network = ranks.replicated(model, self.weight)
+        recorder = recorder_for(device, ranks)
+        self.recorded = Recorded(self.step, recorder, on_notice) if recorder is not None else None
+        self.rate = torch.zeros((), device=device) if recorder is not None else None  # where a replay reads it
+        self.total = torch.zeros((), device=device)  # of the losses of an epoch's images
         self.steps = 0
         self.train_loss: list[float] = []
         self.snapshots: dict[Point, State] = {}
@@ -152,36 +171,50 @@ class _Training:
 
     def epoch(self, epoch: int) -> float:
         """One pass over the training images; the mean loss, the only thing for which the device is waited for."""
+        if self.ranks.count > 1:  # begun anew, a checkpoint needs no generator but the first rank's
+            torch.manual_seed(derived("model", self.augment_seed, epoch, self.ranks.rank))
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        for images, labels in self.feed.epoch(epoch):
-            total += self.step(images.contiguous(memory_format=self.layout), labels) * len(labels)
-            self.keep_snapshots()
+        self.total.zero_()
+        advance = self.recorded or self.step
+        for pick in self.feed.picks(epoch):
+            self.set_rate()
+            advance(pick)
+            self.after_step()
             beat()
-        return float(total) / len(self.feed)
+        return float(self.ranks.sum(self.total)) / len(self.feed)
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimizer step; the batch's mean loss, detached."""
+    def set_rate(self) -> None:
+        """Bring the learning rate up to date for the next step."""
         rate = self.recipe.learning_rate
+        rate *= factor(self.recipe.schedule, self.steps, self.feed.steps_per_epoch, self.recipe.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * factor(self.recipe.schedule, self.steps, self.feed.steps_per_epoch, self.recipe.epochs)
+            group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
+
+    def step(self, pick: Pick) -> None:
+        """One optimizer step, the check of the zeros right after it, and the batch's loss: all on the device."""
+        images, labels = self.feed.batch(pick)
+        images = images.contiguous(memory_format=self.layout)
         with autocast(self.recipe, self.device):
-            loss = self.loss(self.model(images), labels)
+            loss = self.loss(self.network(images), labels)
         self.optimizer.zero_grad()
         loss.backward()
         if self.admm is not None:
             self.admm.add_gradient()
         self.optimizer.step()
-        self.steps += 1
-        self.after_step()
-        return loss.detach()
-
-    def after_step(self) -> None:
-        """What looks at the new weights: the check of the zeros, before anything else, and the penalty."""
         if self.watch is not None:
             self.watch.look()
-        if self.admm is not None:
-            self.admm.after_step()
+        self.total += loss.detach() * len(labels)
+
+    def after_step(self) -> None:
+        """What the host does at the new weights."""
+        self.steps += 1
+        if self.admm is not None and self.admm.after_step() and self.recorded is not None:
+            self.recorded.forget()
+        self.keep_snapshots()
+
+    def weight(self) -> float:
+        """This rank's share of the batch of the step under way."""
+        return self.feed.shares[self.steps % self.feed.steps_per_epoch].weight
 
     def keep_snapshots(self) -> None:
         """Copy the state for every snapshot that is due now."""
@@ -190,6 +223,7 @@ class _Training:
 
     def result(self, data: Dataset) -> Trained:
         """Score the model and read what was gathered."""
+        self.recorded = None  # its graphs hold memory
         state = _copied(self.model)
         finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
         held_out = data.validation_images, data.validation_labels
@@ -203,12 +237,20 @@ class _Training:
             validation=evaluate(self.model, *held_out, data, self.recipe, self.device) if len(held_out[1]) else None,
             train_loss=tuple(self.train_loss),
             density=_density(state, self.counted) if self.counted is not None else None,
-            revived=self.watch.count() if self.watch is not None else 0,
+            revived=int(self.ranks.sum(torch.tensor(self.watch.count()))) if self.watch is not None else 0,
+            strays=self.strays(state),
             start_digest=self.start_digest,
             data_order_digest=self.feed.used.hexdigest(),
             residuals=self.admm.residuals if self.admm is not None else (),
             seconds=time.perf_counter() - self.began,
         )
+
+    def strays(self, state: State) -> int:
+        """How many ranks' weights are not the first's, bit for bit; running statistics are each rank's own."""
+        if self.ranks.count == 1:
+            return 0
+        own = digest_tensors({name: state[name] for name, _ in self.model.named_parameters()})
+        return int(self.ranks.sum(torch.tensor(int(own != self.ranks.from_first(own)))))
 
 
 def _memory(recipe: Recipe) -> tuple[str, str]:

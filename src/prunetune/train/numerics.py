@@ -33,18 +33,32 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """On CUDA a stream of its own, as recording a graph needs, in order with what comes before and after."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """bfloat16 where the recipe asks for it; float32 weights, optimizer and loss all the same."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 def choose_layout(model: nn.Module, example: torch.Tensor) -> torch.memory_format:
-    """Give the weights of `model` the memory order in which a CPU convolves fastest, and return it for its images.
+    """Give the weights of `model` the memory order in which it convolves fastest, and return it for its images.
 
-    Channels-last takes 12 % off a step of the small network and of resnet20. A model that cannot work so (it may call
-    `view` on an image tensor) is found by running `example`, one normalised image, and stays as it is.
+    On a CPU channels-last takes 12 % off a step of the small network and of resnet20; tensor cores of a GPU work in it.
+    A model that cannot work so (it may call `view` on an image tensor) is found by running `example`, one normalised
+    image, and stays as it is.
     """
-    if example.device.type != "cpu" or example.dim() != 4:
+    if example.device.type not in ("cpu", "cuda") or example.dim() != 4:
         return torch.contiguous_format
     training = model.training
     model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -23,7 +23,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
         if recipe.optimizer == "sgd":
             nesterov = recipe.nesterov
             return SGD(trainable, rate, recipe.momentum, weight_decay=decay, nesterov=nesterov, fused=True)
-        kind = {"adam": Adam, "adamw": AdamW}[recipe.optimizer]
-        return kind(trainable, rate, (recipe.momentum, 0.999), weight_decay=decay, fused=True)
+        kind, betas = {"adam": Adam, "adamw": AdamW}[recipe.optimizer], (recipe.momentum, 0.999)
+        on_gpu = trainable[0].is_cuda  # where a step may become a part of a CUDA graph
+        optimizer = kind(trainable, rate, betas, weight_decay=decay, fused=True, capturable=on_gpu)
+        vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True  # the first steps are no part of one, on purpose
+        return optimizer
     except ValueError as error:  # torch's own one-line complaint about a rate, a momentum or nesterov without momentum
         raise RequestError(f"recipe.optimizer: {recipe.optimizer} cannot be set up: {error}") from error
