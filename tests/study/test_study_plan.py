@@ -449,7 +449,7 @@ def test_every_plan_is_sound(fields: dict[str, Any]):
     assert {row.step.key for row in (*made.trials, *made.correlations)} <= set(place)
     cells = [(t.arm, t.mask, t.learning_rate, t.sparsity, t.seed) for t in made.trials]
     grid = len(loaded.masks) * len(loaded.sparsities) * len(loaded.arms)
-    assert len(set(cells)) == len(cells) == loaded.seeds * len(loaded.learning_rates) * (1 + grid)
+    assert len(set(cells)) == len(cells) == loaded.looks[-1] * len(loaded.learning_rates) * (1 + grid)
     assert made.trainings == len(keys(made, Train)) <= made.separate_trainings
     assert set(made.snapshots) <= dense_keys(made)
     assert all(isinstance(trial.step, Train) for trial in made.trials)

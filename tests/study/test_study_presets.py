@@ -113,7 +113,7 @@ Training = tuple[object, ...]
 
 def trainings_by_hand(spec: Spec) -> Iterator[tuple[Training, list[Training]]]:
     """Every row of a study as its own training, and all that it rests on, by PAPER section 2 and nothing of a plan."""
-    for seed, rate in itertools.product(range(spec.seeds), spec.learning_rates):
+    for seed, rate in itertools.product(range(spec.looks[-1]), spec.learning_rates):
         where = (spec.model, spec.data, rate, seed)
         dense = ("dense", *where)
         yield dense, []
