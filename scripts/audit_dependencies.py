@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PINS = Path(__file__).parents[1] / "constraints.txt"
-LONGEST = 300  # seconds
+LONGEST = 60  # seconds
 COMMAND = ["pip-audit", "--no-deps", "--disable-pip", "--format=json", "--progress-spinner=off", "--timeout=10"]
 
 
