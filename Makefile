@@ -11,7 +11,7 @@ audit: $(VENV)/.installed
 	$(BIN)/prunetune audit
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
