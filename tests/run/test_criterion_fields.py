@@ -244,7 +244,7 @@ def test_synflow_scores_each_of_its_rounds(rounds: int, store: Store, monkeypatc
 def test_the_criteria_check_their_own_arguments() -> None:
     assert asdict(SynFlow()) == {"rounds": 100}
     assert asdict(Grasp()) == {"temperature": 200.0}
-    with pytest.raises(RequestError, match=r"^rounds: -1; must be at least 1$"):
+    with pytest.raises(RequestError, match=r"^rounds: -1; must be at least 1 and at most 10,000$"):
         SynFlow(rounds=-1)
     with pytest.raises(RequestError, match=r"^temperature: nan; must be a number above 0$"):
         Grasp(temperature=float("nan"))

@@ -262,7 +262,7 @@ def test_an_estimate_counts_the_points_of_lines(
     audited: tuple[Audit, Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch of 8 s and an evaluation of 2 s: a point is an evaluation and a third of an epoch (64 images)."""
-    monkeypatch.setattr(estimate, "_probe", lambda *args: (8.0, 2.0))
+    monkeypatch.setattr(estimate, "probe", lambda *args: (8.0, 2.0))
     planned = audited[2]
     trainings, lines = 2 * (1 + 6 + 5), 2 * 5
     others = len(planned.steps) - trainings - lines
