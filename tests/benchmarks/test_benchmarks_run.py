@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from benchmarks.__main__ import main, measure
 from benchmarks.catalogue import BENCHMARKS
@@ -71,3 +72,18 @@ def test_trainings_at_once_are_divided_by_their_number() -> None:
     each = seconds_each([call] * 3)
     assert len(began) == 3
     assert 0 < each <= (time.perf_counter() - before) / 3
+
+
+def test_the_arithmetic_of_convolutions_in_groups_is_counted() -> None:
+    """By the multiply-adds of every layer: 2 operations each forward, 4 backward but 2 in the first layer."""
+    setting = Setting("mobilenetv2")
+    model, layers = setting.network(), []
+
+    def count(module: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
+        layers.append(output.numel() * module.weight[0].numel())
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    model(torch.zeros(2, *SHAPE))
+    assert setting.flops() == (6 * sum(layers) - 2 * layers[0]) // 2
