@@ -14,7 +14,7 @@ import torch
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.findings import Record, read, save
 from benchmarks.hardware import hardware
-from benchmarks.load import idle_share, require_idle
+from benchmarks.load import idle_share, require_idle, settled
 from benchmarks.rounds import Options
 from benchmarks.tables import fill, markdown
 from prunetune.errors import RequestError, unknown
@@ -52,7 +52,7 @@ def _run(asked: argparse.Namespace) -> None:
             raise unknown("name", name, [*BENCHMARKS, TABLES])
     out = asked.out / "quick" if asked.quick else asked.out
     for name in names:
-        idle = idle_share()
+        idle = idle_share() if asked.force else settled()
         if remark := require_idle(idle, asked.force):
             print(f"note: {remark}", file=sys.stderr)
         rounds = asked.rounds or (1 if asked.quick else BENCHMARKS[name].rounds)

@@ -33,7 +33,7 @@ STUDY: dict[str, Any] = {
     "sparsities": [0.5, 0.75],
     "rewind": "1ep",
 }
-SIZE, COLUMNS = (7.2, 2.4), 4  # inches
+SIZE, COLUMNS = (11.0, 2.8), 4  # inches
 
 
 class Size(NamedTuple):
@@ -110,11 +110,13 @@ def _panel(figure: Figure, place: int, found: Comparison) -> None:
     axes = figure.add_subplot(1, COLUMNS, place)
     places = [float(row.name) for row in found.rows]
     spreads = [spread(row.samples) for row in found.rows]
-    axes.plot(places, [one.median for one in spreads], color=colour("ticket"), marker="o", markersize=4)
+    medians = [one.median for one in spreads]
+    axes.plot(places, medians, color=colour("ticket"), marker="o", markersize=4)
     axes.vlines(places, [one.low for one in spreads], [one.high for one in spreads], color=colour("ticket"))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(places, [row.name for row in found.rows])
+    axes.set_yticks(medians, [f"{median:.3g}" for median in medians])
     axes.minorticks_off()
     axes.set_xlabel(found.title)
     if place == 1:

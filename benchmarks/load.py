@@ -11,6 +11,7 @@ from prunetune.errors import RequestError
 
 LEAST_IDLE = 0.95  # of all cores' time before a run
 MOST_OTHERS = 0.05  # of all cores' time during a round
+PATIENCE = 60  # times a second
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -43,6 +44,16 @@ def idle_share(read: Reader = read_clocks, sleep: Callable[[float], None] = time
     if before is None or after is None:
         return None
     return (after.idle - before.idle) / (after.total - before.total)
+
+
+def settled(read: Reader = read_clocks, sleep: Callable[[float], None] = time.sleep) -> float | None:
+    """The idle share, asked for again while the machine is busy: what has just ended may take some seconds to go."""
+    idle = idle_share(read, sleep)
+    for _ in range(PATIENCE - 1):
+        if idle is None or idle >= LEAST_IDLE:
+            break
+        idle = idle_share(read, sleep)
+    return idle
 
 
 def require_idle(idle: float | None, force: bool) -> str | None:

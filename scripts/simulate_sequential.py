@@ -17,7 +17,7 @@ from simulate_verdict import Floats, World, draw, shrunk
 
 from prunetune.report.sequential import plan_looks
 from prunetune.report.statistics import USUAL_RULE
-from prunetune.study.seeds import looks
+from prunetune.study.looks import looks
 
 ALPHA, MARGIN = USUAL_RULE.alpha, USUAL_RULE.margin
 RANGES = ((5, 20), (3, 12), (2, 20))  # the first is `auto`

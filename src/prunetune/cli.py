@@ -4,8 +4,7 @@ import json
 import shlex
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from prunetune.api import Prepared
     from prunetune.progress import Progress
     from prunetune.run.drive import Executor as Runs
-    from prunetune.run.estimate import Estimate
     from prunetune.run.events import Event
     from prunetune.run.store import Store
     from prunetune.run.tensorboard import Curves
@@ -167,8 +165,7 @@ def audit(
     chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
 
     asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
-    options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
-    options |= {"elsewhere": executor != "local"}
+    options = _options(changes, seeds, store, device, executor)
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
     codes = []
@@ -205,27 +202,21 @@ def plan(
     """
     from prunetune.api import prepare
     from prunetune.foresee import Machines, foresee
-    from prunetune.run.estimate import estimate
+    from prunetune.outline import outline, outline_of_group
     from prunetune.run.executors import executor_named
     from prunetune.run.launch import jobs_for
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
     machines = Machines.parse(simulated) if simulated is not None else None
-    options: dict[str, Any] = {"overrides": changes or (), "seeds": seeds, "store": store, "device": device}
-    options |= {"elsewhere": executor != "local"}
+    options = _options(changes, seeds, store, device, executor)
     if members := _members(source):
         if machines:
             raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
-        _plan_together(str(source), members, options)
+        typer.echo(outline_of_group(str(source), [prepare(name, **options) for name in members]))
         return
     prepared = prepare(source, **options)
     foreseen = foresee(prepared, machines) if machines else None
-    jobs = jobs or jobs_for(prepared.plan)
-    for title, planned, remaining in _bounds(prepared):
-        cost = _headline(planned, remaining, estimate(planned, remaining, jobs))
-        typer.echo("\n".join(filter(None, [title, _outline(planned), cost])))
-    for note in prepared.plan.notes:
-        typer.echo(f"note: {note}")
+    typer.echo(outline(prepared, jobs or jobs_for(prepared.plan)))
     if foreseen:
         typer.echo(f"\n{foreseen}")
 
@@ -424,6 +415,14 @@ def store_gc(store: StoreDir = None) -> None:
     typer.echo(f"{_open(store).gc()} bytes freed")
 
 
+def _options(
+    changes: list[str] | None, seeds: int | None, store: str | None, device: str, executor: str
+) -> dict[str, Any]:
+    """What `prepare` is told beside the study, by audit and plan alike."""
+    elsewhere = executor != "local"
+    return {"overrides": changes or (), "seeds": seeds, "store": store, "device": device, "elsewhere": elsewhere}
+
+
 def _members(source: str | None) -> tuple[str, ...]:
     from prunetune.study.presets import members
 
@@ -473,13 +472,12 @@ def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> I
 
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     """Say what is about to run and what it will take, and follow it."""
+    from prunetune.outline import costs
     from prunetune.progress import Progress
-    from prunetune.run.estimate import estimate
     from prunetune.run.launch import jobs_for
     from prunetune.study.labels import look_words
 
-    expected = estimate(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan))
-    typer.echo(_headline(prepared.plan, prepared.remaining, expected), err=True)
+    typer.echo(costs(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
     if look := look_words(prepared.plan):
         typer.echo(look, err=True)
     return Progress(prepared.plan, prepared.remaining)
@@ -494,70 +492,6 @@ def _told(failures: Sequence[str]) -> int:
     for line in failures:
         typer.echo(f"failed: {line}", err=True)
     return 1 if failures else 0
-
-
-def _plan_together(group: str, members: tuple[str, ...], options: Mapping[str, Any]) -> None:
-    from prunetune.api import prepare
-
-    studies = []
-    for name in members:
-        prepared = prepare(name, **options)
-        studies.append(_bounds(prepared))
-        typer.echo(_headline(prepared.plan, prepared.remaining))
-    typer.echo(f"{group}: {len(members)} studies")
-    for bounds in zip(*studies, strict=True):
-        titles, plans, remainders = zip(*bounds, strict=True)
-        typer.echo("\n".join(filter(None, [titles[0], _shared(plans, remainders)])))
-
-
-def _shared(plans: "Sequence[Plan]", remainders: "Sequence[Remaining]") -> str:
-    from prunetune.study import graph
-    from prunetune.study.together import Together, union
-
-    together = Together.of(plans)
-    left = union(remaining.left for remaining in remainders)
-    (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
-    return (
-        f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
-        f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run\n"
-        f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate experiments "
-        f"{separate} ({separate_epochs} epochs)"
-    )
-
-
-def _bounds(prepared: "Prepared") -> "list[tuple[str, Plan, Remaining]]":
-    """The least and the most that a study takes, with a title each; of a fixed number of seeds the one, without."""
-    least = prepared.plan, prepared.remaining
-    if prepared.most is prepared.plan:
-        return [("", *least)]
-    first, *_, last = prepared.spec.looks
-    most = prepared.most, prepared.most.against(prepared.store)
-    return [
-        (f"the least, where {first} seeds decide every verdict:", *least),
-        (f"the most, where no verdict is decided before {last} seeds:", *most),
-    ]
-
-
-def _headline(plan: "Plan", remaining: "Remaining", expected: "Estimate | None" = None) -> str:
-    from prunetune.progress import duration
-
-    trainings = f"{remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run"
-    left = f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
-    if expected is None or not remaining.left:
-        return left
-    cost = "time unknown without data and device" if expected.seconds is None else f"about {duration(expected.seconds)}"
-    return f"{left}; {cost} with --jobs {expected.jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
-
-
-def _outline(plan: "Plan") -> str:
-    kinds = Counter(type(step).__name__ for step in plan.steps)
-    steps = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return (
-        f"model {plan.model.name}, data {plan.data.name}: {len(plan.trials)} trials\n"
-        f"steps: {steps}\n"
-        f"distinct trainings: {plan.trainings} ({plan.epochs} epochs); as separate experiments they would be "
-        f"{plan.separate_trainings} ({plan.separate_epochs} epochs)"
-    )
 
 
 def _open(store: str | None) -> "Store":

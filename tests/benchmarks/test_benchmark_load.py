@@ -8,7 +8,7 @@ import time
 import pytest
 from benchmark_records import clocks
 
-from benchmarks.load import Watch, idle_share, read_clocks, require_idle
+from benchmarks.load import PATIENCE, Watch, idle_share, read_clocks, require_idle, settled
 from prunetune.errors import RequestError
 
 
@@ -16,6 +16,19 @@ def test_the_idle_share_is_that_of_the_second_between() -> None:
     slept: list[float] = []
     assert idle_share(clocks([(100, 50, 7), (102, 51.5, 7)]), slept.append) == 0.75
     assert slept == [1.0]
+
+
+def test_a_machine_that_is_busy_for_a_moment_is_waited_for() -> None:
+    slept: list[float] = []
+    busy_then_idle = [(100, 50, 7), (102, 51, 7), (102, 51, 7), (104, 53, 7)]
+    assert settled(clocks(busy_then_idle), slept.append) == 1.0
+    assert slept == [1.0, 1.0]
+
+
+def test_and_not_for_ever() -> None:
+    slept: list[float] = []
+    assert settled(clocks([(2 * i, i, 0) for i in range(200)]), slept.append) == 0.5
+    assert len(slept) == PATIENCE
 
 
 def test_a_busy_machine_is_refused() -> None:

@@ -21,8 +21,8 @@ from prunetune.report.statistics import Rule
 from prunetune.report.summary import summary
 from prunetune.report.verdict import judge
 from prunetune.report.write import render_again, write_report
+from prunetune.study.looks import looks
 from prunetune.study.results import Results, Trial
-from prunetune.study.seeds import looks
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 RANGES = [(2, 3), (5, 20), (3, 12), (4, 10), (2, 12), (19, 20)]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_study import ONE_EPOCH, dense, init, prune, recipe, sparse
+from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
 from prunetune.run import execute as module
 from prunetune.run import partial
 from prunetune.run.claims import Claims
 from prunetune.run.events import Event, Notice, Progress
 from prunetune.run.execute import execute
+from prunetune.run.local import LocalExecutor
 from prunetune.run.store import Store
 from prunetune.study.steps import Train, Weights
 from prunetune.train.admm import Penalty
@@ -202,3 +203,15 @@ def test_gc_clears_what_nobody_is_at(ground: Store) -> None:
     claims.close()
     assert ground.gc() == size
     assert go_on(ground, "plain")[0] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_kill_leaves_right_after_the_result_is_cleared(ground: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is stored, and is only found by what goes on; the checkpoint of one under way is left alone."""
+    monkeypatch.setattr(module, "discard", lambda root, key: None)  # the process is gone by then
+    execute(KINDS["plain"], ground, checkpoint_every=0.0)
+    kill(ground, "bf16", 3)
+    assert checkpoint(ground, "plain").exists()
+    work = Work((START, KINDS["plain"]))
+    assert [event.kind for event in LocalExecutor(1).run(work, ground)] == ["found", "found"]
+    assert not checkpoint(ground, "plain").exists()
+    assert checkpoint(ground, "bf16").exists()

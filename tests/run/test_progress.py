@@ -1,10 +1,10 @@
 """Progress: what is shown of a study that others work at too, and an honest time left."""
 
 import io
-from typing import Any
 
 import pytest
 from rich.console import Console
+from toy_study import TINY_AUDIT
 
 from prunetune import progress as module
 from prunetune.progress import Progress
@@ -15,16 +15,7 @@ from prunetune.study.plan import plan
 from prunetune.study.spec import load_spec
 from prunetune.study.steps import Train
 
-STUDY: dict[str, Any] = {
-    "model": "toy_study:net",
-    "data": "toy_study:images",
-    "recipe": {"epochs": 10, "batch_size": 16, "schedule": {"kind": "constant"}},
-    "learning_rates": [0.05],
-    "masks": ["one_shot"],
-    "sparsities": [0.5],
-    "arms": ["ticket", "reinit", "finetune"],
-    "seeds": 1,
-}
+STUDY = TINY_AUDIT | {"model": "toy_study:net", "model_args": {}}  # four trainings of ten epochs
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from study_specs import spec
 
 from prunetune.study.labels import look_words
+from prunetune.study.looks import looks
 from prunetune.study.plan import Plan, every_cell, plan
-from prunetune.study.seeds import looks
 from prunetune.study.spec import load_spec
 
 GRID: dict[str, Any] = {

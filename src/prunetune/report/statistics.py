@@ -8,7 +8,7 @@ from typing import Any
 from scipy.special import stdtr, stdtrit
 
 from prunetune.errors import RequestError
-from prunetune.study.seeds import looks
+from prunetune.study.looks import looks
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
 SETTINGS = ("margin", "gap", "alpha", "nontrivial_sparsity")  # of a spec's `verdict`

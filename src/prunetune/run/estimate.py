@@ -23,19 +23,18 @@ STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a bloc
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected wall-clock seconds with `jobs` workers, and bytes by which the store will grow."""
+    """Expected wall-clock seconds, and bytes by which the store will grow."""
 
     seconds: float | None  # None where the data or the device are not at hand to time anything
     store_bytes: int
-    jobs: int
 
 
 def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
-    """Time one training's inner loop for a moment, and scale it to what is left of the plan.
+    """Time one training's inner loop for a moment, and scale it to what is left of the plan, on `jobs` workers.
 
     No number of jobs ends sooner than the longest chain of trainings (the rounds of iterative pruning).
     """
-    return Estimate(_seconds(plan, remaining, jobs), bytes_written(plan, remaining), jobs)
+    return Estimate(_seconds(plan, remaining, jobs), bytes_written(plan, remaining))
 
 
 def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:

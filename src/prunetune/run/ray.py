@@ -81,7 +81,7 @@ class RayExecutor:
         RequestError where the cluster does not answer, or a node has other versions or another store.
         """
         store.prepare()
-        claims = Claims(store.root)
+        claims = store.claims()
         with _connected(self.address, self.jobs), closing(claims):
             basis = Basis.of(store, claims)
             _check_nodes(basis)

@@ -8,6 +8,7 @@ from prunetune.errors import DamageError, DivergedSourceError, RequestError
 from prunetune.run.claims import Claims
 from prunetune.run.events import Blocked, Event, Failed, Found, Notice, label
 from prunetune.run.inputs import refuse_diverged, weights_read
+from prunetune.run.partial import discard
 from prunetune.run.store import Store
 from prunetune.study import graph
 from prunetune.study.steps import Step
@@ -118,7 +119,9 @@ class Schedule:
             yield step
 
     def _found(self, step: Step) -> Found:
+        """A step is stored; of a process that was killed right after it wrote the result, the checkpoint is left."""
         del self._pending[step.key]
+        discard(self._store.root, step.key)
         self._open_children(step)
         return Found(step.key)
 

@@ -17,7 +17,6 @@ import torch
 
 from prunetune.atomic import this_host
 from prunetune.errors import RequestError, unknown
-from prunetune.run.claims import Claims
 from prunetune.run.drive import Lost, drive
 from prunetune.run.environment import THREADS_PER_TRAINING
 from prunetune.run.events import Blocked, Done, Event, Failed
@@ -78,7 +77,7 @@ class SlurmExecutor:
         """Do what `store` lacks of the plan. RequestError where no job can be submitted."""
         store.prepare()
         workers = SlurmWorkers(store, self.jobs, self.parameters, self.cluster)
-        yield from drive(plan, store, workers, Claims(store.root), self.checkpoint_every)
+        yield from drive(plan, store, workers, store.claims(), self.checkpoint_every)
 
 
 class SlurmWorkers:

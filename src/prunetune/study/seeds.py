@@ -1,7 +1,4 @@
-"""Every seed of a study, derived from one number and a purpose, so that no two uses share a random stream.
-
-And at which numbers of seeds a study that may grow is looked at.
-"""
+"""Every seed of a study, derived from one number and a purpose, so that no two uses share a random stream."""
 
 import hashlib
 
@@ -14,12 +11,3 @@ def derive(seed: int, purpose: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def looks(least: int, most: int) -> tuple[int, ...]:
-    """The numbers of seeds at which a study that starts with `least` is judged: in batches of so many, up to `most`.
-
-    >>> looks(5, 20), looks(4, 10)
-    ((5, 10, 15, 20), (4, 8, 10))
-    """
-    return (*range(least, most, least), most)

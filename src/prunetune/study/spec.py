@@ -9,12 +9,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.errors import RequestError, shown, unknown
 from prunetune.study.arms import ARMS
+from prunetune.study.looks import looks
 from prunetune.study.mask_fields import MaskSpec
 from prunetune.study.part import Count, Number, Part, complaint
 from prunetune.study.plain import require_plain
 from prunetune.study.reading import Source, override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec, epochs_of
-from prunetune.study.seeds import looks
 from prunetune.study.slugs import slug
 from prunetune.train.recipe import Point
 
