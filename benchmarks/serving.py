@@ -15,7 +15,8 @@ from prunetune.run.wire import receive, send
 T = TypeVar("T")
 
 PRODUCT = WORKER_ENVIRONMENT  # one thread, and memory that is kept
-USUAL = {name: value for name, value in PRODUCT.items() if not name.startswith("MALLOC_")}  # one thread
+_ALLOCATOR = ("MALLOC_", "GLIBC_")  # what variables that set the allocator begin with
+USUAL = {name: value for name, value in PRODUCT.items() if not name.startswith(_ALLOCATOR)}  # one thread
 CORES = default_jobs()
 USUAL_ALL_CORES = dict.fromkeys((name for name in USUAL), str(CORES))  # as torch does by itself: one process, all cores
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from benchmarks.serving import serve; serve()"
@@ -27,7 +28,7 @@ def served(make: Callable[[], Callable[[], T]], environment: Mapping[str, str] =
 
     Between calls the process sleeps. Raises RuntimeError when it dies; its error stands on the standard error.
     """
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(_ALLOCATOR)}
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _BOOT, *map(str, sys.path)],
         stdin=subprocess.PIPE,

@@ -55,15 +55,16 @@ def state_of(weights):
 
 
 def tensors(content):
-    """A safetensors file: the header's length in 8 bytes, a JSON header, then the tensors' bytes."""
+    """A safetensors file: the header's length in 8 bytes, a JSON header, then bytes; a mask is stored as bits."""
     size = int.from_bytes(content[:8], "little")
-    kinds = {"F32": np.float32, "BOOL": np.bool_, "I64": np.int64}
-    found = {}
-    for name, about in json.loads(content[8 : 8 + size]).items():
-        if name != "__metadata__":
-            begin, end = (8 + size + offset for offset in about["data_offsets"])
-            found[name] = np.frombuffer(content[begin:end], kinds[about["dtype"]]).reshape(about["shape"])
-    return found
+    kinds = {"F32": np.float32, "BOOL": np.bool_, "U8": np.uint8, "I64": np.int64}
+    header, found = json.loads(content[8 : 8 + size]), {}
+    shapes = json.loads(header.pop("__metadata__", {}).get("shapes", "{}"))
+    for name, about in header.items():
+        begin, end = (8 + size + offset for offset in about["data_offsets"])
+        found[name] = np.frombuffer(content[begin:end], kinds[about["dtype"]]).reshape(about["shape"])
+    bits = {n: np.unpackbits(found[n], count=math.prod(shape)).view(bool) for n, shape in shapes.items()}
+    return found | {name: kept.reshape(shapes[name]) for name, kept in bits.items()}
 
 
 def top(magnitudes, k):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli_runs import prunetune
+from prunetune.sparsity.mask import Mask
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +104,7 @@ class Stored:
 def swap(stored: Stored, key: str, across: bool = False) -> str:
     """Exchange a kept and a pruned weight, of one layer or of two."""
     path = stored.file(key, "mask.safetensors")
-    mask = load_file(path)
+    mask = dict(Mask.load(path))
     last, middle = mask["11.weight" if across else "6.weight"].view(-1), mask["6.weight"].view(-1)
     kept, pruned = last.nonzero()[0], (~middle).nonzero()[0]
     last[kept], middle[pruned] = False, True
@@ -140,7 +141,7 @@ def one_weight(stored: Stored) -> str:
     """Revived weights, the smallest there are: no accuracy and no R_p sees them."""
     key = stored.training("finetune", "random")
     path = stored.file(key, "state.safetensors")
-    state, mask = load_file(path), load_file(stored.file(stored.mask("finetune", "random"), "mask.safetensors"))
+    state, mask = load_file(path), Mask.load(stored.file(stored.mask("finetune", "random"), "mask.safetensors"))
     name = sorted(mask)[0]
     state[name][~mask[name]] = torch.finfo().tiny
     save_file(state, path)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -19,7 +20,9 @@ from toy_study import ONE_EPOCH, dense, init
 
 from prunetune.errors import BreachError, DamageError, RequestError
 from prunetune.run import disk
+from prunetune.run.shelves import entry, manifest_bytes
 from prunetune.run.store import Store
+from prunetune.sparsity.mask import Mask
 from prunetune.study.steps import Init
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
@@ -39,10 +42,34 @@ def test_layout_is_readable_without_prunetune(store: Store) -> None:
     assert json.loads((folder / "step.json").read_text())["seed"] == 3
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["files"].keys() == names - {"manifest.json"}
-    for name, entry in manifest["files"].items():
-        assert entry == {"sha256": sha256(folder / name), "size": (folder / name).stat().st_size}
+    for name, listed in manifest["files"].items():
+        assert listed == {"sha256": sha256(folder / name), "size": (folder / name).stat().st_size}
     assert manifest["seconds"] == 1.5
     assert torch.equal(safetensors.torch.load_file(folder / "state.safetensors")["w"], STATE["w"])
+
+
+def test_a_mask_is_stored_as_bits(store: Store) -> None:
+    mask, key = Mask({"w": torch.arange(800).reshape(20, 40) % 3 == 0}), init().key
+    store.write(init(), {}, mask=mask)
+    path = store.folder(key) / "mask.safetensors"
+    bits = safetensors.torch.load_file(path)["w"]
+    assert bits.tolist() == np.packbits(mask["w"].flatten().numpy()).tolist()
+    assert store.mask(key) == mask
+    assert Mask.load(path) == mask
+
+
+def test_a_mask_of_a_store_of_version_1_is_read(store: Store) -> None:
+    mask, key = Mask({"w": torch.eye(5, dtype=torch.bool)}), init().key
+    store.write(init(), {}, mask=mask)
+    about = store.manifest(key)
+    as_then = safetensors.torch.save(dict(mask))
+    files = about.pop("files") | {"mask.safetensors": entry(as_then)}
+    (store.folder(key) / "mask.safetensors").write_bytes(as_then)
+    (store.folder(key) / "manifest.json").write_bytes(manifest_bytes({**about, "schema_version": 1}, files))
+    (store.root / "prunetune-store.json").write_text('{"kind": "prunetune store", "schema_version": 1}')
+    again = Store(store.root)
+    assert again.mask(key) == mask
+    assert not list(again.verify())
 
 
 @pytest.mark.parametrize(
@@ -191,7 +218,7 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_store_is_refused(store: Store) -> None:
     (store.root / "prunetune-store.json").write_text('{"kind": "prunetune store", "schema_version": 99}')
-    with pytest.raises(RequestError, match="has schema version 99; this prunetune knows 1"):
+    with pytest.raises(RequestError, match="has schema version 99; this prunetune knows 2"):
         Store(store.root)
 
 

@@ -24,6 +24,7 @@ from prunetune.atomic import replace_file
 from prunetune.errors import RequestError
 from prunetune.sparsity.checkpoint import BITMASK
 from prunetune.sparsity.mask import memory_of
+from prunetune.sparsity.mask_file import elements
 
 BITS = "bits:"
 ENTRY = 192  # bytes: about what the second entry and the shape of a compact tensor cost in the file's header
@@ -131,14 +132,9 @@ def _unpacked(stored: dict[str, Tensor], shapes: Any, tied: Any) -> dict[str, Te
 
 
 def _scattered(name: str, values: Tensor, bits: Tensor, shape: Any) -> Tensor:
-    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
-        raise ValueError(f"the shape of '{name}' is {shape}; it must be a list of positive integers")
-    total = math.prod(shape)
-    if bits.dtype is not torch.uint8 or bits.shape != (math.ceil(total / 8),):
-        raise ValueError(f"'{name}' of shape {shape} has bits of shape {list(bits.shape)} and type {bits.dtype}")
-    kept = np.unpackbits(bits.numpy(), count=total).view(bool)
+    kept = elements(name, bits, shape).reshape(-1).numpy()
     if values.shape != (kept.sum(),):
         raise ValueError(f"'{name}' has {kept.sum()} bits set and values of shape {list(values.shape)}")
-    elements = np.zeros((total, values.element_size()), np.uint8)
-    elements[kept] = _bytes(values)
-    return torch.from_numpy(elements).reshape(-1).view(values.dtype).reshape(shape)
+    whole = np.zeros((len(kept), values.element_size()), np.uint8)
+    whole[kept] = _bytes(values)
+    return torch.from_numpy(whole).reshape(-1).view(values.dtype).reshape(shape)

@@ -1,5 +1,6 @@
 """What a plan will cost on this machine: time from a short probe, disk from the model's size."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -77,8 +78,8 @@ def probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, floa
 
 
 def bytes_written(plan: Plan, remaining: Remaining) -> int:
-    """Four bytes a value of every state to be written, one a weight of every mask, and what every step takes."""
-    return _values(plan) * (4 * remaining.states_left + remaining.masks_left) + STEP_BYTES * len(remaining.left)
+    """Four bytes a value of every state to be written, a bit of every mask, and what every step takes."""
+    return _state_and_mask_bytes(plan, remaining.states_left, remaining.masks_left) + STEP_BYTES * len(remaining.left)
 
 
 def bytes_read(plan: Plan, steps: Iterable[Step]) -> int:
@@ -87,11 +88,11 @@ def bytes_read(plan: Plan, steps: Iterable[Step]) -> int:
     for step in steps:
         states += sum(len(weights.states) for weights in weights_read(step))
         masks += sum(isinstance(parent, Prune) for parent in step.parents)
-    return _values(plan) * (4 * states + masks)
+    return _state_and_mask_bytes(plan, states, masks)
 
 
-def _values(plan: Plan) -> int:
-    """Of one network state."""
+def _state_and_mask_bytes(plan: Plan, states: int, masks: int) -> int:
     with torch.device("meta"):
         model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
-    return sum(tensor.numel() for tensor in model.state_dict().values())
+    values = sum(tensor.numel() for tensor in model.state_dict().values())
+    return values * 4 * states + math.ceil(values / 8) * masks

@@ -24,9 +24,10 @@ _BOOT = (
 WORKER_ENVIRONMENT = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
     # glibc keeps freed memory for the next step's activations instead of asking the system for it anew each time
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most it accepts
+    "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # in pages of 2 MiB, where the system gives such to who asks
 }
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 # Ranks meet by files, and the sockets on which they then add up gradients are loopback's: nothing listens beyond it.

@@ -15,9 +15,10 @@ from prunetune.atomic import TEMPORARY
 from prunetune.errors import DamageError, RequestError
 from prunetune.run.disk import json_bytes
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.mask_file import unpacked
 from prunetune.train.recipe import Point
 
-STORE_VERSION = 1
+STORE_VERSION = 2  # in the first, masks were bool tensors; they are read as well
 MARKER, MANIFEST = "prunetune-store.json", "manifest.json"
 STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
 
@@ -75,7 +76,7 @@ class Shelves(ABC):
 
     def mask(self, key: str) -> Mask:
         """The mask that a Prune step chose."""
-        return Mask(_tensors(self.read(key, MASK)))
+        return Mask(unpacked(self.read(key, MASK)))
 
     def read(self, key: str, name: str) -> bytes:
         """One file's content. KeyError when it was never stored, DamageError when it is not what was written."""

@@ -38,6 +38,7 @@ from prunetune.run.shelves import (
     state_file,
 )
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.mask_file import packed
 from prunetune.study.steps import Step, describe
 from prunetune.train.recipe import Point
 
@@ -89,7 +90,7 @@ class Store(LocalShelves):
         """
         files = {STEP: json_bytes(describe(step)), METRICS: json_bytes(dict(metrics))}
         files |= {} if state is None else {STATE: _pack(state)}
-        files |= {} if mask is None else {MASK: _pack(mask)}
+        files |= {} if mask is None else {MASK: packed(mask)}
         files |= {state_file(point): _pack(found) for point, found in (snapshots or {}).items()}
         about = {
             "schema_version": STORE_VERSION,

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from prunetune.atomic import replace_file
 from prunetune.errors import RequestError, unknown
+from prunetune.sparsity.mask_file import unpacked
 from prunetune.sparsity.ranking import largest
 
 
@@ -110,10 +111,10 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
-        """Read a mask from safetensors of bool or 0/1 tensors; RequestError for a file that is none."""
+        """Read a mask from safetensors of bool or 0/1 tensors, or a store's; RequestError for a file that is none."""
         try:
-            return cls(load_file(path))
-        except (OSError, SafetensorError) as error:
+            return cls(unpacked(Path(path).read_bytes()))
+        except (OSError, SafetensorError, ValueError, RecursionError) as error:
             raise RequestError(f"mask: cannot read '{path}' as safetensors: {error}") from error
 
 

@@ -19,7 +19,14 @@ from prunetune.train.data import Dataset
 from prunetune.train.evaluate import Score, evaluate
 from prunetune.train.feed import Feed, Pick, normaliser
 from prunetune.train.memory import enough_memory
-from prunetune.train.numerics import autocast, choose_layout, own_stream, reproducible, seeded
+from prunetune.train.numerics import (
+    autocast,
+    choose_layout,
+    own_stream,
+    reproducible,
+    seeded,
+    strided_depthwise_in_float32,
+)
 from prunetune.train.objective import loss_of
 from prunetune.train.optimizer import build_optimizer
 from prunetune.train.order import derived
@@ -106,7 +113,11 @@ def train(
         training = _Training(
             model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots, ranks, on_notice
         )
-        with seeded(where, derived("model", augment_seed)), enough_memory(*_memory(recipe)):
+        with (
+            seeded(where, derived("model", augment_seed)),
+            enough_memory(*_memory(recipe)),
+            strided_depthwise_in_float32(model, recipe, where),
+        ):
             training.run(on_epoch, checkpoints)
         return training.result(data)
 

@@ -1,7 +1,8 @@
 """What makes two runs of one training equal: threads, algorithms, and the random numbers that a model draws itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,6 +50,34 @@ def own_stream(device: torch.device) -> Iterator[None]:
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """bfloat16 where the recipe asks for it; float32 weights, optimizer and loss all the same."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+@contextmanager
+def strided_depthwise_in_float32(model: nn.Module, recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """On a CPU, take depthwise convolutions with a stride out of a bf16 training's bf16, and give their outputs in it.
+
+    oneDNN has no fast backward pass for them in bf16 (docs/performance.md, `models`). A module whose `forward` somebody
+    has replaced is left as it is.
+    """
+    slow = [module for module in model.modules() if _strided_depthwise(module) and "forward" not in vars(module)]
+    if recipe.precision != "bf16" or device.type != "cpu":
+        slow = []
+    for module in slow:
+        module.forward = partial(_in_float32, module.forward)
+    try:
+        yield
+    finally:
+        for module in slow:
+            del module.forward
+
+
+def _strided_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and max(module.stride) > 1
+
+
+def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return forward(images.float()).bfloat16()
 
 
 def choose_layout(model: nn.Module, example: torch.Tensor) -> torch.memory_format:

@@ -6,7 +6,6 @@ stands for ReLU6; and a stride-1 block that changes the number of channels has a
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from prunetune.references import KEYED_WHERE_SET
@@ -31,9 +30,9 @@ class InvertedResidual(nn.Module):
         wide = inputs * expansion
         self.residual = nn.Sequential(
             *conv_norm(inputs, wide, kernel=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *conv_norm(wide, wide, kernel=3, stride=stride, groups=wide),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *conv_norm(wide, outputs, kernel=1),
         )
         self.shortcut: nn.Module | None = None
@@ -42,7 +41,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride)), without a last ReLU."""
-        return self.residual(x) if self.shortcut is None else torch.add(self.residual(x), self.shortcut(x))
+        return self.residual(x) if self.shortcut is None else self.residual(x).add_(self.shortcut(x))
 
 
 @MODELS.register("mobilenetv2")
@@ -56,14 +55,14 @@ def mobilenetv2(
     """
     width = factor_of("width", width)
     channels, _, _ = image_shape("mobilenetv2", input_shape, least=8)
-    layers: list[nn.Module] = [*conv_norm(channels, scaled(32, width), kernel=3), nn.ReLU()]
+    layers: list[nn.Module] = [*conv_norm(channels, scaled(32, width), kernel=3), nn.ReLU(inplace=True)]
     inputs = scaled(32, width)
     for expansion, full, blocks, first_stride in _STAGES:
         for block in range(blocks):
             layers.append(InvertedResidual(inputs, scaled(full, width), expansion, first_stride if block == 0 else 1))
             inputs = scaled(full, width)
     last = scaled(1280, max(1.0, width))
-    layers += [*conv_norm(inputs, last, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += [*conv_norm(inputs, last, kernel=1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return initialise(nn.Sequential(*layers, nn.Linear(last, outputs)))
 
 

@@ -24,11 +24,11 @@ def small(input_shape: tuple[int, ...], outputs: int, width: int = 16) -> nn.Mod
     return initialise(
         nn.Sequential(
             *conv_norm(channels, width, kernel=5, stride=4, pad=False),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *conv_norm(width, 2 * width, kernel=3, pad=False),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *conv_norm(2 * width, 4 * width, kernel=3, stride=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(4 * width, outputs),
@@ -52,7 +52,7 @@ def conv_net(pairs: int) -> Callable[[tuple[int, ...], int], nn.Module]:
         layers: list[nn.Module] = []
         for wide in [64, 128, 256][:pairs]:
             for inputs in (channels, wide):
-                layers += [nn.Conv2d(inputs, wide, kernel_size=3, padding=1), nn.ReLU()]
+                layers += [nn.Conv2d(inputs, wide, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
             layers.append(nn.MaxPool2d(2))
             channels, height, width = wide, height // 2, width // 2
         return initialise(
@@ -65,7 +65,7 @@ def conv_net(pairs: int) -> Callable[[tuple[int, ...], int], nn.Module]:
 def _classifier(inputs: int, hidden: tuple[int, ...], outputs: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        layers += [nn.Linear(inputs, units), nn.ReLU(inplace=True)]
         inputs = units
     return [*layers, nn.Linear(inputs, outputs)]
 

@@ -6,7 +6,6 @@ global average; linear. Shortcuts are option A: no parameters (subsampled, and p
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
@@ -22,7 +21,9 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *conv_norm(inputs, outputs, kernel=3, stride=stride), nn.ReLU(), *conv_norm(outputs, outputs, kernel=3)
+            *conv_norm(inputs, outputs, kernel=3, stride=stride),
+            nn.ReLU(inplace=True),
+            *conv_norm(outputs, outputs, kernel=3),
         )
         self.stride = stride
         self.padding = nn.Identity() if inputs == outputs else ChannelPad(inputs, outputs)
@@ -30,7 +31,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
         shortcut = self.padding(x[:, :, :: self.stride, :: self.stride])
-        return torch.relu(self.residual(x) + shortcut)
+        return self.residual(x).add_(shortcut).relu_()
 
 
 @MODELS.register("resnet")
@@ -41,7 +42,7 @@ def resnet(input_shape: tuple[int, ...], outputs: int, depth: int = 20, width: i
     """
     width, blocks = count_of("width", width), _blocks_per_stage(depth)
     channels, _, _ = image_shape(f"resnet{depth}", input_shape, least=4)
-    layers: list[nn.Module] = [*conv_norm(channels, width, kernel=3), nn.ReLU()]
+    layers: list[nn.Module] = [*conv_norm(channels, width, kernel=3), nn.ReLU(inplace=True)]
     inputs = width
     for stage in range(3):
         for block in range(blocks):

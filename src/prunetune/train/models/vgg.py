@@ -27,7 +27,11 @@ def vgg(depth: int) -> Callable[..., nn.Module]:
         for convolutions, times in zip(_STAGES[depth], _WIDTHS, strict=True):
             channels = times * width
             for _ in range(convolutions):
-                layers += [nn.Conv2d(inputs, channels, kernel_size=3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(inputs, channels, kernel_size=3, padding=1),
+                    nn.BatchNorm2d(channels),
+                    nn.ReLU(inplace=True),
+                ]
                 inputs = channels
             layers.append(nn.MaxPool2d(2))
         return initialise(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs)))
