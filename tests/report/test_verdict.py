@@ -166,11 +166,27 @@ def test_verdicts_are_one_per_rate_and_mask_and_sorted() -> None:
     assert found == [(0.01, "iterative"), (0.1, "iterative"), (0.1, "one_shot")]
 
 
-def test_arms_that_were_not_run_leave_it_open() -> None:
+def test_arms_that_the_study_does_not_have_leave_it_open() -> None:
     trials = [row for row in planted({0.75: ("yes", "yes")}) if row.arm != "reinit"]
     verdict = one(trials)
     assert (verdict.winning_property, verdict.seeds_needed) == ("inconclusive", None)
+    assert verdict.unasked == ("reinit",)
+    assert "add to the study's arms: reinit." in said(verdict)
+    assert "has no result" not in said(verdict)
+    short = one([row for row in planted({0.75: ("no", "yes")}) if row.arm != "reinit"])
+    assert (short.winning_property, short.unasked) == ("fails", ())
+
+
+def test_an_arm_without_a_result_leaves_it_open() -> None:
+    trials = planted({0.75: ("yes", "yes"), 0.5: ("yes", "yes")})
+    trials = [row for row in trials if row.arm != "reinit" or row.sparsity == 0.5]
+    verdict = one([row for row in trials if row.sparsity != 0.5 or row.arm == "reinit"])
+    assert (verdict.winning_property, verdict.unasked) == ("inconclusive", ())
     assert "reinit at sparsity 75 % has no result in seeds 0, 1, 2, 3 and 4" in said(verdict)
+    assert "need results for the same seeds" in said(verdict)
+
+
+def test_sparsities_that_count_for_nothing_leave_it_open() -> None:
     only_trivial = one(planted({0.3: ("yes", "yes")}))
     assert only_trivial.winning_property == "inconclusive"
     assert "No sparsity of at least 50 % was tried" in said(only_trivial)

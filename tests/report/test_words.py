@@ -148,7 +148,8 @@ def test_missing_arms_and_trivial_sparsities_are_told() -> None:
     no_reinit = [row for row in two_rates({0.75: ("yes", "yes")}, 0.0) if row.arm != "reinit"]
     text = verdict_words(judge(no_reinit, RULE)[0], RULE)
     assert "cannot be compared with freshly drawn weights (no seed has both results)" in text
-    assert "need results for the same seeds" in text
+    assert "Not asked: at learning rate 0.01 with " in text
+    assert "To have it judged, add to the study's arms: reinit." in text
     trivial = verdict_words(judge(two_rates({0.3: ("yes", "yes")}, 0.0), RULE)[0], RULE)
     assert trivial.startswith("Not decided: ")
     assert "No sparsity of at least 50 % was tried." in trivial

@@ -68,6 +68,7 @@ class Evidence:
             self._missing.setdefault(_place(gone), {})[gone.seed] = gone
         self.seeds = tuple(sorted({row.seed for row in [*trials, *missing]}))
         self.places = frozenset([*self._trials, *self._missing])
+        self.arms = frozenset(arm for arm, *_ in self.places)
 
     def accuracies(self, place: Place) -> dict[int, float]:
         """Test accuracy in percent by seed, diverged and missing trainings left out."""
@@ -114,7 +115,9 @@ class Evidence:
         return tuple(seed for seed, value in self.accuracies(place).items() if self.chance.holds(value))
 
     def notes(self, place: Place) -> tuple[str, ...]:
-        """What was left out of a mean over seeds, one phrase each."""
+        """What was left out of a mean over seeds, one phrase each; nothing of an arm that the study does not have."""
+        if place[0] not in self.arms:
+            return ()
         causes = {
             "diverged": self.diverged(place),
             "could not start, a training that it builds on having diverged,": self.cut_off(place),

@@ -50,6 +50,7 @@ class Verdict:
     alpha: float = USUAL_RULE.alpha  # the level of its bounds: the rule's, or that of the look it was reached at
     looks: tuple[Look, ...] = ()  # that were taken, where seeds may be added
     open: bool = False  # undecided, and more seeds could decide it
+    unasked: tuple[str, ...] = ()  # arms of the property that the study does not have
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def _judge_cell(evidence: Evidence, rule: Rule, rate: float, mask: str, before: 
         dense=before,
         alpha=rule.alpha,
         open=winning == "inconclusive" and _can_grow(pairs),
+        unasked=_unasked(evidence) if winning == "inconclusive" else (),
     )
 
 
@@ -204,6 +206,8 @@ def _seeds_needed(evidence: Evidence, pairs: Sequence[_Pair], rule: Rule) -> tup
     Means and spreads are taken to stay as they are; the decision must stand with every mean 0.84 standard errors
     less favourable to it, so that it comes about in four of five repetitions of a single comparison.
     """
+    if unasked := _unasked(evidence):
+        return None, f"To have it judged, add to the study's arms: {', '.join(unasked)}."
     if not pairs:
         return None, f"No sparsity of at least {percent(rule.nontrivial_sparsity)} was tried."
     now = len(evidence.seeds)
@@ -225,6 +229,10 @@ def _can_grow(pairs: Sequence[_Pair]) -> bool:
 
 def _may(half: Pairs, answer: Answer) -> bool:
     return bool(half.seeds) and answer not in half.barred
+
+
+def _unasked(evidence: Evidence) -> tuple[str, ...]:
+    return tuple(arm for arm in ("ticket", "reinit") if arm not in evidence.arms)
 
 
 def _next_look(now: int, rule: Rule) -> str:

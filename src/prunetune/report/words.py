@@ -61,6 +61,8 @@ def lead(verdict: Verdict) -> str:
     if verdict.winning_property == "fails":
         tried = _listed([test.sparsity for test in verdict.tests], "or")
         return f"No: {where}, this network has no winning ticket at {tried} sparsity."
+    if verdict.unasked:
+        return f"Not asked: {where}, this study does not compare what a winning ticket is told by."
     return f"Not decided: {where}, it is not known whether this network has a winning ticket."
 
 
