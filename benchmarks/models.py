@@ -19,7 +19,7 @@ from prunetune.train import loop
 ROUNDS = 5
 MODELS = ("resnet20", "vgg11", "mobilenetv2")
 WORST = 8  # operators that a table shows
-WARM_UP, PROFILED = 3, 3  # training steps; in the first ones memory is asked for that is kept from then on
+WARM_UP, PROFILED = 10, 3  # training steps; in the first ones memory is asked for that is kept from then on
 
 
 def operators(setting: Setting) -> Callable[[], list[tuple[str, ...]]]:

@@ -46,32 +46,44 @@ def simulate(steps: Sequence[Step], seconds: Mapping[str, float], workers: int) 
     order of `steps`. Handing out takes no time, nothing fails, and nothing is stored before. No such replay takes
     longer than work / workers + (1 − 1/workers) · critical path (Graham 1969).
     """
-    below = graph.children(steps)
-    place = {step: i for i, step in enumerate(steps)}
-    parents_left = [sum(parent in place for parent in step.parents) for step in steps]
+    takes = [seconds[step.key] for step in steps]
+    below, parents_left = _by_place(steps)
     ready = [i for i, left in enumerate(parents_left) if not left]  # a heap, being sorted
     running: list[tuple[float, int]] = []
-    ends: dict[str, float] = {}
+    ends = [0.0] * len(steps)
     now, most_at_once = 0.0, 0
     while ready or running:
         while ready and len(running) < workers:
             begun = heapq.heappop(ready)
-            heapq.heappush(running, (now + seconds[steps[begun].key], begun))
+            heapq.heappush(running, (now + takes[begun], begun))
         most_at_once = max(most_at_once, len(running))
         now = running[0][0]
         while running and running[0][0] == now:
-            done = steps[heapq.heappop(running)[1]]
-            ends[done.key] = now
+            done = heapq.heappop(running)[1]
+            ends[done] = now
             for child in below[done]:
-                parents_left[place[child]] -= 1
-                if not parents_left[place[child]]:
-                    heapq.heappush(ready, place[child])
+                parents_left[child] -= 1
+                if not parents_left[child]:
+                    heapq.heappush(ready, child)
     chain = graph.longest_chain(steps, lambda step: seconds[step.key])
     return Simulation(
         workers=workers,
-        ends=ends,
-        work=sum(seconds[step.key] for step in steps),
+        ends={step.key: end for step, end in zip(steps, ends, strict=True)},
+        work=sum(takes),
         chain=chain,
         chain_seconds=sum(seconds[step.key] for step in chain),
         most_at_once=most_at_once,
     )
+
+
+def _by_place(steps: Sequence[Step]) -> tuple[list[list[int]], list[int]]:
+    """Of each step, by its place among them: the places of those that read it, and how many of them it reads."""
+    place = {step.key: i for i, step in enumerate(steps)}
+    below: list[list[int]] = [[] for _ in steps]
+    parents = [0] * len(steps)
+    for i, step in enumerate(steps):
+        for parent in step.parents:
+            if (above := place.get(parent.key)) is not None:
+                below[above].append(i)
+                parents[i] += 1
+    return below, parents
