@@ -460,7 +460,7 @@ def test_gc_clears_what_dead_machines_left_and_nothing_else(machine: Machine) ->
 def test_a_newer_store_and_foreign_things_are_refused(machine: Machine, url: str) -> None:
     one = machine("one")
     one.remote.put("prunetune-store.json", b'{"kind": "prunetune store", "schema_version": 99}')
-    with pytest.raises(RequestError, match="has schema version 99; this prunetune knows 1"):
+    with pytest.raises(RequestError, match="has schema version 99; this prunetune knows 2"):
         machine("two")
     with pytest.raises(RequestError, match="has schema version 99"):
         one.has(KEY)

@@ -84,10 +84,16 @@ def top(weights: Tensor, positions: Collection[int], p: float) -> set[int]:
     return set(sorted(positions, key=lambda i: (-abs(values[i]), i))[: round(p * len(positions))])
 
 
+def kept_places(mask: Path, layer: str) -> list[int]:
+    """The flat indices of the weights that a stored mask keeps, bit by bit, the highest of a byte first."""
+    octets = load_file(mask)[layer].tolist()
+    return [8 * i + place for i, octet in enumerate(octets) for place in range(8) if octet >> (7 - place) & 1]
+
+
 def shared(first: Path, second: Path, layer: str, mask: Path | None = None) -> tuple[int, int, int]:
     """How many of the 20 % largest of a layer two states have in common, how many there are, and of how many."""
     a, b = load_file(first)[layer], load_file(second)[layer]
-    kept = range(a.numel()) if mask is None else [i for i, on in enumerate(load_file(mask)[layer].flatten()) if on]
+    kept = range(a.numel()) if mask is None else kept_places(mask, layer)
     ours, theirs = top(a, kept, 0.2), top(b, kept, 0.2)
     return len(ours & theirs), len(ours), len(kept)
 
@@ -168,8 +174,8 @@ def test_masks_agree_as_counted(study: Plan, done: Store, results: Results) -> N
     def kept(mask: str, sparsity: float, seed: int) -> dict[str, set[int]]:
         step = arm(study, "ticket", mask, sparsity, seed).mask
         assert step is not None
-        found = load_file(file(done, step, "mask.safetensors"))
-        return {name: {i for i, on in enumerate(found[name].flatten().tolist()) if on} for name in LAYERS}
+        path = file(done, step, "mask.safetensors")
+        return {name: set(kept_places(path, name)) for name in LAYERS}
 
     def indices(a: dict[str, set[int]], b: dict[str, set[int]]) -> tuple[float, float]:
         common, union = (sum(len(op(a[n], b[n])) for n in LAYERS) for op in (set.__and__, set.__or__))
