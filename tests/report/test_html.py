@@ -161,6 +161,13 @@ def ruled(verdict: Verdict, answer: Any) -> Verdict:
     return dataclasses.replace(verdict, winning_property=answer)
 
 
+def test_a_study_without_the_arms_of_the_property_is_told_as_one_that_does_not_ask(tmp_path):
+    text = _text(planted(arms=("ticket", "finetune"), seeds=3), tmp_path).replace("\N{NO-BREAK SPACE}", " ")
+    assert "A winning ticket? Not asked at learning rate" in text
+    assert "To have it judged, add to the study's arms: reinit." in text
+    assert "has no result in seed" not in text
+
+
 def test_headlines():
     results = planted()
     verdicts = judge(results.trials)

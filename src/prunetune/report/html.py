@@ -25,7 +25,7 @@ from prunetune.report.words import STARTS, confidence, definition_words, lead, l
 from prunetune.study.results import Results
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
-_SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided"}
+_SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided", "not asked": "not asked"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     """The answer in a few words, rate by rate."""
     found: dict[str, list[str]] = {}
     for rate in sorted({verdict.learning_rate for verdict in verdicts}):
-        answers = {verdict.winning_property for verdict in verdicts if verdict.learning_rate == rate}
+        answers = {verdict.shown for verdict in verdicts if verdict.learning_rate == rate}
         word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
         found.setdefault(word, []).append(f"{rate:g}")
     if not found:

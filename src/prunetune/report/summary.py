@@ -55,7 +55,9 @@ def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, floa
 def _verdict(verdict: Verdict, rule: Rule) -> str:
     header = ["sparsity", "ticket − dense", "matches?", "ticket − reinit", "beats?", "both, corrected?"]
     body = [
-        [percent(test.sparsity), *_half(test.dense), *_half(test.reinit), _SIGNS[test.answer]] for test in verdict.tests
+        [percent(test.sparsity), *_half(test.dense), *_half(test.reinit), _SIGNS[test.answer]]
+        for test in verdict.tests
+        if "ticket" not in verdict.unasked
     ]
     sentences = " ".join(filter(None, [lead(verdict), verdict.outlook, looks_words(verdict, rule)]))
     return "\n".join([sentences, *(_columns([header, *body]) if body else [])])

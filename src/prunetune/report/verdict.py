@@ -52,6 +52,11 @@ class Verdict:
     open: bool = False  # undecided, and more seeds could decide it
     unasked: tuple[str, ...] = ()  # arms of the property that the study does not have
 
+    @property
+    def shown(self) -> str:
+        """The answer in a word: `winning_property`, or `not asked`."""
+        return "not asked" if self.unasked else self.winning_property
+
 
 @dataclass(frozen=True)
 class _Pair:

@@ -62,7 +62,7 @@ def lead(verdict: Verdict) -> str:
         tried = _listed([test.sparsity for test in verdict.tests], "or")
         return f"No: {where}, this network has no winning ticket at {tried} sparsity."
     if verdict.unasked:
-        return f"Not asked: {where}, this study does not compare what a winning ticket is told by."
+        return f"Not asked: {where}, this study does not have the arms that tell a winning ticket."
     return f"Not decided: {where}, it is not known whether this network has a winning ticket."
 
 
