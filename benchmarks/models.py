@@ -50,7 +50,7 @@ def operators(setting: Setting) -> Callable[[], list[tuple[str, ...]]]:
 
 
 def all_in_bf16(setting: Setting) -> Callable[[], float]:
-    """Training in bf16 as torch does it: without what we do about depthwise convolutions with a stride."""
+    """Training in bf16 without what we do about depthwise convolutions with a stride; for a process of its own."""
     loop.strided_depthwise_in_float32 = lambda model, recipe, device: nullcontext()
     return ours(setting, "bf16")
 

@@ -179,8 +179,7 @@ def test_arms_that_the_study_does_not_have_leave_it_open() -> None:
 
 def test_an_arm_without_a_result_leaves_it_open() -> None:
     trials = planted({0.75: ("yes", "yes"), 0.5: ("yes", "yes")})
-    trials = [row for row in trials if row.arm != "reinit" or row.sparsity == 0.5]
-    verdict = one([row for row in trials if row.sparsity != 0.5 or row.arm == "reinit"])
+    verdict = one([row for row in trials if row.sparsity == 0.0 or (row.arm == "reinit") == (row.sparsity == 0.5)])
     assert (verdict.winning_property, verdict.unasked) == ("inconclusive", ())
     assert "reinit at sparsity 75 % has no result in seeds 0, 1, 2, 3 and 4" in said(verdict)
     assert "need results for the same seeds" in said(verdict)

@@ -70,6 +70,8 @@ def test_a_mask_of_a_store_of_version_1_is_read(store: Store) -> None:
     again = Store(store.root)
     assert again.mask(key) == mask
     assert not list(again.verify())
+    again.prepare()  # to be written to: a prunetune that reads bool tensors alone must refuse it from here on
+    assert json.loads((store.root / "prunetune-store.json").read_text())["schema_version"] == 2
 
 
 @pytest.mark.parametrize(

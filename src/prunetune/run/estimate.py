@@ -78,7 +78,7 @@ def probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, floa
 
 
 def bytes_written(plan: Plan, remaining: Remaining) -> int:
-    """Four bytes a value of every state to be written, a bit of every mask, and what every step takes."""
+    """Four bytes a value of every state to be written, a bit a value of every mask, and what every step takes."""
     return _state_and_mask_bytes(plan, remaining.states_left, remaining.masks_left) + STEP_BYTES * len(remaining.left)
 
 

@@ -24,7 +24,7 @@ _BOOT = (
 WORKER_ENVIRONMENT = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
     # glibc keeps freed memory for the next step's activations instead of asking the system for it anew each time
-    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_MMAP_MAX_": "0",  # what is mapped goes back at once; a threshold for it can be 32 MiB at most
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # in pages of 2 MiB, where the system gives such to who asks

@@ -1,4 +1,6 @@
-"""What makes two runs of one training equal: threads, algorithms, and the random numbers that a model draws itself."""
+"""In what arithmetic a training runs: what makes two runs equal (threads, algorithms, the random numbers that a model
+draws itself), its precision, and the memory order of its images.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
