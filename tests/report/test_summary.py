@@ -55,6 +55,19 @@ def test_one_seed_gives_differences_without_bounds() -> None:
     assert "a tie" in text
 
 
+def test_a_study_that_does_not_ask_has_no_table_of_questions() -> None:
+    trials = [trial("dense", seed, 80.0 + seed) for seed in range(3)]
+    trials += [trial("finetune", seed, 81.0 + 2 * seed, 0.5) for seed in range(3)]
+    lines = said(trials).splitlines()
+    assert lines[lines.index("") + 1 :][:2] == [
+        "Not asked: at learning rate 0.1 with iterative masks, this study does not have the arms that tell a winning "
+        "ticket. To have it judged, add to the study's arms: ticket, reinit.",
+        "",
+    ]
+    without_reinit = [*trials, *(trial("ticket", seed, 80.0 + seed, 0.5) for seed in range(3))]
+    assert "  50 %      +0.00" in said(without_reinit)
+
+
 def test_a_diverged_run_is_left_out_and_marked() -> None:
     trials = study({0.5: spread(0.0, 0.3)}, {0.5: spread(2.0, 0.3)})
     lost = next(i for i, row in enumerate(trials) if row.arm == "reinit")
