@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from simulate_verdict import Floats, World, draw, shrunk
 
-from prunetune.report.sequential import plan_looks
-from prunetune.report.statistics import USUAL_RULE
+from prunetune.analysis.statistics import USUAL_RULE, plan_looks
 from prunetune.study.looks import looks
 
 ALPHA, MARGIN = USUAL_RULE.alpha, USUAL_RULE.margin

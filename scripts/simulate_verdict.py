@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from prunetune.report.statistics import USUAL_RULE
+from prunetune.analysis.statistics import USUAL_RULE
 
 Floats = NDArray[np.float64]
 Method = Callable[[Floats], tuple[Floats, float]]

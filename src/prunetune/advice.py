@@ -8,14 +8,14 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from prunetune.analysis.pairing import percent
+from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
+from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
 from prunetune.errors import RequestError
-from prunetune.report.evidence import percent
 from prunetune.report.files import RESULTS, read_results
-from prunetune.report.pretraining import NEAR_CHANCE, USUAL_P
-from prunetune.report.recommend import Recommendation
-from prunetune.report.statistics import USUAL_RULE, Rule, holm
-from prunetune.report.verdict import Verdict
 from prunetune.report.words import STARTS, lead, pretraining_words, recommendation_words, whys
 from prunetune.report.write import answers
 from prunetune.sparsity.allocation import uniform

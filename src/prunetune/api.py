@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from prunetune.analysis.verdict import Verdict
 from prunetune.errors import RequestError
-from prunetune.report.verdict import Verdict
 from prunetune.report.write import Report, answers, write_report
 from prunetune.run.collect import collect
 from prunetune.run.diary import Diary

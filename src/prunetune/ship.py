@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, Source, failures_of, prepare, ready, run_steps
 from prunetune.deploy.export import export
 from prunetune.deploy.files import file_sizes
@@ -18,7 +19,6 @@ from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import RequestError, unknown
-from prunetune.report.evidence import percent
 from prunetune.report.tradeoff import GRAPHS, ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
 from prunetune.report.tradeoff_page import TradeoffReport, write_tradeoff
 from prunetune.run.events import Event

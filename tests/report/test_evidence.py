@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from verdict_trials import missing, one, planted, said, spread, study, trial
 
+from prunetune.analysis.pairing import Evidence
+from prunetune.analysis.verdict import judge
 from prunetune.errors import RequestError
-from prunetune.report.evidence import Evidence
-from prunetune.report.verdict import judge
 from prunetune.study.results import Trial
 
 

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.lines import Line2D
 from planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
-from prunetune.report.evidence import Evidence
+from prunetune.analysis.pairing import Evidence
+from prunetune.analysis.verdict import Rule, judge
 from prunetune.report.figures import Drawing, accuracy_figure, drawings
 from prunetune.report.svg import COLOURS, inline, standalone
-from prunetune.report.verdict import Rule, judge
 from prunetune.study.results import Results
 
 BOUNDS_WIDTH = 2.2  # of a line that shows bounds

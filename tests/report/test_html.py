@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from planted import HOSTILE, planted, scarred
 
+from prunetune.analysis.verdict import Rule, Verdict, judge
 from prunetune.report.html import headline, page_text
-from prunetune.report.verdict import Rule, Verdict, judge
 from prunetune.report.words import whys
 from prunetune.report.write import Report, write_report
 from prunetune.study.results import Results

@@ -13,13 +13,13 @@ import yaml
 from planted import planted
 from verdict_trials import spread, trial
 
-from prunetune.report import published as module
-from prunetune.report.claims import number, overlap
-from prunetune.report.paper import PaperRow, paper_rows
-from prunetune.report.published import published
-from prunetune.report.scale import Scale
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import judge
+from prunetune.analysis.paper import published as module
+from prunetune.analysis.paper.compare import PaperRow, paper_rows
+from prunetune.analysis.paper.published import published
+from prunetune.analysis.paper.rules import number, overlap
+from prunetune.analysis.paper.scale import Scale
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import judge
 from prunetune.report.write import write_report
 from prunetune.study.results import Correlation, Results, Trial
 from prunetune.study.spec import load_spec

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from verdict_trials import LEVEL, one, overlap, planted, said, spread, study, substance
 
-from prunetune.report.verdict import judge
+from prunetune.analysis.verdict import judge
 from prunetune.study.results import Trial
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from verdict_trials import missing, trial
 
-from prunetune.report.recommend import Recommendation, Rule, recommend
+from prunetune.analysis.recommend import Recommendation, Rule, recommend
 from prunetune.study.results import Trial
 
 Table = dict[tuple[str, str, float], Sequence[float]]  # (arm, mask, rate) -> accuracy by seed

@@ -14,12 +14,11 @@ from planted import planted
 from scipy import integrate, stats
 from verdict_trials import missing, one, said, spread, study, substance
 
+from prunetune.analysis.recommend import recommend
+from prunetune.analysis.statistics import Rule, plan_looks, spent, taken
+from prunetune.analysis.verdict import judge
 from prunetune.errors import RequestError
-from prunetune.report.recommend import recommend
-from prunetune.report.sequential import plan_looks, spent, taken
-from prunetune.report.statistics import Rule
 from prunetune.report.summary import summary
-from prunetune.report.verdict import judge
 from prunetune.report.write import render_again, write_report
 from prunetune.study.looks import looks
 from prunetune.study.results import Results, Trial

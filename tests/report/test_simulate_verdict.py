@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from verdict_trials import study
 
-from prunetune.report.verdict import judge
+from prunetune.analysis.verdict import judge
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "simulate_verdict.py"
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from prunetune.analysis.statistics import Estimate, Rule, Sample, holm, plain, shrink
 from prunetune.errors import RequestError
-from prunetune.report.statistics import Estimate, Rule, Sample, holm, plain, shrink
 
 points = st.floats(-20, 20).map(lambda value: round(value, 2))
 samples = st.lists(points, min_size=2, max_size=12).filter(lambda values: len(set(values)) > 1)

@@ -4,10 +4,10 @@ import dataclasses
 
 from verdict_trials import LEVEL, overlap, spread, study, trial
 
-from prunetune.report.recommend import recommend
-from prunetune.report.statistics import Rule
+from prunetune.analysis.recommend import recommend
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import judge
 from prunetune.report.summary import summary
-from prunetune.report.verdict import judge
 
 RULE = Rule()
 

@@ -3,11 +3,11 @@ import statistics
 
 from planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
+from prunetune.analysis.pairing import Evidence
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.verdict import Rule, judge
 from prunetune.report import tables
 from prunetune.report.cells import bounds, p_value, signed
-from prunetune.report.evidence import Evidence
-from prunetune.report.recommend import Recommendation
-from prunetune.report.verdict import Rule, judge
 from prunetune.study.results import Correlation, Invariant, Layer, Missing, Spent
 
 RULE = Rule()

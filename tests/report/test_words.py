@@ -4,9 +4,9 @@ import re
 import pytest
 from verdict_trials import LEVEL, overlap, spread, study, trial
 
-from prunetune.report.recommend import Recommendation
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import Verdict, judge
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import Verdict, judge
 from prunetune.report.words import definition_words, lead, pretraining_words, recommendation_words, whys
 from prunetune.study.results import Trial
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from prunetune.report.statistics import USUAL_RULE, Rule
-from prunetune.report.verdict import Verdict, judge
+from prunetune.analysis.statistics import USUAL_RULE, Rule
+from prunetune.analysis.verdict import Verdict, judge
 from prunetune.study.results import Correlation, Missing, Trial
 
 Differences = Mapping[float, Sequence[float]]  # by sparsity, one value a seed

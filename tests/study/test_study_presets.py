@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from data_makers import write_cifar10, write_cifar100
 
+from prunetune.analysis.paper.compare import paper_rows
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import judge
 from prunetune.errors import RequestError
-from prunetune.report.paper import paper_rows
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import judge
 from prunetune.run.collect import collect
 from prunetune.run.execute import execute
 from prunetune.run.store import Store

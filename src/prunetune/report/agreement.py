@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from prunetune.analysis.pairing import percent
 from prunetune.report.cells import Column, Table, number, numeric
-from prunetune.report.evidence import percent
 from prunetune.report.figures import Drawing, legend
 from prunetune.report.marks import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
 from prunetune.report.svg import colour, drawing_style

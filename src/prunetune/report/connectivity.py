@@ -7,8 +7,8 @@ from itertools import groupby
 
 from matplotlib.axes import Axes
 
+from prunetune.analysis.pairing import percent
 from prunetune.report.cells import NONE, Column, Table, mean, number, numeric, span
-from prunetune.report.evidence import percent
 from prunetune.report.figures import Drawing, arm_order, legend, role_of
 from prunetune.report.files import trial_order
 from prunetune.report.marks import SHAPES, panel

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prunetune.report.evidence import Evidence, mean_of, percent
+from prunetune.analysis.pairing import Evidence, mean_of, percent
+from prunetune.analysis.verdict import Comparison, Rule, Verdict
 from prunetune.report.marks import (
     CHANCE,
     HEIGHT,
@@ -27,7 +28,6 @@ from prunetune.report.marks import (
     sparsity_axis,
 )
 from prunetune.report.svg import drawing_style
-from prunetune.report.verdict import Comparison, Rule, Verdict
 from prunetune.study.results import Correlation, Results
 from prunetune.study.slugs import slug
 

@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from prunetune.analysis.paper.compare import PaperRow
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.errors import RequestError
-from prunetune.report.paper import PaperRow
-from prunetune.report.recommend import Recommendation
-from prunetune.report.verdict import SparsityTest, Verdict
 from prunetune.study.results import SCHEMA_VERSION, Connectivity, Correlation, Missing, Residuals, Results, Spent, Trial
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"

@@ -7,20 +7,20 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from prunetune.analysis.pairing import Evidence, percent, seed_range
+from prunetune.analysis.paper.compare import PaperRow, scale_of
+from prunetune.analysis.pretraining import explanation
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.statistics import Rule, plan_looks
+from prunetune.analysis.verdict import Verdict
 from prunetune.report import tables
 from prunetune.report.agreement import agreement_table
 from prunetune.report.along import along_table
 from prunetune.report.connectivity import connectivity_table
-from prunetune.report.evidence import Evidence, percent, seed_range
 from prunetune.report.figures import Drawing, Group
-from prunetune.report.paper import PaperRow, paper_table, scale_of
-from prunetune.report.pretraining import explanation
-from prunetune.report.recommend import Recommendation
-from prunetune.report.sequential import plan_looks
-from prunetune.report.statistics import Rule
+from prunetune.report.paper_table import paper_table
 from prunetune.report.svg import inline
 from prunetune.report.template import render
-from prunetune.report.verdict import Verdict
 from prunetune.report.words import STARTS, confidence, definition_words, lead, looks_words, recommendation_words, whys
 from prunetune.study.results import Results
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prunetune.report.evidence import percent
+from prunetune.analysis.pairing import percent
 from prunetune.report.svg import colour
 
 WIDTH, HEIGHT = 5.0, 3.75  # inches of 72 points: small enough to be read on a phone without shrinking

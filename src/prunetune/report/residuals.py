@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import NullFormatter
 
-from prunetune.report.evidence import percent
+from prunetune.analysis.pairing import percent
 from prunetune.report.figures import Drawing, legend
 from prunetune.report.marks import panel, spread
 from prunetune.report.svg import colour, drawing_style

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from prunetune.report.comparison import Comparison
-from prunetune.report.evidence import Answer, percent, seed_range
+from prunetune.analysis.comparison import Comparison
+from prunetune.analysis.pairing import Answer, percent, seed_range
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import Verdict
 from prunetune.report.figures import arm_order
-from prunetune.report.recommend import Recommendation
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import Verdict
 from prunetune.report.words import lead, looks_words
 from prunetune.study.results import Trial
 

@@ -4,6 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from prunetune.analysis.pairing import Evidence, Place, mean_of, percent
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import Comparison, SparsityTest, Verdict
 from prunetune.report.cells import (
     NONE,
     Column,
@@ -18,11 +22,7 @@ from prunetune.report.cells import (
     signed,
     span,
 )
-from prunetune.report.evidence import Evidence, Place, mean_of, percent
 from prunetune.report.figures import PAIRS, arm_order
-from prunetune.report.recommend import Recommendation
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import Comparison, SparsityTest, Verdict
 from prunetune.study.results import Correlation, Invariant, Layer, Missing, Spent, Trial
 
 RATE, MASKS, SPARSITY, ARM = numeric("Rate"), Column("Masks"), numeric("Sparsity"), Column("Arm")

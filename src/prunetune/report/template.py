@@ -5,7 +5,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prunetune.report.evidence import percent
+from prunetune.analysis.pairing import percent
 from prunetune.report.svg import css_variables
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from prunetune.analysis.pairing import percent
 from prunetune.report import files
-from prunetune.report.evidence import percent
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
 GRAPHS = ("onnx", "pt2")  # formats that hold a network; the others hold weights

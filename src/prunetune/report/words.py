@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from prunetune.report.comparison import Comparison, figures
-from prunetune.report.evidence import Answer, percent
-from prunetune.report.pretraining import explanation
-from prunetune.report.recommend import Recommendation
-from prunetune.report.sequential import plan_looks
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import SparsityTest, Verdict
+from prunetune.analysis.comparison import Comparison, figures
+from prunetune.analysis.pairing import Answer, percent
+from prunetune.analysis.pretraining import explanation
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.statistics import Rule, plan_looks
+from prunetune.analysis.verdict import SparsityTest, Verdict
 
 STARTS = {
     "ticket": "the initial weights of the dense network",

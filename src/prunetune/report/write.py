@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunetune.analysis.paper.compare import paper_rows
+from prunetune.analysis.recommend import Recommendation, recommend
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import Verdict, judge
 from prunetune.errors import RequestError
 from prunetune.report import files
 from prunetune.report.agreement import agreement_figures
@@ -12,13 +16,9 @@ from prunetune.report.connectivity import connectivity_figures
 from prunetune.report.figures import drawings
 from prunetune.report.heat import layer_figures
 from prunetune.report.html import page_text
-from prunetune.report.paper import paper_rows
-from prunetune.report.recommend import Recommendation, recommend
 from prunetune.report.residuals import residual_drawings
-from prunetune.report.statistics import Rule
 from prunetune.report.summary import summary
 from prunetune.report.svg import standalone
-from prunetune.report.verdict import Verdict, judge
 from prunetune.study.results import Correlation, Results, Trial
 
 PAGE, FIGURES = "report.html", "figures"

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from prunetune.report.evidence import Answer, Pairs
-from prunetune.report.statistics import Estimate, Rule, Sample, plain
+from prunetune.analysis.pairing import Answer, Pairs
+from prunetune.analysis.statistics import Estimate, Rule, Sample, plain
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from prunetune.report import claims
-from prunetune.report.cells import Column, Table, number, numeric, signed
-from prunetune.report.claims import NOT_TESTED, Finding, Outcome
-from prunetune.report.evidence import Chance, Evidence, Place, percent
-from prunetune.report.pretraining import NEAR_CHANCE
-from prunetune.report.published import Accuracy, Cell, Ordering, Overlap, TableA1, Winning, published
-from prunetune.report.scale import Scale
-from prunetune.report.statistics import Rule
-from prunetune.report.verdict import Verdict
+from prunetune.analysis.pairing import Chance, Evidence, Place, percent
+from prunetune.analysis.paper import rules as claims
+from prunetune.analysis.paper.published import Accuracy, Cell, Ordering, Overlap, TableA1, Winning, published
+from prunetune.analysis.paper.rules import NOT_TESTED, Finding, Outcome
+from prunetune.analysis.paper.scale import Scale
+from prunetune.analysis.pretraining import NEAR_CHANCE
+from prunetune.analysis.statistics import Rule
+from prunetune.analysis.verdict import Verdict
 from prunetune.study.results import Correlation, Results
 
 SAME_SPARSITY = 0.005  # the paper gives its sparsities in whole percents
@@ -83,44 +82,6 @@ def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tup
 def scale_of(results: Results) -> Scale:
     """What of the study is not as in the paper."""
     return Scale.of(results.study, len({trial.seed for trial in results.trials}))
-
-
-def paper_table(rows: Sequence[PaperRow], rule: Rule) -> Table:
-    """The rows as the page shows them."""
-    columns = (
-        Column("In the paper"),
-        Column("Claim or number"),
-        Column("Answer", "answer"),
-        Column("Published"),
-        numeric("Here"),
-        numeric("Bounds"),
-        numeric("n"),
-        Column("Scale"),
-        Column("Which figure, and why"),
-    )
-    caption = (
-        f"Means over seeds with one-sided {percent(1 - rule.alpha)} bounds. Of an ordering and the winning property: "
-        "the difference in points that decides; of a claim about R_p: its excess over chance where that decides."
-    )
-    return Table(caption, columns, tuple(_cells(row) for row in rows))
-
-
-def _cells(row: PaperRow) -> tuple[str, ...]:
-    shares = row.kind in ("overlap", "correlation")
-    digits = 4 if shares else 2
-    write = number if row.kind in ("accuracy", "correlation") else signed
-    known = row.low is not None and row.high is not None
-    return (
-        row.place,
-        row.claim,
-        row.answer,
-        row.published if isinstance(row.published, str) else number(row.published, digits),
-        write(row.here, digits),
-        f"{write(row.low, digits)} to {write(row.high, digits)}" if known else "–",
-        str(row.n),
-        "the paper's" if row.paper_scale else "another",
-        row.why or "–",
-    )
 
 
 def _concerns(published: Ordering | Accuracy | TableA1, scale: Scale) -> bool:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prunetune.report.comparison import Comparison, compare, figures, matches, sample_of
-from prunetune.report.evidence import Evidence, Place
-from prunetune.report.statistics import Rule, plain
+from prunetune.analysis.comparison import Comparison, compare, figures, matches, sample_of
+from prunetune.analysis.pairing import Evidence, Place
+from prunetune.analysis.statistics import Rule, plain
 from prunetune.study.results import Correlation
 
 Sufficiency = Literal["sufficient", "insufficient", "inconclusive"]

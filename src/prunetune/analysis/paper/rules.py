@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prunetune.report.comparison import Comparison, Question, compare, sample_of
-from prunetune.report.evidence import Pairs
-from prunetune.report.statistics import Estimate, Sample, plain
+from prunetune.analysis.comparison import Comparison, Question, compare, sample_of
+from prunetune.analysis.pairing import Pairs
+from prunetune.analysis.statistics import Estimate, Sample, plain
 
 Outcome = Literal["agrees", "disagrees", "undecided", "not tested at this scale"]
 NOT_TESTED: Outcome = "not tested at this scale"

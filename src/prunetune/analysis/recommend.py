@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from prunetune.report.evidence import Chance, Evidence, Place, mean_of, seeds_named
-from prunetune.report.statistics import USUAL_RULE, Rule, Sample, plain
+from prunetune.analysis.pairing import Chance, Evidence, Place, mean_of, seeds_named
+from prunetune.analysis.statistics import USUAL_RULE, Rule, Sample, plain
 from prunetune.study.results import Missing, Trial
 
 

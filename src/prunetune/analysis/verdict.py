@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from prunetune.report.comparison import Comparison, Question, beats, compare, figures, matches, sample_of
-from prunetune.report.evidence import Answer, Chance, Evidence, Pairs, percent
-from prunetune.report.pretraining import Pretraining, Sufficiency, dense, pretraining
-from prunetune.report.sequential import Look, taken
-from prunetune.report.statistics import USUAL_RULE, Rule, Sample, holm, shrink
+from prunetune.analysis.comparison import Comparison, Question, beats, compare, figures, matches, sample_of
+from prunetune.analysis.pairing import Answer, Chance, Evidence, Pairs, percent
+from prunetune.analysis.pretraining import Pretraining, Sufficiency, dense, pretraining
+from prunetune.analysis.statistics import USUAL_RULE, Look, Rule, Sample, holm, shrink, taken
 from prunetune.study.results import Correlation, Missing, Trial
 
 __all__ = ["Comparison", "Rule", "SparsityTest", "Verdict", "judge"]
