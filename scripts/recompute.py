@@ -185,10 +185,19 @@ def begun(weights, mask):
     elif transform and transform["name"] == "sign_reinit":
         signs = state_of(transform["second"])
         state = {n: np.copysign(w, signs[n]) if w.dtype == np.float32 and w.ndim > 1 else w for n, w in state.items()}
+    elif transform and transform["name"] == "mixed":
+        alpha, other = json.loads(transform["arguments"])["alpha"], state_of(transform["second"])
+        state = {name: mix(alpha, other[name], own) if own.dtype == np.float32 else own for name, own in state.items()}
     elif transform:
         SKIPPED[f"transform {transform['name']}"] += 1
         return None
     return state | {name: np.where(kept, state[name], np.float32(0)) for name, kept in mask.items()}
+
+
+def mix(alpha, first, second):
+    """alpha of one draw and sqrt(1 - alpha^2) of another, in float64; what they have in common stays."""
+    mixed = alpha * first.astype(np.float64) + math.sqrt(1 - alpha * alpha) * second.astype(np.float64)
+    return np.where(first == second, second, mixed.astype(np.float32))
 
 
 def digest(arrays):

@@ -51,7 +51,12 @@ def test_every_step_is_one_of_the_audit(mask: str) -> None:
 def test_what_is_asked_for_comes_before_the_spec() -> None:
     found = spec_of(STUDY, "recipe.batch_size=32", mask="gradual", sparsities=(0.9, 0.3), epochs=3, learning_rate=0.02)
     assert (found.masks[0].kind, found.sparsities, found.learning_rates) == ("gradual", (0.3, 0.9), (0.02,))
-    assert (found.recipe.epochs, found.recipe.batch_size, found.seeds, found.arms) == (3, 32, 1, ("finetune",))
+    assert (found.recipe.epochs, found.recipe.batch_size, found.seeds, list(found.named_arms)) == (
+        3,
+        32,
+        1,
+        ["finetune"],
+    )
     assert spec_of(STUDY, "seeds=2", mask="admm").seeds == 2
     assert spec_of(STUDY, "seeds=2", mask="admm", seeds=3).seeds == 3
 

@@ -13,6 +13,7 @@ def spec(**fields: Any) -> dict[str, Any]:
 
 
 ARMS = ["ticket", "reinit", "rewind", "finetune", "shuffle", "sign_reinit", "random_mask"]
+MIXED = [{"kind": "mixed", "alpha": alpha} for alpha in (0, 0.25, 1)]
 rates = st.sampled_from([0.003, 0.01, 0.1, 1])
 masks = st.one_of(
     st.sampled_from(["one_shot", "iterative", "admm"]),
@@ -57,7 +58,7 @@ specs = st.fixed_dictionaries(
         "name": st.just("mine"),
         "learning_rates": st.lists(rates, min_size=1, max_size=2, unique=True),
         "masks": st.lists(masks, min_size=1, max_size=3, unique_by=repr).map(named),
-        "arms": st.lists(st.sampled_from(ARMS), min_size=1, unique=True),
+        "arms": st.lists(st.sampled_from([*ARMS, *MIXED]), min_size=1, unique_by=repr),
         "rewind": st.sampled_from(["0ep", "1ep", "1/15", "100it"]),
         "seeds": st.integers(1, 2),
     },

@@ -90,7 +90,7 @@ def test_rewind_at_zero_is_the_ticket_and_so_is_its_twin():
 
 
 def test_lines_come_after_both_of_their_ends():
-    made = planned(connectivity=["dense", *load_spec(spec()).arms])
+    made = planned(connectivity=["dense", *load_spec(spec()).named_arms])
     place = {step.key: i for i, step in enumerate(made.steps)}
     assert all(place[parent.key] < place[step.key] for step in made.steps for parent in step.parents)
     assert keys(made, Connect) == {c.step.key for c in made.connections}
@@ -106,7 +106,10 @@ def test_lines_come_after_both_of_their_ends():
         ),
         ({"connectivity": ["dense", "dense"]}, r"connectivity: \['dense', 'dense'\]; must be given once each"),
         ({"connectivity": "dense"}, "connectivity: 'dense'; must be a list"),
-        ({"arms": ["tickets"], "connectivity": ["ticket"]}, r"arms\.0: unknown 'tickets'; did you mean 'ticket'\?"),
+        (
+            {"arms": ["tickets"], "connectivity": ["ticket"]},
+            r"arms\.0\.kind: unknown 'tickets'; did you mean 'ticket'\?",
+        ),
     ],
 )
 def test_requests_that_cannot_be_met(fields: dict[str, Any], line: str):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.mask import Mask
-from prunetune.study.arms import ARMS, Arm, redrawn
+from prunetune.study.arms import ARMS, Arm, redrawn, ticket
 from prunetune.study.plan import Plan, plan
 from prunetune.study.spec import load_spec
 from prunetune.study.steps import Prune, Train, Transform, Weights
@@ -26,10 +26,11 @@ def trainings(made: Plan, arm: str) -> dict[tuple[str | None, float], Train]:
 
 
 def test_controls_are_flagged_and_only_they_have_masks_of_their_own() -> None:
-    assert {name for name in ARMS if ARMS[name].control} == {"shuffle", "sign_reinit", "random_mask"}
-    assert {name for name in ARMS if not ARMS[name].shares_mask} == {"random_mask"}
+    assert {name for name in ARMS if ARMS[name].control} == {"shuffle", "sign_reinit", "random_mask", "mixed"}
+    plain = {name: arm for name in ARMS if isinstance(arm := ARMS[name], Arm)}
+    assert {name for name, arm in plain.items() if not arm.shares_mask} == {"random_mask"}
     with pytest.raises(RequestError, match="arm: 'mine' has a mask of its own; then it must be a control"):
-        Arm("mine", ARMS["ticket"].start, redrawn)
+        Arm("mine", ticket, redrawn)
 
 
 # --- sign_reinit ------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_the_settings_are_the_papers(name):
     assert (spec.model_args, spec.data_args, spec.pretrained) == ({}, {}, None)
     assert list(spec.learning_rates) == rates
     assert [mask.label for mask in spec.masks] == masks
-    assert list(spec.arms) == arms
+    assert list(spec.named_arms) == arms
     assert spec.sparsities == pytest.approx(sparsities, abs=5e-5)
     assert (spec.seeds, spec.rewind) == (5, "10ep")
     recipe = spec.recipe
@@ -99,7 +99,7 @@ def test_groups():
     assert sorted(presets.members("paper/all")) == sorted(NAMES)
     assert presets.members("paper/a1") == tuple(name for name in NAMES if name.startswith("paper/a1-"))
     assert presets.members("paper/a1-vgg11-cifar10") == presets.members("quick") == ()
-    keeps = ["rewind" in load_spec(name).arms for name in presets.members("paper/all")]
+    keeps = ["rewind" in load_spec(name).named_arms for name in presets.members("paper/all")]
     assert keeps == sorted(keeps, reverse=True)  # what needs θk is first, so that no dense run is trained again for it
     with pytest.raises(RequestError) as caught:
         load_spec("paper/fig7")
@@ -126,7 +126,7 @@ def trainings_by_hand(spec: Spec) -> Iterator[tuple[Training, list[Training]]]:
                     ("ticket", *where, "iterative" if at else "one_shot", spec.sparsities[at]) for at in range(index)
                 ],
             }[how]
-            for arm in spec.arms:
+            for arm in spec.named_arms:
                 yield (arm, *where, how, sparsity), [dense, *found]
 
 

@@ -12,7 +12,6 @@ from prunetune.run.overlaps import along_training, measured, overlap_by_layer
 from prunetune.run.residuals import residuals
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.scope import Scope, survey
-from prunetune.study.arms import ARMS
 from prunetune.study.budget import budget
 from prunetune.study.connections import PlannedConnection
 from prunetune.study.plan import Plan, PlannedTrial
@@ -46,7 +45,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
             *_data_notes(plan),
             *_lines_left_out(plan, store, failures),
         ),
-        controls=tuple(arm for arm in plan.spec.arms if ARMS[arm].control),
+        controls=tuple(name for name, arm in plan.spec.named_arms.items() if arm.control),
         residuals=residuals(plan, store),
         connectivity=_connectivity(plan, store),
         along_training=along_training(plan, store),

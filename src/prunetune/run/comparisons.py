@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from prunetune.errors import DivergedSourceError
 from prunetune.run.events import label
@@ -18,10 +18,11 @@ from prunetune.run.inputs import refuse_diverged, weights_read
 from prunetune.run.invariants import masked
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.digests import digest_tensors
-from prunetune.study.arms import ARMS
 from prunetune.study.plan import Plan, PlannedTrial
 from prunetune.study.results import Invariant
-from prunetune.study.steps import Prune, Train, Weights
+from prunetune.study.seeds import derive
+from prunetune.study.steps import Init, Prune, Train, Weights
+from prunetune.study.transforms import TRANSFORMS
 from prunetune.train.models import build
 
 Findings = Iterator[str | None]
@@ -50,6 +51,8 @@ class Study:
         stored = [trial for trial in plan.trials if isinstance(trial.step, Train) and shelves.has(trial.step.key)]
         rows = [Row(trial, shelves.metrics(trial.step.key)) for trial in stored]
         self.rows = sorted(rows, key=lambda row: (_same_ground(row), _same_cell(row)))
+        self.arms = {arm.label: arm for arm in plan.spec.arms}
+        self._own_masks = {name for name, arm in plan.spec.named_arms.items() if not arm.shares_mask}
         self._dense = {_ground(trial): trial.step for trial in plan.trials if trial.arm == "dense"}
         self._first = {_ground(c): c.step.first for c in plan.correlations if c.pair == "theta_0/theta_T"}
         self._model = build(plan.model, plan.input_shape, plan.outputs)
@@ -62,6 +65,15 @@ class Study:
     def has_theta_0(self, row: Row) -> bool:
         """Whether they are known: a user may give a trained state alone."""
         return _ground(row.trial) in self._first
+
+    def theta_0_prime(self, row: Row) -> Weights:
+        """The independent second draw of the row's seed, by its definition: a mix of it may be all that uses it."""
+        plan = self.plan
+        return Weights(Init(plan.model, plan.input_shape, plan.outputs, derive(row.trial.seed, "reinit")))
+
+    def has_own_mask(self, row: Row) -> bool:
+        """Whether it is a control that is about the mask."""
+        return row.trial.mask is not None and row.trial.arm in self._own_masks
 
     def theta_t(self, row: Row) -> Weights:
         """The final state of the dense run at the row's seed and learning rate."""
@@ -94,7 +106,7 @@ def compare(plan: Plan, shelves: Shelves) -> tuple[Invariant, ...]:
 
 def arms_share_their_mask(study: Study) -> Findings:
     """Arms that are compared have the same mask, bit for bit; controls that are about the mask are left out."""
-    sharing = [row for row in study.rows if not _has_own_mask(row)]
+    sharing = [row for row in study.rows if not study.has_own_mask(row)]
     yield from _all_equal(sharing, _same_cell, lambda row: row.metrics["mask_digest"], "its mask is another one")
 
 
@@ -102,8 +114,8 @@ def arms_share_layer_counts(study: Study) -> Findings:
     """A control with a mask of its own keeps as many weights of every layer as the arms that it is compared with."""
     for _, group in groupby(study.rows, key=_same_cell):
         rows = list(group)
-        if any(map(_has_own_mask, rows)):
-            rows.sort(key=_has_own_mask)
+        if any(map(study.has_own_mask, rows)):
+            rows.sort(key=study.has_own_mask)
             yield from _all_equal(rows, _same_cell, study.layer_counts, "its mask keeps other numbers of weights")
 
 
@@ -154,6 +166,15 @@ def finetune_starts_at_theta_t(study: Study) -> Findings:
         yield None if same else f"{row}: did not start from the dense run's final state"
 
 
+def mixed_starts_as_its_alpha_says(study: Study) -> Findings:
+    """`mixed` starts from alpha parts of the dense run's initial weights and the rest of `reinit`'s, under the mask."""
+    mixes = [row for row in study.rows if row.trial.mask and study.arms[row.trial.arm].kind == "mixed"]
+    for row in filter(study.has_theta_0, mixes):
+        alpha = study.arms[row.trial.arm].settings["alpha"]
+        same = _digest_of_mix(study, row, alpha) == row.metrics["start_digest"]
+        yield None if same else f"{row}: did not start from {alpha:g} parts of theta_0 and the rest of theta_0'"
+
+
 def masks_come_from_sound_runs(study: Study) -> Findings:
     """No mask was chosen from a training that diverged."""
     for step in study.plan.steps:
@@ -178,6 +199,7 @@ _RULES: tuple[Callable[[Study], Findings], ...] = (
     reinit_does_not,
     rewind_starts_at_theta_k,
     finetune_starts_at_theta_t,
+    mixed_starts_as_its_alpha_says,
     masks_come_from_sound_runs,
     results_rest_on_what_is_stored,
 )
@@ -193,8 +215,14 @@ def _all_equal(
             yield None if value(row) == value(first) else f"{row}: {otherwise} than that of: {first}"
 
 
-def _has_own_mask(row: Row) -> bool:
-    return row.trial.mask is not None and not ARMS[row.trial.arm].shares_mask
+def _digest_of_mix(study: Study, row: Row, alpha: float) -> str | None:
+    """Of the start that `alpha` asks for; None where what it needs is not stored, so that nothing can be made of it."""
+    parts = [end for share, end in ((alpha, study.theta_0(row)), (1 - alpha, study.theta_0_prime(row))) if share]
+    if not all(study.shelves.has(weights.step.key) for weights in parts):
+        return None
+    first, *others = (study.masked_start(row, weights) for weights in parts)
+    mixed = TRANSFORMS["mixed"](others[0], {}, Generator(), first, alpha=alpha) if others else first
+    return digest_tensors(mixed)
 
 
 def _converged(study: Study) -> list[Row]:

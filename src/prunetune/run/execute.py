@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,11 +233,19 @@ def _check_training(
     if mask is not None and step.mask is not None:
         held.append(invariants.zeros_stay(step, trained, mask))
         held.append(invariants.density_is_the_masks(step, trained, mask.of(prunable(model, step.mask.scope))))
-        if step.start.transform is not None and step.start.transform.name == "shuffle":
-            held.append(invariants.shuffle_permutes(step, plain, start, mask))
-        if step.start.transform is not None and step.start.transform.name == "sign_reinit" and second is not None:
-            held.append(invariants.signs_are_kept(step, plain, start, second))
+        held.extend(_check_transform(step, plain, start, mask, second))
     return held
+
+
+def _check_transform(step: Train, plain: State, start: State, mask: Mask, second: State | None) -> Iterator[str]:
+    """The rule of the control that the start was changed for, if one was."""
+    transform = step.start.transform
+    if transform is not None and transform.name == "shuffle":
+        yield invariants.shuffle_permutes(step, plain, start, mask)
+    if transform is not None and transform.name == "sign_reinit" and second is not None:
+        yield invariants.signs_are_kept(step, plain, start, second)
+    if transform is not None and transform.name == "mixed" and second is not None:
+        yield invariants.mixed_as_asked(step, plain, start, second, transform.settings["alpha"])
 
 
 def _model(step: Step) -> nn.Module:

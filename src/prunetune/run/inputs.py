@@ -60,7 +60,7 @@ def transformed(
         return dict(state)
     generator = torch.Generator().manual_seed(weights.transform.seed)
     more = () if second is None else (second,)
-    return TRANSFORMS[weights.transform.name](state, mask, generator, *more)
+    return TRANSFORMS[weights.transform.name](state, mask, generator, *more, **weights.transform.settings)
 
 
 def refuse_diverged(source: Step, store: Shelves) -> None:

@@ -180,6 +180,24 @@ def signs_are_kept(step: Train, plain: State, start: State, signs: State) -> str
 
 
 @rule(
+    "mixed as asked",
+    "The mixed control starts from alpha·theta_0 + √(1 − alpha²)·theta_0' wherever the two draws differ, and from what "
+    "they have in common elsewhere.",
+)
+def mixed_as_asked(step: Train, plain: State, start: State, other: State, alpha: float) -> str | None:
+    """An alpha that is ignored; constants (scales, running statistics) that are mixed; weights that are not."""
+    for name, own in plain.items():
+        drawn = own != other[name] if own.is_floating_point() else torch.zeros_like(own, dtype=torch.bool)
+        expected = alpha * other[name][drawn].double() + (1 - alpha**2) ** 0.5 * own[drawn].double()
+        room = torch.finfo(own.dtype).eps if own.is_floating_point() else 0.0  # one rounding, relative
+        if bool(((start[name][drawn].double() - expected).abs() > room * expected.abs()).any()):
+            return f"'{name}' is not {alpha:g} parts of theta_0 and the rest of theta_0'"
+        if not torch.equal(start[name][~drawn], own[~drawn]):
+            return f"'{name}' is changed where both draws agree"
+    return None
+
+
+@rule(
     "ends are twins",
     "The two ends of a line are trainings from one start under one mask, which saw the images in different orders.",
 )

@@ -6,7 +6,6 @@ from statistics import fmean
 
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.agreement import Agreement, Flat, flat, jaccard
-from prunetune.study.arms import ARMS
 from prunetune.study.plan import Plan
 from prunetune.study.results import MaskOverlap
 from prunetune.study.steps import Prune, Train
@@ -28,9 +27,10 @@ def mask_overlap(plan: Plan, store: Shelves) -> tuple[MaskOverlap, ...]:
 def _stored(plan: Plan, store: Shelves) -> dict[tuple[float, float], Masks]:
     """The masks that the study's arms share, by learning rate and sparsity; a control's own is none of them."""
     places: dict[tuple[float, float], Masks] = {}
+    sharing = {name for name, arm in plan.spec.named_arms.items() if arm.shares_mask}
     for trial in plan.trials:
         mask = trial.step.mask if isinstance(trial.step, Train) else None
-        if mask is not None and trial.mask is not None and ARMS[trial.arm].shares_mask and store.has(mask.key):
+        if mask is not None and trial.mask is not None and trial.arm in sharing and store.has(mask.key):
             place = places.setdefault((trial.learning_rate, trial.sparsity), {})
             place.setdefault(trial.mask, {})[trial.seed] = mask
     return places

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Protocol
+
+from pydantic import Field
 
 from prunetune.errors import RequestError
 from prunetune.references import Ref
 from prunetune.registry import Registry
 from prunetune.sparsity.allocation import BY_SHAPE
 from prunetune.study.ground import Ground
+from prunetune.study.part import Number
 from prunetune.study.seeds import derive
 from prunetune.study.steps import Prune, Transform, Weights
 
@@ -58,7 +62,17 @@ class Arm:
         return self.mask is as_found
 
 
-ARMS: Registry[Arm] = Registry("arm")
+class ArmWithSettings(Protocol):
+    """A frozen dataclass whose fields are the settings of an arm: a spec gives them beside the arm's `kind`."""
+
+    control: ClassVar[bool]
+
+    def start(self, ground: Ground) -> Weights:
+        """The start weights with these settings."""
+        ...
+
+
+ARMS: Registry[Arm | type[ArmWithSettings]] = Registry("arm")
 
 
 def _arm(
@@ -120,3 +134,22 @@ def sign_reinit(ground: Ground) -> Weights:
 def random_mask(ground: Ground) -> Weights:
     """Control: θ0 under a random mask that keeps as many weights of every layer as the study's."""
     return ground.theta_0
+
+
+@ARMS.register("mixed")
+@dataclass(frozen=True)
+class Mixed:
+    """Control: αθ0 + √(1 − α²)θ0', whose correlation with θ0 is α; 0 is `reinit` and 1 is `ticket`, the same steps.
+
+    The transform `mixed` says what becomes of the weights' distribution.
+    """
+
+    alpha: Annotated[Number, Field(ge=0, le=1)]
+    control: ClassVar[bool] = True
+
+    def start(self, ground: Ground) -> Weights:
+        """θ0' with α parts of θ0; where one of the two has no part in it, the other as it is."""
+        if self.alpha in (0, 1):
+            return ground.theta_0 if self.alpha else ground.theta_0_prime
+        again = ground.theta_0_prime
+        return Weights(again.step, again.at, Transform.of("mixed", second=ground.theta_0, alpha=self.alpha))

@@ -14,7 +14,7 @@ from prunetune.sparsity.patterns import CHANNEL, PATTERNS, Groups
 from prunetune.sparsity.scope import survey
 from prunetune.study import connections, correlations, graph
 from prunetune.study.along import PlannedMoment, moments, require_moments
-from prunetune.study.arms import ARMS
+from prunetune.study.arms import Arm
 from prunetune.study.bench import Bench
 from prunetune.study.connections import PlannedConnection
 from prunetune.study.correlations import PlannedCorrelation
@@ -134,7 +134,7 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
     bench = Bench.of(spec, device)
     _require_patterns_fit(bench)
     require_moments(bench)
-    ground_at = cache(bench.ground)
+    ground_at, arms = cache(bench.ground), spec.named_arms
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
     along: list[PlannedMoment] = []
@@ -150,7 +150,7 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
             along.extend(moments(ground, bench.scope, spec.along_training))
             for mask in masks:
                 for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
-                    rows = _sparse_trials(ground, spec.arms, found)
+                    rows = _sparse_trials(ground, arms, found)
                     trials.extend(rows)
                     measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
     return _assembled(bench, tuple(trials), tuple(measured), tuple(along))
@@ -197,11 +197,10 @@ def _dense_trial(ground: Ground) -> PlannedTrial:
     return PlannedTrial("dense", None, ground.recipe.learning_rate, 0.0, ground.trainer.seed, step)
 
 
-def _sparse_trials(ground: Ground, arms: Iterable[str], found: MaskAt) -> list[PlannedTrial]:
+def _sparse_trials(ground: Ground, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:
     rate, seed = ground.recipe.learning_rate, ground.trainer.seed
     rows = []
-    for name in arms:
-        arm = ARMS[name]
+    for name, arm in arms.items():
         step = ground.train(arm.start(ground), arm.mask(ground, found.prune))
         rows.append(PlannedTrial(name, found.label, rate, found.sparsity, seed, step))
     return rows
@@ -231,7 +230,10 @@ def _assembled(
         connections=joined,
         along=along,
         snapshots=_snapshots(steps),
-        notes=(*correlations.left_out(bench.spec.arms, bench.spec.sparsities, has_theta_0), *connections.notes(joined)),
+        notes=(
+            *correlations.left_out(bench.spec.named_arms, bench.spec.sparsities, has_theta_0),
+            *connections.notes(joined),
+        ),
         model=bench.model,
         data=bench.data,
         input_shape=bench.facts.input_shape,

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from prunetune.errors import RequestError, short, shown, unknown
-from prunetune.study import paper, presets
+from prunetune.study import presets
 
 Source = str | Path | Mapping[str, Any] | None
 _MERGE = "tag:yaml.org,2002:merge"
@@ -75,7 +75,8 @@ def read_fields(source: Source) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)  # `override` changes no mapping within
     name = "quick" if source is None else str(source)
-    return paper.fields(name) if name in paper.STUDIES else _read_file(_locate(name))
+    fields = presets.fields(name)
+    return _read_file(_locate(name)) if fields is None else fields
 
 
 def _locate(name: str) -> Path:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.errors import RequestError, shown, unknown
-from prunetune.study.arms import ARMS
+from prunetune.study.arm_fields import ArmSpec
+from prunetune.study.arms import Arm
 from prunetune.study.looks import looks
 from prunetune.study.mask_fields import MaskSpec
 from prunetune.study.part import Count, Number, Part, complaint
@@ -26,6 +27,7 @@ _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
 MOST_SEEDS = 1000
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
+_ARMS = tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "finetune"))
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 
 
@@ -120,7 +122,7 @@ class Spec(Part):
     masks: Annotated[tuple[MaskSpec, ...], Field(max_length=100)] = (MaskSpec(kind="iterative"),)
     sparsities: Annotated[tuple[_Share, ...], Field(max_length=100)] = Rounds(per_round=0.15, rounds=10).sparsities()
     scope: ScopeSpec = ScopeSpec()
-    arms: Annotated[tuple[str, ...], Field(max_length=100)] = ("ticket", "reinit", "rewind", "finetune")
+    arms: Annotated[tuple[ArmSpec, ...], Field(max_length=100)] = _ARMS
     connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     rewind: str = "1/15"
     seeds: int | SeedRange = 5
@@ -200,7 +202,7 @@ class Spec(Part):
             raise ValueError("must grow, each once, all above 0 and below 1")
         return rounded
 
-    @field_validator("learning_rates", "arms", "connectivity")
+    @field_validator("learning_rates", "connectivity")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):
@@ -216,16 +218,19 @@ class Spec(Part):
 
     @field_validator("arms")
     @classmethod
-    def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for i, name in enumerate(names):
-            if name not in ARMS:
-                raise unknown(str(i), name, ARMS)
-        return names
+    def _distinct_labels(cls, arms: tuple[ArmSpec, ...]) -> tuple[ArmSpec, ...]:
+        labels = [arm.label for arm in arms]
+        for i, label in enumerate(labels):
+            if label in labels[:i]:
+                what = f"'{label}' is entry {labels.index(label)} too"
+                raise RequestError(f"{i}: {what}; must be given once each, settings apart in their first six digits")
+        return arms
 
     @field_validator("connectivity")
     @classmethod
     def _have_trainings(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
-        trained = ["dense", *info.data.get("arms", names)]
+        arms = info.data.get("arms")
+        trained = ["dense", *(names if arms is None else [arm.label for arm in arms])]
         for i, name in enumerate(names):
             if name not in trained:
                 raise unknown(str(i), name, trained)
@@ -273,6 +278,11 @@ class Spec(Part):
         return self
 
     @property
+    def named_arms(self) -> dict[str, Arm]:
+        """The arms by their labels, which are the `arm` of trials."""
+        return {arm.label: arm.arm() for arm in self.arms}
+
+    @property
     def dense_rates(self) -> tuple[float, ...]:
         """Every learning rate at which there is a dense run: the study's, and those at which masks are found."""
         found_at = [mask.learning_rate for mask in self.masks if mask.learning_rate is not None]
@@ -291,7 +301,8 @@ class Spec(Part):
 
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
-        return self.model_dump(mode="json") | {"masks": [mask.resolved() for mask in self.masks]}
+        own = {"masks": [mask.resolved() for mask in self.masks], "arms": [arm.resolved() for arm in self.arms]}
+        return self.model_dump(mode="json") | own
 
 
 def load_spec(source: Source = None, overrides: Sequence[str] = ()) -> Spec:

@@ -70,11 +70,22 @@ class Import(Step):
 
 @dataclass(frozen=True)
 class Transform:
-    """A registered change of the start weights (controls such as `shuffle`), with its seed and a second state."""
+    """A registered change of the start weights (controls such as `shuffle`): its seed, second state and settings."""
 
     name: str
     seed: int = 0  # for those that draw
     second: "Weights | None" = field(default=None, metadata=KEYED_WHERE_SET)  # for those that mix two, as it was stored
+    arguments: str | None = field(default=None, metadata=KEYED_WHERE_SET)  # settings, in JSON as those of a Ref
+
+    @classmethod
+    def of(cls, name: str, seed: int = 0, second: "Weights | None" = None, **settings: Any) -> "Transform":
+        """Build a Transform from plain settings (JSON values)."""
+        return cls(name, seed, second, json.dumps(settings, sort_keys=True) if settings else None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as keyword arguments."""
+        return json.loads(self.arguments or "{}")
 
 
 @dataclass(frozen=True)
