@@ -48,9 +48,10 @@ def test_audit_of_a_group_is_an_audit_of_each_into_its_folder(tmp_path: Path) ->
 
 def test_the_presets_are_listed_with_the_groups(tmp_path: Path) -> None:
     listed = prunetune("presets", cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[0] for line in (listed[0], listed[1], listed[-1])] == [
+    assert [line.split()[0] for line in (listed[0], listed[1], *listed[-2:])] == [
         "quick",
         "paper/fig2-resnet20-cifar10",
         "paper/all",
+        "thesis/all",
     ]
     assert "paper/table-a1-vgg11-cifar10         VGG-11, CIFAR-10: R_.2 of sparse and dense at 50 %" in listed

@@ -36,7 +36,7 @@ masks:
   - {kind: one_shot, pattern: 2:4, name: groups}
   - {kind: one_shot, criterion: snip, allocation: global, probe: 20, name: snip}
   - {kind: gradual, epochs: 2, initial: 0.2, name: gradual}
-arms: [ticket, rewind, finetune, shuffle, sign_reinit, random_mask]
+arms: [ticket, rewind, finetune, shuffle, sign_reinit, random_mask, {kind: mixed, alpha: 0.3}]
 """
 
 
@@ -131,6 +131,12 @@ def own_signs(stored: Stored) -> str:
     return f"starts: .* {key}"
 
 
+def another_alpha(stored: Stored) -> str:
+    key = stored.training("mixed(0.3)", "global")
+    stored.change(key, lambda step: step["start"]["transform"].update(arguments='{"alpha": 0.31}'))
+    return f"starts: .* {key}"
+
+
 def end_for_moment(stored: Stored) -> str:
     key = stored.training("rewind", "global")
     stored.change(key, lambda step: step["start"].update(at=None))
@@ -166,6 +172,7 @@ DAMAGE: dict[str, Callable[[Stored], str]] = {
     "the cubic": denser,
     "shuffle": another_draw,
     "sign_reinit": own_signs,
+    "mixed": another_alpha,
     "rewind": end_for_moment,
     "a pruned weight": one_weight,
 }

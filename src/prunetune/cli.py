@@ -389,6 +389,7 @@ def presets() -> None:
     for name, summary in found.items():
         typer.echo(f"{name:<{width}}  {summary}")
     typer.echo(f"{'paper/all':<{width}}  All of the paper's; likewise paper/fig6: all studies of one figure.")
+    typer.echo(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
 
 
 @store_app.command("ls")

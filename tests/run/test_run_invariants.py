@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from toy_study import (
     ONE_EPOCH,
     OUTPUTS,
@@ -259,6 +260,49 @@ def test_signs_that_are_not_taken_over(
         again(finished, step)
 
 
+MIXED = sparse(Weights(OTHER, None, Transform.of("mixed", second=Weights(START), alpha=0.5)), MASK)
+
+
+def matrices_alone(own: dict[str, Tensor], other: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Random biases are left out, with those of theta_0': at alpha near 1 that is no ticket."""
+    return {n: TRANSFORMS_MIXED(own, {}, None, other, alpha=alpha)[n] if t.dim() > 1 else t for n, t in own.items()}
+
+
+def constants_too(own: dict[str, Tensor], other: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Unit scales become alpha + sqrt(1 - alpha^2)."""
+    return {n: t if t.dtype == torch.int64 else alpha * other[n] + (1 - alpha**2) ** 0.5 * t for n, t in own.items()}
+
+
+TRANSFORMS_MIXED = TRANSFORMS["mixed"]
+BAD_MIXES: dict[str, tuple[Callable[..., dict[str, Tensor]], str]] = {
+    "alpha is ignored": (lambda own, other, alpha: dict(own), "'0.weight' is not 0.5 parts of theta_0"),
+    "another alpha": (
+        lambda own, other, alpha: TRANSFORMS_MIXED(own, {}, None, other, alpha=alpha + 1e-3),
+        "'0.weight' is not 0.5 parts of theta_0 and the rest of theta_0'",
+    ),
+    "shares that sum to one": (
+        lambda own, other, alpha: {n: t + (alpha * (other[n] - t)).to(t.dtype) for n, t in own.items()},
+        "'0.weight' is not 0.5 parts of theta_0",
+    ),
+    "biases are left out": (matrices_alone, "'0.bias' is not 0.5 parts of theta_0"),
+    "constants are mixed": (constants_too, "'1.weight' is changed where both draws agree"),
+}
+
+
+@pytest.mark.parametrize("bug", BAD_MIXES)
+def test_mixes_of_the_wrong_things(finished: Store, monkeypatch: pytest.MonkeyPatch, bug: str) -> None:
+    wrong, line = BAD_MIXES[bug]
+    if not finished.has(OTHER.key):
+        execute(OTHER, finished)
+    again(finished, MIXED)
+    assert "mixed as asked" in finished.metrics(MIXED.key)["invariants"]
+    monkeypatch.setitem(
+        TRANSFORMS._items, "mixed", lambda state, mask, generator, first, alpha: wrong(state, first, alpha)
+    )
+    with pytest.raises(BreachError, match=f"^Train {MIXED.key[:12]}: mixed as asked: {line}"):
+        again(finished, MIXED)
+
+
 def test_rounds_that_forget_the_round_before(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     second = prune(TICKET, 0.25, MASK)
     again(finished, second)
@@ -321,6 +365,7 @@ def test_every_rule_of_a_step_is_planted_here() -> None:
         "mask counts",
         "shuffle permutes",
         "signs kept",
+        "mixed as asked",
         "ends are twins",  # this one's and the next one's in test_run_connecting.py
         "zeros on the line",
     }

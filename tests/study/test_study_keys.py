@@ -43,6 +43,7 @@ PENALISED = replace(
 TWO_FOUR = replace(PENALISED, penalty=Penalty(0.5, Scope(), rho=0.1, rho_every=1.0, update_every=0.5, pattern="2:4"))
 NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
 SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, Point(1.0, "ep")))))
+MIXED = replace(TICKET, start=Weights(INIT, None, Transform.of("mixed", second=Weights(DENSE), alpha=0.5)))
 LIKE = replace(PRUNE, like=NEXT)
 PART = replace(DENSE, recipe=replace(RECIPE, schedule=replace(RECIPE.schedule, part=(1, 3))))
 MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
@@ -61,6 +62,7 @@ STEPS = [
     IMPORT,
     SHOWN,
     SIGNS,
+    MIXED,
     LIKE,
     PART,
     TWO_FOUR,
@@ -167,6 +169,9 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     assert describe(TICKET)["start"]["transform"] == {"name": "shuffle", "seed": 3}
     second = {"at": {"unit": "ep", "value": 1.0}, "step": DENSE.key, "transform": None}
     assert describe(SIGNS)["start"]["transform"] == {"name": "sign_reinit", "seed": 0, "second": second}
+    second = {"at": None, "step": DENSE.key, "transform": None}
+    mixed = {"name": "mixed", "seed": 0, "second": second, "arguments": '{"alpha": 0.5}'}
+    assert describe(MIXED)["start"]["transform"] == mixed
     assert "like" not in describe(PRUNE)
     assert describe(LIKE)["like"] == NEXT.key
     assert "devices" not in describe(DENSE)

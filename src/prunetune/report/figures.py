@@ -5,6 +5,7 @@ what is kept by the same distance.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -32,6 +33,8 @@ from prunetune.study.results import Correlation, Results
 from prunetune.study.slugs import slug
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "shuffle")
+MIXED_STEPS = (0.375, 0.625)  # between the colours of mixes: .25, .5 and .75 have one each
+NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 DENSE_PAIR = "theta_0/theta_T"
 SHARE_AXIS = "p, share of each layer that counts as largest"
 PAIRS = {  # pair -> words and the role of its colour
@@ -84,9 +87,13 @@ def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple
 
 
 def arm_order(arms: Iterable[str]) -> list[str]:
-    """The paper's arms first, in its order; then the others by name."""
+    """The paper's arms first, in its order; then the others by name, those of one name by their settings.
+
+    >>> arm_order(["mixed(0.25)", "reinit", "mixed(1e-05)", "ticket", "lone"])
+    ['ticket', 'reinit', 'lone', 'mixed(1e-05)', 'mixed(0.25)']
+    """
     found = set(arms) - {"dense"}
-    return [arm for arm in ARMS if arm in found] + sorted(found - set(ARMS))
+    return [arm for arm in ARMS if arm in found] + sorted(found - set(ARMS), key=_by_settings)
 
 
 def accuracy_figure(evidence: Evidence, rate: float, mask: str, y_range: tuple[float, float]) -> Drawing:
@@ -256,8 +263,21 @@ def legend(figure: Figure, axes: Axes) -> None:
 
 
 def role_of(arm: str, index: int) -> str:
-    """The colour's role of an arm, the `index`-th of its panel."""
+    """The colour's role of an arm, the `index`-th of its panel; that of a mix goes by its correlation with θ0.
+
+    >>> role_of("ticket", 0), role_of("mixed(0.25)", 2), role_of("random_mask", 5)
+    ('ticket', 'mixed-1', 'other-2')
+    """
+    name, settings, _ = _by_settings(arm)
+    if name == "mixed" and settings:
+        return f"mixed-{1 + sum(settings[0] > step for step in MIXED_STEPS)}"
     return arm if arm in ARMS else f"other-{index % 4 + 1}"
+
+
+def _by_settings(arm: str) -> tuple[str, tuple[float, ...], str]:
+    """The label's name, the numbers among its settings, and the label."""
+    name, _, settings = arm.partition("(")
+    return name, tuple(map(float, re.findall(NUMBER, settings))), arm
 
 
 def _is_dense(row: Correlation) -> bool:
