@@ -1,4 +1,4 @@
-"""The control `mixed`: a start between θ0 and θ0', what becomes of the weights' distribution, and arms with settings."""
+"""The control `mixed`: a start between θ0 and θ0', what becomes of the distribution, and arms with settings."""
 
 import math
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def test_every_entry_that_was_drawn_is_mixed_and_no_other(alpha: float) -> None:
 
 
 def distance_by_hand(alpha: float) -> float:
-    """Of αU + √(1 − α²)U' from U, all of them uniform: where the tail of the trapezoid is the heaviest beside the uniform's.
+    """The distance of αU + √(1 − α²)U', a trapezoid, from U, all of them uniform on [−1, 1].
 
     With half-widths a ≤ b the tail above x is (a + b − x)²/(8ab) from b − a on; the uniform's is (1 − x)/2 up to 1.
     The difference is extreme at x = 1 and where both densities meet, at a + b − 2ab.

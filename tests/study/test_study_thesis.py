@@ -21,6 +21,7 @@ RECIPES = {  # name -> epochs, weight decay
 MIXED = ["4ep-kappa0.05", "4ep-kappa2", "4ep-kappa6"]
 ARMS = ["ticket", "reinit", "finetune", "random_mask", "sign_reinit"]
 MIXED_ARMS = ["ticket", "reinit", "mixed(0.25)", "mixed(0.5)", "mixed(0.75)"]
+TRAIN_IMAGES = 10_000
 NAMES = [f"thesis/{name}" for name in RECIPES] + [f"thesis/mixed-{name}" for name in MIXED]
 KEYS = {  # of 4ep-kappa2 at rate 0.1, 50 %, seed 0, as they are stored
     "dense": "0980e3bf3b0d2be36d695fe780c75966c4fe6363197cac8155ec5e0ae064557d",
@@ -44,9 +45,8 @@ def test_the_settings(name: str) -> None:
     assert (loaded.model, loaded.data, loaded.model_args, loaded.data_args) == ("small", "fashion-mini", {}, {})
     recipe = loaded.recipe
     assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.augment) == (epochs, 64, decay, ())
-    assert (
-        recipe == load_spec({"model": "small", "data": "x", "recipe": {**recipe.model_dump(), "schedule": {}}}).recipe
-    )
+    own = {"epochs": epochs, "batch_size": 64, "weight_decay": decay}
+    assert recipe == load_spec({"model": "small", "data": "fashion-mini", "recipe": own}).recipe  # all else by default
     assert loaded.learning_rates == (0.01, 0.1)
     assert [mask.label for mask in loaded.masks] == ["iterative"]
     assert loaded.sparsities == ((0.5, 0.8) if mixed else (0.5, 0.8, 0.9375))
@@ -58,13 +58,10 @@ def test_the_settings(name: str) -> None:
 def test_the_name_says_kappa_at_the_higher_rate(name: str) -> None:
     """κ = Σ_t η_t λ/(1 − μ), step by step: the rate falls tenfold after 8/15 and 12/15 of the training."""
     loaded = load_spec(f"thesis/{name}")
-    steps = loaded.recipe.epochs * -(-plan(loaded).data.kwargs.get("train_limit", TRAIN_IMAGES) // 64)
+    steps = loaded.recipe.epochs * -(-TRAIN_IMAGES // 64)
     rates = [0.1 * 0.1 ** ((step >= steps * 8 / 15) + (step >= steps * 12 / 15)) for step in range(steps)]
     kappa = sum(rates) * loaded.recipe.weight_decay / (1 - loaded.recipe.momentum)
     assert kappa == pytest.approx(float(name.rpartition("kappa")[2]), rel=0.1)
-
-
-TRAIN_IMAGES = 10_000
 
 
 def test_the_steps_are_those_of_the_stored_study() -> None:
