@@ -76,10 +76,12 @@ def test_four_arrays(module: str):
     ref = identify(f"{module}:make", {"count": 10, "train_limit": 6})
     data = load(ref)
     assert ref.name == f"{module}:make"
-    assert ref.kwargs == {"count": 10, "train_limit": 6}
+    assert ref.kwargs == {"count": 10, "train_limit": {"stratified": 6}}
     assert len(ref.digest) == 64
-    assert data.train_images.flatten().tolist() == list(range(72))
-    assert data.train_labels.tolist() == [0, 1, 2, 3, 0, 1]
+    taken = [image // 12 for image in data.train_images[:, 0, 0, 0].tolist()]
+    assert data.train_images.flatten().tolist() == [12 * at + pixel for at in taken for pixel in range(12)]
+    assert data.train_labels.tolist() == [at % 4 for at in taken]
+    assert sorted(data.train_labels.tolist()) == [0, 0, 1, 1, 2, 3]  # of 3, 3, 2 and 2
     assert tuple(facts(ref)) == ((3, 2, 2), 4, 6, 0, 4)
 
 
@@ -101,8 +103,8 @@ def test_a_data_set_keeps_its_own_figures(module: str):
     data = load(identify(f"{module}:dataset"))
     assert (data.name, data.outputs, data.mean, data.std) == ("mine", 7, (0.5,) * 3, (2.0,) * 3)
     assert len(data.validation_labels) == 1
-    part = load(identify(f"{module}:own_figures", {"train_limit": 5, "validation": 0.2}))
-    assert (len(part.train_labels), part.mean, part.std) == (4, (0.5,) * 3, (2.0,) * 3)
+    part = load(identify(f"{module}:own_figures", {"train_limit": 7, "validation": 0.2}))
+    assert (len(part.train_labels), part.mean, part.std) == (6, (0.5,) * 3, (2.0,) * 3)
     with pytest.raises(RequestError, match="brings its own validation images"):
         identify(f"{module}:dataset", {"validation": 0.5})
 

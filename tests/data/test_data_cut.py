@@ -1,9 +1,11 @@
 """`train_limit` and `validation`, and the figures of what is left."""
 
 import math
+import re
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -33,11 +35,19 @@ def test_cut_partitions_or_refuses(count: int, share: float, limit: int | None):
         with pytest.raises(RequestError, match=r"^data_args"):
             cut(_numbered(count), cuts)
         return
-    part = cut(_numbered(count), cuts)
+    try:
+        part = cut(_numbered(count), cuts)
+    except RequestError as error:
+        assert "class" in str(error)
+        alternating = {number % 2 for number in range(used)}
+        order = np.random.RandomState(20210211).permutation(used)
+        assert len(alternating) < 2 or len({int(number) % 2 for number in order[held:]}) < 2
+        return
     trained, validated = part.train_images.flatten().tolist(), part.validation_images.flatten().tolist()
     assert len(validated) == held
     assert sorted(trained + validated) == list(range(used))
     assert part.train_labels.tolist() == [number % 2 for number in trained]
+    assert {number % 2 for number in trained} == {0, 1}
     assert part.validation_labels.tolist() == [number % 2 for number in validated]
 
 
@@ -49,6 +59,101 @@ def test_the_held_out_images_never_change():
 def test_the_held_out_images_are_spread():
     held = cut(_numbered(200), {"validation": 0.5}).validation_images.flatten().tolist()
     assert 30 < sum(number < 100 for number in held) < 70
+
+
+def sorted_by_class(counts: list[int]) -> Dataset:
+    """Images whose pixels are their number, class by class."""
+    labels = torch.tensor([label for label, count in enumerate(counts) for _ in range(count)])
+    images = torch.arange(len(labels)).float().reshape(-1, 1, 1, 1)
+    return Dataset.of("sorted", (images, labels), (images[:1], labels[:1]), outputs=len(counts))
+
+
+@given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=8), data=st.data())
+def test_a_draw_gives_every_class_its_share(counts: list[int], data: st.DataObject):
+    """Against exact fractions: one image each, the rest in proportion to what is left, up to less than an image."""
+    limit = data.draw(st.integers(len(counts), sum(counts)))
+    part = cut(sorted_by_class(counts), {"train_limit": {"stratified": limit}})
+    numbers = [int(number) for number in part.train_images.flatten().tolist()]
+    assert len(numbers) == limit
+    assert numbers == sorted(set(numbers))
+    assert torch.equal(part.train_labels, sorted_by_class(counts).train_labels[numbers])
+    for label, count in enumerate(counts):
+        exact = 1 + Fraction((limit - len(counts)) * (count - 1), max(1, sum(counts) - len(counts)))
+        assert abs(part.train_labels.tolist().count(label) - exact) < 1
+
+
+def test_hand_worked_shares():
+    """Of 20, 10 and 2 images, 10: one each, and of the other 7 by 19, 9 and 1 of 29: 4.59, 2.17 and 0.24."""
+    part = cut(sorted_by_class([20, 10, 2]), {"train_limit": {"stratified": 10}})
+    assert torch.bincount(part.train_labels).tolist() == [6, 3, 1]
+
+
+def test_the_drawn_images_never_change():
+    """A literal, as for the held-out ones."""
+    part = cut(sorted_by_class([10, 10]), {"train_limit": {"stratified": 6}})
+    assert part.train_images.flatten().tolist() == [1, 2, 3, 11, 13, 15]
+
+
+def test_a_held_out_share_of_sorted_images_shows_every_class():
+    part = cut(sorted_by_class([100] * 5), {"validation": 0.2})
+    assert min(torch.bincount(part.validation_labels, minlength=5).tolist()) > 10
+
+
+@pytest.mark.parametrize(
+    ("cuts", "message"),
+    [
+        (
+            {"train_limit": {"stratified": 4}},
+            "data_args.train_limit: 4 images cannot show all 5 classes; want 5 or more",
+        ),
+        (
+            {"train_limit": 6},
+            "data_args.train_limit: the first 6 images show nothing of class 2, 3, 4 (labels count from 0); "
+            "want 13 or more",
+        ),
+    ],
+)
+def test_a_limit_that_loses_a_class_is_refused_with_one_that_does_not(cuts: dict[str, Any], message: str):
+    data = sorted_by_class([3] * 5)
+    with pytest.raises(RequestError) as caught:
+        cut(data, cuts)
+    assert str(caught.value) == message
+    enough = 5 if isinstance(cuts["train_limit"], dict) else 13
+    again = {"train_limit": {"stratified": enough} if enough == 5 else enough}
+    assert set(cut(data, again).train_labels.tolist()) == set(range(5))
+
+
+def test_a_class_that_the_data_never_had_is_not_lost():
+    data = Dataset.of("gap", *[(torch.zeros(6, 1, 1, 1), torch.tensor([0, 2, 0, 2, 0, 2]))] * 2, outputs=5)
+    assert cut(data, {"train_limit": 2}).train_labels.tolist() == [0, 2]
+    assert cut(data, {"train_limit": {"stratified": 2}}).train_labels.unique().tolist() == [0, 2]
+
+
+def test_a_held_out_share_that_takes_all_of_a_class_is_refused_with_one_that_does_not():
+    data = sorted_by_class([30, 1])
+    with pytest.raises(RequestError) as caught:
+        cut(data, {"validation": 0.9})
+    found = re.fullmatch(
+        r"data_args.validation: 28 held-out images leave none of class 1 \(labels count from 0\) to train on; "
+        r"want a share of at most (\d+) of 31",
+        str(caught.value),
+    )
+    assert found
+    most = int(found[1])
+    assert cut(data, {"validation": most / 31}).train_labels.tolist().count(1) == 1
+    with pytest.raises(RequestError, match="leave none of class 1"):
+        cut(data, {"validation": (most + 1) / 31})
+
+
+@pytest.mark.parametrize(("limit", "fine"), [(23, False), (24, True)])
+def test_the_first_images_of_fashion_mini(limit: int, fine: bool):
+    ref = identify("fashion-mini", {"train_limit": limit})
+    assert ref.kwargs == {"train_limit": limit}
+    if fine:
+        assert set(load(ref).train_labels.tolist()) == set(range(10))
+        return
+    with pytest.raises(RequestError, match=r"the first 23 images show nothing of class 8 \(.*\); want 24 or more$"):
+        load(ref)
 
 
 def test_a_cut_keeps_no_memory_of_the_whole():

@@ -7,6 +7,7 @@ from pathlib import Path
 import data_makers as make
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from prunetune.errors import RequestError
@@ -155,3 +156,23 @@ def test_wrong_requests(name: str, arguments: dict[str, object], message: str):
     with pytest.raises(RequestError) as caught:
         identify(name, arguments)
     assert str(caught.value) == message
+
+
+def test_a_limit_draws_from_every_class_of_a_folder(tmp_path: Path):
+    """The files are listed class by class: the first six are all ants."""
+    root = make.write_images(tmp_path, train=20)
+    whole, data = load(identify(f"imagefolder:{root}")), load(identify(f"imagefolder:{root}", {"train_limit": 6}))
+    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    rows = [image.numpy().tobytes() for image in whole.train_images]
+    taken = [rows.index(image.numpy().tobytes()) for image in data.train_images]
+    assert taken == sorted(set(taken))
+    assert taken[:3] != [0, 1, 2]
+    again = load.__wrapped__(identify(f"imagefolder:{root}", {"train_limit": 6}))
+    assert torch.equal(again.train_images, data.train_images)
+
+
+def test_a_limit_that_cannot_show_every_class_of_a_folder_is_refused_when_it_is_named(tmp_path: Path):
+    root = make.write_images(tmp_path)
+    with pytest.raises(RequestError) as caught:
+        identify(f"imagefolder:{root}", {"train_limit": 1})
+    assert str(caught.value) == "data_args.train_limit: 1 images cannot show all 2 classes; want 2 or more"

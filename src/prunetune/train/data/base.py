@@ -74,6 +74,7 @@ class Source(ABC):
 
     options: Mapping[str, type] = MappingProxyType({})  # data_args of its own, passed to `digest` and `read` when given
     any_options = False  # whether it takes others too
+    official_order = False  # whether `train_limit` means the first images, in the order in which the set is published
     facts: Facts | None = None  # of the official content, where there is such a thing
 
     @abstractmethod

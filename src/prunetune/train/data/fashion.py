@@ -70,6 +70,7 @@ class FashionMini(Source):
     """`fashion-mini`: the part of Fashion-MNIST that ships with the package, MIT licence (fashion_mini.LICENSE)."""
 
     facts = Facts((1, 28, 28), CLASSES, 10000, 0, 10000)
+    official_order = True
 
     def digest(self, **options: Any) -> str:
         """Always OFFICIAL: `read` refuses anything else."""

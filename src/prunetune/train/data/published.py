@@ -21,6 +21,7 @@ class Published(Source):
     """
 
     options = MappingProxyType({"root": str})
+    official_order = True
     name: str
     expected: str  # what a folder must hold, in words
     checksums: Mapping[str, str]  # name to published MD5 or SHA-256 of the content that `files` returns under it

@@ -11,7 +11,7 @@ from prunetune.errors import RequestError, short, shown, unknown
 from prunetune.references import Ref, is_callable_name, load_callable
 from prunetune.train.data.base import DATA, OFFICIAL, Dataset, Facts, Source
 from prunetune.train.data.checks import check_dataset
-from prunetune.train.data.cut import CUTS, clean, cut, cut_facts
+from prunetune.train.data.cut import CUTS, clean, cut, cut_facts, drawn_by_class
 from prunetune.train.data.function import Function
 
 FOLDER_PREFIX = "imagefolder:"
@@ -36,12 +36,14 @@ def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
     source = _source(name)
     _check(source, given)
     cuts = clean({key: given.pop(key) for key in CUTS if key in given})
+    if not source.official_order:
+        cuts = drawn_by_class(cuts)
     root = _absolute(given.pop("root")) if "root" in given else ""
     with _readable(name):
         digest = source.digest(**_call(root, given))
     ref = Ref.of(name, {**given, **cuts}, digest, root)
     if cuts:
-        facts(ref)  # says now, and not in the middle of a study, that there are too few images
+        facts(ref)  # says now, and not in the middle of a study, that there are too few images, or of some class none
     return ref
 
 
