@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from prunetune.adapters.accelerate import MaskState
+from prunetune.sparsity.holding import masks_gradients
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -109,3 +110,24 @@ def test_a_state_saved_while_nothing_is_held_is_refused(tmp_path: Path) -> None:
     accelerator.register_for_checkpointing(MaskState(model))
     with pytest.raises(RequestError, match="no weight is held in it"):
         accelerator.save_state(str(tmp_path))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_loaded_state_masks_gradients_as_the_saved_one(masked: bool, tmp_path: Path) -> None:
+    accelerator, model, _ = prepared(network())
+    pt.hold(model, pt.prune(model, 0.75), gradients=masked)
+    accelerator.register_for_checkpointing(MaskState(model))
+    accelerator.save_state(str(tmp_path))
+    other, resumed, _ = prepared(network(1))
+    other.register_for_checkpointing(MaskState(resumed))
+    other.load_state(str(tmp_path))
+    assert masks_gradients(resumed) is masked
+    assert pt.held_mask(resumed) == pt.held_mask(model)
+
+
+def test_a_state_of_an_earlier_version_is_the_mask_alone() -> None:
+    model = network()
+    mask = pt.prune(model, 0.75)
+    MaskState(model).load_state_dict(dict(mask))
+    assert pt.held_mask(model) == mask
+    assert not masks_gradients(model)

@@ -187,3 +187,30 @@ def test_wrong_requests_are_refused_in_one_line(tmp_path: Path) -> None:
         trainer(tmp_path, 1, PruneCallback(0.5, epoch=5)).fit(Module(), data())
     with pytest.raises(RequestError, match=r"mask: unknown '0.weight'; did you mean 'net.0.weight'"):
         trainer(tmp_path, 1, PruneCallback(mask={"0.weight": torch.eye(16, 6)})).fit(Module(), data())
+
+
+def test_gradient_clip_val_counts_kept_weights_alone(tmp_path: Path) -> None:
+    """Against a loop by hand that multiplies every gradient by the mask before it clips."""
+    make = OPTIMIZERS["sgd"]
+    module, by_hand = Module(0, make), Module(0, make)
+    runner = trainer(tmp_path, 1, PruneCallback(0.75))
+    runner.gradient_clip_val = 0.05
+    runner.fit(module, data())
+    mask, optimizer = pt.prune(by_hand, 0.75), by_hand.configure_optimizers()
+    for batch in data():
+        multiply(by_hand, mask)
+        optimizer.zero_grad()
+        by_hand.training_step(batch, 0).backward()
+        for name, keep in mask.items():
+            by_hand.get_parameter(name).grad.mul_(keep)  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(by_hand.parameters(), 0.05)
+        optimizer.step()
+    multiply(by_hand, mask)
+    for name, tensor in by_hand.state_dict().items():
+        assert torch.allclose(module.state_dict()[name], tensor, rtol=1e-6, atol=0), name
+
+
+@torch.no_grad()
+def multiply(module: Module, mask: pt.Mask) -> None:
+    for name, keep in mask.items():
+        module.get_parameter(name).mul_(keep)

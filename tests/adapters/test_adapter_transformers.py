@@ -19,6 +19,7 @@ pytest.importorskip("transformers", reason="needs the extra prunetune[transforme
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from prunetune.adapters.transformers import PruneCallback
+from prunetune.sparsity.holding import masks_gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory. argument is set as true:UserWarning")  # without a GPU
 SCOPE = pt.Scope(exclude=("classifier.*",))
@@ -190,3 +191,26 @@ def test_wrong_requests_are_refused_in_one_line(tmp_path: Path) -> None:
     run = trainer(bert(), tmp_path, 2, PruneCallback(0.5, epoch=1), eval_strategy="epoch", load_best_model_at_end=True)
     with pytest.raises(RequestError, match="the best model may be one from before epoch 1"):
         run.train()
+
+
+def test_clipping_counts_kept_weights_alone(tmp_path: Path) -> None:
+    """The Trainer clips to 1.0 where it is told nothing; the norm that it logs is that of the masked gradient."""
+    model = bert()
+    run = trainer(model, tmp_path, 1, PruneCallback(0.75, scope=SCOPE))
+    assert run.args.max_grad_norm == 1.0
+    run.train()
+    assert masks_gradients(model)
+    model.zero_grad()
+    model(input_ids=data()[0]["input_ids"][None], labels=torch.tensor([1])).loss.backward()
+    for name, keep in pt.held_mask(model).items():
+        gradient = model.get_parameter(name).grad
+        assert gradient is not None
+        assert not gradient[~keep].count_nonzero()
+
+
+def test_a_model_that_is_held_already_gets_masked_gradients(tmp_path: Path) -> None:
+    model = bert()
+    pt.hold(model, pt.prune(model, 0.75, scope=SCOPE))
+    assert not masks_gradients(model)
+    trainer(model, tmp_path, 1, PruneCallback(0.5)).train()
+    assert masks_gradients(model)

@@ -34,7 +34,10 @@ def _hub(folder: Path) -> Named:
 SETS: dict[str, Callable[[Path], Named]] = {
     "fashion-mini": lambda folder: ("fashion-mini", {}),
     "fashion_mnist, raw folder": lambda folder: ("fashion_mnist", {"root": str(make.write_idx(folder, 40))}),
-    "fashion_mnist, gz folder": lambda folder: ("fashion_mnist", {"root": str(make.write_idx(folder, 40, zipped=True))}),
+    "fashion_mnist, gz folder": lambda folder: (
+        "fashion_mnist",
+        {"root": str(make.write_idx(folder, 40, zipped=True))},
+    ),
     "cifar10": lambda folder: ("cifar10", {"root": str(make.write_cifar10(folder))}),
     "cifar100": lambda folder: ("cifar100", {"root": str(make.write_cifar100(folder, 400))}),
     "imagefolder": lambda folder: (f"imagefolder:{make.write_images(folder)}", {}),

@@ -16,7 +16,8 @@ class Pruner:
     """Prunes the model as it is at the start of `epoch`, counted from 0, and holds its zeros from there on.
 
     Either `sparsity`, with the arguments of `pt.prune`, or a ready `mask` under the names of the model that is
-    trained. A model that is held already, by `pt.hold`, an earlier training or a checkpoint, keeps its mask.
+    trained. A model that is held already, by `pt.hold`, an earlier training or a checkpoint, keeps its mask. Gradients
+    are masked too, so that clipping by norm, which trainers do by default or by an argument, counts kept weights alone.
     """
 
     def __init__(
@@ -39,14 +40,15 @@ class Pruner:
         self._mask: Mask | None = None
 
     def _begin(self, model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> None:
-        """Put the mask of a checkpoint in force; without one, whatever is in force stays."""
-        if stored is not None:
-            hold(model, stored)
+        """Put a checkpoint's mask in force; without one, whatever is in force stays. Gradients are masked by it."""
+        mask = stored if stored is not None else in_force(model)
+        if mask is not None:
+            hold(model, mask, gradients=True)
         self._mask = in_force(model)
 
     def _prune_in(self, epoch: float, model: nn.Module) -> None:
         if self._mask is None and epoch >= self._epoch:
-            hold(model, self._choose(model))
+            hold(model, self._choose(model), gradients=True)
             self._mask = held_mask(model)
 
     def _choose(self, model: nn.Module) -> Mapping[str, Tensor]:

@@ -7,6 +7,8 @@ forward pass, must not see it. It is copied and pickled with its module, and fin
 Zeros are restored (1) after every step of every `torch.optim.Optimizer` in the process, by parameter, so that it does
 not matter who made the optimizer and when; (2) before every forward pass of the held model, which also finds
 parameters that were replaced; (3) before a state dict is taken and after one is loaded.
+
+On request, gradients are masked too, by a hook on the parameter that runs before a gradient is added to `.grad`.
 """
 
 import weakref
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.mask import Mask, require_tensor
@@ -26,7 +29,13 @@ _OWNERS = "_prunetune_owners"  # on the module that `hold` was called with: all 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per weight
 
 
-def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+def hold(
+    model: nn.Module,
+    mask: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    gradients: bool = False,
+) -> None:
     """Set the pruned weights of `model` to zero and keep them there, exactly, through any training, until `release`.
 
     `mask`: parameter name -> bool tensor of the parameter's shape, True = kept (a `Mask` or a plain dict). A tied
@@ -35,7 +44,11 @@ def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Op
     they were; the mask goes along with `deepcopy`, pickling and `.to()`, and any optimizer made later obeys it.
 
     Kept weights are not touched: they move as in a loop that multiplies by the mask before every forward pass and after
-    every step. Gradients are left alone.
+    every step.
+
+    Gradients are left alone, so that what is computed from whole gradients (clipping by norm, SAM, Adafactor's and
+    LARS's statistics) counts the pruned positions. `gradients=True` sets them to zero there, in every backward pass and
+    in `.grad` as it is now: the network then trains as one that does not have these weights.
 
     RequestError for names or shapes that the model does not have, and for tied names that disagree; and from the next
     forward pass or state dict on, where something has taken a held weight's place (a parametrization, weight norm).
@@ -46,7 +59,7 @@ def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Op
     held: dict[nn.Module, dict[str, _HeldWeight]] = {}
     for name, tensor in kept.items():
         prefix, _, leaf = name.rpartition(".")
-        held.setdefault(model.get_submodule(prefix), {})[leaf] = _HeldWeight(parameters[name], ~tensor)
+        held.setdefault(model.get_submodule(prefix), {})[leaf] = _HeldWeight(parameters[name], ~tensor, gradients)
     for owner, weights in held.items():
         _attach(owner, weights)
     _watch_model(model, list(held))
@@ -57,7 +70,8 @@ def hold(model: nn.Module, mask: Mapping[str, Tensor], optimizer: torch.optim.Op
 def release(model: nn.Module) -> None:
     """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them."""
     for module in model.modules():
-        module.__dict__.pop(_HELD, None)
+        for weight in module.__dict__.pop(_HELD, {}).values():
+            weight.leave_gradients()
         module.__dict__.pop(_OWNERS, None)
         for hooks in (module._forward_pre_hooks, module._state_dict_pre_hooks, module._load_state_dict_post_hooks):
             for key in [key for key, hook in hooks.items() if hook in _HOOKS]:
@@ -81,6 +95,11 @@ def is_held(model: nn.Module) -> bool:
     return any(_held_in(module) for module in model.modules())
 
 
+def masks_gradients(model: nn.Module) -> bool:
+    """Whether the gradients of any weight of `model` are masked: it is held with `gradients=True`."""
+    return any(weight.gradients for module in model.modules() for weight in _held_in(module).values())
+
+
 def by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
     """The mask with every tied name replaced by the weight's first one; RequestError as `hold` says."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -101,16 +120,23 @@ class _HeldWeight:
     there and then, before any forward pass.
     """
 
-    def __init__(self, parameter: nn.Parameter, pruned: Tensor) -> None:
+    def __init__(self, parameter: nn.Parameter, pruned: Tensor, gradients: bool = False) -> None:
         self.parameter = parameter
         self.pruned = pruned
+        self.gradients = gradients
         self._form: tuple[object, ...] = ()  # type, device, shape and memory order of what was zeroed last
         self._kept = pruned  # all ones where a weight is kept, in that form
+        self._hook = _watch_gradients(self) if gradients else None
         _BY_PARAMETER[id(parameter)] = self
         _watch_optimizers()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _HeldWeight, (self.parameter, self.pruned)
+        return _HeldWeight, (self.parameter, self.pruned, self.gradients)
+
+    def leave_gradients(self) -> None:
+        """Mask no gradient from now on."""
+        if self._hook is not None:
+            self._hook.remove()
 
     def zero(self, tensor: Tensor) -> None:
         """Zero `tensor`, of the parameter's shape, at the pruned positions, in place and without a wait for the device.
@@ -127,6 +153,21 @@ class _HeldWeight:
             self._form, self._kept = form, torch.empty_like(bits).copy_(self.pruned).sub_(1)
         bits.bitwise_and_(self._kept)
 
+    def masked(self, gradient: Tensor) -> Tensor:
+        """A copy of a gradient, dense or sparse (of an embedding), that is zero at the pruned positions.
+
+        Where a further derivative may be taken of it, by an operation that has one.
+        """
+        if gradient.is_sparse:
+            copy = gradient.coalesce().clone()
+            copy._values().masked_fill_(self.pruned.to(copy.device)[copy._indices().unbind()], 0)
+            return copy
+        if gradient.requires_grad:
+            return gradient.masked_fill(self.pruned.to(gradient.device), 0)
+        copy = gradient.clone()
+        self.zero(copy)
+        return copy
+
     def _require_shape(self, tensor: Tensor) -> None:
         if tensor.shape != self.pruned.shape:
             shapes = f"{tuple(self.pruned.shape)} has become {tuple(tensor.shape)}"
@@ -136,6 +177,25 @@ class _HeldWeight:
 # By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak
 # references to the parameters themselves would forbid torch.utils.swap_tensors, with which modules may convert.
 _BY_PARAMETER: weakref.WeakValueDictionary[int, _HeldWeight] = weakref.WeakValueDictionary()
+
+
+def _watch_gradients(weight: _HeldWeight) -> RemovableHandle:
+    """Mask every gradient of the parameter for as long as `weight` lives, and the one that it has now.
+
+    Before it is accumulated, so that DDP averages, scalers unscale and optimizers in the backward pass see it masked.
+    A frozen parameter takes a hook as well: it may be thawed.
+    """
+    parameter, known = weight.parameter, weakref.ref(weight)
+    if parameter.grad is not None:
+        parameter.grad = weight.masked(parameter.grad)
+    frozen = not parameter.requires_grad
+    hook = parameter.requires_grad_().register_hook(lambda gradient: _mask_gradient(known(), gradient))
+    parameter.requires_grad_(not frozen)
+    return hook
+
+
+def _mask_gradient(weight: _HeldWeight | None, gradient: Tensor) -> Tensor | None:
+    return weight.masked(gradient) if weight is not None else None
 
 
 @cache
@@ -205,7 +265,7 @@ def _zero_owner(owner: nn.Module, *_: Any, only_new: bool = False) -> None:
         if not isinstance(parameter, nn.Parameter) or (only_new and not new):
             continue
         if new:
-            held[leaf] = _HeldWeight(parameter, weight.pruned)
+            held[leaf] = _HeldWeight(parameter, weight.pruned, weight.gradients)
         held[leaf].zero(parameter)
 
 
