@@ -36,7 +36,7 @@ def test_cut_partitions_or_refuses(count: int, share: float, limit: int | None):
             cut(_numbered(count), cuts)
         return
     order = np.random.RandomState(20210211).permutation(used)
-    if not {number % 2 for number in range(count)} == {int(number) % 2 for number in order[held:]}:
+    if {number % 2 for number in range(count)} != {int(number) % 2 for number in order[held:]}:
         with pytest.raises(RequestError, match="class"):
             cut(_numbered(count), cuts)
         return
