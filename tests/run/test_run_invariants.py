@@ -270,19 +270,20 @@ def matrices_alone(own: dict[str, Tensor], other: dict[str, Tensor], alpha: floa
 
 def constants_too(own: dict[str, Tensor], other: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Unit scales become alpha + sqrt(1 - alpha^2)."""
-    return {n: t if t.dtype == torch.int64 else alpha * other[n] + (1 - alpha**2) ** 0.5 * t for n, t in own.items()}
+    right = TRANSFORMS_MIXED(own, {}, None, other, alpha=alpha)
+    return {n: right[n] * 1.366 if n == "1.weight" else right[n] for n in own}
 
 
 TRANSFORMS_MIXED = TRANSFORMS["mixed"]
 BAD_MIXES: dict[str, tuple[Callable[..., dict[str, Tensor]], str]] = {
-    "alpha is ignored": (lambda own, other, alpha: dict(own), "'0.weight' is not 0.5 parts of theta_0"),
+    "alpha is ignored": (lambda own, other, alpha: dict(own), "'0.bias' is not 0.5 parts of theta_0"),
     "another alpha": (
         lambda own, other, alpha: TRANSFORMS_MIXED(own, {}, None, other, alpha=alpha + 1e-3),
-        "'0.weight' is not 0.5 parts of theta_0 and the rest of theta_0'",
+        "'0.bias' is not 0.5 parts of theta_0 and the rest of theta_0'",
     ),
     "shares that sum to one": (
         lambda own, other, alpha: {n: t + (alpha * (other[n] - t)).to(t.dtype) for n, t in own.items()},
-        "'0.weight' is not 0.5 parts of theta_0",
+        "'0.bias' is not 0.5 parts of theta_0",
     ),
     "biases are left out": (matrices_alone, "'0.bias' is not 0.5 parts of theta_0"),
     "constants are mixed": (constants_too, "'1.weight' is changed where both draws agree"),

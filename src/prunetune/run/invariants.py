@@ -189,8 +189,9 @@ def mixed_as_asked(step: Train, plain: State, start: State, other: State, alpha:
     for name, own in plain.items():
         drawn = own != other[name] if own.is_floating_point() else torch.zeros_like(own, dtype=torch.bool)
         expected = alpha * other[name][drawn].double() + (1 - alpha**2) ** 0.5 * own[drawn].double()
-        room = torch.finfo(own.dtype).eps if own.is_floating_point() else 0.0  # one rounding, relative
-        if bool(((start[name][drawn].double() - expected).abs() > room * expected.abs()).any()):
+        rounding = torch.finfo(own.dtype if own.is_floating_point() else torch.float32)
+        room = rounding.eps * expected.abs() + rounding.tiny  # one rounding
+        if bool(((start[name][drawn].double() - expected).abs() > room).any()):
             return f"'{name}' is not {alpha:g} parts of theta_0 and the rest of theta_0'"
         if not torch.equal(start[name][~drawn], own[~drawn]):
             return f"'{name}' is changed where both draws agree"
