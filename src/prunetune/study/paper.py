@@ -51,6 +51,7 @@ _M100 = Network("mobilenetv2", "cifar100", "MobileNet-V2, CIFAR-100")
 _V10 = Network("vgg11", "cifar10", "VGG-11, CIFAR-10")
 _V100 = Network("vgg11", "cifar100", "VGG-11, CIFAR-100")
 
+
 @dataclass(frozen=True)
 class Experiment:
     """What one kind of figure varies and measures."""
