@@ -5,8 +5,9 @@
 A study has the paper's settings, R_p as in the paper, and planted accuracies: five seeds, two rates, four arms, three
 mask algorithms and three sparsities, each accuracy 90 points plus independent normal noise of standard deviation 0.12.
 With no lead all arms are equal: a claim of superiority is then wrong, and agreeing with it more often than alpha would
-be a fault of the rule; a claim of non-inferiority or equivalence is right. With a lead, every ordering is true
-by that much a step or more, and `ticket ≈ reinit` by that much off. Prints a Markdown table, a row for each ordering, in percent of the studies.
+be a fault of the rule; a claim of non-inferiority or equivalence is right. With a lead, every ordering is true by that
+much a step or more, and `ticket ≈ reinit` is that much off. Prints a Markdown table, a row for each, in percent
+of the studies.
 """
 
 import argparse
