@@ -49,7 +49,7 @@ class PaperRow:
     high: float | None
     n: int
     answer: Outcome
-    paper_scale: bool  # whether model, data and settings are the paper's (the number of seeds may differ)
+    paper_scale: bool  # whether model, data, settings and κ are the paper's (the number of seeds may differ)
     why: str
 
 
