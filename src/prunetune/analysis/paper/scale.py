@@ -72,9 +72,10 @@ class Scale:
 
 def kappas(results: Results) -> dict[float, float | None]:
     """κ of the dense trainings by learning rate; None where the optimizer has no such sum (Adam)."""
-    sizes = {row.learning_rate: (row.steps, row.epochs) for row in results.trials if row.arm == "dense" and row.epochs}
+    dense = [row for row in results.trials if row.arm == "dense" and row.steps >= row.epochs > 0]
+    whole = {row.learning_rate: row for row in sorted(dense, key=lambda row: row.steps)}  # a diverged one stops early
     recipe = results.study.get("recipe") or {}
-    return {rate: _kappa(recipe, rate, steps, epochs) for rate, (steps, epochs) in sorted(sizes.items())}
+    return {rate: _kappa(recipe, rate, row.steps, row.epochs) for rate, row in sorted(whole.items())}
 
 
 def _kappa(given: Mapping[str, Any], rate: float, steps: int, epochs: int) -> float | None:
