@@ -15,34 +15,35 @@ TINY = [
 
 
 def test_a_group_is_planned_as_a_whole(tmp_path: Path) -> None:
-    done = prunetune("plan", "paper/fig4", "--store", "store", cwd=tmp_path)
+    done = prunetune("plan", "paper/a3", "--store", "store", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "paper-fig4-resnet20-cifar10: 20 trainings (3000 epochs) to run, 0 cached",
-        "paper-fig4-mobilenetv2-cifar100: 20 trainings (3000 epochs) to run, 0 cached",
-        "paper/fig4: 2 studies",
-        "distinct trainings: 40 (6000 epochs), of which 40 (6000 epochs) to run",
-        "without sharing between studies they would be 40 (6000 epochs), and as separate experiments 60 (9000 epochs)",
+        "paper-a3-mobilenetv2-cifar10: 240 trainings (36000 epochs) to run, 0 cached",
+        "paper-a3-mobilenetv2-cifar100: 240 trainings (36000 epochs) to run, 0 cached",
+        "paper/a3: 2 studies",
+        "distinct trainings: 480 (72000 epochs), of which 480 (72000 epochs) to run",
+        "without sharing between studies they would be 480 (72000 epochs), "
+        "and as separate experiments 1820 (273000 epochs)",
     ]
 
 
 @pytest.mark.slow
 def test_audit_of_a_group_is_an_audit_of_each_into_its_folder(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "data", rows=2)
-    refused = prunetune("audit", "paper/fig4", *TINY, "--store", "store", cwd=tmp_path)
+    refused = prunetune("audit", "paper/a3", *TINY, "--store", "store", cwd=tmp_path)
     assert refused.returncode == 2  # CIFAR-100 is not there, and that is said before anything is trained
     assert "cifar100" in refused.stderr
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("results.json"))
     write_cifar100(tmp_path / "data", train=10, test=100)
-    done = prunetune("audit", "paper/fig4", *TINY, "--store", "store", "--jobs", "1", cwd=tmp_path)
+    done = prunetune("audit", "paper/a3", *TINY, "--store", "store", "--jobs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for name, data in (("fig4-resnet20-cifar10", "cifar10"), ("fig4-mobilenetv2-cifar100", "cifar100")):
-        folder = tmp_path / "runs" / "paper-fig4" / name
+    for name, data in (("a3-mobilenetv2-cifar10", "cifar10"), ("a3-mobilenetv2-cifar100", "cifar100")):
+        folder = tmp_path / "runs" / "paper-a3" / name
         found = json.loads((folder / "results.json").read_text())
         assert (found["study"]["data"], len(found["trials"])) == (data, 2 * 2 * 2)
         assert {row["kind"] for row in found["paper"]} == {"winning", "overlap", "ordering"}
         assert 'id="paper"' in (folder / "report.html").read_text()
-    again = prunetune("plan", "paper/fig4", *TINY, "--store", "store", cwd=tmp_path)
+    again = prunetune("plan", "paper/a3", *TINY, "--store", "store", cwd=tmp_path)
     assert "distinct trainings: 16 (16 epochs), of which 0 (0 epochs) to run" in again.stdout
 
 

@@ -155,7 +155,7 @@ def audit(
 
         prunetune audit my-study.yaml --jobs 8
 
-        prunetune audit paper/fig6 --set epochs=15 --seeds 2    (all of its studies, each into a folder of its own)
+        prunetune audit paper/a1 --set epochs=15 --seeds 2    (all of its studies, each into a folder of its own)
 
         prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
@@ -388,7 +388,7 @@ def presets() -> None:
     width = max(map(len, found))
     for name, summary in found.items():
         typer.echo(f"{name:<{width}}  {summary}")
-    typer.echo(f"{'paper/all':<{width}}  All of the paper's; likewise paper/fig6: all studies of one figure.")
+    typer.echo(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
     typer.echo(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
 
 

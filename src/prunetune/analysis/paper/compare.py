@@ -1,14 +1,23 @@
 """Paper and here: each published number, ordering and claim that a study can speak to, beside what the study found."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from prunetune.analysis.pairing import Chance, Evidence, Place, percent
 from prunetune.analysis.paper import rules as claims
-from prunetune.analysis.paper.published import Accuracy, Cell, Ordering, Overlap, TableA1, Winning, published
-from prunetune.analysis.paper.rules import NOT_TESTED, Finding, Outcome
+from prunetune.analysis.paper.published import (
+    Accuracy,
+    Cell,
+    Ordering,
+    Overlap,
+    OverlapOrder,
+    TableA1,
+    Winning,
+    published,
+)
+from prunetune.analysis.paper.rules import CONDITION, NOT_TESTED, Finding, Outcome
 from prunetune.analysis.paper.scale import Scale
 from prunetune.analysis.pretraining import NEAR_CHANCE
 from prunetune.analysis.statistics import Rule
@@ -18,6 +27,8 @@ from prunetune.study.results import Correlation, Results
 SAME_SPARSITY = 0.005  # the paper gives its sparsities in whole percents
 TABLE_A1 = Cell("finetune", "admm", 0.1)
 TABLE_A1_SPARSITY, TABLE_A1_P = 0.5, 0.2
+LOW, DESIRABLE = 0.01, 0.1  # the paper's learning rates; at the second R_p is near chance
+DENSE_PAIR, CONDITION_P = "theta_0/theta_T", 0.2
 _ANSWERS: dict[str, Outcome] = {"holds": "agrees", "fails": "disagrees", "inconclusive": "undecided"}
 
 
@@ -38,7 +49,7 @@ class PaperRow:
     high: float | None
     n: int
     answer: Outcome
-    paper_scale: bool  # whether model, data and settings are the paper's (the number of seeds may differ)
+    paper_scale: bool  # whether model, data, settings and κ are the paper's (the number of seeds may differ)
     why: str
 
 
@@ -51,6 +62,14 @@ class _Study:
     verdicts: tuple[Verdict, ...]
     rule: Rule
     scale: Scale
+
+    def dense_overlaps(self, rate: float) -> list[Correlation]:
+        """R_.2(θ0, θT) of every seed."""
+        return [
+            row
+            for row in self.correlations
+            if (row.pair, row.learning_rate, row.p) == (DENSE_PAIR, rate, CONDITION_P) and math.isfinite(row.value)
+        ]
 
     def sparsities(self, low: float, high: float) -> list[float]:
         """The sparsities tried between two, which the paper gives in whole percents."""
@@ -70,8 +89,9 @@ def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tup
     study = _Study(evidence, results.correlations, tuple(verdicts), rule, scale)
     known = published()
     rows = [
-        *(_winning_row(claim, study) for claim in known.winning),
+        *(_winning_row(claim, study) for claim in known.winning if _concerns(claim, scale)),
         *(_overlap_row(claim, study) for claim in known.overlaps),
+        *(_overlap_order_row(claim, study) for claim in known.overlap_orders),
         *(_ordering_row(claim, study) for claim in known.orderings if _concerns(claim, scale)),
         *(_accuracy_row(value, study) for value in known.accuracies if _concerns(value, scale)),
         *(_correlation_row(value, study) for value in known.correlations if _concerns(value, scale)),
@@ -81,11 +101,14 @@ def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tup
 
 def scale_of(results: Results) -> Scale:
     """What of the study is not as in the paper."""
-    return Scale.of(results.study, len({trial.seed for trial in results.trials}))
+    return Scale.of(results)
 
 
-def _concerns(published: Ordering | Accuracy | TableA1, scale: Scale) -> bool:
-    return published.model is None or (published.model, published.data) == (scale.model, scale.data)
+def _concerns(published: Winning | Ordering | Accuracy | TableA1, scale: Scale) -> bool:
+    network = scale.model, scale.data
+    if isinstance(published, Winning) and network in published.exceptions:
+        return False
+    return published.model is None or (published.model, published.data) == network
 
 
 def _winning_row(claim: Winning, study: _Study) -> PaperRow:
@@ -93,7 +116,7 @@ def _winning_row(claim: Winning, study: _Study) -> PaperRow:
     key = claim.mask, claim.learning_rate
     verdict = next((one for one in study.verdicts if (one.mask, one.learning_rate) == key and one.tests), None)
     finding = _absent(*key) if verdict is None else _winning(verdict, claim.published)
-    return _row("winning", claim.place, says, claim.published, finding, study)
+    return _row("winning", claim.place, says, claim.published, _in_regime(finding, [claim.learning_rate], study), study)
 
 
 def _winning(verdict: Verdict, expected: str) -> Finding:
@@ -127,7 +150,26 @@ def _overlap_row(claim: Overlap, study: _Study) -> PaperRow:
     else:
         finding = claims.overlap(list(excesses.items()), claim.published, NEAR_CHANCE, study.rule.alpha)
         finding = _withheld(finding, "the values of diverged trainings are left out", len(chosen) - _counted(excesses))
+        finding = _in_regime(finding, [claim.learning_rate], study, conditional=claim.pair != DENSE_PAIR)
     return _row("overlap", claim.place, says, claim.published, finding, study)
+
+
+def _overlap_order_row(claim: OverlapOrder, study: _Study) -> PaperRow:
+    says = f"R_p({claim.pair.replace('/', ', ')}) at {claim.higher:g} > at {claim.lower:g}"
+    chosen = [row for row in study.correlations if row.pair == claim.pair and math.isfinite(row.value)]
+    high, low = (
+        {(row.p, row.seed): row.value for row in chosen if row.learning_rate == rate}
+        for rate in (claim.higher, claim.lower)
+    )
+    differences: dict[str, list[float]] = {}
+    for p, seed in sorted(high.keys() & low.keys()):
+        differences.setdefault(f"p = {p:g}", []).append(high[p, seed] - low[p, seed])
+    if not differences:
+        finding = Finding(NOT_TESTED, why="this study does not measure it at both rates")
+    else:
+        finding = claims.overlap(list(differences.items()), "above", 0.0, study.rule.alpha)
+        finding = _in_regime(finding, [claim.higher, claim.lower], study, conditional=False)
+    return _row("overlap", claim.place, says, "superiority", finding, study)
 
 
 def _excesses(rows: Sequence[Correlation]) -> dict[str, list[float]]:
@@ -151,10 +193,10 @@ def _ordering_row(claim: Ordering, study: _Study) -> PaperRow:
         finding = _absent(gone.mask, gone.learning_rate, gone.arm)
     else:
         finding = claims.ordering(
-            [(_step_name(pair), study.evidence.pairs(*pair)) for pair in steps], study.rule.margin, study.rule.alpha
+            claim.kind, [(_step_name(pair), study.evidence.pairs(*pair)) for pair in steps], study.rule
         )
-        finding = _only_at_scale(finding, claim.model is not None, study.scale)
-    return _row("ordering", claim.place, claim.says, "as stated", finding, study)
+        finding = _in_regime(finding, sorted({cell.learning_rate for step in claim.steps for cell in step}), study)
+    return _row("ordering", claim.place, claim.says, claim.kind, finding, study)
 
 
 def _steps(
@@ -163,7 +205,7 @@ def _steps(
     """Every comparison that a claim makes, or a cell of it that this study lacks at all of the sparsities."""
     found: list[tuple[Place, Place]] = []
     for first, second in claim.steps:
-        at = [0.0] if first.mask is None else sparsities
+        at = [0.0] if first.mask is None and second.mask is None else sparsities
         pairs = [(_place(first, sparsity), _place(second, sparsity)) for sparsity in at]
         for cell, column in ((first, 0), (second, 1)):
             if not any(pair[column] in study.evidence.places for pair in pairs):
@@ -179,10 +221,12 @@ def _place(cell: Cell, sparsity: float) -> Place:
 def _step_name(pair: tuple[Place, Place]) -> str:
     """`finetune (admm) − finetune (iterative) at 62.29 %`."""
     (arm, mask, rate, sparsity), (other, other_mask, other_rate, _) = pair
-    if mask is None:
+    if other_mask is None and mask is None:
         return f"{arm} at {rate:g} − {other} at {other_rate:g}"
+    if rate != other_rate:
+        return f"{arm} at {rate:g} − {other} at {other_rate:g}, {percent(pair[1][3])}"
     beside = (f" ({mask})", f" ({other_mask})") if mask != other_mask and other_mask else ("", "")
-    return f"{arm}{beside[0]} − {other}{beside[1]} at {percent(sparsity)}"
+    return f"{arm}{beside[0]} − {other}{beside[1]} at {percent(max(sparsity, pair[1][3]))}"
 
 
 def _accuracy_row(value: Accuracy, study: _Study) -> PaperRow:
@@ -197,7 +241,7 @@ def _accuracy_row(value: Accuracy, study: _Study) -> PaperRow:
         values = list(study.evidence.accuracies(place).values())
         finding = claims.number(values, value.value, study.rule.margin, study.rule.alpha, "")
         notes = study.evidence.notes(place)
-        finding = _only_at_scale(_withheld(finding, "; ".join(notes), len(notes)), True, study.scale)
+        finding = _only_at_scale(_withheld(finding, "; ".join(notes), len(notes)), study.scale)
     return _row("accuracy", value.place, says, value.value, finding, study)
 
 
@@ -216,7 +260,7 @@ def _correlation_row(value: TableA1, study: _Study) -> PaperRow:
     else:
         finding = claims.number(values, value.value, NEAR_CHANCE, study.rule.alpha, "")
         finding = _withheld(finding, "the values of diverged trainings are left out", len(rows) - len(values))
-        finding = _only_at_scale(finding, True, study.scale)
+        finding = _only_at_scale(finding, study.scale)
     return _row("correlation", "Table A1", says, value.value, finding, study)
 
 
@@ -234,11 +278,51 @@ def _withheld(finding: Finding, note: str, lost: int) -> Finding:
     return replace(finding, answer=answer, why="; ".join(filter(None, [finding.why, note])))
 
 
-def _only_at_scale(finding: Finding, bound: bool, scale: Scale) -> Finding:
-    """What is said of one network at 150 epochs can be compared at that scale only; the value stays beside."""
-    if not bound or scale.is_papers:
+def _only_at_scale(finding: Finding, scale: Scale) -> Finding:
+    """A number can be compared at the paper's settings only; the value stays beside."""
+    return _answered(finding, NOT_TESTED, scale.differs) if scale.differs else finding
+
+
+def _in_regime(finding: Finding, rates: Sequence[float], study: _Study, conditional: bool = True) -> Finding:
+    """What a claim about these learning rates comes to in a study that may not be in the paper's regime there.
+
+    What is said of the desirable rate holds where R_p(θ0, θT) is near chance, but for what is said of that R_p itself.
+    """
+    if finding.answer == NOT_TESTED:
         return finding
-    return replace(finding, answer=NOT_TESTED, why="; ".join(filter(None, [finding.why, *scale.differs])))
+    reasons = (*_unlike_overlaps(rates, study), *study.scale.bars(rates)) if conditional else study.scale.bars(rates)
+    if conditional and DESIRABLE in rates and not _near_chance(study):
+        return _answered(finding, CONDITION, reasons)
+    return _answered(finding, NOT_TESTED, reasons) if reasons else finding
+
+
+def _near_chance(study: _Study) -> bool:
+    """Whether R_.2(θ0, θT) at the desirable rate is shown to lie within 0.05 of chance."""
+    excesses = [row.value - row.expected for row in study.dense_overlaps(DESIRABLE)]
+    if not excesses:
+        return False
+    return claims.overlap([("", excesses)], "near", NEAR_CHANCE, study.rule.alpha).answer == "agrees"
+
+
+def _unlike_overlaps(rates: Sequence[float], study: _Study) -> Iterator[str]:
+    """How R_.2(θ0, θT) is not as in the paper: near chance at the desirable rate, above it at the low one."""
+    if DESIRABLE in rates and not _near_chance(study):
+        found = study.dense_overlaps(DESIRABLE)
+        is_there = f"is {_values(found)}, not shown to be within {NEAR_CHANCE:g} of it" if found else "is not measured"
+        yield f"R_.2(θ0, θT) at {DESIRABLE:g} {is_there}"
+    low = study.dense_overlaps(LOW) if LOW in rates else []
+    if low and math.fsum(row.value - row.expected for row in low) <= NEAR_CHANCE * len(low):
+        yield f"R_.2(θ0, θT) at {LOW:g} is {_values(low)}, and above it in the paper"
+
+
+def _values(rows: Sequence[Correlation]) -> str:
+    """The mean of R_p over seeds, and of chance."""
+    value, chance = (math.fsum(getattr(row, name) for row in rows) / len(rows) for name in ("value", "expected"))
+    return f"{value:.3f} with chance at {chance:.3f}"
+
+
+def _answered(finding: Finding, answer: Outcome, reasons: Sequence[str]) -> Finding:
+    return replace(finding, answer=answer, why="; ".join(filter(None, [finding.why, *reasons])))
 
 
 def _row(

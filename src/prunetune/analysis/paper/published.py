@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
+from prunetune.analysis.paper.rules import Kind
+
 FILE = Path(__file__).parent / "published.yaml"
 Range = tuple[float, float]
 
@@ -60,6 +62,9 @@ class Winning:
     mask: str
     published: Literal["holds", "fails"]
     place: str
+    model: str | None = None  # with `data`: said of this network alone
+    data: str | None = None
+    exceptions: tuple[tuple[str, str], ...] = ()  # networks (model, data) of which the paper says otherwise
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,28 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class OverlapOrder:
+    """R_p of a pair of dense states is higher at one learning rate than at another."""
+
+    pair: str
+    higher: float
+    lower: float
+    place: str
+
+
+@dataclass(frozen=True)
 class Ordering:
-    """In every step the first cell's accuracy is not below the second's; sparsities None: the non-trivial ones."""
+    """What is claimed of the first cell's accuracy less the second's, in every step; sparsities None: non-trivial ones.
+
+    "Consistently outperforms" and "notably higher" are `superiority`, "close to or higher" is `non-inferiority`, "about
+    the same" is `equivalence`.
+    """
 
     says: str
+    kind: Kind
     steps: tuple[tuple[Cell, Cell], ...]
     place: str
-    model: str | None = None  # with `data`: claimed of this network alone, so only at the paper's scale
+    model: str | None = None  # with `data`: claimed of this network alone
     data: str | None = None
     sparsities: Range | None = None
 
@@ -94,6 +114,7 @@ class Published:
     correlations: tuple[TableA1, ...]
     winning: tuple[Winning, ...]
     overlaps: tuple[Overlap, ...]
+    overlap_orders: tuple[OverlapOrder, ...]
     orderings: tuple[Ordering, ...]
 
 
@@ -104,10 +125,15 @@ def published() -> Published:
     return Published(
         accuracies=tuple(Accuracy(**{**row, "cell": Cell.parse(row["cell"])}) for row in found["accuracies"]),
         correlations=tuple(TableA1(**row) for row in found["correlations"]),
-        winning=tuple(Winning(**row) for row in found["winning"]),
+        winning=tuple(Winning(**_excepted(row)) for row in found["winning"]),
         overlaps=tuple(Overlap(**_ranged(row)) for row in found["overlaps"]),
+        overlap_orders=tuple(OverlapOrder(**row) for row in found["overlap_orders"]),
         orderings=tuple(Ordering(**{**_ranged(row), "steps": _steps(row["steps"])}) for row in found["orderings"]),
     )
+
+
+def _excepted(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"exceptions": tuple((model, data) for model, data in row.get("exceptions", ()))}
 
 
 def _ranged(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import Literal
 
 from prunetune.analysis.comparison import Comparison, Question, compare, sample_of
 from prunetune.analysis.pairing import Pairs
-from prunetune.analysis.statistics import Estimate, Sample, plain
+from prunetune.analysis.statistics import Estimate, Rule, Sample, plain
 
-Outcome = Literal["agrees", "disagrees", "undecided", "not tested at this scale"]
+Outcome = Literal["agrees", "disagrees", "undecided", "condition not met", "not tested at this scale"]
+Kind = Literal["superiority", "non-inferiority", "equivalence"]
 NOT_TESTED: Outcome = "not tested at this scale"
+CONDITION: Outcome = "condition not met"
 ONE_SEED = "one seed is never a verdict"
 
 
@@ -61,25 +63,49 @@ def overlap(
     return Finding(answer, worst.mean, worst.low(alpha), worst.high(alpha), worst.n, where)
 
 
-def ordering(steps: Sequence[tuple[str, Pairs]], margin: float, alpha: float) -> Finding:
-    """Paired differences that are all to be no worse than −margin.
+def ordering(kind: Kind, steps: Sequence[tuple[str, Pairs]], rule: Rule) -> Finding:
+    """Paired differences of which a claim says the same in every step.
 
-    Agrees: L > −margin in every step. Disagrees: U < −margin in one, at alpha over the number of steps. The figures are
-    of the step that disagrees, else of the one with the lowest lower bound.
+    `superiority`: above 0. `non-inferiority`: not below -margin. `equivalence`: within ± gap. Agrees: shown in every
+    step by bounds at alpha each. Disagrees: the opposite shown in one, at alpha over the number of steps. The figures
+    are of the step that disagrees, else of the weakest.
     """
-    question = Question(-margin, -math.inf, -margin)
-    count = len(steps)
-    at_alpha = [(where, _compared(pairs, question, alpha)) for where, pairs in steps]
-    refuted = [_compared(pairs, question, alpha / count).answer == "no" for _, pairs in steps]
-    if all(half.low is None for _, half in at_alpha):
-        where, half = at_alpha[0]
+    found = [(where, _step(kind, pairs, rule, len(steps))) for where, pairs in steps]
+    if all(half.low is None for _, (half, _) in found):
+        where, (half, _) = found[0]
         return Finding(NOT_TESTED, half.mean, n=half.n, why=ONE_SEED if half.n else f"{where}: no seed has both")
-    agreed = all(half.answer == "yes" for _, half in at_alpha)
-    answer: Outcome = "disagrees" if any(refuted) else "agrees" if agreed else "undecided"
-    shown = [one for one, no in zip(at_alpha, refuted, strict=True) if no] or at_alpha
-    where, worst = min(shown, key=lambda one: math.inf if one[1].low is None else one[1].low)
-    notes = dict.fromkeys(note for _, half in at_alpha for note in half.notes)
+    answer = _together((outcome for _, (_, outcome) in found), complete=True)
+    shown = [one for one in found if one[1][1] == "disagrees"] or found
+    where, (worst, _) = min(shown, key=lambda one: _strength(kind, one[1][0]))
+    notes = dict.fromkeys(note for _, (half, _) in found for note in half.notes)
     return Finding(answer, worst.mean, worst.low, worst.high, worst.n, "; ".join([where, *notes]))
+
+
+def _step(kind: Kind, pairs: Pairs, rule: Rule, count: int) -> tuple[Comparison, Outcome]:
+    if kind == "equivalence":
+        return _equivalent(pairs, rule, count)
+    null = 0.0 if kind == "superiority" else -rule.margin
+    question = Question(null, -math.inf, null)
+    half = _compared(pairs, question, rule.alpha)
+    if _compared(pairs, question, rule.alpha / count).answer == "no":
+        return half, "disagrees"
+    return half, "agrees" if half.answer == "yes" else "undecided"
+
+
+def _equivalent(pairs: Pairs, rule: Rule, count: int) -> tuple[Comparison, Outcome]:
+    """What is left out may move the mean either way, so that it forbids every answer."""
+    half = _compared(pairs, Question(-rule.gap, -math.inf, -rule.gap), rule.alpha)
+    estimate = plain(sample_of(pairs))
+    if estimate is None or pairs.barred:
+        return half, "undecided"
+    return half, _equal(estimate, 0.0, rule.gap, rule.alpha, count)
+
+
+def _strength(kind: Kind, half: Comparison) -> float:
+    """How well a step supports the claim; one without bounds stands last."""
+    if half.low is None or half.high is None:
+        return math.inf
+    return -max(half.high, -half.low) if kind == "equivalence" else half.low
 
 
 def _compared(pairs: Pairs, question: Question, alpha: float) -> Comparison:

@@ -1,12 +1,24 @@
-"""How a study differs from the paper's settings: what a published number needs before it can be compared."""
+"""How a study differs from the paper's: which differences keep a claim from being compared, and which a number.
 
-from collections.abc import Iterator, Mapping
+A claim needs the paper's network, data, optimizer and loss, and of weight decay's exponent κ (Σ η λ / (1 − μ) over the
+steps) no more than a factor of two from the paper's at each learning rate that it names; epochs, batches, schedule,
+augmentation and the share of the training images may differ. A published number needs all of the settings.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunetune.study.results import Results
+from prunetune.train.recipe import Recipe, Schedule
+from prunetune.train.retention import decay_exponent
+
 EPOCHS, SEEDS = 150, 5
 MODELS, DATA = ("resnet20", "vgg11", "mobilenetv2"), ("cifar10", "cifar100")
-_RECIPE = {"batch_size": 128, "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "loss": None, "metric": None}
+KAPPA = {0.01: 0.33, 0.1: 3.30}  # by rate: 150 epochs of 391 steps at weight decay 1e-4, which the paper leaves open
+FACTOR = 2.0  # by how much κ may differ
+_FUNCTIONS = {"optimizer": "sgd", "loss": None, "metric": None}
+_RECIPE = {"batch_size": 128, "momentum": 0.9, "nesterov": False}
 _SCHEDULE = {"kind": "step", "gamma": 0.1, "warmup": 0.0}
 _MOMENTS = (80 / EPOCHS, 120 / EPOCHS)
 _REWIND = 10 / EPOCHS
@@ -14,25 +26,41 @@ _REWIND = 10 / EPOCHS
 
 @dataclass(frozen=True)
 class Scale:
-    """A study's network and data, and in which settings it is not the paper's, one phrase each."""
+    """A study's network and data, and how it is not the paper's, one phrase for each difference."""
 
     model: str | None
     data: str | None
-    differs: tuple[str, ...]  # all but the number of seeds
+    network: tuple[str, ...]  # what keeps every claim from being compared: model, data, optimizer, loss
+    settings: tuple[str, ...]  # what keeps a number from being compared, and no claim
+    kappas: Mapping[float, str]  # by learning rate: how κ is another than the paper's there
     seeds: int
 
     @classmethod
-    def of(cls, study: Mapping[str, Any], seeds: int) -> "Scale":
-        """Compare a resolved spec with the paper's settings; `seeds` are those that have results."""
-        return cls(study.get("model"), study.get("data"), tuple(_differences(study)), seeds)
+    def of(cls, results: Results) -> "Scale":
+        """Compare a study, and the κ of its dense trainings, with the paper's; its seeds are those with results."""
+        study = results.study
+        found = {rate: _kappa_phrase(rate, value) for rate, value in kappas(results).items() if rate in KAPPA}
+        return cls(
+            model=study.get("model"),
+            data=study.get("data"),
+            network=tuple(_network(study)),
+            settings=tuple(_settings(study)),
+            kappas={rate: phrase for rate, phrase in found.items() if phrase},
+            seeds=len({trial.seed for trial in results.trials}),
+        )
 
-    def matches(self, model: str | None, data: str | None) -> bool:
-        """Whether this is the network on the data, at the paper's settings but for the number of seeds."""
-        return (self.model, self.data) == (model, data) and not self.differs
+    def bars(self, rates: Sequence[float]) -> tuple[str, ...]:
+        """Why a claim at these learning rates is not compared; empty where it may be."""
+        return (*self.network, *(self.kappas[rate] for rate in rates if rate in self.kappas))
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """All differences but the number of seeds."""
+        return (*self.network, *self.settings, *self.kappas.values())
 
     @property
     def is_papers(self) -> bool:
-        """Whether this is one of the paper's networks at the paper's settings."""
+        """Whether this is one of the paper's networks at the paper's settings; the number of seeds may differ."""
         return not self.differs
 
     @property
@@ -42,14 +70,55 @@ class Scale:
         return (*self.differs, *few)
 
 
-def _differences(study: Mapping[str, Any]) -> Iterator[str]:
-    recipe = study.get("recipe") or {}
-    epochs = recipe.get("epochs")
+def kappas(results: Results) -> dict[float, float | None]:
+    """κ of the dense trainings by learning rate; None where the optimizer has no such sum (Adam)."""
+    dense = [row for row in results.trials if row.arm == "dense" and row.steps >= row.epochs > 0]
+    whole = {row.learning_rate: row for row in sorted(dense, key=lambda row: row.steps)}  # a diverged one stops early
+    recipe = results.study.get("recipe") or {}
+    return {rate: _kappa(recipe, rate, row.steps, row.epochs) for rate, row in sorted(whole.items())}
+
+
+def _kappa(given: Mapping[str, Any], rate: float, steps: int, epochs: int) -> float | None:
+    plan = given.get("schedule") or {}
+    moments = tuple(plan.get("milestones") or ())
+    schedule = Schedule(plan.get("kind", "step"), moments, plan.get("gamma") or 0.1, plan.get("warmup", 0.0))
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=given.get("batch_size", 128),
+        learning_rate=rate,
+        optimizer=given.get("optimizer", "sgd"),
+        momentum=given.get("momentum", 0.9),
+        weight_decay=given.get("weight_decay", 1e-4),
+        schedule=schedule,
+    )
+    return decay_exponent(recipe, steps // epochs)
+
+
+def _kappa_phrase(rate: float, value: float | None) -> str:
+    if value is None:
+        return f"no κ at rate {rate:g}: this optimizer has none"
+    if KAPPA[rate] / FACTOR <= value <= KAPPA[rate] * FACTOR:
+        return ""
+    return f"κ {value:.2g} at rate {rate:g}, the paper's {KAPPA[rate]:g}"
+
+
+def _network(study: Mapping[str, Any]) -> Iterator[str]:
     if study.get("model") not in MODELS:
         yield f"model {study.get('model')}, which the paper does not have"
     if study.get("data") not in DATA:
         yield f"data {study.get('data')}, which the paper does not have"
-    yield from _arguments(study)
+    scope = {name: value for name, value in (study.get("scope") or {}).items() if value}
+    yield from _arguments({"model_args": study.get("model_args"), "scope": scope})
+    if study.get("pretrained"):
+        yield "imported states in place of the dense run"
+    yield from _unlike(study.get("recipe") or {}, _FUNCTIONS)
+
+
+def _settings(study: Mapping[str, Any]) -> Iterator[str]:
+    recipe = study.get("recipe") or {}
+    epochs = recipe.get("epochs")
+    cuts = {name: value for name, value in (study.get("data_args") or {}).items() if name != "root"}
+    yield from _arguments({"data_args": cuts})
     if epochs != EPOCHS:
         yield f"{epochs} epochs instead of {EPOCHS}"
     yield from _recipe(recipe, epochs or 1)
@@ -57,22 +126,22 @@ def _differences(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"rewind to {study.get('rewind')} instead of {_REWIND * (epochs or 1):g}ep"
 
 
-def _arguments(study: Mapping[str, Any]) -> Iterator[str]:
-    cuts = {name: value for name, value in (study.get("data_args") or {}).items() if name != "root"}
-    scope = {name: value for name, value in (study.get("scope") or {}).items() if value}
-    for what, given in (("model_args", study.get("model_args")), ("data_args", cuts), ("scope", scope)):
+def _arguments(fields: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
+    for what, given in fields.items():
         if given:
             yield f"{what} {', '.join(f'{name} {value}' for name, value in sorted(given.items()))}"
-    if study.get("pretrained"):
-        yield "imported states in place of the dense run"
+
+
+def _unlike(given: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in usual.items():
+        if given.get(name, value) != value:
+            yield f"{name} {given[name]} instead of {value}"
 
 
 def _recipe(recipe: Mapping[str, Any], epochs: int) -> Iterator[str]:
     schedule = recipe.get("schedule") or {}
-    for given, usual in ((recipe, _RECIPE), (schedule, _SCHEDULE)):
-        for name, value in usual.items():
-            if given.get(name, value) != value:
-                yield f"{name} {given[name]} instead of {value}"
+    yield from _unlike(recipe, _RECIPE)
+    yield from _unlike(schedule, _SCHEDULE)
     moments = schedule.get("milestones") or ()
     if len(moments) != len(_MOMENTS) or not all(map(_near, moments, (share * epochs for share in _MOMENTS))):
         yield f"milestones {', '.join(f'{moment:g}' for moment in moments) or 'none'} of {epochs} epochs"
