@@ -102,7 +102,7 @@ def test_a_source_mapping_is_left_as_it_was():
         ("model_args.width=8", "model_args", {"width": 8}),
         ("verdict.margin=1", "verdict.margin", 1.0),
         ("rewind=2ep", "rewind", "2ep"),
-        ("data_args.root=a=b", "data_args", {"root": "a=b"}),
+        ("data_args.root=a=b", "data_args", {"validation": 0.1, "root": "a=b"}),
     ],
 )
 def test_an_override_sets_one_field(change: str, field: str, value: Any):
