@@ -9,8 +9,9 @@ from data_makers import write_cifar10, write_cifar100
 from cli_runs import prunetune
 
 TINY = [
-    *("--set", "epochs=1", "--set", "batch_size=5", "--set", "rewind=1/2", "--set", "sparsities=[0.5]", "--seeds", "2"),
+    *("--set", "epochs=1", "--set", "batch_size=4", "--set", "rewind=1/2", "--set", "sparsities=[0.5]", "--seeds", "2"),
     *("--set", "model=resnet", "--set", "model_args={depth: 8, width: 2}", "--set", "data_args.root=data"),
+    *("--set", "data_args.validation=0.2"),
 ]
 
 

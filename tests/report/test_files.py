@@ -76,10 +76,12 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
     assert contract | views == set(found)
     assert ",".join(found["trials"][0]) == TRIAL_COLUMNS
     assert list(found["verdicts"][0]) == [
-        "learning_rate", "mask", "winning_property", "sparsity", "pretraining", "reasons", "seeds_needed"
+        "learning_rate", "mask", "winning_property", "sparsity", "pretraining", "reasons", "seeds_needed",
+        "exceeds_dense", "corrected_for",
     ]  # fmt: skip
     assert list(found["recommendation"][0]) == [
-        "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
+        "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie",
+        "candidates", "chosen_on",
     ]  # fmt: skip
     same = next(row for row in found["trials"] if row["key"] == odd.key)
     assert same["test_loss"] is None

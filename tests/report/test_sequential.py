@@ -231,7 +231,7 @@ def test_the_dense_mean_is_over_the_seeds_of_its_row() -> None:
 def test_a_range_that_does_not_grow_is_refused(seeds: dict[str, object]) -> None:
     with pytest.raises(RequestError, match=r"^seeds: is .*; must be a range such as"):
         Rule.of({"seeds": seeds})
-    assert Rule.of({"seeds": 7}) == Rule()
+    assert Rule.of({"seeds": 7, "verdict": {"family": "study"}}) == Rule()
 
 
 # --- the simulation ---------------------------------------------------------------------------------------------

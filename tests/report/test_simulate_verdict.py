@@ -55,7 +55,10 @@ def test_one_sparsity_alone_is_tested_at_alpha(simulation: ModuleType) -> None:
 
 
 def test_the_script_prints_a_table(simulation: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    simulation.main(["--studies", "50"])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(simulation.WORLDS)
-    assert {line.count("|") for line in lines} == {8}
+    rows = {"margin": len(simulation.WORLDS), "gap": 2 * len(simulation.LEAD_WORLDS), "family": 12}
+    for name, count in rows.items():
+        simulation.main(["--studies", "50", "--table", name])
+        title, empty, *lines, end = capsys.readouterr().out.splitlines()
+        assert (title.split(",")[0], empty, end) == (name, "", "")
+        assert len(lines) == 2 + count
+        assert len({line.count("|") for line in lines}) == 1

@@ -105,13 +105,19 @@ def test_holm_is_the_closed_bonferroni_test(p_values: list[float]) -> None:
 
 
 def test_the_rule_is_read_from_a_study() -> None:
-    assert Rule.of({}) == Rule(0.5, 0.5, 0.05, 0.5)
-    assert Rule.of({"verdict": {"margin": 1, "alpha": 0.01, "unknown": 3}}) == Rule(1.0, 0.5, 0.01, 0.5)
+    assert Rule.of({}) == Rule(0.5, 0.5, 0.05, 0.5, family="cell")  # what stored studies without a family meant
+    assert Rule.of({"verdict": {"margin": 1, "alpha": 0.01, "unknown": 3}}) == Rule(1.0, 0.5, 0.01, 0.5, "cell")
+    assert Rule.of({"verdict": {"family": "study"}}) == Rule()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("alpha", 0), ("alpha", 1), ("margin", -1), ("gap", "x"), ("gap", None), ("margin", math.inf), ("alpha", True)],
+    [
+        *(("alpha", value) for value in (0, 1, True)),
+        *(("margin", value) for value in (-1, math.inf)),
+        *(("gap", value) for value in ("x", None)),
+        *(("family", value) for value in ("all", None, ["study"])),
+    ],
 )
 def test_a_rule_that_cannot_be_is_refused(name: str, value: object) -> None:
     with pytest.raises(RequestError, match=rf"^verdict\.{name}: "):

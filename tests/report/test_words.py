@@ -139,7 +139,7 @@ def test_a_corrected_p_value_is_explained() -> None:
     [verdict] = judge(study(dense, {at: spread(2, 0.3) for at in dense}), RULE)
     assert verdict.tests[0].answer == "undecided"
     text = verdict_words(verdict, RULE)
-    explained = "corrected for the number of sparsities tried, the p-value of both together, "
+    explained = "corrected for 4 tests, the p-value of both together, "
     assert text.count(explained) == 1
     assert f"{explained}{verdict.tests[0].p_holm:.2g}, is not below 0.05." in text
 
@@ -216,5 +216,6 @@ def test_nothing_to_recommend_is_said() -> None:
 
 def test_the_definition_follows_the_rule() -> None:
     text = definition_words(Rule(margin=1.0, gap=0.25, alpha=0.01, nontrivial_sparsity=0.6))
-    for figure in ("less than 1 points below it", "by 0.25 points or more", "counts from 60 %", "99 % confidence"):
+    for figure in ("surely less than 1 points below it", "counts from 60 %", "99 % confidence"):
         assert figure in text
+    assert "(by surely more than 0, and by an estimated 0.25 points or more)" in text

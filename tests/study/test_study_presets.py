@@ -210,8 +210,9 @@ def test_each_preset_runs_in_miniature(name, folder):
     kept = [sparsities[2], sparsities[5]] if sparsities == ROUNDS else sparsities[:2]
     network = next(pair for pair in networks if name.endswith("-".join(pair)))
     small = [
-        *("epochs=1", "seeds=1", "batch_size=5", "rewind=1/2", f"sparsities={kept}"),
+        *("epochs=1", "seeds=1", "batch_size=4", "rewind=1/2", f"sparsities={kept}"),
         *(f"model_args={NARROW[network[0]]}", f"data_args.root={folder / 'data'}"),
+        "data_args.validation=0.2",  # of ten images
     ]
     planned = plan(load_spec(name, small))
     store = Store(folder / "store")
@@ -221,6 +222,8 @@ def test_each_preset_runs_in_miniature(name, folder):
     assert planned.against(store).left == ()
     results = collect(planned, store, before.cached, {})
     assert not [breach for rule in results.invariants for breach in rule.breaches]
+    assert results.environment["chance"] >= 100 / results.environment["outputs"]
+    assert all(trial.validation_accuracy is not None for trial in results.trials if not trial.diverged)
     assert results.missing == ()
     there = Counter((t.arm, t.mask, t.learning_rate, t.sparsity) for t in results.trials)
     sparse = itertools.product(arms, masks, rates, kept)

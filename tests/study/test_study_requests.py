@@ -133,6 +133,7 @@ OVERRIDES = [
     ),
     ("verdict.alpha=0", "verdict.alpha: 0; must be greater than 0"),
     ("verdict.alpha=0.5", "verdict.alpha: 0.5; must be less than 0.5"),
+    ("verdict.family=all", "verdict.family: 'all'; must be 'study' or 'cell'"),
     ("verdict.margin=0", "verdict.margin: 0; must be greater than 0"),
     ("verdict.gap=-1", "verdict.gap: -1; must be greater than or equal to 0"),
     ("verdict.nontrivial_sparsity=50", "verdict.nontrivial_sparsity: 50; must be less than 1"),

@@ -30,7 +30,7 @@ scope: {include: [], exclude: []}
 arms: [ticket, reinit, rewind, finetune]
 rewind: 10ep
 seeds: 5
-verdict: {margin: 0.5, gap: 0.5, alpha: 0.05, nontrivial_sparsity: 0.5}
+verdict: {margin: 0.5, gap: 0.5, alpha: 0.05, nontrivial_sparsity: 0.5, family: study}
 """
 
 
@@ -61,7 +61,9 @@ def test_a_resolved_spec_is_strict_json_with_every_default():
     assert set(resolved) == set(Spec.model_fields)
     assert resolved["rewind"] == "0.5ep"
     assert resolved["sparsities"] == [0.5, 0.75]
-    assert resolved["verdict"] == {"margin": 0.5, "gap": 0.5, "alpha": 0.05, "nontrivial_sparsity": 0.5}
+    assert resolved["verdict"] == {
+        "margin": 0.5, "gap": 0.5, "alpha": 0.05, "nontrivial_sparsity": 0.5, "family": "study"
+    }  # fmt: skip
     assert resolved["recipe"]["schedule"] == {"kind": "step", "milestones": [3.2, 4.8], "gamma": 0.1, "warmup": 0.0}
     assert resolved["masks"][0]["rho"] == 1.0
     assert resolved["masks"][0]["criterion"] == "magnitude"
@@ -100,7 +102,7 @@ def test_a_source_mapping_is_left_as_it_was():
         ("model_args.width=8", "model_args", {"width": 8}),
         ("verdict.margin=1", "verdict.margin", 1.0),
         ("rewind=2ep", "rewind", "2ep"),
-        ("data_args.root=a=b", "data_args", {"root": "a=b"}),
+        ("data_args.root=a=b", "data_args", {"validation": 0.1, "root": "a=b"}),
     ],
 )
 def test_an_override_sets_one_field(change: str, field: str, value: Any):

@@ -38,6 +38,7 @@ class Comparison:
     answer: Answer
     notes: tuple[str, ...] = ()  # what was left out, and why
     withheld: bool = False  # the bounds would answer, but not over trainings that diverged or never learned
+    error_change: float | None = None  # relative change in mean error, where the second is near the ceiling
 
 
 def matches(rule: Rule) -> Question:
@@ -46,7 +47,10 @@ def matches(rule: Rule) -> Question:
 
 
 def beats(rule: Rule) -> Question:
-    """Is the first notably more accurate than the second?"""
+    """Is the first surely more accurate than the second, and by an estimate of at least the gap?
+
+    The bound is held against 0 and the mean against the gap: see docs/verdict.md for why not the bound.
+    """
     return Question(0.0, rule.gap, rule.gap)
 
 
@@ -83,6 +87,7 @@ def compare(
         answer="undecided" if answer in pairs.barred else answer,
         notes=pairs.notes,
         withheld=answer in pairs.barred,
+        error_change=pairs.error_change,
     )
 
 
@@ -101,6 +106,7 @@ def _unanswered(pairs: Pairs, mean: float | None) -> Comparison:
         p=None,
         answer="undecided",
         notes=pairs.notes,
+        error_change=pairs.error_change,
     )
 
 
@@ -117,4 +123,14 @@ def figures(half: Comparison) -> str:
     """`-0.21 points (bounds -0.66 and +0.24, 5 seeds)`, or why there are no bounds."""
     if half.low is None or half.high is None:
         return "no seed has both results" if half.n == 0 else "one seed is never a verdict"
-    return f"{half.mean:+.2f} points (bounds {half.low:+.2f} and {half.high:+.2f}, {half.n} seeds)"
+    errors = "" if half.error_change is None else f"; {errors_changed(half.error_change)}"
+    return f"{half.mean:+.2f} points (bounds {half.low:+.2f} and {half.high:+.2f}, {half.n} seeds{errors})"
+
+
+def errors_changed(change: float) -> str:
+    """What a relative change in error is called.
+
+    >>> errors_changed(-0.444)
+    'errors -44 %'
+    """
+    return f"errors {100 * change:+.0f} %"

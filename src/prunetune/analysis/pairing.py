@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prunetune.errors import RequestError
 from prunetune.study.results import Missing, Trial
 
 Place = tuple[str, str | None, float, float]  # arm, mask, learning rate, sparsity
 Answer = Literal["yes", "no", "undecided"]
+
+NEAR_CEILING = 5.0  # percent of errors of a baseline from which on a difference in points alone misleads
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,40 @@ class Pairs:
     differences: tuple[float, ...]
     notes: tuple[str, ...] = ()
     barred: frozenset[Answer] = frozenset()
+    error_change: float | None = None  # mean error of `first` over that of `second`, less 1, where it is shown
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What guessing would score in percent, with the noise of a finite test set (three standard deviations)."""
+    """What guessing scores in percent, with the noise of a finite test set (three standard deviations)."""
 
     accuracy: float
     noise: float
 
     @classmethod
-    def of(cls, outputs: int | None, test_images: int) -> "Chance | None":
-        """The chance level of a classifier with so many classes; None when either number is not known."""
-        if outputs is None or outputs < 2 or test_images < 1:
+    def of(cls, outputs: int | None = None, test_images: int = 10_000, chance: float | None = None) -> "Chance | None":
+        """The level of always naming the test labels' most frequent class, `chance` percent of them.
+
+        Where `chance` is not known, that of equally frequent classes, 100 / outputs; None where that is not known.
+        """
+        if test_images < 1 or (chance is None and (outputs is None or outputs < 2)):
             return None
-        share = 1.0 / outputs
+        share = chance / 100.0 if chance is not None else 1.0 / (outputs or 1)
         return cls(100.0 * share, 300.0 * math.sqrt(share * (1.0 - share) / test_images))
 
     def holds(self, accuracy: float) -> bool:
         """Whether an accuracy is no better than guessing."""
         return accuracy <= self.accuracy + self.noise
+
+
+def guessing(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `environment` of results.json says of the test labels, as the arguments of `Chance.of`."""
+    counts = {name: environment.get(name) for name in ("outputs", "test_images")}
+    known: dict[str, Any] = {name: value for name, value in counts.items() if type(value) is int}
+    chance = environment.get("chance")
+    if type(chance) in (int, float) and 0 < chance <= 100:
+        known["chance"] = float(chance)
+    return known
 
 
 class Evidence:
@@ -85,10 +101,15 @@ class Evidence:
 
         What is chosen by the images that it is then reported on looks better than it is.
         """
-        accuracies = self.accuracies(place)
-        held_out = {seed: self._trials[place][seed].validation_accuracy for seed in accuracies}
-        known = {seed: value for seed, value in held_out.items() if value is not None}
-        return mean_of(known if len(known) == len(accuracies) else accuracies)
+        return mean_of(self._validation(place) if self.held_out(place) else self.accuracies(place))
+
+    def held_out(self, place: Place) -> bool:
+        """Whether `chosen_by` is of the held-out images: every result here has one of those."""
+        return len(self._validation(place)) == len(self.accuracies(place))
+
+    def _validation(self, place: Place) -> dict[int, float]:
+        found = {seed: self._trials[place][seed].validation_accuracy for seed in self.accuracies(place)}
+        return {seed: value for seed, value in found.items() if value is not None}
 
     def diverged(self, place: Place) -> tuple[int, ...]:
         """Seeds whose training here diverged."""
@@ -146,7 +167,17 @@ class Evidence:
         barred: set[Answer] = {"yes", "no"} if stuck else set()
         if {*self.diverged(first), *self.cut_off(first)} & below.keys():
             barred.add("yes")
-        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(barred))
+        change = self._error_change([above[seed] for seed in seeds], [below[seed] for seed in seeds])
+        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(barred), change)
+
+    def _error_change(self, above: Sequence[float], below: Sequence[float]) -> float | None:
+        """The relative change in mean error, where the second is near the ceiling and scores are accuracies."""
+        if self.chance is None or not below:
+            return None
+        errors, others = (100.0 - math.fsum(values) / len(values) for values in (above, below))
+        if not 0.0 < round(others, 9) <= NEAR_CEILING:
+            return None
+        return errors / others - 1.0
 
     def _chance_notes(self, first: Place, second: Place) -> tuple[str, ...]:
         notes = []

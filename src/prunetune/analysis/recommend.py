@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prunetune.analysis.pairing import Chance, Evidence, Place, mean_of, seeds_named
 from prunetune.analysis.statistics import USUAL_RULE, Rule, Sample, plain
@@ -24,6 +25,13 @@ class Recommendation:
     high: float | None
     tie: bool  # no lead: the interval reaches down to zero, or one seed gives no interval
     left_out: tuple[str, ...] = ()  # arms that were no candidates, and why
+    candidates: int = 1  # trainings that it is the best of
+    chosen_on: Literal["validation", "test"] = "test"  # the images that it was chosen by; `accuracy` is of the test's
+
+    @property
+    def flattered(self) -> bool:
+        """Whether `accuracy` is of the best of several by the very images that it is reported on."""
+        return self.candidates > 1 and self.chosen_on == "test"
 
 
 def recommend(
@@ -33,6 +41,7 @@ def recommend(
     missing: Sequence[Missing] = (),
     outputs: int | None = None,
     test_images: int = 10_000,
+    chance: float | None = None,
     controls: Collection[str] = (),
 ) -> tuple[Recommendation, ...]:
     """The best candidate at every sparsity, with its paired t interval over the runner-up (n - 1 degrees of freedom).
@@ -41,15 +50,15 @@ def recommend(
     Candidates are ranked by the held-out images where the study has some, and compared on the test images.
 
     A candidate is an arm that is not among `controls`, at one mask algorithm and learning rate, with a result that did
-    not diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`: see `judge`). A
-    sparsity without candidates has no row. Where seeds were added to some rates and masks only, the seeds that all of
-    them have count.
+    not diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`, `chance`: see
+    `judge`). A sparsity without candidates has no row. Where seeds were added to some rates and masks only, the seeds
+    that all of them have count.
     """
     seeds = _common_seeds([*trials, *missing]) if rule.looks else math.inf
     evidence = Evidence(
         [row for row in trials if row.seed < seeds],
         [row for row in missing if row.seed < seeds],
-        Chance.of(outputs, test_images),
+        Chance.of(outputs, test_images, chance),
     )
     places = sorted((place for place in evidence.places if place[1] is not None and place[0] not in controls), key=str)
     found = (
@@ -88,7 +97,21 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
     tie = runner_up is not None and (low is None or low <= 0.0)
     name = None if runner_up is None else place_named(runner_up)
     arm, mask, rate, sparsity = best
-    return Recommendation(sparsity, rate, arm, str(mask), accuracy, name, difference, low, high, tie, left_out)
+    return Recommendation(
+        sparsity,
+        rate,
+        arm,
+        str(mask),
+        accuracy,
+        name,
+        difference,
+        low,
+        high,
+        tie,
+        left_out,
+        candidates=len({evidence.keys(place) for place in ranked}),
+        chosen_on="validation" if all(map(evidence.held_out, ranked)) else "test",
+    )
 
 
 def _disqualified(place: Place, evidence: Evidence) -> str | None:

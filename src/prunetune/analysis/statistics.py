@@ -11,7 +11,7 @@ Holm's correction are no normal increments, for which exact bounds are tabled.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from scipy.special import stdtr, stdtrit
 
@@ -19,30 +19,44 @@ from prunetune.errors import RequestError
 from prunetune.study.looks import looks
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
-SETTINGS = ("margin", "gap", "alpha", "nontrivial_sparsity")  # of a spec's `verdict`
+SETTINGS = ("margin", "gap", "alpha", "nontrivial_sparsity")  # of a spec's `verdict`: those that are numbers
+Family = Literal["study", "cell"]
+FAMILIES: tuple[Family, ...] = ("study", "cell")
 SMALLEST_VARIANCE = 1e-18  # points squared: what rounding leaves of differences that are all equal
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a verdict is reached (DESIGN section 5). Accuracies are in percentage points."""
+    """How a verdict is reached (docs/verdict.md). Accuracies are in percentage points."""
 
     margin: float = 0.5  # what still counts as similar accuracy
-    gap: float = 0.5  # the least difference worth calling notable
+    gap: float = 0.5  # the least estimated difference worth calling notable
     alpha: float = 0.05
     nontrivial_sparsity: float = 0.5
+    family: Family = "study"  # the tests that Holm's correction runs over: the study's, or those of each verdict
     looks: tuple[int, ...] = ()  # where seeds may be added: the numbers of them at which a verdict is asked for
 
     @classmethod
     def of(cls, study: Mapping[str, Any]) -> "Rule":
         """The rule of a resolved spec (the `study` of results.json); what that leaves out has its default.
 
-        Raises RequestError for a value that is not a finite number, an alpha outside (0, 1) or a negative margin, and
-        for a range of seeds that does not grow.
+        A study of before there was a `family` was judged by `cell`, and is so again. Raises RequestError for a value
+        that is not a finite number, an alpha outside (0, 1) or a negative margin, for a range of seeds that does not
+        grow, and for an unknown family.
         """
         given = study.get("verdict") or {}
         settings = {name: _setting(name, given[name]) for name in SETTINGS if name in given}
-        return cls(**settings, looks=_looks(study.get("seeds")))
+        return cls(**settings, family=_family(given.get("family", "cell")), looks=_looks(study.get("seeds")))
+
+    def family_error(self, verdicts: int) -> float:
+        """The most by which the chance of any false `holds` among so many verdicts is bounded."""
+        return self.alpha if self.family == "study" else min(1.0, verdicts * self.alpha)
+
+
+def _family(value: Any) -> Family:
+    if value not in FAMILIES:
+        raise RequestError(f"verdict.family: is {value!r}; must be {' or '.join(FAMILIES)}")
+    return value
 
 
 def _looks(seeds: Any) -> tuple[int, ...]:

@@ -1,19 +1,21 @@
-"""The verdict on a study: does a winning ticket exist, and was pre-training sufficient (DESIGN section 5)?"""
+"""The verdict on a study: does a winning ticket exist, and was pre-training sufficient (docs/verdict.md)?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from prunetune.analysis.comparison import Comparison, Question, beats, compare, figures, matches, sample_of
 from prunetune.analysis.pairing import Answer, Chance, Evidence, Pairs, percent
 from prunetune.analysis.pretraining import Pretraining, Sufficiency, dense, pretraining
-from prunetune.analysis.statistics import USUAL_RULE, Look, Rule, Sample, holm, shrink, taken
+from prunetune.analysis.statistics import USUAL_RULE, Look, Rule, Sample, holm, plan_looks, shrink, taken
 from prunetune.study.results import Correlation, Missing, Trial
 
 __all__ = ["Comparison", "Rule", "SparsityTest", "Verdict", "judge"]
 
 Winning = Literal["holds", "fails", "inconclusive"]
+Cell = tuple[float, str]  # what a verdict is about: a learning rate and a mask algorithm
 
 MOST_SEEDS = 20  # more than these are not asked of anybody
 USUAL_SEEDS = 5  # asked where one seed shows no spread to plan by
@@ -28,8 +30,9 @@ class SparsityTest:
     dense: Comparison  # ticket - dense: does the ticket match the dense network?
     reinit: Comparison  # ticket - reinit: does it beat random reinitialisation?
     p: float  # the larger of the two (intersection-union); 1 where one has none
-    p_holm: float  # corrected over the non-trivial sparsities tried
+    p_holm: float  # corrected over the tests of the rule's family
     answer: Answer  # yes: the property holds here; no: one of the two halves is a no
+    exceeds: bool = False  # the ticket is above the dense network by surely more than the margin
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class Verdict:
     looks: tuple[Look, ...] = ()  # that were taken, where seeds may be added
     open: bool = False  # undecided, and more seeds could decide it
     unasked: tuple[str, ...] = ()  # arms of the property that the study does not have
+    corrected_for: int = 0  # tests that Holm's correction ran over
+
+    @property
+    def exceeds_dense(self) -> tuple[float, ...]:
+        """Sparsities at which the ticket exceeds the dense network, which is then not converged."""
+        return tuple(test.sparsity for test in self.tests if test.exceeds)
 
     @property
     def shown(self) -> str:
@@ -74,25 +83,26 @@ def judge(
     missing: Sequence[Missing] = (),
     outputs: int | None = None,
     test_images: int = 10_000,
+    chance: float | None = None,
 ) -> tuple[Verdict, ...]:
     """The verdicts of a study, one per learning rate and mask algorithm, sorted by both.
 
     Where the rule has looks, each is reached at the first look that decides it, at that look's level and by the seeds
     up to it alone, and rests there whatever came later; pre-training is judged by the seeds that all rates have.
 
-    `outputs` (classes) and `test_images` say what accuracy guessing would reach, 100 / outputs percent with three
-    standard deviations of the test set: baselines no better than that are named and left out. Without `outputs`
-    (a metric other than accuracy) nothing counts as guessing. Raises RequestError when a trial stands there twice
-    with different results.
+    Guessing reaches `chance` percent, the share of the most frequent class among the test labels, or where that is not
+    known 100 / `outputs` (classes), with three standard deviations of so many `test_images`: baselines no better than
+    that are named and left out. Without both (a metric other than accuracy) nothing counts as guessing. Raises
+    RequestError when a trial stands there twice with different results.
     """
-    rows = _Rows(trials, missing, Chance.of(outputs, test_images))
+    rows = _Rows(trials, missing, Chance.of(outputs, test_images, chance))
     cells = sorted({(row.learning_rate, row.mask) for row in [*trials, *missing] if row.mask is not None})
     if rule.looks:
-        before = _common_pretraining(rows, rule, correlations)
-        return tuple(_judge_in_looks(rows, rule, rate, mask, before[rate]) for rate, mask in cells)
-    evidence = rows.evidence()
-    before = pretraining(evidence, rule, correlations)
-    return tuple(_judge_cell(evidence, rule, rate, mask, before[rate]) for rate, mask in cells)
+        found = _judge_in_looks(rows, rule, cells, _common_pretraining(rows, rule, correlations))
+    else:
+        evidence = rows.evidence()
+        found = _judge_together(evidence, rule, cells, pretraining(evidence, rule, correlations))
+    return tuple(found[cell] for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -121,20 +131,86 @@ def _common_pretraining(rows: _Rows, rule: Rule, correlations: Sequence[Correlat
     return pretraining(rows.evidence(look.seeds), replace(rule, alpha=look.alpha), correlations)
 
 
-def _judge_in_looks(rows: _Rows, rule: Rule, rate: float, mask: str, before: Pretraining) -> Verdict:
-    looks = taken(rule, rows.reached(rate, mask))
+def _judge_in_looks(
+    rows: _Rows, rule: Rule, cells: Sequence[Cell], before: Mapping[float, Pretraining]
+) -> dict[Cell, Verdict]:
+    """Each cell at the first look that decides it, else at the last that it has the seeds for."""
+    looks = plan_looks(rule.alpha, rule.looks)
+    found: dict[Cell, Verdict] = {}
     for count, look in enumerate(looks, start=1):
-        verdict = _judge_cell(rows.evidence(look.seeds), replace(rule, alpha=look.alpha), rate, mask, before)
-        if verdict.winning_property != "inconclusive" or count == len(looks):
-            return replace(verdict, looks=looks[:count])
-    raise AssertionError("there is a first look in any case")
+        going = [cell for cell in cells if _goes_on(found.get(cell), rows, cell, look)]
+        settled = [_settled(test) for cell, verdict in found.items() if cell not in going for test in verdict.tests]
+        at = replace(rule, alpha=look.alpha)
+        now = _judge_together(rows.evidence(look.seeds), at, going, before, settled)
+        found |= {cell: replace(verdict, looks=looks[:count]) for cell, verdict in now.items()}
+    return found
 
 
-def _judge_cell(evidence: Evidence, rule: Rule, rate: float, mask: str, before: Pretraining) -> Verdict:
-    pairs = _pairs(evidence, rule, rate, mask)
-    tests = _tests(pairs, rule)
+def _goes_on(before: Verdict | None, rows: _Rows, cell: Cell, look: Look) -> bool:
+    return before is None or (before.winning_property == "inconclusive" and rows.reached(*cell) >= look.seeds)
+
+
+def _settled(test: SparsityTest) -> float:
+    """The p-value of a test that is not asked again: what was rejected stays so, what was not is never rejected."""
+    return 0.0 if test.answer == "yes" else 1.0
+
+
+def _judge_together(
+    evidence: Evidence,
+    rule: Rule,
+    cells: Sequence[Cell],
+    before: Mapping[float, Pretraining],
+    settled: Sequence[float] = (),
+) -> dict[Cell, Verdict]:
+    family = _Family({cell: _pairs(evidence, rule, *cell) for cell in cells}, rule, tuple(settled))
+    return {cell: _judge_cell(evidence, family, cell, before[cell[0]]) for cell in cells}
+
+
+class _Family:
+    """The pairs of the cells that are judged at one look, and the p-values of tests that are settled already."""
+
+    def __init__(self, pairs: Mapping[Cell, Sequence[_Pair]], rule: Rule, settled: Sequence[float]) -> None:
+        self.pairs = pairs
+        self.rule = rule
+        self._settled = settled
+        self._known: dict[tuple[int, float], dict[Cell, tuple[SparsityTest, ...]]] = {}
+
+    def size(self, cell: Cell) -> int:
+        """How many tests Holm's correction runs over in a cell's verdict."""
+        together = self.pairs.values() if self.rule.family == "study" else [self.pairs[cell]]
+        return sum(map(len, together)) + (len(self._settled) if self.rule.family == "study" else 0)
+
+    def tests(self, cell: Cell, more: int = 0, slack: float = 0.0) -> tuple[SparsityTest, ...]:
+        """Both questions at every sparsity; `more` seeds and `slack` are for planning (see `compare`)."""
+        if (more, slack) not in self._known:
+            self._known[more, slack] = self._all_tests(more, slack)
+        return self._known[more, slack][cell]
+
+    def _all_tests(self, more: int, slack: float) -> dict[Cell, tuple[SparsityTest, ...]]:
+        halves = {cell: _both(pairs, self.rule, more, slack) for cell, pairs in self.pairs.items()}
+        p_values = {cell: [_larger(*both) for both in found] for cell, found in halves.items()}
+        corrected = self._corrected(p_values)
+        return {
+            cell: tuple(
+                _tested(pair.sparsity, both, p, p_holm, self.rule)
+                for pair, both, p, p_holm in zip(pairs, halves[cell], p_values[cell], corrected[cell], strict=True)
+            )
+            for cell, pairs in self.pairs.items()
+        }
+
+    def _corrected(self, p_values: Mapping[Cell, Sequence[float]]) -> dict[Cell, list[float]]:
+        """Holm's p-values, over each cell's own tests or over those of the whole study."""
+        if self.rule.family == "cell":
+            return {cell: holm(values) for cell, values in p_values.items()}
+        rest = iter(holm([*(value for values in p_values.values() for value in values), *self._settled]))
+        return {cell: list(islice(rest, len(values))) for cell, values in p_values.items()}
+
+
+def _judge_cell(evidence: Evidence, family: _Family, cell: Cell, before: Pretraining) -> Verdict:
+    rate, mask = cell
+    rule, pairs, tests = family.rule, family.pairs[cell], family.tests(cell)
     winning = _outcome(tests)
-    needed, outlook = (None, "") if winning != "inconclusive" else _seeds_needed(evidence, pairs, rule)
+    needed, outlook = (None, "") if winning != "inconclusive" else _seeds_needed(evidence, family, cell)
     notes = dict.fromkeys(note for test in tests for note in (*test.dense.notes, *test.reinit.notes))
     return Verdict(
         learning_rate=rate,
@@ -150,6 +226,7 @@ def _judge_cell(evidence: Evidence, rule: Rule, rate: float, mask: str, before: 
         alpha=rule.alpha,
         open=winning == "inconclusive" and _can_grow(pairs),
         unasked=_unasked(evidence) if winning == "inconclusive" else (),
+        corrected_for=family.size(cell),
     )
 
 
@@ -166,17 +243,22 @@ def _pairs(evidence: Evidence, rule: Rule, rate: float, mask: str) -> list[_Pair
     ]
 
 
-def _tests(pairs: Sequence[_Pair], rule: Rule, more: int = 0, slack: float = 0.0) -> tuple[SparsityTest, ...]:
-    """Both questions at every sparsity; `more` seeds and `slack` are for planning (see `compare`)."""
+def _both(pairs: Sequence[_Pair], rule: Rule, more: int, slack: float) -> list[tuple[Comparison, Comparison]]:
     against_dense = _compare_all([pair.dense for pair in pairs], matches(rule), rule, more, slack)
     against_reinit = _compare_all([pair.reinit for pair in pairs], beats(rule), rule, more, slack)
-    both = list(zip(against_dense, against_reinit, strict=True))
-    p_values = [max(1.0 if half.p is None else half.p for half in halves) for halves in both]
-    rows = zip(pairs, both, p_values, holm(p_values), strict=True)
-    return tuple(
-        SparsityTest(pair.sparsity, *halves, p, p_holm, _combined(halves, p_holm, rule))
-        for pair, halves, p, p_holm in rows
-    )
+    return list(zip(against_dense, against_reinit, strict=True))
+
+
+def _larger(*halves: Comparison) -> float:
+    return max(1.0 if half.p is None else half.p for half in halves)
+
+
+def _tested(
+    sparsity: float, halves: tuple[Comparison, Comparison], p: float, p_holm: float, rule: Rule
+) -> SparsityTest:
+    dense = halves[0]
+    exceeds = dense.answer == "yes" and dense.low is not None and dense.low > rule.margin
+    return SparsityTest(sparsity, *halves, p, p_holm, _combined(halves, p_holm, rule), exceeds)
 
 
 def _compare_all(pairs: Sequence[Pairs], question: Question, rule: Rule, more: int, slack: float) -> list[Comparison]:
@@ -204,12 +286,14 @@ def _outcome(tests: Sequence[SparsityTest]) -> Winning:
     return "fails" if tests and all(test.answer == "no" for test in tests) else "inconclusive"
 
 
-def _seeds_needed(evidence: Evidence, pairs: Sequence[_Pair], rule: Rule) -> tuple[int | None, str]:
+def _seeds_needed(evidence: Evidence, family: _Family, cell: Cell) -> tuple[int | None, str]:
     """The smallest total number of seeds that would probably decide, and a sentence about it.
 
-    Means and spreads are taken to stay as they are; the decision must stand with every mean 0.84 standard errors
-    less favourable to it, so that it comes about in four of five repetitions of a single comparison.
+    Means and spreads are taken to stay as they are, those of the other cells too; the decision must stand with every
+    mean 0.84 standard errors less favourable to it, so that it comes about in four of five repetitions of a single
+    comparison.
     """
+    rule, pairs = family.rule, family.pairs[cell]
     if unasked := _unasked(evidence):
         return None, f"To have it judged, add to the study's arms: {', '.join(unasked)}."
     if not pairs:
@@ -218,7 +302,7 @@ def _seeds_needed(evidence: Evidence, pairs: Sequence[_Pair], rule: Rule) -> tup
     if rule.looks and _can_grow(pairs):
         return None, _next_look(now, rule)
     for seeds in range(now + 1, MOST_SEEDS + 1):
-        if _outcome(_tests(pairs, rule, seeds - now, PLANNING_SLACK)) != "inconclusive":
+        if _outcome(family.tests(cell, seeds - now, PLANNING_SLACK)) != "inconclusive":
             return seeds, f"In all, {seeds} seeds would probably decide it; {now} were run."
     return _no_forecast(now, [half for pair in pairs for half in (pair.dense, pair.reinit)])
 

@@ -141,7 +141,10 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         _points([test.dense for test in verdict.tests], sparsities, "ticket − dense", "ink"),
         _points([test.reinit for test in verdict.tests], sparsities, "ticket − reinit", "reinit"),
     ]
-    limits = [(-rule.margin, f"−margin ({rule.margin:g})", "ink"), (rule.gap, f"gap ({rule.gap:g})", "reinit")]
+    limits = [
+        (-rule.margin, f"−margin ({rule.margin:g})", "ink"),
+        (rule.gap, f"gap ({rule.gap:g}), for the mean", "reinit"),
+    ]
     level = percent(1 - verdict.alpha)
     title = f"Learning rate {verdict.learning_rate:g}, {verdict.mask} masks"
     with drawing_style():

@@ -25,14 +25,28 @@ from prunetune.study.results import SCHEMA_VERSION, Connectivity, Correlation, M
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"
 VERDICT_FIELDS = (
-    "learning_rate", "mask", "winning_property", "sparsity", "pretraining", "reasons", "seeds_needed"
+    "learning_rate", "mask", "winning_property", "sparsity", "pretraining", "reasons", "seeds_needed",
+    "exceeds_dense", "corrected_for",
 )  # fmt: skip
 RECOMMENDATION_FIELDS = (
-    "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie"
+    "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie",
+    "candidates", "chosen_on",
 )  # fmt: skip
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap")
 LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
-COMPARISON_FIELDS = ("first", "second", "n", "mean", "low", "high", "low_own", "high_own", "p", "answer")
+COMPARISON_FIELDS = (
+    "first",
+    "second",
+    "n",
+    "mean",
+    "low",
+    "high",
+    "low_own",
+    "high_own",
+    "p",
+    "answer",
+    "error_change",  # null where it is not shown
+)
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what a figure, an XML file, cannot hold
 
 T = TypeVar("T")

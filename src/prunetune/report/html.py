@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from prunetune.analysis.pairing import Evidence, percent, seed_range
+from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range
 from prunetune.analysis.paper.compare import PaperRow, scale_of
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
@@ -21,11 +21,24 @@ from prunetune.report.figures import Drawing, Group
 from prunetune.report.paper_table import paper_table
 from prunetune.report.svg import inline
 from prunetune.report.template import render
-from prunetune.report.words import STARTS, confidence, definition_words, lead, looks_words, recommendation_words, whys
+from prunetune.report.words import (
+    STARTS,
+    choice_words,
+    confidence,
+    definition_words,
+    exceeds_words,
+    family_words,
+    lead,
+    lead_words,
+    looks_words,
+    recommendation_words,
+    whys,
+)
 from prunetune.study.results import Results
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
 _SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided", "not asked": "not asked"}
+NOT_CONVERGED = ", where the ticket exceeds a dense network that is not converged"
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,17 @@ def page_text(
         results=results,
         rule=rule,
         headline=headline(verdicts),
+        family=emphasised(family_words(verdicts, rule)),
         facts=_facts(results, rule),
         cards=_cards(verdicts),
         signs=_SIGNS,
         lead=lead,
         whys=whys,
         looks_words=looks_words,
+        exceeds_words=exceeds_words,
+        lead_over_reinit=lead_words(rule),
+        choice=choice_words(recommendation),
+        chance=Chance.of(**guessing(results.environment)),
         confidence=confidence(rule),
         looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
         definition=definition_words(rule),
@@ -77,16 +95,27 @@ def page_text(
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """The answer in a few words, rate by rate."""
-    found: dict[str, list[str]] = {}
+    """The answer in a few words, rate by rate, and where the dense network is no yardstick."""
+    found: dict[tuple[str, str], list[str]] = {}
     for rate in sorted({verdict.learning_rate for verdict in verdicts}):
-        answers = {verdict.shown for verdict in verdicts if verdict.learning_rate == rate}
+        here = [verdict for verdict in verdicts if verdict.learning_rate == rate]
+        answers = {verdict.shown for verdict in here}
         word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
-        found.setdefault(word, []).append(f"{rate:g}")
+        warning = NOT_CONVERGED if any(verdict.exceeds_dense for verdict in here) else ""
+        found.setdefault((word, warning), []).append(f"{rate:g}")
     if not found:
         return "No verdict: there is no sparse training to judge"
-    parts = (f"{word} at learning rate\N{NO-BREAK SPACE}{' and '.join(rates)}" for word, rates in found.items())
+    parts = (
+        f"{word} at learning rate\N{NO-BREAK SPACE}{' and '.join(rates)}{warning}"
+        for (word, warning), rates in found.items()
+    )
     return f"A winning ticket? {'; '.join(parts).capitalize()}."
+
+
+def emphasised(text: str) -> Markup:
+    """The text with what stands between two asterisks in bold, everything else escaped."""
+    parts = text.split("*")
+    return Markup("").join(Markup("<b>{}</b>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def _cards(verdicts: Sequence[Verdict]) -> list[Card]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from prunetune.analysis.comparison import Comparison
+from prunetune.analysis.comparison import Comparison, errors_changed
 from prunetune.analysis.pairing import Answer, percent, seed_range
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict
 from prunetune.report.figures import arm_order
-from prunetune.report.words import lead, looks_words
+from prunetune.report.words import choice_words, exceeds_words, family_words, lead, lead_words, looks_words
 from prunetune.study.results import Trial
 
 _SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
@@ -19,7 +19,12 @@ def summary(
     trials: Sequence[Trial], verdicts: Sequence[Verdict], recommendations: Sequence[Recommendation], rule: Rule
 ) -> str:
     """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits."""
-    blocks = [*_accuracies(trials, rule), *(_verdict(verdict, rule) for verdict in verdicts), *_pretraining(verdicts)]
+    blocks = [
+        *_accuracies(trials, rule),
+        *(_verdict(verdict, rule) for verdict in verdicts),
+        *_legend(verdicts, rule),
+        *_pretraining(verdicts),
+    ]
     return "\n\n".join([*blocks, _advice(recommendations, rule)])
 
 
@@ -55,12 +60,30 @@ def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, floa
 def _verdict(verdict: Verdict, rule: Rule) -> str:
     header = ["sparsity", "ticket − dense", "matches?", "ticket − reinit", "beats?", "both, corrected?"]
     body = [
-        [percent(test.sparsity), *_half(test.dense), *_half(test.reinit), _SIGNS[test.answer]]
+        [
+            percent(test.sparsity),
+            *_half(test.dense, "exceeds" if test.exceeds else ""),
+            *_half(test.reinit),
+            _SIGNS[test.answer],
+        ]
         for test in verdict.tests
         if "ticket" not in verdict.unasked
     ]
-    sentences = " ".join(filter(None, [lead(verdict), verdict.outlook, looks_words(verdict, rule)]))
+    sentences = " ".join(
+        filter(None, [lead(verdict), exceeds_words(verdict, rule), verdict.outlook, looks_words(verdict, rule)])
+    )
     return "\n".join([sentences, *(_columns([header, *body]) if body else [])])
+
+
+def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:
+    """How many verdicts there are, and what the questions of their tables ask."""
+    if not any(verdict.tests for verdict in verdicts):
+        return []
+    asks = (
+        f"matches: surely less than {rule.margin:g} points below, if at all; exceeds: surely more than that above; "
+        f"beats: {lead_words(rule)}."
+    )
+    return ["\n".join(filter(None, [family_words(verdicts, rule).replace("*", ""), asks]))]
 
 
 def _pretraining(verdicts: Sequence[Verdict]) -> list[str]:
@@ -88,7 +111,8 @@ def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:
     ]
     level = percent(1 - rule.alpha)
     over = " over the seeds that all rates and masks have" * bool(rule.looks)
-    return "\n".join([f"Train the sparse network from (with its lead, {level} interval{over}):", *_columns(rows)])
+    title = f"Train the sparse network from (with its lead, {level} interval{over}):"
+    return "\n".join(filter(None, [title, *_columns(rows), choice_words(recommendations)]))
 
 
 def _ahead(row: Recommendation) -> str:
@@ -98,12 +122,13 @@ def _ahead(row: Recommendation) -> str:
     return f"{row.difference:+.2f}{interval} over {row.runner_up}{', a tie' if row.tie else ''}"
 
 
-def _half(half: Comparison) -> tuple[str, str]:
-    """The mean difference with its bounds, and the answer that follows."""
+def _half(half: Comparison, answer: str = "") -> tuple[str, str]:
+    """The mean difference with its bounds, and the answer that follows, or the given word for it."""
     if half.mean is None:
         return "no pairs", _SIGNS[half.answer]
     bounds = "" if half.low is None or half.high is None else f" [{half.low:+.2f}, {half.high:+.2f}]"
-    return f"{half.mean:+.2f}{bounds}", _SIGNS[half.answer]
+    errors = "" if half.error_change is None else f", {errors_changed(half.error_change)}"
+    return f"{half.mean:+.2f}{bounds}{errors}", answer or _SIGNS[half.answer]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

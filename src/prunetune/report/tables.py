@@ -36,6 +36,7 @@ def recommendation_table(rows: Sequence[Recommendation], rule: Rule) -> Table:
         MASKS,
         RATE,
         numeric("Accuracy %"),
+        Column("Chosen"),
         numeric("Lead"),
         numeric("Interval"),
         Column("Tie", "answer"),
@@ -55,6 +56,7 @@ def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
         numeric("n"),
         numeric("Mean"),
         numeric("Bounds"),
+        numeric("Errors"),
         numeric("Own bounds"),
         numeric("p"),
         Column("Answer", "answer"),
@@ -64,6 +66,7 @@ def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
     caption = (
         f"Mean differences in points over seeds, each with its one-sided {_look_level(rule)} lower and upper bound. "
         "The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside them. "
+        "Errors is the relative change in error, where the second's accuracy is 95 % or more. "
         "Holm's p is of both halves together."
     )
     return Table(caption, columns, tuple(row for v in verdicts for t in v.tests for row in _compared(v, t)))
@@ -217,11 +220,19 @@ def _recommended(row: Recommendation) -> tuple[str, ...]:
         row.mask,
         f"{row.learning_rate:g}",
         number(row.accuracy),
+        _chosen(row),
         signed(row.difference),
         bounds(row.low, row.high),
         "tie" if row.tie else "no",
         row.runner_up or NONE,
     )
+
+
+def _chosen(row: Recommendation) -> str:
+    """Of how many, and by which images."""
+    if row.candidates == 1:
+        return NONE
+    return f"best of {row.candidates} on {'held-out images' if row.chosen_on == 'validation' else 'these test images'}"
 
 
 def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]:
@@ -234,9 +245,10 @@ def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]
             str(half.n),
             signed(half.mean),
             bounds(half.low, half.high),
+            NONE if half.error_change is None else f"{signed(100 * half.error_change, 0)} %",
             bounds(half.low_own, half.high_own),
             p_value(half.p),
-            half.answer,
+            "exceeds" if half is test.dense and test.exceeds else half.answer,
             *together,
         )
 

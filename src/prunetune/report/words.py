@@ -21,11 +21,54 @@ def definition_words(rule: Rule) -> str:
     """What a winning ticket is, and what the figures and their bounds mean."""
     return (
         "A winning ticket is a sparse network that, trained from the initial weights of the dense network, matches the "
-        f"trained dense network (less than {rule.margin:g} points below it, if at all) and beats the same sparse "
-        f"network trained from freshly drawn initial weights (by {rule.gap:g} points or more). Sparsity is the share "
-        f"of weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
+        f"trained dense network (surely less than {rule.margin:g} points below it, if at all) and beats the same "
+        f"sparse network trained from freshly drawn initial weights ({lead_words(rule)}). Sparsity is the share of "
+        f"weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
         "accuracy in points between trainings of the same seed, with a lower and an upper bound of "
         f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test images."
+    )
+
+
+def lead_words(rule: Rule) -> str:
+    """What is tested of the ticket's lead over freshly drawn weights: its sign surely, its size by an estimate."""
+    return f"by surely more than 0, and by an estimated {rule.gap:g} points or more"
+
+
+def family_words(verdicts: Sequence[Verdict], rule: Rule) -> str:
+    """How many verdicts there are, and how often some `holds` among them is false."""
+    asked = [verdict for verdict in verdicts if not verdict.unasked]
+    if not asked:
+        return ""
+    error = percent(rule.family_error(len(asked)))
+    if len(asked) == 1:
+        return f"One verdict; a *holds* is false with a nominal probability of at most {error}."
+    if rule.family == "study":
+        tests = asked[0].corrected_for if not rule.looks else max(verdict.corrected_for for verdict in asked)
+        how = f"Holm's correction runs over all {tests} tests of the study"
+    else:
+        how = f"each is corrected for its own sparsities alone, at {percent(rule.alpha)}"
+    chance = f"with a nominal probability of at most {error}"
+    return f"{len(asked)} verdicts; some *holds* among them is false {chance}: {how}."
+
+
+def exceeds_words(verdict: Verdict, rule: Rule) -> str:
+    """The warning that a dense network was trained too little to be matched; empty where it was not."""
+    if not verdict.exceeds_dense:
+        return ""
+    return (
+        f"At {_listed(verdict.exceeds_dense, 'and')} sparsity the ticket exceeds the dense network (by surely more "
+        f"than {rule.margin:g} points): the dense network is not converged, trained too little to be the yardstick."
+    )
+
+
+def choice_words(recommendations: Sequence[Recommendation]) -> str:
+    """That the accuracies are of a chosen best, where they were chosen by the images that they are reported on."""
+    most = max((row.candidates for row in recommendations if row.flattered), default=0)
+    if not most:
+        return ""
+    return (
+        f"Each accuracy is of the best of up to {most} candidates, chosen by the same test images: it is flattered. "
+        "Hold out training images (data_args: {validation: 0.1}) and the choice is made on those."
     )
 
 
@@ -94,9 +137,13 @@ def _recommended(row: Recommendation, rule: Rule) -> str:
     source = f"{start} ({row.arm})" if start else f"the start weights of {row.arm}"
     return (
         f"At {percent(row.sparsity)} sparsity, train the sparse network from {source}, with {row.mask} masks "
-        f"at learning rate {row.learning_rate:g}: {row.accuracy:.2f} % on average, {_ahead(row, rule)}."
+        f"at learning rate {row.learning_rate:g}: {row.accuracy:.2f} % on average{_chosen(row)}, {_ahead(row, rule)}."
         f"{_left_out(row)}"
     )
+
+
+def _chosen(row: Recommendation) -> str:
+    return f" (the best of {row.candidates}, chosen by the same test images)" if row.flattered else ""
 
 
 def _left_out(row: Recommendation) -> str:
@@ -117,23 +164,24 @@ def whys(verdict: Verdict) -> list[str]:
     """Why: a sentence per sparsity, and what was left out. Without any figures the outlook says why."""
     notes = dict.fromkeys(note for test in verdict.tests for note in (*test.dense.notes, *test.reinit.notes))
     has_figures = any(half.low is not None for test in verdict.tests for half in (test.dense, test.reinit))
-    sentences = [_why(test, verdict.alpha) for test in verdict.tests] if has_figures else []
+    sentences = [_why(test, verdict) for test in verdict.tests] if has_figures else []
     return [*sentences, *(f"{_capital(note)}." for note in notes)]
 
 
-def _why(test: SparsityTest, alpha: float) -> str:
+def _why(test: SparsityTest, verdict: Verdict) -> str:
     corrected = ""
     if test.answer == "undecided" and test.dense.answer == test.reinit.answer == "yes":
         corrected = (
-            f"; but corrected for the number of sparsities tried, the p-value of both together, {test.p_holm:.2g}, "
-            f"is not below {alpha:g}"
+            f"; but corrected for {verdict.corrected_for} tests, the p-value of both together, {test.p_holm:.2g}, "
+            f"is not below {verdict.alpha:g}"
         )
-    against_dense = _clause(test.dense, _MATCHES, "the dense network")
+    against_dense = _clause(test.dense, _EXCEEDS if test.exceeds else _MATCHES, "the dense network")
     against_reinit = _clause(test.reinit, _BEATS, "freshly drawn weights")
     return f"At {percent(test.sparsity)}, the ticket {against_dense}, and {against_reinit}{corrected}."
 
 
 _MATCHES: dict[Answer, str] = {"yes": "matches", "no": "falls short of", "undecided": "may or may not match"}
+_EXCEEDS: dict[Answer, str] = {**_MATCHES, "yes": "exceeds"}
 _BEATS: dict[Answer, str] = {"yes": "beats", "no": "does not notably beat", "undecided": "may or may not notably beat"}
 
 

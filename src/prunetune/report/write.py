@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunetune.analysis.pairing import guessing
 from prunetune.analysis.paper.compare import paper_rows
 from prunetune.analysis.recommend import Recommendation, recommend
 from prunetune.analysis.statistics import Rule
@@ -37,7 +38,7 @@ class Report:
 def answers(results: Results) -> tuple[Rule, tuple[Verdict, ...], tuple[Recommendation, ...]]:
     """The rule that stands in the study, its verdicts and its recommendation."""
     rule = Rule.of(results.study)
-    known: Any = {"missing": results.missing, **_guessing(results)}
+    known: Any = {"missing": results.missing, **guessing(results.environment)}
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
     return rule, verdicts, recommend(results.trials, rule, controls=results.controls, **known)
 
@@ -86,9 +87,3 @@ def write_figures(svgs: dict[str, str], folder: Path) -> None:
                 old.unlink()
     except OSError as error:
         raise RequestError(f"out: cannot write {folder}: {error.strerror}") from error
-
-
-def _guessing(results: Results) -> dict[str, int]:
-    """What the environment says of the data, from which follows what guessing would score."""
-    found = {name: results.environment.get(name) for name in ("outputs", "test_images")}
-    return {name: value for name, value in found.items() if isinstance(value, int)}

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from prunetune.run.comparisons import compare
-from prunetune.run.environment import environment, mixed
+from prunetune.run.environment import chance, environment, mixed
 from prunetune.run.invariants import RULES
 from prunetune.run.mask_overlap import mask_overlap
 from prunetune.run.overlaps import along_training, measured, overlap_by_layer
@@ -213,10 +213,11 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
 def _environment(plan: Plan, store: Shelves) -> dict[str, Any]:
     fingerprints = [store.manifest(step.key)["environment"] for step in plan.steps if store.has(step.key)]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
+    guessing = {"outputs": plan.outputs, "chance": chance(load(plan.data).test_labels)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,
-        **({} if plan.spec.recipe.metric else {"outputs": plan.outputs}),  # guessing has a score only in accuracy
+        **({} if plan.spec.recipe.metric else guessing),  # guessing has a score only in accuracy
         "devices": sorted({step.device for step in trained}),
         "precisions": sorted({step.recipe.precision for step in trained}),
         "mixed": mixed(fingerprints),

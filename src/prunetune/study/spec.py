@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -39,12 +39,13 @@ class ScopeSpec(Part):
 
 
 class VerdictRule(Part):
-    """The rule of the verdict (DESIGN section 5); `margin` and `gap` in points of accuracy."""
+    """The rule of the verdict (docs/verdict.md); `margin` and `gap` in points of accuracy."""
 
     margin: Annotated[_Points, Field(gt=0)] = 0.5
     gap: _Points = 0.5
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
     nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    family: Literal["study", "cell"] = "study"
 
 
 class Rounds(Part):

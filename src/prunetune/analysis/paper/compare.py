@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from prunetune.analysis.pairing import Chance, Evidence, Place, percent
+from prunetune.analysis.pairing import Chance, Evidence, Place, guessing, percent
 from prunetune.analysis.paper import rules as claims
 from prunetune.analysis.paper.published import (
     Accuracy,
@@ -82,8 +82,7 @@ def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tup
 
     General claims always have a row; numbers, and what is claimed of one network, only with that model and data.
     """
-    outputs, images = (results.environment.get(name) for name in ("outputs", "test_images"))
-    chance = Chance.of(outputs, images if isinstance(images, int) else 10_000)
+    chance = Chance.of(**guessing(results.environment))
     evidence = Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks))
     scale = scale_of(results)
     study = _Study(evidence, results.correlations, tuple(verdicts), rule, scale)
