@@ -40,7 +40,7 @@ from prunetune.train.models import build
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
 BATCHES = (1, 64)  # images at a time, of the measured times
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
-_IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "rewind": "0ep"}
+_IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pretraining": {}, "rewind": "0ep"}
 
 
 @dataclass(frozen=True)

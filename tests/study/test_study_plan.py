@@ -31,13 +31,13 @@ def dense_keys(made: Plan) -> set[str]:
 # --- the preset -------------------------------------------------------------------------------------------------
 
 
-def test_quick_is_170_distinct_trainings():
+def test_quick_is_180_distinct_trainings():
     made = plan(load_spec(None))
-    assert made.trainings == len(keys(made, Train)) == len(made.trials) == 170
-    assert made.epochs == 6 * 170
+    assert made.trainings == len(keys(made, Train)) == len(made.trials) == 170 + 10  # the longer dense runs
+    assert made.epochs == 6 * 170 + 12 * 10
     # alone: 4 arms x (dense + earlier rounds + own) = 4 x (2 + 3 + 4 + 5) and the dense run, at 2 rates and 5 seeds
-    assert made.separate_trainings == 10 * (4 * (2 + 3 + 4 + 5) + 1)
-    assert made.separate_epochs == 6 * made.separate_trainings
+    assert made.separate_trainings == 10 * (4 * (2 + 3 + 4 + 5) + 1 + 1)
+    assert made.separate_epochs == 6 * (made.separate_trainings - 10) + 12 * 10
     assert len(made.snapshots) == 10
     assert set(made.snapshots.values()) == {frozenset({Point(1.0, "ep")})}
 

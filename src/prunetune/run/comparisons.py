@@ -3,7 +3,7 @@
 Each rule yields one finding per comparison it made: None, or what is wrong.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -19,7 +19,7 @@ from prunetune.run.invariants import masked
 from prunetune.run.shelves import Shelves
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.study.plan import Plan, PlannedTrial
-from prunetune.study.results import Invariant
+from prunetune.study.results import DENSE, DENSE_LONGER, Invariant
 from prunetune.study.seeds import derive
 from prunetune.study.steps import Init, Prune, Train, Weights
 from prunetune.study.transforms import TRANSFORMS
@@ -53,7 +53,7 @@ class Study:
         self.rows = sorted(rows, key=lambda row: (_same_ground(row), _same_cell(row)))
         self.arms = {arm.label: arm for arm in plan.spec.arms}
         self._own_masks = {name for name, arm in plan.spec.named_arms.items() if not arm.shares_mask}
-        self._dense = {_ground(trial): trial.step for trial in plan.trials if trial.arm == "dense"}
+        self._dense = {_ground(trial): trial.step for trial in plan.trials if trial.arm == DENSE}
         self._first = {_ground(c): c.step.first for c in plan.correlations if c.pair == "theta_0/theta_T"}
         self._model = build(plan.model, plan.input_shape, plan.outputs)
         self.state = lru_cache(maxsize=KEPT_STATES)(self._state)
@@ -106,7 +106,7 @@ def compare(plan: Plan, shelves: Shelves) -> tuple[Invariant, ...]:
 
 def arms_share_their_mask(study: Study) -> Findings:
     """Arms that are compared have the same mask, bit for bit; controls that are about the mask are left out."""
-    sharing = [row for row in study.rows if not study.has_own_mask(row)]
+    sharing = [row for row in study.rows if row.trial.mask and not study.has_own_mask(row)]
     yield from _all_equal(sharing, _same_cell, lambda row: row.metrics["mask_digest"], "its mask is another one")
 
 
@@ -120,15 +120,23 @@ def arms_share_layer_counts(study: Study) -> Findings:
 
 
 def arms_share_data_order(study: Study) -> Findings:
-    """All trainings of a seed and learning rate, the dense run too, see the same images in the same order."""
+    """All trainings of a seed, a learning rate and as many epochs, the dense run too, see the same images in one order."""
     order = "its data come in another order"
     yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["data_order_digest"], order)
 
 
 def arms_share_steps(study: Study) -> Findings:
-    """All trainings of a seed and learning rate, the dense run too, take the same number of optimizer steps."""
+    """All trainings of a seed, a learning rate and as many epochs, the dense run too, take as many optimizer steps."""
     number = "it took another number of steps"
     yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["steps"], number)
+
+
+def dense_longer_is_dense_for_longer(study: Study) -> Findings:
+    """The longer dense run starts bit-equal to the dense run and takes `pretraining.longer` times its steps."""
+    dense = {_ground(row.trial): row.metrics for row in _of(study, DENSE)}
+    for row in _of(study, DENSE_LONGER):
+        if shorter := dense.get(_ground(row.trial)):
+            yield _not_longer(row, shorter, study.plan.spec.pretraining.longer)
 
 
 def ticket_starts_at_theta_0(study: Study) -> Findings:
@@ -195,6 +203,7 @@ _RULES: tuple[Callable[[Study], Findings], ...] = (
     arms_share_layer_counts,
     arms_share_data_order,
     arms_share_steps,
+    dense_longer_is_dense_for_longer,
     ticket_starts_at_theta_0,
     reinit_does_not,
     rewind_starts_at_theta_k,
@@ -225,8 +234,18 @@ def _digest_of_mix(study: Study, row: Row, alpha: float) -> str | None:
     return digest_tensors(mixed)
 
 
+def _not_longer(row: Row, shorter: Mapping[str, Any], times: int) -> str | None:
+    if row.metrics["start_digest"] != shorter["start_digest"]:
+        return f"{row}: did not start as the dense run did"
+    ended = not (row.metrics["diverged"] or shorter["diverged"])
+    if ended and row.metrics["steps"] != times * shorter["steps"]:
+        return f"{row}: took {row.metrics['steps']} steps, not {times} times the dense run's {shorter['steps']}"
+    return None
+
+
 def _converged(study: Study) -> list[Row]:
-    return [row for row in study.rows if not row.metrics["diverged"]]
+    """The trainings that ended, of as many epochs as all: the longer dense run has a rule of its own."""
+    return [row for row in study.rows if not row.metrics["diverged"] and row.trial.arm != DENSE_LONGER]
 
 
 def _of(study: Study, arm: str) -> list[Row]:

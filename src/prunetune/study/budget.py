@@ -5,7 +5,7 @@ from itertools import groupby
 
 from prunetune.study import graph
 from prunetune.study.plan import Plan, PlannedTrial
-from prunetune.study.results import Spent
+from prunetune.study.results import DENSE_LONGER, Spent
 from prunetune.study.steps import Import, Init, Step, Train
 
 Cell = tuple[float, str, float, str]  # learning rate, mask ("" for the dense run), sparsity, arm
@@ -43,6 +43,7 @@ def _spent(cell: Cell, trials: Sequence[PlannedTrial], owners: Mapping[str, Sequ
     imported = any(isinstance(step, Import) for step in [*before, trials[0].step])
     notes = [
         "the pre-trained pair is imported" * imported,
+        "no arm starts from it: it tests whether the dense run has converged" * (arm == DENSE_LONGER),
         "pre-training is the dense run, shared by every row at its rate" * bool(dense),
         _finding_note(finding, owners),
         _same_note(cell, owners[trials[0].step.key]),

@@ -21,6 +21,7 @@ from prunetune.study.correlations import PlannedCorrelation
 from prunetune.study.ground import Ground
 from prunetune.study.mask_fields import MaskSpec
 from prunetune.study.masks import Choice, MaskAt
+from prunetune.study.results import DENSE, DENSE_LONGER
 from prunetune.study.seeds import derive
 from prunetune.study.spec import DIGITS, Spec
 from prunetune.study.steps import Import, Init, Prune, Step, Train, Weights
@@ -44,7 +45,7 @@ class Has(Protocol):
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One row of the study's table and the step that measures it; arm `dense` has mask None and sparsity 0."""
+    """One row of the study's table and the step that measures it; a dense run has mask None and sparsity 0."""
 
     arm: str
     mask: str | None
@@ -145,7 +146,7 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
             if not masks:
                 continue
             ground = ground_at(seed, rate)
-            trials.append(_dense_trial(ground))
+            trials.extend(_dense_trials(ground, spec.pretraining.longer))
             measured.extend(correlations.dense_pair(ground, bench.scope))
             along.extend(moments(ground, bench.scope, spec.along_training))
             for mask in masks:
@@ -191,10 +192,14 @@ def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
         yield MaskAt(mask.label, sparsity, prune)
 
 
-def _dense_trial(ground: Ground) -> PlannedTrial:
+def _dense_trials(ground: Ground, longer: int) -> Iterator[PlannedTrial]:
+    """The dense run, and where `longer` is not 0 the one of so many times the epochs, from the same θ0."""
     step = ground.theta_t.step
     assert not isinstance(step, Init)
-    return PlannedTrial("dense", None, ground.recipe.learning_rate, 0.0, ground.trainer.seed, step)
+    place = None, ground.recipe.learning_rate, 0.0, ground.trainer.seed
+    yield PlannedTrial(DENSE, *place, step)
+    if longer:
+        yield PlannedTrial(DENSE_LONGER, *place, ground.trainer.train(ground.recipe.stretched(longer), ground.theta_0))
 
 
 def _sparse_trials(ground: Ground, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:

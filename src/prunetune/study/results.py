@@ -3,12 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
+DENSE, DENSE_LONGER = "dense", "dense_longer"  # arms without a mask: the dense run, and the longer one that tests it
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training as the study's reader sees it. The dense run is arm `dense`, mask None, sparsity 0."""
+    """One training as the study's reader sees it. The dense run is arm `dense`, mask None, sparsity 0.
+
+    So is the dense run of more epochs, arm `dense_longer`, where the study has one.
+    """
 
     key: str
     arm: str

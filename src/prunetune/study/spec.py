@@ -12,7 +12,7 @@ from prunetune.study.arm_fields import ArmSpec
 from prunetune.study.arms import Arm
 from prunetune.study.looks import looks
 from prunetune.study.mask_fields import MaskSpec
-from prunetune.study.part import Count, Number, Part, complaint
+from prunetune.study.part import MOST, Count, Number, Part, complaint
 from prunetune.study.plain import require_plain
 from prunetune.study.reading import Source, override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec, epochs_of
@@ -80,6 +80,19 @@ class SeedRange(Part):
         return self
 
 
+class PretrainingSpec(Part):
+    """How the dense training itself is tested: `longer: 2` trains a second one for twice the epochs; 0 is off."""
+
+    longer: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+
+    @field_validator("longer")
+    @classmethod
+    def _longer_than_the_dense_run(cls, longer: int) -> int:
+        if longer == 1:
+            raise ValueError("must be 0 (off), or 2 or more: how many times the epochs of the dense training")
+        return longer
+
+
 class PretrainedSpec(Part):
     """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
 
@@ -129,6 +142,7 @@ class Spec(Part):
     seeds: int | SeedRange = 5
     devices: Annotated[Count, Field(le=64)] = 1
     along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
+    pretraining: PretrainingSpec = PretrainingSpec()
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
 
@@ -266,13 +280,24 @@ class Spec(Part):
             if self.along_training:
                 asked = f"along_training: {self.along_training}"
                 raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
+            if self.pretraining.longer:
+                asked = f"pretraining.longer: {self.pretraining.longer}"
+                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to lengthen")
+        return self
+
+    @model_validator(mode="after")
+    def _longer_training_ends(self) -> "Spec":
+        epochs = self.recipe.epochs * self.pretraining.longer
+        if epochs > MOST:
+            what = f"times {self.recipe.epochs:,} epochs is {epochs:,}; must be at most {MOST:,}"
+            raise RequestError(f"pretraining.longer: {self.pretraining.longer}; {what}")
         return self
 
     @model_validator(mode="after")
     def _can_be_planned(self) -> "Spec":
         each = sum(len(self.sparsities) * (len(self.arms) + mask.trainings) for mask in self.masks)
         seeds = self.looks[-1]
-        steps = seeds * len(self.learning_rates) * (each + self.along_training)
+        steps = seeds * len(self.learning_rates) * (each + self.along_training + bool(self.pretraining.longer))
         if steps > MOST_STEPS:
             what = f"seeds, learning rates, masks, sparsities and arms multiply to {steps:,} steps"
             raise RequestError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")

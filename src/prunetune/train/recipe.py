@@ -1,12 +1,14 @@
 """How a network is trained: everything that two trainings of one study share, resolved to numbers."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from prunetune.references import KEYED_WHERE_SET, Ref
 
 Precision = Literal["f32", "bf16"]
+
+_MOMENT_DIGITS = 12  # as a spec's fractions of a training are rounded, so that equal recipes are equal steps
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Schedule:
     warmup: float = 0.0
     part: tuple[int, int] | None = field(default=None, metadata=KEYED_WHERE_SET)
 
+    def stretched(self, times: int) -> "Schedule":
+        """The same schedule over `times` as many epochs: milestones and warm-up come that much later."""
+        moments = tuple(round(milestone * times, _MOMENT_DIGITS) for milestone in self.milestones)
+        return replace(self, milestones=moments, warmup=round(self.warmup * times, _MOMENT_DIGITS))
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -71,3 +78,7 @@ class Recipe:
     precision: Precision = "f32"
     loss: Ref | None = None
     metric: Ref | None = None
+
+    def stretched(self, times: int) -> "Recipe":
+        """The recipe over `times` as many epochs: that of a study with so many, its moments being fractions of them."""
+        return replace(self, epochs=self.epochs * times, schedule=self.schedule.stretched(times))
