@@ -35,9 +35,9 @@ STRENGTHS: Mapping[Strength, str] = {
     "undecided": "left open",
     "tested": "tested over seeds",
 }
-COUNTER_EXAMPLE = (
-    "it can mislead: in studies/fashion-mnist R_.2 is .51 at rate 0.1, the best rate tried, and a winning ticket "
-    "exists up to 80 %"
+NO_ACCURACY = (
+    "it says how much of the start is left and nothing of accuracy: whether a longer training gains any, an audit with "
+    "pretraining: {longer: 2} tells"
 )
 SAME_SPARSITY = 0.005  # rounds of iterative pruning meet 80 % as 80.3 %
 NECESSARY = "R_p about chance is necessary for independent weights and not sufficient"
@@ -229,7 +229,7 @@ def _sign(overlap: Overlap, chance: Independence) -> _Sign:
         claim = "R_p lies below chance: weights that started large are seldom large now. Nothing is known to follow."
         return _Sign(claim, "the paper speaks of R_p at chance and above it", None)
     claim = "The paper takes this for insufficient pre-training: train longer or at a higher rate before asking."
-    return _Sign(claim, COUNTER_EXAMPLE, None)
+    return _Sign(claim, NO_ACCURACY, None)
 
 
 def _layers_line(share: float, overlap: Overlap) -> Line:
@@ -288,10 +288,10 @@ def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: st
 
 
 def _pretraining_strength(verdict: Verdict) -> Strength:
-    """The best of the rates tried is sufficient by definition, which is no test."""
+    """The best of those tried need not have converged, and was not tested for it."""
     if verdict.pretraining == "inconclusive":
         return "undecided"
-    return "tested" if verdict.dense is not None and verdict.dense.comparison is not None else "weak"
+    return "weak" if verdict.pretraining == "best of those tried" else "tested"
 
 
 def _recommended_line(row: Recommendation, rule: Rule, source: str) -> Line:

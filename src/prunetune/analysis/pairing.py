@@ -92,6 +92,10 @@ class Evidence:
         values = {seed: _accuracy(trial) for seed, trial in sorted(found.items())}
         return {seed: value for seed, value in values.items() if value is not None}
 
+    def epochs(self, place: Place) -> int | None:
+        """For how many epochs the trainings here were trained; None where there are none."""
+        return next((trial.epochs for trial in self._trials.get(place, {}).values()), None)
+
     def keys(self, place: Place) -> frozenset[str]:
         """The steps that the results here come from: two places with the same are one training under two names."""
         return frozenset(trial.key for trial in self._trials.get(place, {}).values())

@@ -1,21 +1,22 @@
-"""Was the dense network trained well enough at a rate, and what does the weight correlation say beside it?"""
+"""Was the dense network trained well enough at a rate? Three checks, each by bounds over seeds (docs/verdict.md)."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prunetune.analysis.comparison import Comparison, compare, figures, matches, sample_of
-from prunetune.analysis.pairing import Evidence, Place
-from prunetune.analysis.statistics import Rule, plain
-from prunetune.study.results import Correlation
+from prunetune.analysis.pairing import Answer, Evidence, Place
+from prunetune.analysis.statistics import Rule, Sample, plain
+from prunetune.study.results import DENSE, DENSE_LONGER, Correlation
 
-Sufficiency = Literal["sufficient", "insufficient", "inconclusive"]
+Sufficiency = Literal[
+    "sufficient", "insufficient", "converged, still correlated", "best of those tried", "inconclusive"
+]
+CheckName = Literal["not worse than the best rate tried", "converged", "forgotten"]
 
-USUAL_P = 0.2  # the paper's p for sparse networks; the explanation quotes the measured p nearest to it
+USUAL_P = 0.2  # the paper's p for sparse networks; the check uses the measured p nearest to it
 NEAR_CHANCE = 0.05  # an excess of R_p over chance of less than this is called "about chance"
-
-_ANSWERS: dict[str, Sufficiency] = {"yes": "sufficient", "no": "insufficient", "undecided": "inconclusive"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Overlap:
     p: float
     value: float
     expected: float
+    excesses: tuple[float, ...] = ()  # by seed: R_p less what independent weights would give
 
     @property
     def excess(self) -> float:
@@ -33,34 +35,84 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One of the three questions: its answer, and the mean over `n` seeds with one-sided bounds at alpha each.
+
+    `mean`, `low` and `high` are in points of accuracy, or a share for `forgotten`; None where there are none. The
+    answer is decided by the bounds' place beside `limit`.
+    """
+
+    name: CheckName
+    answer: Answer | Literal["not asked"]
+    finding: str  # why, in a sentence without its full stop
+    limit: float
+    n: int = 0
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def line(self) -> str:
+        """`Converged: yes. Dense accuracy after 12 epochs, compared with that after 6: …`."""
+        return f"{self.name[0].upper()}{self.name[1:]}: {self.answer}. {self.finding}."
+
+
+@dataclass(frozen=True)
 class Pretraining:
-    """The answer at one learning rate: dense accuracy here minus dense accuracy at the best rate tried."""
+    """The answer at one learning rate, and the checks that it follows from."""
 
     learning_rate: float
     answer: Sufficiency
     best: float | None  # the rate with the best mean dense accuracy; None when that is not known
-    comparison: Comparison | None  # None at the best rate itself and where there is nothing to compare
-    finding: str  # a sentence's worth of why, without its full stop
+    comparison: Comparison | None  # dense - dense at the best rate; None there, and where nothing can be compared
+    checks: tuple[Check, ...]  # not worse, converged, forgotten
     overlaps: tuple[Overlap, ...]
     notes: tuple[str, ...]  # what was left out
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """A sentence or two for each check."""
+        return tuple(check.line for check in self.checks)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
-        """The finding, what was left out, and the weight correlation beside it."""
+        """The answer, the checks, what was left out, and the weight correlation in words."""
         beside = explanation(self)
-        return (f"pre-training {self.answer}: {self.finding}.", *self.notes, *([beside] if beside else []))
+        return (f"pre-training: {self.answer}.", *self.lines, *self.notes, *([beside] if beside else []))
 
 
 def pretraining(evidence: Evidence, rule: Rule, correlations: Sequence[Correlation]) -> dict[float, Pretraining]:
     """The sufficiency of pre-training at every learning rate of a study, sorted by rate."""
     rates = sorted({rate for _, _, rate, _ in evidence.places})
     best = _best_rate(evidence, rates)
-    return {rate: _judge_rate(evidence, rule, rate, rates, best, _overlaps(correlations, rate)) for rate in rates}
+    seeds = set(evidence.seeds)
+    known = [row for row in correlations if row.seed in seeds]
+    return {rate: _judge_rate(evidence, rule, rate, rates, best, _overlaps(known, rate)) for rate in rates}
 
 
 def dense(rate: float) -> Place:
     """Where the dense runs of a learning rate are filed."""
-    return "dense", None, rate, 0.0
+    return DENSE, None, rate, 0.0
+
+
+def longer(rate: float) -> Place:
+    """Where the longer dense runs of a learning rate are filed."""
+    return DENSE_LONGER, None, rate, 0.0
+
+
+def label(not_worse: str, converged: str, forgotten: str) -> Sufficiency:
+    """What follows from the answers to the three checks: a claim only where all that it says is shown.
+
+    >>> label("yes", "yes", "no"), label("yes", "yes", "undecided"), label("yes", "not asked", "yes")
+    ('converged, still correlated', 'inconclusive', 'best of those tried')
+    """
+    if "no" in (not_worse, converged):
+        return "insufficient"
+    if not_worse == "yes" and converged == "not asked":
+        return "best of those tried"
+    if not_worse == converged == "yes" and forgotten in ("yes", "no"):
+        return "sufficient" if forgotten == "yes" else "converged, still correlated"
+    return "inconclusive"
 
 
 def _best_rate(evidence: Evidence, rates: Sequence[float]) -> float | None:
@@ -80,21 +132,33 @@ def _judge_rate(
     best: float | None,
     overlaps: tuple[Overlap, ...],
 ) -> Pretraining:
-    notes = evidence.notes(dense(rate))
+    not_worse, comparison = _not_worse(evidence, rule, rate, rates, best)
+    converged, notes = _converged(evidence, rule, rate)
+    checks = (not_worse, converged, _forgotten(overlaps, rule))
+    answer = label(*(check.answer for check in checks))
+    notes = (*(comparison.notes if comparison else evidence.notes(dense(rate))), *notes)
+    return Pretraining(rate, answer, best, comparison, checks, overlaps, tuple(dict.fromkeys(notes)))
+
+
+def _not_worse(
+    evidence: Evidence, rule: Rule, rate: float, rates: Sequence[float], best: float | None
+) -> tuple[Check, Comparison | None]:
+    """Is the dense accuracy at this rate less than the margin below that at the best rate tried?"""
+    name: CheckName = "not worse than the best rate tried"
     if hindrance := _hindrance(evidence, rates, best):
-        return Pretraining(rate, "inconclusive", best, None, hindrance, overlaps, notes)
+        return Check(name, "undecided", hindrance, -rule.margin), None
     assert best is not None  # _hindrance names a study without one
     if rate == best:
         finding = f"Of the {len(rates)} rates tried, this one gives the dense network its best mean accuracy"
-        return Pretraining(rate, "sufficient", best, None, finding, overlaps, notes)
+        return Check(name, "yes", finding, -rule.margin), None
     pairs = evidence.pairs(dense(rate), dense(best))
-    comparison = compare(pairs, plain(sample_of(pairs)), matches(rule), rule.alpha)
-    finding = f"Dense accuracy at this rate, compared with rate {best:g}, the best tried: {figures(comparison)}"
-    return Pretraining(rate, _ANSWERS[comparison.answer], best, comparison, finding, overlaps, comparison.notes)
+    found = compare(pairs, plain(sample_of(pairs)), matches(rule), rule.alpha)
+    finding = f"Dense accuracy at this rate, compared with rate {best:g}, the best tried: {figures(found)}"
+    return _check(name, found, finding, -rule.margin), found
 
 
 def _hindrance(evidence: Evidence, rates: Sequence[float], best: float | None) -> str | None:
-    """Why no rate of this study can be judged, if so."""
+    """Why no rate of this study can be compared, if so."""
     if len(rates) < 2:
         return "Only one learning rate was tried, so its dense accuracy has nothing to be compared with"
     if best is None:
@@ -106,6 +170,59 @@ def _hindrance(evidence: Evidence, rates: Sequence[float], best: float | None) -
     return None
 
 
+def _converged(evidence: Evidence, rule: Rule, rate: float) -> tuple[Check, tuple[str, ...]]:
+    """Does a longer dense training gain less than the margin? With the notes on what was left out of it.
+
+    It asks whether dense matches the longer run, so its bounds are those of dense − longer turned round. A longer run
+    that diverged shows nothing about convergence, and leaving it out forbids the yes.
+    """
+    if longer(rate) not in evidence.places:
+        finding = "No dense network was trained for longer; pretraining: {longer: 2} in the spec asks for it"
+        return Check("converged", "not asked", finding, rule.margin), ()
+    pairs = evidence.pairs(dense(rate), longer(rate))
+    if evidence.diverged(longer(rate)):
+        pairs = replace(pairs, barred=pairs.barred | {"yes"})
+    found = compare(pairs, plain(sample_of(pairs)), matches(rule), rule.alpha)
+    gain = _turned(found)
+    short, long = evidence.epochs(dense(rate)), evidence.epochs(longer(rate))
+    trained = f"after {long} epochs, compared with that after {short}" if short and long else "after a longer training"
+    finding = f"Dense accuracy {trained}: {figures(gain)}; a gain of less than {rule.margin:g} counts as converged"
+    return _check("converged", gain, finding, rule.margin), found.notes
+
+
+def _turned(found: Comparison) -> Comparison:
+    """Second − first in place of first − second; the answer and its p stay those of the question that was put."""
+    low, high, low_own, high_own = (
+        None if value is None else -value for value in (found.high, found.low, found.high_own, found.low_own)
+    )
+    mean = None if found.mean is None else 0.0 - found.mean
+    turned = {"first": found.second, "second": found.first, "mean": mean}
+    return replace(found, **turned, low=low, high=high, low_own=low_own, high_own=high_own)  # type: ignore[arg-type]
+
+
+def _check(name: CheckName, found: Comparison, finding: str, limit: float) -> Check:
+    withheld = ", which decides nothing with what was left out" if found.withheld else ""
+    return Check(name, found.answer, f"{finding}{withheld}", limit, found.n, found.mean, found.low, found.high)
+
+
+def _forgotten(overlaps: Sequence[Overlap], rule: Rule) -> Check:
+    """Is the excess of R_p(theta_0, theta_T) over chance surely below `NEAR_CHANCE`, or (no) surely above it?"""
+    overlap = _usual(overlaps)
+    if overlap is None:
+        return Check("forgotten", "undecided", "R_p of the weights before and after was not measured", NEAR_CHANCE)
+    sample = Sample.of(overlap.excesses)
+    estimate = plain(sample)
+    what = f"R_{overlap.p:g} of the weights before and after dense training, less chance"
+    if estimate is None:
+        finding = f"{what}: {sample.mean:+.3f}, of one seed, which is never a verdict"
+        return Check("forgotten", "undecided", finding, NEAR_CHANCE, sample.n, sample.mean)
+    low, high = estimate.low(rule.alpha), estimate.high(rule.alpha)
+    answer: Answer = "yes" if high < NEAR_CHANCE else "no" if low > NEAR_CHANCE else "undecided"
+    finding = f"{what}: {sample.mean:+.3f} (bounds {low:+.3f} and {high:+.3f}, {sample.n} seeds)"
+    finding += f"; less than {NEAR_CHANCE:g} counts as forgotten"
+    return Check("forgotten", answer, finding, NEAR_CHANCE, sample.n, sample.mean, low, high)
+
+
 def _overlaps(correlations: Sequence[Correlation], rate: float) -> tuple[Overlap, ...]:
     """R_p(theta_0, theta_T) of the dense runs at a rate, by p; values of diverged runs are no numbers and drop out."""
     rows = [
@@ -115,48 +232,42 @@ def _overlaps(correlations: Sequence[Correlation], rate: float) -> tuple[Overlap
     ]
     by_p = {p: [row for row in rows if row.p == p] for p in sorted({row.p for row in rows})}
     return tuple(
-        Overlap(p, math.fsum(row.value for row in at) / len(at), math.fsum(row.expected for row in at) / len(at))
+        Overlap(
+            p,
+            math.fsum(row.value for row in at) / len(at),
+            math.fsum(row.expected for row in at) / len(at),
+            tuple(row.value - row.expected for row in at),
+        )
         for p, at in by_p.items()
     )
 
 
+def _usual(overlaps: Sequence[Overlap]) -> Overlap | None:
+    """R_p at the measured p nearest to the paper's; None when it was not measured."""
+    return min(overlaps, key=lambda row: abs(row.p - USUAL_P), default=None)
+
+
 def explanation(before: Pretraining) -> str | None:
-    """What R_p says beside the answer, at the measured p nearest to the paper's; None when it was not measured."""
-    overlap = min(before.overlaps, key=lambda row: abs(row.p - USUAL_P), default=None)
+    """What R_p of the dense run says in words, at the p that the check uses; None when it was not measured."""
+    overlap = _usual(before.overlaps)
     if overlap is None:
         return None
+    means = _meaning(before.checks[-1])
     return (
         f"Of the {overlap.p * 100:g} % largest weights of each layer before dense training, "
-        f"{overlap.value * 100:.0f} % are among the largest after it (R_p; by chance {overlap.expected * 100:.0f} %). "
-        f"{overlap_means(before.answer, overlap)}"
+        f"{overlap.value * 100:.0f} % are among the largest after it (R_p; by chance {overlap.expected * 100:.0f} %)"
+        f"{means}."
     )
 
 
-def overlap_means(answer: Sufficiency, overlap: Overlap) -> str:
-    """What an R_p says beside the answer that the accuracies gave: it explains and never decides."""
-    if abs(overlap.excess) < NEAR_CHANCE:
-        return _ABOUT_CHANCE[answer]
-    return _ABOVE_CHANCE[answer] if overlap.excess > 0 else _BELOW_CHANCE
+def _meaning(check: Check) -> str:
+    """What the bounds of R_p's excess over chance show, as the end of a sentence."""
+    if check.high is not None and check.high < -check.limit:
+        return ": weights that started large are less often large after training than chance would have it"
+    return _MEANINGS.get(check.answer, "")
 
 
-_MOVED_LITTLE = "So training moved many weights little compared with their initial spread"
-_FORGOTTEN = "So which weights are large after training hardly depends on the initial weights"
-
-_ABOVE_CHANCE: dict[Sufficiency, str] = {
-    "sufficient": (
-        f"{_MOVED_LITTLE}, and yet no rate tried is more accurate by more than the margin. In the paper's long "
-        "trainings this share fell to about chance where the rate was sufficient; here it did not, so a share above "
-        "chance does not by itself show too little training. The accuracies decide."
-    ),
-    "insufficient": (
-        f"{_MOVED_LITTLE}, which fits a dense accuracy below that of the best rate; by itself it would not show too "
-        "little training."
-    ),
-    "inconclusive": f"{_MOVED_LITTLE}; whether it was too little, the accuracies do not decide.",
+_MEANINGS = {
+    "no": ": which weights are large after training still depends on which were large before",
+    "yes": ": about as many as if training had forgotten which weights were large before",
 }
-_ABOUT_CHANCE: dict[Sufficiency, str] = {
-    "sufficient": f"{_FORGOTTEN}, as at the paper's sufficient rate.",
-    "insufficient": f"{_FORGOTTEN}: weights that stayed where they were do not explain the lower accuracy.",
-    "inconclusive": f"{_FORGOTTEN}; whether training was sufficient, the accuracies do not decide.",
-}
-_BELOW_CHANCE = "So weights that started large are less often large after training than chance would have it."

@@ -43,9 +43,9 @@ def signed(value: float | None, digits: int = 2) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
 
 
-def bounds(low: float | None, high: float | None) -> str:
+def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
     """Both ends of an interval of differences."""
-    return NONE if low is None or high is None else f"{signed(low)} to {signed(high)}"
+    return NONE if low is None or high is None else f"{signed(low, digits)} to {signed(high, digits)}"
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:

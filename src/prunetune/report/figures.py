@@ -29,7 +29,7 @@ from prunetune.report.marks import (
     sparsity_axis,
 )
 from prunetune.report.svg import drawing_style
-from prunetune.study.results import Correlation, Results
+from prunetune.study.results import DENSE, DENSE_LONGER, Correlation, Results
 from prunetune.study.slugs import slug
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "shuffle")
@@ -92,7 +92,7 @@ def arm_order(arms: Iterable[str]) -> list[str]:
     >>> arm_order(["mixed(0.25)", "reinit", "mixed(1e-05)", "ticket", "lone"])
     ['ticket', 'reinit', 'lone', 'mixed(1e-05)', 'mixed(0.25)']
     """
-    found = set(arms) - {"dense"}
+    found = set(arms) - {DENSE, DENSE_LONGER}
     return [arm for arm in ARMS if arm in found] + sorted(found - set(ARMS), key=_by_settings)
 
 
@@ -242,7 +242,8 @@ def _points(comparisons: Sequence[Comparison], sparsities: Sequence[float], labe
 
 def _accuracy_range(evidence: Evidence) -> tuple[float, float]:
     """One range for all panels, so that they can be compared by eye."""
-    values = [value for place in evidence.places for value in evidence.accuracies(place).values()]
+    drawn = [place for place in evidence.places if place[0] != DENSE_LONGER]
+    values = [value for place in drawn for value in evidence.accuracies(place).values()]
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
     room = max(0.06 * (high - low), 0.5)
     return low - room, high + room

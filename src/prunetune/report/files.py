@@ -12,7 +12,7 @@ import math
 import os
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,7 +21,17 @@ from prunetune.analysis.paper.compare import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.errors import RequestError
-from prunetune.study.results import SCHEMA_VERSION, Connectivity, Correlation, Missing, Residuals, Results, Spent, Trial
+from prunetune.study.results import (
+    READ_VERSIONS,
+    SCHEMA_VERSION,
+    Connectivity,
+    Correlation,
+    Missing,
+    Residuals,
+    Results,
+    Spent,
+    Trial,
+)
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"
 VERDICT_FIELDS = (
@@ -47,6 +57,9 @@ COMPARISON_FIELDS = (
     "answer",
     "error_change",  # null where it is not shown
 )
+CHECK_FIELDS = {  # column -> field of a Check
+    "check": "name", "answer": "answer", "n": "n", "mean": "mean", "low": "low", "high": "high", "limit": "limit"
+}  # fmt: skip
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what a figure, an XML file, cannot hold
 
 T = TypeVar("T")
@@ -72,6 +85,7 @@ def results_text(
         "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
         **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
+        "pretraining": _pretraining(verdicts),
         "paper": list(paper),
         **{name: found[name] for name in LATER_ROWS},
         **_looks(verdicts),
@@ -86,7 +100,7 @@ def read_results(path: Path) -> Results:
     U+FFFD. Fields that are not known are passed over. Raises RequestError with
     one line when the file is missing, is not strict JSON, has another schema version, or lacks a field.
     """
-    return decode(read_object(path, SCHEMA_VERSION), Results, str(path))
+    return decode(read_object(path, READ_VERSIONS), Results, str(path))
 
 
 def shown_again(path: Path, show: Callable[[], T]) -> T:
@@ -99,7 +113,7 @@ def shown_again(path: Path, show: Callable[[], T]) -> T:
         raise RequestError(f"{path}: what it holds cannot be shown: {type(error).__name__}: {error}") from error
 
 
-def read_object(path: Path, schema_version: int) -> dict[str, Any]:
+def read_object(path: Path, versions: Collection[int]) -> dict[str, Any]:
     """The object that a strict JSON file of ours holds; RequestError with one line for anything else."""
     try:
         found = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
@@ -112,8 +126,9 @@ def read_object(path: Path, schema_version: int) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RequestError(f"{path}: holds a {_json_kind(found)}; it must hold an object")
     version = found.get("schema_version")
-    if version != schema_version or isinstance(version, bool):
-        raise RequestError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {schema_version}")
+    if version not in versions or isinstance(version, bool):
+        known = " and ".join(map(str, versions))
+        raise RequestError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {known}")
     return found
 
 
@@ -161,6 +176,16 @@ def _comparisons(verdict: Verdict, test: SparsityTest) -> list[dict[str, Any]]:
     halves = (test.dense, test.reinit)
     return [
         place | {name: getattr(half, name) for name in COMPARISON_FIELDS} | {"p_holm": test.p_holm} for half in halves
+    ]
+
+
+def _pretraining(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The three checks of pre-training at every learning rate, with the figures that decide each."""
+    by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
+    return [
+        {"learning_rate": rate} | {name: getattr(check, field) for name, field in CHECK_FIELDS.items()}
+        for rate, before in sorted(by_rate.items())
+        for check in before.checks
     ]
 
 

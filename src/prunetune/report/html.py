@@ -49,10 +49,10 @@ class Card:
     verdicts: tuple[Verdict, ...]
 
     @property
-    def pretraining(self) -> str:
-        """Why pre-training was sufficient or not, in a sentence."""
+    def pretraining(self) -> tuple[str, ...]:
+        """Why pre-training was sufficient or not: a line for each check."""
         dense = self.verdicts[0].dense
-        return f"{dense.finding[:1].upper()}{dense.finding[1:]}." if dense else ""
+        return dense.lines if dense else ()
 
 
 def page_text(
@@ -186,6 +186,7 @@ def _tables(
         "recommendation": tables.recommendation_table(recommendation, rule),
         "comparisons": tables.comparison_table(verdicts, rule),
         "dense": tables.dense_table(verdicts, evidence, rule),
+        "pretraining": tables.pretraining_table(verdicts, rule),
         "means": tables.means_table(evidence, results.trials),
         "trials": tables.trials_table(results.trials),
         "correlations": tables.correlation_table(results.correlations),

@@ -87,12 +87,13 @@ def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:
 
 
 def _pretraining(verdicts: Sequence[Verdict]) -> list[str]:
+    """The answer at each rate, and under it a line for each check that it follows from."""
     rates = {verdict.learning_rate: verdict for verdict in verdicts}
-    rows = [
-        [f"{rate:g}", verdict.pretraining, verdict.dense.finding if verdict.dense else ""]
-        for rate, verdict in sorted(rates.items())
-    ]
-    return ["\n".join(["Pre-training, by learning rate:", *_columns(rows)])] if rows else []
+    lines = []
+    for rate, verdict in sorted(rates.items()):
+        checks = verdict.dense.lines if verdict.dense else ()
+        lines += [f"  {rate:g}  {verdict.pretraining}", *(f"    {check}" for check in checks)]
+    return ["\n".join(["Pre-training, by learning rate:", *lines])] if lines else []
 
 
 def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:

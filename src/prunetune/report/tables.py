@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prunetune.analysis.pairing import Evidence, Place, mean_of, percent
+from prunetune.analysis.pretraining import Check
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Comparison, SparsityTest, Verdict
@@ -87,6 +88,28 @@ def dense_table(verdicts: Sequence[Verdict], evidence: Evidence, rule: Rule) -> 
     return Table(caption, columns, tuple(_dense_row(by_rate[rate], evidence) for rate in sorted(by_rate)))
 
 
+def pretraining_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
+    """The three checks of pre-training at each rate, with the figures that decide them."""
+    columns = (
+        RATE,
+        Column("Check"),
+        numeric("n"),
+        numeric("Mean"),
+        numeric("Bounds"),
+        numeric("Limit"),
+        Column("Answer", "answer"),
+    )
+    caption = (
+        f"Means over seeds with one-sided {_look_level(rule)} bounds. Not worse: dense accuracy less that of the best "
+        "rate, in points. Converged: that of a longer dense training less that of the dense one, in points. Forgotten: "
+        "R_p of the dense network's start and end, less chance, a share."
+    )
+    by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
+    return Table(
+        caption, columns, tuple(_check_row(rate, c) for rate, found in sorted(by_rate.items()) for c in found.checks)
+    )
+
+
 def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
     """Mean accuracy of every arm over seeds, with what was left out."""
     columns = (
@@ -106,7 +129,9 @@ def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
     for trial in trials:
         density.setdefault((trial.arm, trial.mask, trial.learning_rate, trial.sparsity), []).append(trial.density)
     order = arm_order(place[0] for place in evidence.places)
-    places = sorted(evidence.places, key=lambda at: (at[2], at[1] or "", at[3], order.index(at[0]) if at[1] else -1))
+    places = sorted(
+        evidence.places, key=lambda at: (at[2], at[1] or "", at[3], order.index(at[0]) if at[1] else -1, at[0])
+    )
     return Table(caption, columns, tuple(_mean_row(place, evidence, density.get(place, [])) for place in places))
 
 
@@ -258,6 +283,19 @@ def _dense_row(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
     compared: Comparison | None = verdict.dense.comparison if verdict.dense else None
     difference = (signed(compared.mean), bounds(compared.low, compared.high)) if compared else (NONE, NONE)
     return f"{verdict.learning_rate:g}", str(len(values)), number(mean_of(values)), *difference, verdict.pretraining
+
+
+def _check_row(rate: float, check: Check) -> tuple[str, ...]:
+    digits = 3 if check.name == "forgotten" else 2
+    return (
+        f"{rate:g}",
+        check.name,
+        str(check.n),
+        signed(check.mean, digits),
+        bounds(check.low, check.high, digits),
+        signed(check.limit, digits),
+        check.answer,
+    )
 
 
 def _mean_row(place: Place, evidence: Evidence, density: list[float]) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def canonical(found: Tradeoff) -> Tradeoff:
 
 def read_tradeoff(path: Path) -> Tradeoff:
     """Read `tradeoff.json`; RequestError with one line for a file that is none."""
-    return files.decode(files.read_object(path, SCHEMA_VERSION), Tradeoff, str(path))
+    return files.decode(files.read_object(path, (SCHEMA_VERSION,)), Tradeoff, str(path))
 
 
 def tradeoff_words(found: Tradeoff) -> list[str]:

@@ -113,16 +113,9 @@ def pretraining_words(verdict: Verdict) -> str:
     if verdict.dense is None:
         return ""
     rate = f"at learning rate {verdict.learning_rate:g}"
-    opening = {
-        "sufficient": f"Pre-training (the dense training) {rate} is sufficient",
-        "insufficient": f"Pre-training (the dense training) {rate} is insufficient",
-        "inconclusive": f"Whether pre-training (the dense training) {rate} is sufficient is not decided",
-    }[verdict.pretraining]
-    finding = verdict.dense.finding
+    opening = f"Pre-training (the dense training) {rate}: {verdict.pretraining}."
     notes = [f"{_capital(note)}." for note in verdict.dense.notes]
-    return " ".join(
-        filter(None, [f"{opening}: {finding[0].lower()}{finding[1:]}.", *notes, explanation(verdict.dense)])
-    )
+    return " ".join(filter(None, [opening, *verdict.dense.lines, *notes, explanation(verdict.dense)]))
 
 
 def recommendation_words(recommendations: Sequence[Recommendation], rule: Rule) -> str:
