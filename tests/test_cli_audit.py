@@ -28,11 +28,11 @@ FILES = ["correlations.csv", "report.html", "results.json", "trainings.log", "tr
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a small audit has run: 2 rates x 2 seeds x (1 dense + 2 sparsities x 5 arms)."""
+    """A folder in which a small audit has run: 2 rates x 2 seeds x (1 dense + 1 for longer + 2 sparsities x 5 arms)."""
     folder = tmp_path_factory.mktemp("audit")
     done = prunetune("audit", "quick", *SMALL, "--store", "store", "--out", "out", "--jobs", "2", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "44 trainings (44 epochs) to run, 0 cached" in done.stderr
+    assert "48 trainings (52 epochs) to run, 0 cached" in done.stderr
     assert str(Path("out") / "report.html") in done.stdout
     return folder
 
@@ -53,7 +53,7 @@ def test_files_have_the_fields_of_the_contract(audited: Path) -> None:
     contract = "schema_version study environment trials correlations verdicts recommendation budget"
     assert set(contract.split()) <= set(found)
     assert list(found["trials"][0]) == [f.name for f in fields(Trial)]
-    assert len(found["trials"]) == 44
+    assert len(found["trials"]) == 48
     assert list(found["correlations"][0]) == [f.name for f in fields(Correlation)]
     verdict = "learning_rate mask winning_property sparsity pretraining reasons seeds_needed"
     assert set(verdict.split()) <= set(found["verdicts"][0])
@@ -89,7 +89,7 @@ def test_a_second_audit_trains_nothing_and_ends_the_same(audited: Path) -> None:
     before = {name: (audited / "out" / name).read_bytes() for name in FILES}
     again = prunetune("audit", "quick", *SMALL, "--store", "store", "--out", "again", cwd=audited)
     assert again.returncode == 0, again.stderr
-    assert "0 trainings (0 epochs) to run, 44 cached" in again.stderr
+    assert "0 trainings (0 epochs) to run, 48 cached" in again.stderr
     first, second = (rows_without(audited / out / "trials.csv", "cached") for out in ("out", "again"))
     assert first == second
     assert {row["cached"] for row in results(audited, "again")["trials"]} == {True}
@@ -113,7 +113,7 @@ def test_recompute_every_mask_correlation_and_accuracy_from_the_stored_weights(a
     script = [sys.executable, "-I", str(ROOT / "scripts" / "recompute.py"), "out", "store", str(data)]
     done = subprocess.run(script, cwd=audited, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for figure in ("44 starts", "8 masks", "40 mask digests", "44 accuracies"):
+    for figure in ("48 starts", "8 masks", "40 mask digests", "48 accuracies"):
         assert figure in done.stdout
     assert "not recomputed" not in done.stdout
 
@@ -142,15 +142,15 @@ def test_plan_knows_what_is_stored_and_trains_nothing(audited: Path) -> None:
     stored = sorted((audited / "store" / "steps").rglob("*"))
     done = prunetune("plan", "quick", *SMALL, "--set", "sparsities=[0.5, 0.75, 0.9]", "--store", "store", cwd=audited)
     assert done.returncode == 0, done.stderr
-    assert "20 trainings (20 epochs) to run, 44 cached" in done.stdout
-    assert "distinct trainings: 64 (64 epochs)" in done.stdout
+    assert "20 trainings (20 epochs) to run, 48 cached" in done.stdout
+    assert "distinct trainings: 68 (72 epochs)" in done.stdout
     assert sorted((audited / "store" / "steps").rglob("*")) == stored
 
 
 def test_store_verbs(audited: Path) -> None:
     listed = prunetune("store", "ls", "--store", "store", cwd=audited)
     assert listed.returncode == 0
-    assert sum(line.startswith("Train") for line in listed.stdout.splitlines()) == 44
+    assert sum(line.startswith("Train") for line in listed.stdout.splitlines()) == 48
     assert prunetune("store", "verify", "--store", "store", cwd=audited).returncode == 0
     key = results(audited)["trials"][0]["key"]
     victim = audited / "store" / "steps" / key[:2] / key / "state.safetensors"

@@ -9,7 +9,7 @@ from prunetune.api import prepare
 from prunetune.errors import RequestError
 from prunetune.foresee import Machines, foresee
 
-STUDY = ["seeds=2", "learning_rates=[0.1]", "sparsities=[0.3, 0.5]"]
+STUDY = ["seeds=2", "learning_rates=[0.1]", "sparsities=[0.3, 0.5]", "pretraining.longer=0"]
 
 
 @pytest.mark.parametrize(

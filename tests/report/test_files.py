@@ -71,7 +71,7 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
         "recommendation",
         "budget",
     }
-    contract |= {"layers", "invariants", "missing", "notes", "controls", "comparisons", "paper"}
+    contract |= {"layers", "invariants", "missing", "notes", "controls", "comparisons", "paper", "pretraining"}
     views = {"residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap"}
     assert contract | views == set(found)
     assert ",".join(found["trials"][0]) == TRIAL_COLUMNS
@@ -87,6 +87,17 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
     assert same["test_loss"] is None
     assert same["seconds"] is None
     assert len(found["comparisons"]) == 2 * 2 * 4  # both halves, two rates, four sparsities
+    assert found["schema_version"] == 2
+    checks = [(row["learning_rate"], row["check"], row["answer"]) for row in found["pretraining"]]
+    assert checks == [
+        (0.01, "not worse than the best rate tried", "no"),
+        (0.01, "converged", "not asked"),
+        (0.01, "forgotten", "no"),
+        (0.1, "not worse than the best rate tried", "yes"),
+        (0.1, "converged", "not asked"),
+        (0.1, "forgotten", "no"),
+    ]
+    assert list(found["pretraining"][0]) == ["learning_rate", "check", "answer", "n", "mean", "low", "high", "limit"]
 
 
 def test_what_is_written_reads_back_equal(tmp_path):
@@ -148,7 +159,7 @@ def _damage(path: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda found: found.update(schema_version=2), "schema_version is 2; this prunetune reads 1"),
+        (lambda found: found.update(schema_version=3), "schema_version is 3; this prunetune reads 1 and 2"),
         (lambda found: found.pop("schema_version"), "schema_version is null"),
         (lambda found: found.update(schema_version=True), "schema_version is true"),
         (lambda found: found.pop("trials"), "trials is missing"),

@@ -116,6 +116,8 @@ def test_it_leads_with_the_verdict(report, page):
     for verdict in report.verdicts:
         assert all(re.sub(r"\s+", " ", sentence) in words for sentence in whys(verdict))
         assert f"Pre-training: {verdict.pretraining}." in words
+        assert verdict.dense is not None
+        assert all(re.sub(r"\s+", " ", line) in words for line in verdict.dense.lines)
 
 
 def test_everything_that_a_reader_needs_is_on_it(page):

@@ -42,7 +42,20 @@ def test_a_study_of_two_rates_literally() -> None:
         "  75 %      -1.00 [-1.21, -0.79]  no        +2.00 [+1.79, +2.21]  yes     no",
         "",
     ]
-    assert "Pre-training, by learning rate:" in text
+    lines = text.splitlines()
+    at = lines.index("Pre-training, by learning rate:")
+    assert [line[:60] for line in lines[at + 1 : at + 9]] == [
+        "  0.01  insufficient",
+        "    Not worse than the best rate tried: no. Dense accuracy a",
+        "    Converged: not asked. No dense network was trained for l",
+        "    Forgotten: no. R_0.2 of the weights before and after den",
+        "  0.1  best of those tried",
+        "    Not worse than the best rate tried: yes. Of the 2 rates ",
+        "    Converged: not asked. No dense network was trained for l",
+        "    Forgotten: no. R_0.2 of the weights before and after den",
+    ]
+    assert lines[at + 2].endswith("rate 0.1, the best tried: -0.75 points (bounds -0.75 and -0.75, 5 seeds).")
+    assert lines[at + 4].endswith(": +0.300 (bounds +0.300 and +0.300, 5 seeds); less than 0.05 counts as forgotten.")
     assert "Train the sparse network from (with its lead, 95 % interval):" in text
     assert "  50 %  ticket  iterative mask  learning rate 0.1" in text
 

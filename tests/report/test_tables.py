@@ -160,7 +160,27 @@ def test_dense_networks_beside_the_best_rate():
         ("0.01", "5", f"{statistics.mean(low):.2f}", f"{difference:.2f}".replace("-", "−")),
         ("0.1", "5", f"{statistics.mean(high):.2f}", "–"),
     ]
-    assert column(table, "Pre-training") == ["insufficient", "sufficient"]
+    assert column(table, "Pre-training") == ["insufficient", "best of those tried"]
+
+
+def test_the_checks_of_pretraining():
+    results = planted()
+    longer = [
+        dataclasses.replace(row, key=f"longer{row.key}", arm="dense_longer", epochs=12, test_accuracy=accuracy + gain)
+        for row, gain in zip([row for row in results.trials if row.arm == "dense"], [0.1, 0.3] * 5, strict=True)
+        if (accuracy := row.test_accuracy) is not None
+    ]
+    trials = [*results.trials, *longer]
+    table = tables.pretraining_table(judge(trials, RULE, correlations=results.correlations), RULE)
+    assert column(table, "Rate") == ["0.01"] * 3 + ["0.1"] * 3
+    assert column(table, "Check") == ["not worse than the best rate tried", "converged", "forgotten"] * 2
+    assert column(table, "Limit") == ["−0.50", "+0.50", "+0.050"] * 2
+    assert column(table, "Answer") == ["no", "yes", "no", "yes", "yes", "no"]
+    # of rate 0.01 gains are .1 .3 .1 .3 .1: mean .18, standard deviation .10954, t(.95, 4) = 2.1318
+    assert table.rows[1][2:5] == ("5", "+0.18", "+0.08 to +0.28")
+    assert table.rows[3][2:5] == ("0", "–", "–")
+    means = tables.means_table(Evidence(trials), trials)
+    assert [row[3] for row in means.rows if row[1] == "–"] == ["dense", "dense_longer"] * 2  # in one order, always
 
 
 def test_every_row_has_a_cell_for_every_column():
