@@ -86,7 +86,7 @@ def shares(world: World, studies: int, generator: np.random.Generator) -> list[f
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a Markdown table, a row per world."""
     parser = argparse.ArgumentParser(description="labels of pre-training where the truth is known")
-    parser.add_argument("--studies", type=int, default=10_000)
+    parser.add_argument("--studies", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     generator = np.random.default_rng(options.seed)
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for world in WORLDS:
         cells = " | ".join(f"{share:.3f}" for share in shares(world, options.studies, generator))
-        print(f"| {world.says} | {world.seeds} | {cells} |")
+        print(f"| {world.says} | {world.seeds} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -192,12 +192,20 @@ def _converged(evidence: Evidence, rule: Rule, rate: float) -> tuple[Check, tupl
 
 def _turned(found: Comparison) -> Comparison:
     """Second − first in place of first − second; the answer and its p stay those of the question that was put."""
-    low, high, low_own, high_own = (
-        None if value is None else -value for value in (found.high, found.low, found.high_own, found.low_own)
+    return replace(
+        found,
+        first=found.second,
+        second=found.first,
+        mean=_minus(found.mean),
+        low=_minus(found.high),
+        high=_minus(found.low),
+        low_own=_minus(found.high_own),
+        high_own=_minus(found.low_own),
     )
-    mean = None if found.mean is None else 0.0 - found.mean
-    turned = {"first": found.second, "second": found.first, "mean": mean}
-    return replace(found, **turned, low=low, high=high, low_own=low_own, high_own=high_own)  # type: ignore[arg-type]
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else 0.0 - value
 
 
 def _check(name: CheckName, found: Comparison, finding: str, limit: float) -> Check:
