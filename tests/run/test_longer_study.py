@@ -21,7 +21,7 @@ STUDY: dict[str, Any] = {
     "model": "toy_study:net",
     "data": "toy_study:images",
     "recipe": {"epochs": 1, "batch_size": 32, "schedule": {"kind": "constant"}},
-    "learning_rates": [0.01, 0.05],
+    "learning_rates": [0.05, 0.1],
     "masks": ["one_shot"],
     "sparsities": [0.5],
     "arms": ["ticket", "reinit"],
@@ -113,7 +113,7 @@ def test_the_report_tells_the_checks_and_renders_again(results: Results, tmp_pat
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["study"]["pretraining"] == {"longer": 2}
     converged = [row for row in found["pretraining"] if row["check"] == "converged"]
-    assert [(row["learning_rate"], row["n"]) for row in converged] == [(0.01, 2), (0.05, 2)]
+    assert [(row["learning_rate"], row["n"]) for row in converged] == [(0.05, 2), (0.1, 2)]
     for row in converged:
         rate = row["learning_rate"]
         accuracy = {(t.arm, t.seed): t.test_accuracy or 0.0 for t in results.trials if t.learning_rate == rate}
