@@ -154,7 +154,7 @@ def course(differences: Floats, family: Family, seeds: Sequence[int], levels: Se
         fails |= ~closed & ~now.any(axis=2) & (below < level).all(axis=2)
         rejected |= now
         taken[~closed & (now.any(axis=2) | fails)] = n
-    return Course(rejected.any(axis=2), fails, taken)
+    return Course(np.asarray(rejected.any(axis=2)), fails, taken)
 
 
 def families(correlation: float, most: int, studies: int, generator: np.random.Generator) -> Floats:

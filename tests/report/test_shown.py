@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,9 @@ def test_what_must_not_be_a_yes_does_not_exceed() -> None:
 def test_chance_is_the_share_of_the_most_frequent_class() -> None:
     assert chance(LABELS) == 95.0
     assert chance(torch.arange(10)) == 10.0
-    assert Chance.of(2, 1000, 95.0) == Chance(95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
+    found = Chance.of(2, 1000, 95.0)
+    assert found is not None
+    assert (found.accuracy, found.noise) == (95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
     assert Chance.of(4, 1000) == Chance.of(chance=25.0, test_images=1000)
     assert Chance.of() is None
 
@@ -90,7 +93,7 @@ def test_chance_is_the_share_of_the_most_frequent_class() -> None:
 def test_two_baselines_that_always_say_the_majority_give_no_winning_ticket() -> None:
     """95 of 100 labels are of one class: dense and reinit at 95 % have learned nothing."""
     trials = study({0.75: spread(3.0, 0.1)}, {0.75: spread(3.0, 0.1)}, dense=[95.0] * 5)
-    known = {"outputs": 2, "test_images": 1000}
+    known: dict[str, Any] = {"outputs": 2, "test_images": 1000}
     assert one(trials, **known).winning_property == "holds"  # which a chance of 1 / classes gives
     verdict = one(trials, **known, chance=chance(LABELS))
     assert verdict.winning_property == "inconclusive"

@@ -55,7 +55,7 @@ def guessing(environment: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: environment.get(name) for name in ("outputs", "test_images")}
     known: dict[str, Any] = {name: value for name, value in counts.items() if type(value) is int}
     chance = environment.get("chance")
-    if type(chance) in (int, float) and 0 < chance <= 100:
+    if isinstance(chance, int | float) and not isinstance(chance, bool) and 0 < chance <= 100:
         known["chance"] = float(chance)
     return known
 
