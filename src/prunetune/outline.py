@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from prunetune.analysis.retention import retention_words
 from prunetune.api import Prepared
 from prunetune.progress import duration
 from prunetune.run.estimate import estimate
@@ -16,9 +17,10 @@ Bound = tuple[str, Plan, Remaining]
 
 def outline(prepared: Prepared, jobs: int) -> str:
     """Steps, trainings and cost with `jobs` workers, and the plan's notes; where seeds may be added, least and most."""
+    kappas = [f"learning rate {row.learning_rate:g}: {retention_words(row)}" for row in prepared.plan.recipes]
     blocks = [(title, _size(plan), costs(plan, left, jobs)) for title, plan, left in _bounds(prepared)]
     lines = [line for block in blocks for line in block if line]
-    return "\n".join([*lines, *(f"note: {note}" for note in prepared.plan.notes)])
+    return "\n".join([*lines, *kappas, *(f"note: {note}" for note in prepared.plan.notes)])
 
 
 def outline_of_group(group: str, studies: Sequence[Prepared]) -> str:

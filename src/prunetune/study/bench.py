@@ -69,7 +69,12 @@ class Bench:
 
 def training_steps(spec: Spec, facts: Facts) -> int:
     """Optimizer steps of every training of the study."""
-    return spec.recipe.epochs * -(-facts.train // spec.recipe.batch_size)
+    return spec.recipe.epochs * steps_per_epoch(spec.recipe.batch_size, facts)
+
+
+def steps_per_epoch(batch_size: int, facts: Facts) -> int:
+    """Optimizer steps of an epoch, the last batch's, which may be smaller, included."""
+    return -(-facts.train // batch_size)
 
 
 def _rewind(spec: Spec, facts: Facts) -> Point:
