@@ -81,6 +81,7 @@ class Experiment:
             "sparsities": self.sparsities.copy(),
             "arms": list(self.arms),
             "rewind": "10/150",
+            "reference_steps": STEPS_PER_EPOCH,
             "seeds": 5,
         }
 

@@ -15,13 +15,13 @@ from prunetune.sparsity.scope import survey
 from prunetune.study import connections, correlations, graph
 from prunetune.study.along import PlannedMoment, moments, require_moments
 from prunetune.study.arms import Arm
-from prunetune.study.bench import Bench, steps_per_epoch
+from prunetune.study.bench import Bench
 from prunetune.study.connections import PlannedConnection
 from prunetune.study.correlations import PlannedCorrelation
 from prunetune.study.ground import Ground
 from prunetune.study.mask_fields import MaskSpec
 from prunetune.study.masks import Choice, MaskAt
-from prunetune.study.recipes import summarise
+from prunetune.study.recipes import steps_per_epoch, summarise
 from prunetune.study.results import DENSE, DENSE_LONGER, RecipeSummary
 from prunetune.study.seeds import derive
 from prunetune.study.spec import DIGITS, Spec
@@ -256,7 +256,7 @@ def _assembled(
 
 def _recipes(bench: Bench) -> tuple[RecipeSummary, ...]:
     recipe = bench.spec.recipe
-    steps = steps_per_epoch(recipe.batch_size, bench.facts)
+    steps = steps_per_epoch(recipe, bench.facts.train)
     return tuple(summarise(recipe, rate, steps) for rate in sorted(bench.spec.dense_rates))
 
 

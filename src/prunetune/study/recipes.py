@@ -12,6 +12,11 @@ from prunetune.train.recipe import Recipe
 from prunetune.train.retention import decay_exponent, retention
 
 
+def steps_per_epoch(recipe: RecipeSpec, images: int) -> int:
+    """Optimizer steps of an epoch of so many training images; the last batch may be smaller."""
+    return -(-images // recipe.batch_size)
+
+
 def summarise(recipe: RecipeSpec, learning_rate: float, steps_per_epoch: int) -> RecipeSummary:
     """Steps, κ and e^(−κ) of a training at one rate. Neither precision, loss nor metric bears on them."""
     trained = Recipe(
