@@ -121,7 +121,7 @@ def test_a_scale_that_is_none_is_refused(scale):
     if scale is None:
         assert load_spec(OWN | {"scale": None}) == load_spec(OWN)
         return
-    with pytest.raises(RequestError, match="scale: .*must be a number above 0"):
+    with pytest.raises(RequestError, match=r"scale: .*must be a number above 0"):
         load_spec(OWN | {"scale": scale})
 
 

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from planted import results
+from planted import planted
 
 from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.report.files import read_results, results_text
@@ -42,7 +42,7 @@ def test_the_words():
 
 def test_an_older_file_is_read_with_kappa_computed(tmp_path):
     """6 epochs at weight decay 1e-4: Σ of the factors is by hand, step by step in tests/train."""
-    found = results()
+    found = planted()
     text = json.loads(results_text(found, (), ()))
     del text["recipes"]
     (tmp_path / "results.json").write_text(json.dumps(text))
@@ -57,7 +57,7 @@ def test_an_older_file_is_read_with_kappa_computed(tmp_path):
 
 
 def test_what_a_file_says_is_kept(tmp_path):
-    text = json.loads(results_text(results(), (), ()))
+    text = json.loads(results_text(planted(), (), ()))
     text["recipes"] = [{"learning_rate": 0.1, "steps": 7, "kappa": None, "retention": None}]
     (tmp_path / "results.json").write_text(json.dumps(text))
     assert read_results(tmp_path / "results.json").recipes == (RecipeSummary(0.1, 7, None, None),)
