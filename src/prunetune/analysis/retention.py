@@ -1,11 +1,7 @@
 """What is left of the initial weights, in words, and whether the paper speaks of such trainings (docs/kappa.md)."""
 
-import math
-
-from prunetune.study.paper import kappa_of_paper
+from prunetune.analysis.paper.scale import FACTOR, KAPPA
 from prunetune.study.results import RecipeSummary
-
-WITHIN = 2.0  # a κ that differs from the paper's at a rate by more than this factor is another regime
 
 
 def retention_words(row: RecipeSummary) -> str:
@@ -28,14 +24,10 @@ def off_paper(row: RecipeSummary) -> str | None:
 
     The paper has κ at its own two rates only, and there with the weight decay of the recipe that it follows.
     """
-    paper = kappa_of_paper(row.learning_rate)
-    if paper is None or row.kappa is None or _near(row.kappa, paper):
+    paper = KAPPA.get(row.learning_rate)
+    if paper is None or row.kappa is None or paper / FACTOR <= row.kappa <= paper * FACTOR:
         return None
     return (
         f"the paper's trainings at rate {row.learning_rate:g} have kappa {paper:.2f} (150 epochs, weight decay 1e-4), "
         f"these {row.kappa:.2f}: what it says of that rate is neither confirmed nor refuted by them"
     )
-
-
-def _near(kappa: float, paper: float) -> bool:
-    return kappa > 0 and abs(math.log(kappa / paper)) <= math.log(WITHIN)

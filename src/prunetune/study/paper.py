@@ -10,14 +10,9 @@ there are a choice. Chosen too, where the paper is silent: the weight decay; twe
 figures of sparse R_p, because they reach .3, .5 and .7 exactly, as rounds of 15 % do not.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
-
-from prunetune.study.recipe_fields import RecipeSpec
-from prunetune.study.recipes import summarise
 
 PREFIX = "paper/"
 STEPS_PER_EPOCH = 391  # of the paper's 50,000 training images in batches of 128
@@ -31,9 +26,8 @@ _RECIPE = {
     "schedule": {"kind": "step", "milestones": ["80/150", "120/150"], "gamma": 0.1},
     "augment": ["crop", "flip"],
 }
-RATES = (0.01, 0.1)
 _ROUNDS = {"per_round": 0.15, "rounds": 12}
-_BOTH_RATES = [*RATES]
+_BOTH_RATES = [0.01, 0.1]
 _ALL_MASKS = ["iterative", "admm", "one_shot"]
 
 
@@ -142,18 +136,6 @@ def fields(name: str) -> dict[str, Any]:
     """The spec of a preset of `STUDIES`, before anything in it is checked."""
     experiment, network = STUDIES[name]
     return experiment.fields(name, network)
-
-
-@cache
-def kappa_of_paper(learning_rate: float) -> float | None:
-    """κ of the paper's trainings at one of its two rates, with the weight decay of these presets; else None.
-
-    >>> round(kappa_of_paper(0.1), 2), round(kappa_of_paper(0.01), 2), kappa_of_paper(0.05)
-    (3.3, 0.33, None)
-    """
-    if not any(math.isclose(learning_rate, rate) for rate in RATES):
-        return None
-    return summarise(RecipeSpec.model_validate(_RECIPE), learning_rate, STEPS_PER_EPOCH).kappa
 
 
 def summary(name: str) -> str:

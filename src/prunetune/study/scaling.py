@@ -60,28 +60,32 @@ def scaled_times(fields: Mapping[str, Any], base: "Spec", factor: float) -> dict
     return found
 
 
-def record(base: "Spec", factor: float, reference: int | None) -> dict[str, Any]:
-    """What `ScaledSpec` holds of `base`; its steps per epoch are the data's where no `reference` is given."""
-    steps = _steps(base) if reference is None else reference
+def record(base: "Spec", factor: float) -> dict[str, Any]:
+    """What `ScaledSpec` holds of `base`."""
     was = ScaledSpec(
         factor=factor,
         epochs=base.recipe.epochs,
-        steps_per_epoch=steps,
+        steps_per_epoch=_meant_for(base),
         weight_decay=base.recipe.weight_decay,
     )
     return was.model_dump()
 
 
-def kept_weight_decay(base: "Spec", scaled: "Spec", reference: int | None) -> float:
+def kept_weight_decay(base: "Spec", scaled: "Spec") -> float:
     """The weight decay with which `scaled` has the κ of `base` at equal rates, to six digits.
 
     κ is proportional to it. Where κ is not defined (Adam), the weight decay stays.
     """
     decay = base.recipe.weight_decay
-    before = summarise(base.recipe, 1.0, _steps(base) if reference is None else reference).kappa
+    before = summarise(base.recipe, 1.0, _meant_for(base)).kappa
     with_decay = RecipeSpec.model_validate(scaled.recipe.model_dump() | {"weight_decay": 1.0})
     unit = summarise(with_decay, 1.0, _steps(scaled)).kappa
     return float(f"{before / unit:.6g}") if before is not None and unit else decay
+
+
+def _meant_for(base: "Spec") -> int:
+    """The steps of an epoch that the weight decay is meant for: the reference, else those of the data."""
+    return _steps(base) if base.reference_steps is None else base.reference_steps
 
 
 def _steps(spec: "Spec") -> int:

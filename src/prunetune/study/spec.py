@@ -370,18 +370,20 @@ def settled_fields(
     factor, base = require_scale(asked), _validated(fields)
     found = scaled_times(fields, base, factor)
     override(found, overrides, RecipeSpec.model_fields)
-    found.pop("scale", None)
     if papers and factor < 1 and isinstance(arguments := found.get("data_args") or {}, Mapping):
         found["data_args"] = {"validation": VALIDATION, **arguments}
+    return _at_equal_kappa(found, base, overrides) | {"scaled": record(base, factor)}
+
+
+def _at_equal_kappa(fields: dict[str, Any], base: Spec, overrides: Sequence[str]) -> dict[str, Any]:
+    """The scaled fields with the κ of `base`, unless the weight decay is set; its reference has done its work."""
+    found = {name: value for name, value in fields.items() if name not in ("scale", "reference_steps")}
     given: dict[str, Any] = {}
     override(given, overrides, RecipeSpec.model_fields)
+    whole = _validated(found)
     if "weight_decay" not in (given.get("recipe") or {}):
-        kept = kept_weight_decay(base, _validated(found), base.reference_steps)
-        found["recipe"] = found["recipe"] | {"weight_decay": kept}
-    reference = base.reference_steps
-    return {name: value for name, value in found.items() if name != "reference_steps"} | {
-        "scaled": record(base, factor, reference)
-    }
+        found["recipe"] = found["recipe"] | {"weight_decay": kept_weight_decay(base, whole)}
+    return found
 
 
 def _validated(fields: dict[str, Any]) -> Spec:
