@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prunetune.analysis.pairing import percent
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P
 from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
 from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
@@ -24,7 +25,7 @@ from prunetune.sparsity.independence import Independence, independence, p_above
 from prunetune.sparsity.overlap import Overlap, correlation
 from prunetune.sparsity.scope import Scope, prunable
 from prunetune.study.correlations import DENSE_P
-from prunetune.study.results import Results
+from prunetune.study.results import RecipeSummary, Results
 
 Weights = nn.Module | Mapping[str, Tensor] | str | Path
 Strength = Literal["exact", "weak", "undecided", "tested"]
@@ -266,6 +267,7 @@ def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequenc
     own = not layers or studied == {(layer.name, layer.shape) for layer in layers}
     below = [verdict for verdict in verdicts if (verdict.learning_rate, verdict.mask) == (row.learning_rate, row.mask)]
     lines = [line for verdict in below for line in _verdict_lines(verdict, row, rule, source)]
+    lines += [_retention_line(one, source) for one in results.recipes if one.learning_rate == row.learning_rate]
     lines.append(_recommended_line(row, rule, source))
     return lines if own else [_of_another(line) for line in lines]
 
@@ -285,6 +287,12 @@ def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: st
     here = replace(verdict, tests=tuple(test for test in verdict.tests if test.sparsity == row.sparsity))
     evidence = " ".join([f"{source}.", *whys(here)])
     yield Line(lead(verdict), evidence, "undecided" if verdict.winning_property == "inconclusive" else "tested")
+
+
+def _retention_line(recipe: RecipeSummary, source: str) -> Line:
+    claim = f"At learning rate {recipe.learning_rate:g}, {retention_words(recipe)}."
+    evidence = "; ".join(filter(None, [f"{source}: its recipe over {recipe.steps} steps", off_paper(recipe)]))
+    return Line(claim, evidence, "exact")
 
 
 def _pretraining_strength(verdict: Verdict) -> Strength:

@@ -71,14 +71,16 @@ def prepare(
     store: str | Path | None = None,
     device: str = "auto",
     elsewhere: bool = False,
+    scale: float | None = None,
 ) -> Prepared:
     """Read the spec, compile it to steps, and look up which of them `store` already holds. Trains nothing.
 
     `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
-    `key=value` texts. Where steps run `elsewhere`, `device` need not be here. Raises RequestError for anything wrong.
+    `key=value` texts; `scale` makes the study shorter or longer at equal κ
+    (docs/kappa.md). Where steps run `elsewhere`, `device` need not be here. Raises RequestError for anything wrong.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
-    spec = load_spec(source, changed)
+    spec = load_spec(source, changed, scale)
     if elsewhere and spec.devices > 1:
         raise RequestError(f"devices: {spec.devices}; must be 1: only the local executor trains on several at once")
     device = device if elsewhere and device == "cuda" else resolve_device(device, spec.devices)
@@ -199,6 +201,7 @@ def audit(
     device: str = "auto",
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor | None = None,
+    scale: float | None = None,
 ) -> Audit:
     """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
 
@@ -208,7 +211,7 @@ def audit(
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
     elsewhere = not isinstance(executor, LocalExecutor | None)
-    prepared = prepare(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere)
+    prepared = prepare(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere, scale=scale)
     return conduct(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
 
 

@@ -76,6 +76,15 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
 ]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        parser=_share,
+        metavar="S",
+        help="Multiply all epochs by S and set the weight decay so that as much of the initial weights is left "
+        "(docs/kappa.md); --set changes the scaled study.",
+    ),
+]
 Seeds = Annotated[
     int | None,
     typer.Option(
@@ -128,6 +137,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 def audit(
     source: Source = None,
     changes: Set = None,
+    scale: Scale = None,
     seeds: Seeds = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report goes; else runs/NAME.")] = None,
     store: StoreDir = None,
@@ -155,7 +165,7 @@ def audit(
 
         prunetune audit my-study.yaml --jobs 8
 
-        prunetune audit paper/a1 --set epochs=15 --seeds 2    (all of its studies, each into a folder of its own)
+        prunetune audit paper/a1 --scale 0.1 --seeds 2    (all of its studies, each into a folder of its own)
 
         prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
@@ -165,7 +175,7 @@ def audit(
     chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
 
     asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
-    options = _options(changes, seeds, store, device, executor)
+    options = _options(changes, scale, seeds, store, device, executor)
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         ready(prepare(name, **options), folder)
     codes = []
@@ -179,6 +189,7 @@ def audit(
 def plan(
     source: Source = None,
     changes: Set = None,
+    scale: Scale = None,
     seeds: Seeds = None,
     store: StoreDir = None,
     jobs: Jobs = None,
@@ -208,7 +219,7 @@ def plan(
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
     machines = Machines.parse(simulated) if simulated is not None else None
-    options = _options(changes, seeds, store, device, executor)
+    options = _options(changes, scale, seeds, store, device, executor)
     if members := _members(source):
         if machines:
             raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
@@ -277,6 +288,7 @@ def prune(
         ),
     ] = None,
     changes: Set = None,
+    scale: Scale = None,
     seeds: Annotated[int | None, typer.Option(parser=_count, metavar="N", help="Repetitions; one by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report and models go; else runs/NAME-pruned.")
@@ -313,6 +325,7 @@ def prune(
         epochs=epochs,
         learning_rate=learning_rate,
         seeds=seeds,
+        scale=scale,
     )
     prepared = prepare_ship(source, changes or (), asked, store=store, device=device)
     ready(prepared, output_folder(prepared, out))
@@ -417,11 +430,12 @@ def store_gc(store: StoreDir = None) -> None:
 
 
 def _options(
-    changes: list[str] | None, seeds: int | None, store: str | None, device: str, executor: str
+    changes: list[str] | None, scale: float | None, seeds: int | None, store: str | None, device: str, executor: str
 ) -> dict[str, Any]:
     """What `prepare` is told beside the study, by audit and plan alike."""
     elsewhere = executor != "local"
-    return {"overrides": changes or (), "seeds": seeds, "store": store, "device": device, "elsewhere": elsewhere}
+    where = {"store": store, "device": device, "elsewhere": elsewhere}
+    return {"overrides": changes or (), "scale": scale, "seeds": seeds} | where
 
 
 def _members(source: str | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from prunetune.analysis.retention import retention_words
 from prunetune.api import Prepared
 from prunetune.progress import duration
 from prunetune.run.estimate import estimate
@@ -16,9 +17,11 @@ Bound = tuple[str, Plan, Remaining]
 
 def outline(prepared: Prepared, jobs: int) -> str:
     """Steps, trainings and cost with `jobs` workers, and the plan's notes; where seeds may be added, least and most."""
+    kappas = [f"learning rate {row.learning_rate:g}: {retention_words(row)}" for row in prepared.plan.recipes]
+    scaled = _scaled(prepared.plan)
     blocks = [(title, _size(plan), costs(plan, left, jobs)) for title, plan, left in _bounds(prepared)]
     lines = [line for block in blocks for line in block if line]
-    return "\n".join([*lines, *(f"note: {note}" for note in prepared.plan.notes)])
+    return "\n".join([*lines, *scaled, *kappas, *(f"note: {note}" for note in prepared.plan.notes)])
 
 
 def outline_of_group(group: str, studies: Sequence[Prepared]) -> str:
@@ -63,6 +66,20 @@ def _bounds(prepared: Prepared) -> list[Bound]:
     return [
         (f"the least, where {first} seeds decide every verdict:", *least),
         (f"the most, where no verdict is decided before {last} seeds:", *most),
+    ]
+
+
+def _scaled(plan: Plan) -> list[str]:
+    """What `--scale` changed, in a line; nothing where the study was not scaled."""
+    was, recipe = plan.spec.scaled, plan.spec.recipe
+    if was is None:
+        return []
+    steps = plan.recipes[0].steps // recipe.epochs
+    share = plan.spec.data_args.get("validation")
+    held = f", {share:g} of the training images held out" if share else ""
+    return [
+        f"scaled by {was.factor:g}: {recipe.epochs} epochs for {was.epochs}, {steps} steps an epoch for "
+        f"{was.steps_per_epoch}, weight decay {recipe.weight_decay:g} for {was.weight_decay:g}{held}"
     ]
 
 

@@ -28,10 +28,9 @@ from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL, Groups
 from prunetune.sparsity.scope import Scope
-from prunetune.study.reading import override, read_fields
-from prunetune.study.recipe_fields import RecipeSpec
+from prunetune.study.reading import read_fields
 from prunetune.study.results import Results, Trial
-from prunetune.study.spec import DIGITS, Spec, load_spec
+from prunetune.study.spec import DIGITS, Spec, is_papers, load_spec, settled_fields
 from prunetune.study.steps import Train
 from prunetune.train.data import Dataset, load
 from prunetune.train.feed import normaliser
@@ -56,6 +55,7 @@ class Asked:
     epochs: int | None = None
     learning_rate: float | None = None
     seeds: int | None = None
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,9 @@ def require_formats(formats: Sequence[str]) -> Sequence[str]:
 
 def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
     """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
-    fields = _fields(source, asked)
-    override(fields, overrides, RecipeSpec.model_fields)
     changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
-    override(fields, changes, RecipeSpec.model_fields)
+    fields = settled_fields(_fields(source, asked), [*overrides, *changes], asked.scale, is_papers(source))
     fields |= _IGNORED | ({"pretrained": {"theta_T": str(asked.weights)}} if asked.weights else {})
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)

@@ -72,7 +72,7 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
         "budget",
     }
     contract |= {"layers", "invariants", "missing", "notes", "controls", "comparisons", "paper", "pretraining"}
-    views = {"residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap"}
+    views = {"residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap", "recipes"}
     assert contract | views == set(found)
     assert ",".join(found["trials"][0]) == TRIAL_COLUMNS
     assert list(found["verdicts"][0]) == [

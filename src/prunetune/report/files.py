@@ -21,6 +21,7 @@ from prunetune.analysis.paper.compare import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.errors import RequestError
+from prunetune.study.recipes import summaries_of
 from prunetune.study.results import (
     READ_VERSIONS,
     SCHEMA_VERSION,
@@ -42,7 +43,7 @@ RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie",
     "candidates", "chosen_on",
 )  # fmt: skip
-LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap")
+LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap", "recipes")
 LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
 COMPARISON_FIELDS = (
     "first",
@@ -100,7 +101,11 @@ def read_results(path: Path) -> Results:
     U+FFFD. Fields that are not known are passed over. Raises RequestError with
     one line when the file is missing, is not strict JSON, has another schema version, or lacks a field.
     """
-    return decode(read_object(path, READ_VERSIONS), Results, str(path))
+    content = read_object(path, READ_VERSIONS)
+    results = decode(content, Results, str(path))
+    if "recipes" in content:
+        return results
+    return dataclasses.replace(results, recipes=summaries_of(results.study, results.trials))
 
 
 def shown_again(path: Path, show: Callable[[], T]) -> T:
@@ -214,6 +219,7 @@ def _sorted(results: Results) -> Results:
             sorted(results.overlap_by_layer, key=lambda row: (*row.order, places.get(row.layer, 0), row.layer))
         ),
         mask_overlap=tuple(sorted(results.mask_overlap, key=lambda row: row.order)),
+        recipes=tuple(sorted(results.recipes, key=lambda row: row.learning_rate)),
     )
 
 

@@ -11,6 +11,7 @@ from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed
 from prunetune.analysis.paper.compare import PaperRow, scale_of
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import Verdict
 from prunetune.report import tables
@@ -86,6 +87,7 @@ def page_text(
         best=_best(recommendation),
         recommended=recommendation_words(recommendation, rule).splitlines(),
         meanings=_meanings(verdicts),
+        retentions=[(f"{row.learning_rate:g}", retention_words(row), off_paper(row)) for row in results.recipes],
         tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
         scale=scale_of(results),
         figures=inlined(drawn),

@@ -51,6 +51,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
         along_training=along_training(plan, store),
         overlap_by_layer=overlap_by_layer(plan, store, layers),
         mask_overlap=mask_overlap(plan, store),
+        recipes=plan.recipes,
     )
 
 

@@ -8,6 +8,7 @@ from prunetune.errors import RequestError
 from prunetune.references import Ref
 from prunetune.sparsity.scope import Scope, survey
 from prunetune.study.ground import Ground, Trainer
+from prunetune.study.recipes import steps_per_epoch
 from prunetune.study.seeds import derive
 from prunetune.study.spec import Spec
 from prunetune.study.steps import Import, Init, Weights
@@ -69,7 +70,7 @@ class Bench:
 
 def training_steps(spec: Spec, facts: Facts) -> int:
     """Optimizer steps of every training of the study."""
-    return spec.recipe.epochs * -(-facts.train // spec.recipe.batch_size)
+    return spec.recipe.epochs * steps_per_epoch(spec.recipe, facts.train)
 
 
 def _rewind(spec: Spec, facts: Facts) -> Point:

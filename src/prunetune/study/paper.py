@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "paper/"
+STEPS_PER_EPOCH = 391  # of the paper's 50,000 training images in batches of 128
 
 _RECIPE = {
     "epochs": 150,
@@ -74,6 +75,7 @@ class Experiment:
             "sparsities": self.sparsities.copy(),
             "arms": list(self.arms),
             "rewind": "10/150",
+            "reference_steps": STEPS_PER_EPOCH,
             "seeds": 5,
         }
 

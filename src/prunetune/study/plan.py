@@ -21,7 +21,8 @@ from prunetune.study.correlations import PlannedCorrelation
 from prunetune.study.ground import Ground
 from prunetune.study.mask_fields import MaskSpec
 from prunetune.study.masks import Choice, MaskAt
-from prunetune.study.results import DENSE, DENSE_LONGER
+from prunetune.study.recipes import steps_per_epoch, summarise
+from prunetune.study.results import DENSE, DENSE_LONGER, RecipeSummary
 from prunetune.study.seeds import derive
 from prunetune.study.spec import DIGITS, Spec
 from prunetune.study.steps import Import, Init, Prune, Step, Train, Weights
@@ -91,6 +92,7 @@ class Plan:
     data: Ref
     input_shape: tuple[int, ...]
     outputs: int
+    recipes: tuple[RecipeSummary, ...]  # one for every rate that has a dense run
     trainings: int
     epochs: int
     separate_trainings: int
@@ -243,12 +245,19 @@ def _assembled(
         data=bench.data,
         input_shape=bench.facts.input_shape,
         outputs=bench.facts.outputs,
+        recipes=_recipes(bench),
         trainings=graph.trainings(steps),
         epochs=graph.total_epochs(steps),
         separate_trainings=sum(map(graph.trainings, (*alone, twins))),
         separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
         urgency=urgency,
     )
+
+
+def _recipes(bench: Bench) -> tuple[RecipeSummary, ...]:
+    recipe = bench.spec.recipe
+    steps = steps_per_epoch(recipe, bench.facts.train)
+    return tuple(summarise(recipe, rate, steps) for rate in sorted(bench.spec.dense_rates))
 
 
 def _answer(spec: Spec, trials: Iterable[PlannedTrial]) -> tuple[Step, ...]:

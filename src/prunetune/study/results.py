@@ -189,6 +189,16 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class RecipeSummary:
+    """What the recipe does to the initial weights at one learning rate (docs/kappa.md)."""
+
+    learning_rate: float
+    steps: int  # optimizer steps of a training
+    kappa: float | None  # Σ η_t λ / (1 − μ); None for Adam, whose decay has no such sum
+    retention: float | None  # e^(−κ): the share of θ0 itself that weight decay leaves
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a report shows: `results.json` minus what the report itself computes (verdicts, recommendation)."""
 
@@ -207,3 +217,4 @@ class Results:
     along_training: tuple[MomentOverlap, ...] = ()
     overlap_by_layer: tuple[LayerOverlap, ...] = ()
     mask_overlap: tuple[MaskOverlap, ...] = ()
+    recipes: tuple[RecipeSummary, ...] = ()  # by learning rate

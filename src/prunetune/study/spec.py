@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.errors import RequestError, shown, unknown
+from prunetune.study import paper
 from prunetune.study.arm_fields import ArmSpec
 from prunetune.study.arms import Arm
 from prunetune.study.looks import looks
@@ -16,6 +17,7 @@ from prunetune.study.part import MOST, Count, Number, Part, complaint
 from prunetune.study.plain import require_plain
 from prunetune.study.reading import Source, override, read_fields
 from prunetune.study.recipe_fields import RecipeSpec, epochs_of
+from prunetune.study.scaling import VALIDATION, ScaledSpec, kept_weight_decay, record, require_scale, scaled_times
 from prunetune.study.slugs import slug
 from prunetune.train.recipe import Point
 
@@ -25,6 +27,7 @@ _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
 _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
+_WHERE_SET = ("reference_steps", "scaled")  # fields that a resolved spec names only where they are set
 MOST_SEEDS = 1000
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 _ARMS = tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "finetune"))
@@ -145,6 +148,8 @@ class Spec(Part):
     pretraining: PretrainingSpec = PretrainingSpec()
     verdict: VerdictRule = VerdictRule()
     pretrained: PretrainedSpec | None = None
+    reference_steps: Count | None = None  # an epoch's, that the weight decay is meant for; None: what the data make
+    scaled: ScaledSpec | None = None  # what the study was, where it was scaled
 
     @model_validator(mode="before")
     @classmethod
@@ -328,16 +333,60 @@ class Spec(Part):
     def resolved(self) -> dict[str, Any]:
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
         own = {"masks": [mask.resolved() for mask in self.masks], "arms": [arm.resolved() for arm in self.arms]}
-        return self.model_dump(mode="json") | own
+        found = self.model_dump(mode="json") | own
+        return {name: value for name, value in found.items() if name not in _WHERE_SET or value is not None}
 
 
-def load_spec(source: Source = None, overrides: Sequence[str] = ()) -> Spec:
+def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
     """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
 
-    Raises RequestError, one line, for anything that is not right; the model and the data are looked at by `plan`.
+    `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply (docs/kappa.md).
+    Raises RequestError, one line, for anything that is not right; the model and the data are looked at by `plan`,
+    but where there is a scale: then the steps of an epoch must be known.
     """
-    fields = read_fields(source)
-    override(fields, overrides, RecipeSpec.model_fields)
+    return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
+
+
+def is_papers(source: Source) -> bool:
+    """Whether a spec's source is a preset of the paper's."""
+    return isinstance(source, str) and source in paper.STUDIES
+
+
+def settled_fields(
+    fields: dict[str, Any], overrides: Sequence[str], scale: float | None, papers: bool = False
+) -> dict[str, Any]:
+    """The fields of a spec with `--set` overrides applied and its scale resolved, so that it is not applied again.
+
+    Overrides are of the scaled study, and a weight decay among them stays as it is. One of the paper's presets, scaled
+    down, holds out training images unless they say otherwise.
+    """
+    changed = dict(fields)
+    override(changed, overrides, RecipeSpec.model_fields)
+    written = changed.pop("scale", None)
+    asked = written if scale is None else scale
+    fields = {name: value for name, value in fields.items() if name != "scale"}
+    if asked is None:
+        return changed
+    factor, base = require_scale(asked), _validated(fields)
+    found = scaled_times(fields, base, factor)
+    override(found, overrides, RecipeSpec.model_fields)
+    if papers and factor < 1 and isinstance(arguments := found.get("data_args") or {}, Mapping):
+        found["data_args"] = {"validation": VALIDATION, **arguments}
+    return _at_equal_kappa(found, base, overrides) | {"scaled": record(base, factor)}
+
+
+def _at_equal_kappa(fields: dict[str, Any], base: Spec, overrides: Sequence[str]) -> dict[str, Any]:
+    """The scaled fields with the κ of `base`, unless the weight decay is set; its reference has done its work."""
+    found = {name: value for name, value in fields.items() if name not in ("scale", "reference_steps")}
+    given: dict[str, Any] = {}
+    override(given, overrides, RecipeSpec.model_fields)
+    whole = _validated(found)
+    if "weight_decay" not in (given.get("recipe") or {}):
+        found["recipe"] = found["recipe"] | {"weight_decay": kept_weight_decay(base, whole)}
+    return found
+
+
+def _validated(fields: dict[str, Any]) -> Spec:
     require_plain(fields)
     try:
         return Spec.model_validate(fields)
