@@ -43,6 +43,10 @@ def _rising(most: float, at_zero: float = 0.0) -> Truth:
     return lambda excess, epochs, chance: at_zero + most * max(0.0, excess - 0.05) / 0.5
 
 
+def _by_length(leads: dict[int, float]) -> Truth:
+    return lambda excess, epochs, chance: leads.get(epochs, 0.0)
+
+
 def _one_at_gap(excess: float, epochs: int, chance: int) -> float:
     return USUAL_RULE.gap if chance == 1 else _rising(2.0)(excess, epochs, chance)
 
@@ -51,15 +55,15 @@ GAP = USUAL_RULE.gap
 WORLDS = (
     World("no lead anywhere", lambda *_: 0.0, "both", EXCESS),
     World("the same lead everywhere, half the gap", lambda *_: GAP / 2, "both", EXCESS),
-    World("the lead goes with length alone, R_p mostly too", lambda e, epochs, c: {4: 1.5, 12: 0.6}.get(epochs, 0.0), "both", NEVER_ABOUT_SHORT),
-    World("the lead goes with length alone, R_p varies within", lambda e, epochs, c: {4: 0.3, 12: 0.15}.get(epochs, 0.0), "both", EXCESS),
+    World("goes with length alone, as R_p mostly does", _by_length({4: 1.5, 12: 0.6}), "both", NEVER_ABOUT_SHORT),
+    World("goes with length alone, R_p varies within", _by_length({4: 0.3, 12: 0.15}), "both", EXCESS),
     World("rises with R_p, at chance just the gap", _rising(2.0, GAP), "both", EXCESS),
-    World("rises with R_p, one regime at chance at the gap", _one_at_gap, "both", EXCESS),
+    World("rises with R_p, one dense run at chance at the gap", _one_at_gap, "both", EXCESS),
     World("rises with R_p to 1 point, none at chance", _rising(1.0), "fails", EXCESS),
     World("rises with R_p to 2 points, none at chance", _rising(2.0), "fails", EXCESS),
     World("the same lead everywhere, three gaps", lambda *_: 3 * GAP, "holds", EXCESS),
-    World("the lead goes with length alone, 3 to 1.5 points", lambda e, epochs, c: {4: 3.0, 12: 2.0}.get(epochs, 1.5), "holds", EXCESS),
-)  # fmt: skip
+    World("goes with length alone, 3 to 1.5 points", _by_length({4: 3.0, 12: 2.0, 24: 1.5}), "holds", EXCESS),
+)
 
 
 def draw(world: World, seeds: int, spread: float, between: float, random: np.random.Generator) -> list[Regime]:
@@ -71,22 +75,17 @@ def draw(world: World, seeds: int, spread: float, between: float, random: np.ran
             chance += excess < 0.05
             lead = world.lead(excess, epochs, chance if excess < 0.05 else 0)
             common = random.normal(0, between)
-            rows += [_regime(epochs, place, excess, at, lead + common, seeds, spread, random) for at in SPARSITIES]
+            for at in SPARSITIES:
+                differences = lead + common + spread * (0.6 + at / 2) * random.normal(size=seeds)
+                rows.append(_regime(epochs, place, excess, at, differences.tolist(), random))
     return rows
 
 
 def _regime(
-    epochs: int,
-    place: int,
-    excess: float,
-    at: float,
-    lead: float,
-    seeds: int,
-    spread: float,
-    random: np.random.Generator,
+    epochs: int, place: int, excess: float, at: float, differences: list[float], random: np.random.Generator
 ) -> Regime:
-    differences = tuple((lead + spread * (0.6 + at / 2) * random.normal(size=seeds)).tolist())
-    pairs = Pairs("ticket", "reinit", tuple(range(seeds)), differences)
+    seeds = len(differences)
+    pairs = Pairs("ticket", "reinit", tuple(range(seeds)), tuple(differences))
     return Regime(
         study=f"{epochs}ep-{place}",
         task="drawn",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunetune.analysis.comparison import compare, matches, sample_of
-from prunetune.analysis.pairing import Answer, Evidence, Pairs, Place, mean_of
+from prunetune.analysis.pairing import Answer, Evidence, Pairs, Place, mean_of, percent
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P, dense
 from prunetune.analysis.statistics import Rule, plain
 from prunetune.study.results import Results
@@ -126,6 +126,16 @@ def middle_sparsity(regimes: Sequence[Regime], mask: str, least: float) -> float
     runs = {sparsity: len({row.setting for row in pick(rows, mask, sparsity)}) for sparsity in listed}
     common = [sparsity for sparsity in listed if runs[sparsity] == max(runs.values())]
     return common[len(common) // 2] if common else None
+
+
+def sparsity_names(regimes: Sequence[Regime]) -> dict[float, str]:
+    """The name of every sparsity; those that rounds of pruning meet a little beside (80.3 % for 80 %) share one."""
+    names: dict[float, str] = {}
+    first = -1.0
+    for sparsity in sorted({row.sparsity for row in regimes}):
+        first = sparsity if sparsity - first > SAME_SPARSITY else first
+        names[sparsity] = percent(first)
+    return names
 
 
 def _cells(study: Study) -> list[tuple[float, str, float]]:

@@ -87,22 +87,28 @@ def relation(
     resamples: int = RESAMPLES,
     brief: bool = False,
 ) -> Relation:
-    """Spearman's ρ with its hierarchical interval, its permutation p-values, and (unless `brief`) the partial ρ."""
+    """Spearman's ρ with its hierarchical interval, its permutation p-values, and the partial ρ.
+
+    `brief` is for simulations: no partial ρ, and no interval where no permutation p is below alpha.
+    """
     rows = [row for row in rows if row.leads[lead].differences and row.dense and _has(row, predictor)]
     runs = _runs(rows)
     counts = len(set(runs.tolist()))
     if counts < 3:
         return Relation(predictor, lead, regimes, len(rows), counts, *[None] * 8)
+    n, x, y = len(rows), _own(rows, predictor), np.array([row.mean(lead) for row in rows], dtype=np.float64)
+    rise, fall = _permuted(x, y, runs, resamples, np.random.default_rng([SEED, 1]))
+    if brief and min(rise or 0.0, fall or 0.0) >= alpha:
+        return Relation(predictor, lead, regimes, n, counts, None, None, None, rise, fall, None, None, None)
     random = np.random.default_rng(SEED)
     draws = draw_seeds(rows, lead, resamples, random)
-    weights = np.concatenate([np.ones((1, len(rows))), draw_runs(runs, resamples, random)])
-    x = _predictor(rows, predictor, draws)
-    rho = _spearman(x, draws.lead, weights)
-    rise, fall = _permuted(x[0], draws.lead[0], runs, resamples, random)
+    weights = np.concatenate([np.ones((1, n)), draw_runs(runs, resamples, random)])
+    drawn = draws.excess if predictor == "R_p excess" else np.broadcast_to(x, draws.excess.shape)
+    rho = _spearman(drawn, draws.lead, weights)
     beside = np.array([row.sparsity for row in rows])
-    partial = np.full(len(rho), np.nan) if brief else _partial(x, draws, beside, weights)
+    partial = np.full(len(rho), np.nan) if brief else _partial(drawn, draws, beside, weights)
     return Relation(
-        predictor, lead, regimes, len(rows), counts,
+        predictor, lead, regimes, n, counts,
         known(rho[0]), *interval(rho[1:], alpha), rise, fall, known(partial[0]), *interval(partial[1:], alpha),
     )  # fmt: skip
 
@@ -234,7 +240,7 @@ def _has(row: Regime, predictor: Predictor) -> bool:
     return predictor == "R_p excess" or row.kappa is not None
 
 
-def _predictor(rows: Sequence[Regime], predictor: Predictor, draws: Draws) -> Floats:
-    if predictor == "R_p excess":
-        return draws.excess
-    return np.broadcast_to(np.array([row.kappa for row in rows], dtype=np.float64), draws.excess.shape)
+def _own(rows: Sequence[Regime], predictor: Predictor) -> Floats:
+    """The data's own values of a predictor."""
+    values = [row.mean_excess if predictor == "R_p excess" else row.kappa for row in rows]
+    return np.array(values, dtype=np.float64)

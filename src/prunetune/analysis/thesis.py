@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunetune.analysis.comparison import sample_of
-from prunetune.analysis.regimes import LEAD, SAME_SPARSITY, TO_DENSE, Regime, middle_sparsity, pick, usual_mask
+from prunetune.analysis.regimes import (
+    LEAD,
+    SAME_SPARSITY,
+    TO_DENSE,
+    Regime,
+    middle_sparsity,
+    pick,
+    sparsity_names,
+    usual_mask,
+)
 from prunetune.analysis.relations import RESAMPLES, Relation, Slope, relation, slope_within
 from prunetune.analysis.statistics import Estimate, Rule, Sample, holm, plain
 
@@ -90,7 +99,7 @@ def judge_thesis(
 ) -> Thesis:
     """Judge the explanation over regimes, the relation at one mask and sparsity (else the usual mask, the middle one).
 
-    `brief` computes only what the verdict reads.
+    `brief`, for simulations, computes no more than decides the verdict.
     """
     mask = usual_mask(regimes) if mask is None else mask
     if mask is not None and sparsity is None:
@@ -98,7 +107,8 @@ def judge_thesis(
     fixed = [] if mask is None or sparsity is None else pick(regimes, mask, sparsity)
     chance, together = at_chance(regimes, rule), leads_together(regimes, rule)
     relations = (relation(fixed, "R_p excess", LEAD, "fixed", rule.alpha, resamples, brief),)
-    slopes = (slope_within(fixed, "length", LEAD, rule.alpha, resamples),)
+    known = fixed if relations[0].low is not None or not brief else []
+    slopes = (slope_within(known, "length", LEAD, rule.alpha, resamples),)
     explanation, reasons = _settle(fixed, relations[0], slopes[0], chance, together, rule)
     if not brief:
         relations += _other_relations(fixed, regimes, rule, resamples)
@@ -124,9 +134,11 @@ def at_chance(regimes: Sequence[Regime], rule: Rule) -> tuple[AtChance, ...]:
 def leads_together(regimes: Sequence[Regime], rule: Rule) -> tuple[Together, ...]:
     """The lead at all regimes about chance, sparsity by sparsity and dense run by dense run."""
     groups: dict[str, list[Regime]] = {}
-    for row in sorted(_near(regimes, rule), key=lambda row: row.sparsity):
-        groups.setdefault(f"sparsity {100 * round(row.sparsity, 2):g} %", []).append(row)
-    for row in _near(regimes, rule):
+    near = _near(regimes, rule)
+    names = sparsity_names(near)
+    for row in sorted(near, key=lambda row: row.sparsity):
+        groups.setdefault(f"sparsity {names[row.sparsity]}", []).append(row)
+    for row in near:
         groups.setdefault(f"{row.study}, rate {row.learning_rate:g}", []).append(row)
     return tuple(_together(of, rows, rule) for of, rows in groups.items())
 

@@ -37,7 +37,7 @@ class Report:
 def answers(results: Results) -> tuple[Rule, tuple[Verdict, ...], tuple[Recommendation, ...]]:
     """The rule that stands in the study, its verdicts and its recommendation."""
     rule = Rule.of(results.study)
-    known: Any = {"missing": results.missing, **_guessing(results)}
+    known: Any = {"missing": results.missing, **guessing(results)}
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
     return rule, verdicts, recommend(results.trials, rule, controls=results.controls, **known)
 
@@ -88,7 +88,7 @@ def write_figures(svgs: dict[str, str], folder: Path) -> None:
         raise RequestError(f"out: cannot write {folder}: {error.strerror}") from error
 
 
-def _guessing(results: Results) -> dict[str, int]:
+def guessing(results: Results) -> dict[str, int]:
     """What the environment says of the data, from which follows what guessing would score."""
     found = {name: results.environment.get(name) for name in ("outputs", "test_images")}
     return {name: value for name, value in found.items() if isinstance(value, int)}
