@@ -11,6 +11,7 @@ from prunetune.study.results import Trial
 LEVEL = 0.95  # of the two-sided intervals
 
 Cell = tuple[str, float, float]  # "arm mask", learning rate, sparsity
+Places = Mapping[tuple[float, float], dict[int, float]]  # of one cell: (rate, sparsity) -> accuracy by seed
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class CellDifference:
 
     first: str
     second: str
+    of: str  # the study of two cells, the cell of two studies; empty where there is nothing to tell apart
     learning_rate: float
     sparsity: float
     n: int
@@ -57,16 +59,17 @@ def pair(studies: Sequence[Study], first: str, second: str, held_out: bool = Fal
     A name is `ARM MASK`, or `dense`, in every study that has both; or `STUDY: ARM MASK`, so that the two can be of
     different studies. RequestError for a name that is nowhere, or two that have no rate, sparsity and seed in common.
     """
-    sides = [_resolved(studies, name, held_out) for name in (first, second)]
+    ones, twos = (_resolved(studies, name, held_out) for name in (first, second))
+    across = ":" in first or ":" in second
     found = [
         row
-        for one, cells in sides[0].items()
-        for other, others in sides[1].items()
-        if one == other or ":" in first or ":" in second
-        for row in _differences(cells, others, *_titles(studies, (one, first), (other, second)))
+        for study, cells in ones.items()
+        for other, others in twos.items()
+        if study == other or across
+        for row in _differences(cells, others, (first, second, "" if across or len(studies) == 1 else study))
     ]
     if not found:
-        raise RequestError(f"pair: '{first}' and '{second}' have no learning rate, sparsity and seed in common")
+        raise RequestError(f"--pair: '{first}' and '{second}' have no learning rate, sparsity and seed in common")
     return tuple(found)
 
 
@@ -77,13 +80,11 @@ def between(first: Study, second: Study, held_out: bool = False) -> tuple[CellDi
     found = [
         row
         for name in names
-        for row in _differences(
-            _only(cells, name), _only(others, name), f"{first.name}: {name}", f"{second.name}: {name}"
-        )
+        for row in _differences(_only(cells, name), _only(others, name), (first.name, second.name, name))
     ]
     if not found:
-        raise RequestError(f"between: '{first.name}' and '{second.name}' have no cell in common")
-    return tuple(sorted(found, key=lambda row: (row.learning_rate, row.sparsity, row.first)))
+        raise RequestError(f"--between: '{first.name}' and '{second.name}' have no cell and seed in common")
+    return tuple(sorted(found, key=lambda row: (row.learning_rate, row.sparsity, row.of)))
 
 
 def means(studies: Sequence[Study], held_out: bool = False) -> tuple[CellMean, ...]:
@@ -96,56 +97,42 @@ def means(studies: Sequence[Study], held_out: bool = False) -> tuple[CellMean, .
         for cell, seeds in sorted(cells_of(study, held_out).items(), key=lambda item: (item[0][1:], item[0][0]))
     ]
     if not found:
-        raise RequestError("held-out: no study has held-out images; set data_args.validation in its spec")
+        raise RequestError("--held-out: no study has held-out images; set data_args.validation in its spec")
     return tuple(found)
 
 
-def _differences(
-    cells: Mapping[tuple[float, float], dict[int, float]],
-    others: Mapping[tuple[float, float], dict[int, float]],
-    first: str,
-    second: str,
-) -> Iterator[CellDifference]:
+def _differences(cells: Places, others: Places, names: tuple[str, str, str]) -> Iterator[CellDifference]:
+    tail = (1 - LEVEL) / 2
     for (rate, sparsity), seeds in sorted(cells.items()):
         below = _beside(others, rate, sparsity)
-        both = sorted(seeds.keys() & below.keys())
-        if both:
+        if both := sorted(seeds.keys() & below.keys()):
             sample = Sample.of([seeds[seed] - below[seed] for seed in both])
             estimate = plain(sample)
-            tail = (1 - LEVEL) / 2
             bounds = (estimate.low(tail), estimate.high(tail)) if estimate else (None, None)
-            yield CellDifference(first, second, rate, sparsity, sample.n, sample.mean, *bounds)
+            yield CellDifference(*names, rate, sparsity, sample.n, sample.mean, *bounds)
 
 
-def _beside(others: Mapping[tuple[float, float], dict[int, float]], rate: float, sparsity: float) -> dict[int, float]:
+def _beside(others: Places, rate: float, sparsity: float) -> dict[int, float]:
     """What stands there at a rate and (about) a sparsity: the dense run, at sparsity 0, beside all of them."""
     near = [at for at in others if at[0] == rate and (at[1] == 0.0 or abs(at[1] - sparsity) <= SAME_SPARSITY)]
     return others[min(near, key=lambda at: abs(at[1] - sparsity))] if near else {}
 
 
-def _resolved(
-    studies: Sequence[Study], name: str, held_out: bool
-) -> dict[str, Mapping[tuple[float, float], dict[int, float]]]:
+def _resolved(studies: Sequence[Study], name: str, held_out: bool) -> dict[str, Places]:
     """The rows of a named cell by study."""
     wanted, _, cell = name.rpartition(":")
-    cell = " ".join(cell.split())
+    if wanted and wanted not in [study.name for study in studies]:
+        raise RequestError(f"--pair: no study '{wanted}'; there are: {', '.join(study.name for study in studies)}")
     every = {study.name: cells_of(study, held_out) for study in studies if wanted in ("", study.name)}
-    found = {study: only for study, cells in every.items() if (only := _only(cells, cell))}
+    found = {study: only for study, cells in every.items() if (only := _only(cells, " ".join(cell.split())))}
     if not found:
         known = sorted({cell for cells in every.values() for cell, *_ in cells})
-        of = f"; studies: {', '.join(study.name for study in studies)}" if not every else ""
-        raise RequestError(f"pair: '{name}' is not there; there are: {', '.join(known) or 'none'}{of}")
+        raise RequestError(f"--pair: '{name}' is not there; there are: {', '.join(known) or 'none'}")
     return found
 
 
-def _titles(studies: Sequence[Study], *sides: tuple[str, str]) -> list[str]:
-    if len(studies) == 1:
-        return [name for _, name in sides]
-    return [name if ":" in name else f"{study}: {name}" for study, name in sides]
-
-
 def _only(cells: Mapping[Cell, dict[int, float]], name: str) -> dict[tuple[float, float], dict[int, float]]:
-    return {at: seeds for (cell, *at_), seeds in cells.items() if cell == name for at in [(at_[0], at_[1])]}
+    return {(rate, sparsity): seeds for (cell, rate, sparsity), seeds in cells.items() if cell == name}
 
 
 def _name(trial: Trial) -> str:

@@ -21,23 +21,21 @@ def cells_text(studies: Sequence[Study], two: tuple[str, str] | None, common: bo
 
 
 def differences_text(rows: Sequence[CellDifference]) -> str:
-    """A line for every rate and sparsity."""
-    width = max(len(f"{row.first} − {row.second}") for row in rows)
-    lines = [f"{'rate':<6} {'sparsity':<8} {'difference':<{width}} points [95 % interval]"]
+    """A line for every rate and sparsity: points of accuracy, 95 % intervals."""
+    lines = [f"{rows[0].first} − {rows[0].second}", "rate   sparsity"]
     for row in rows:
-        name = f"{row.first} − {row.second}"
-        ends = f"[{row.low:+.2f}, {row.high:+.2f}]" if row.low is not None and row.high is not None else "[one seed]"
-        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {name:<{width}} {row.mean:+.2f} {ends}  n = {row.n}")
+        low, high = (f"{bound:+.2f}" if bound is not None else "–" for bound in (row.low, row.high))
+        of = f"{row.of:<28} " if row.of else ""
+        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {of}{row.mean:+.2f} [{low}, {high}]  n = {row.n}")
     return "\n".join(lines)
 
 
 def means_text(rows: Sequence[CellMean]) -> str:
     """A line for every cell: mean, lowest and highest."""
-    names = [f"{row.study}: {row.cell}" if len({r.study for r in rows}) > 1 else row.cell for row in rows]
-    width = max(map(len, names))
+    several = len({row.study for row in rows}) > 1
     lines = [
-        f"{row.learning_rate:<6g} {row.sparsity:<8g} {name:<{width}} {row.mean:.2f} "
-        f"({row.low:.2f} to {row.high:.2f}, n = {row.n})"
-        for name, row in zip(names, rows, strict=True)
+        f"{row.learning_rate:<6g} {row.sparsity:<8g} {f'{row.study}: {row.cell}' if several else row.cell:<28} "
+        f"{row.mean:.2f} ({row.low:.2f} to {row.high:.2f}, n = {row.n})"
+        for row in rows
     ]
-    return "\n".join([f"{'rate':<6} {'sparsity':<8} {'cell':<{width}} accuracy, %", *lines])
+    return "\n".join(["rate   sparsity", *lines])
