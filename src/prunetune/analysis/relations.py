@@ -121,7 +121,8 @@ def slope_within(rows: Sequence[Regime], within: Within, lead: str, alpha: float
         return Slope(within, lead, len(rows), counts, *[None] * 5)
     random = np.random.default_rng(SEED)
     draws = draw_seeds(rows, lead, resamples, random)
-    covariates = np.concatenate([_dummies(strata, len(draws.dense)), draws.dense[:, :, None]], axis=2)
+    level = draws.dense - draws.dense[0].mean()  # about 0: else it is all but a sum of the intercepts
+    covariates = np.concatenate([_dummies(strata, len(level)), level[:, :, None]], axis=2)
     ones = np.ones_like(draws.lead)
     slopes = 0.1 * partial_slope(draws.excess, draws.lead, covariates, ones)
     if not np.isfinite(slopes[0]):
