@@ -128,7 +128,7 @@ def test_p_values_count_the_data_itself() -> None:
 
 
 def test_mask_and_sparsity_are_chosen_by_how_many_dense_runs_have_them() -> None:
-    rows = [regime(i, 0.1, 1.0, sparsity=at) for i in range(3) for at in (0.3, 0.5, 0.8 + 0.003 * i, 0.9)]
+    rows = [regime(i, 0.1, 1.0, sparsity=at) for i in range(3) for at in (0.3, 0.5, 0.8 + 0.002 * i, 0.9)]
     rows += [regime(0, 0.1, 1.0, sparsity=0.6), regime(0, 0.1, 1.0, mask="admm")]
     assert usual_mask(rows) == "iterative"
     assert middle_sparsity(rows, "iterative", 0.5) == 0.8
