@@ -1,6 +1,7 @@
 """Several studies read together: the files, the page, the verb and its errors."""
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,8 @@ from prunetune.report.comparison_figures import comparison_drawings
 from prunetune.report.comparison_page import write_comparison
 from prunetune.report.write import write_report
 from prunetune.study.results import Results
+
+compared = functools.partial(compare_studies, resamples=60)
 
 
 def shifted(results: Results, epochs: int, by: float) -> Results:
@@ -47,14 +50,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_the_same_files_give_the_same_bytes(folders: list[Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_comparison(compare_studies(read_studies(folders)), tmp_path / name)
+        write_comparison(compared(read_studies(folders)), tmp_path / name)
     made = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
     assert {"comparison.json", "comparison.html", "regimes.csv"} <= {str(path) for path in made}
     assert all((tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes() for path in made)
 
 
 def test_the_json_is_strict_and_holds_every_regime_by_seed(folders: list[Path], tmp_path: Path) -> None:
-    write_comparison(compare_studies(read_studies(folders)), tmp_path)
+    write_comparison(compared(read_studies(folders)), tmp_path)
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -76,7 +79,7 @@ def test_the_json_is_strict_and_holds_every_regime_by_seed(folders: list[Path], 
 
 
 def test_the_page_names_the_verdict_and_draws_a_point_for_every_regime(folders: list[Path], tmp_path: Path) -> None:
-    found = compare_studies(read_studies(folders), sparsity=0.75)
+    found = compared(read_studies(folders), sparsity=0.75)
     written = write_comparison(found, tmp_path)
     page = written.page.read_text()
     assert "default-src 'none'" in page
@@ -96,7 +99,7 @@ def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> Non
         if row.arm == "ticket"
     ]
     write_report(dataclasses.replace(results, trials=(*results.trials, *more)), tmp_path / "one")
-    drawn = {d.name: d for d in comparison_drawings(compare_studies(read_studies([tmp_path / "one"])))}
+    drawn = {d.name: d for d in comparison_drawings(compared(read_studies([tmp_path / "one"])))}
     assert {name for name in drawn if name.startswith("mixed")} == {"mixed-0", "mixed-1"}
     points = re.findall(r"at ([0-9.]+): ([+-][0-9.]+)", drawn["mixed-0"].description)
     assert [x for x, _ in points] == ["0", "0.5", "1"]
@@ -106,13 +109,13 @@ def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> Non
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     write_report(scarred(planted()), tmp_path / "scarred")
-    page = write_comparison(compare_studies(read_studies([tmp_path / "scarred"])), tmp_path / "out").page.read_text()
+    page = write_comparison(compared(read_studies([tmp_path / "scarred"])), tmp_path / "out").page.read_text()
     assert HOSTILE not in page
 
 
 def test_the_same_trainings_in_two_studies_count_once(folders: list[Path], tmp_path: Path) -> None:
     write_report(planted(), tmp_path / "again")
-    found = compare_studies(read_studies([*folders, tmp_path / "again"]))
+    found = compared(read_studies([*folders, tmp_path / "again"]))
     assert len(found.regimes) == 24
     assert found.notes == ("again: 8 regimes are the trainings of an earlier study",)
 
@@ -199,7 +202,7 @@ def test_a_mask_or_sparsity_that_is_not_there_is_named(
     folders: list[Path], given: dict[str, object], words: str
 ) -> None:
     with pytest.raises(RequestError, match=words):
-        compare_studies(read_studies(folders[:1]), **given)  # type: ignore[arg-type]
+        compared(read_studies(folders[:1]), **given)  # type: ignore[arg-type]
 
 
 def test_the_verb_writes_and_says_where(folders: list[Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from prunetune.analysis.aggregate import ArmScore, Improvement, arm_scores, improvements
 from prunetune.analysis.pairing import Chance, Evidence
 from prunetune.analysis.regimes import LEADS, Regime, Study, regimes_of
+from prunetune.analysis.relations import RESAMPLES
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
 from prunetune.errors import RequestError
@@ -48,21 +49,23 @@ def read_studies(runs: Sequence[Path]) -> tuple[Study, ...]:
     return tuple(_study(path, name) for path, name in zip(paths, _names(paths), strict=True))
 
 
-def compare_studies(studies: Sequence[Study], mask: str | None = None, sparsity: float | None = None) -> Found:
+def compare_studies(
+    studies: Sequence[Study], mask: str | None = None, sparsity: float | None = None, resamples: int = RESAMPLES
+) -> Found:
     """Judge the explanation over all regimes; RequestError where there is none, or none of the mask and sparsity."""
     rule, said = _common_rule(studies)
     regimes, notes = regimes_of(studies, rule)
     if not regimes:
         raise RequestError(f"RUN: no regime to compare: {'; '.join(notes)}")
     _require(regimes, mask, sparsity)
-    thesis = judge_thesis(regimes, rule, mask, sparsity)
+    thesis = judge_thesis(regimes, rule, mask, sparsity, resamples)
     return Found(
         studies=tuple(studies),
         rule=rule,
         regimes=regimes,
         thesis=thesis,
-        scores=arm_scores(regimes, rule.alpha),
-        improvements=improvements(regimes, BASELINES, rule.alpha),
+        scores=arm_scores(regimes, rule.alpha, resamples),
+        improvements=improvements(regimes, BASELINES, rule.alpha, resamples),
         notes=(*said, *notes),
     )
 
