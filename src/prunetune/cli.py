@@ -393,6 +393,56 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Folders that `audit` wrote, or their results.json files.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the comparison goes; else runs/comparison.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Mask algorithm of the relation; else the one most dense runs have."),
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(parser=_share, metavar="S", help="Sparsity of the relation; else the middle one.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="CELL CELL",
+            help="Only print the paired differences of two cells: 'ARM MASK', 'dense', or 'STUDY: ARM MASK'.",
+        ),
+    ] = None,
+    between: Annotated[
+        bool, typer.Option("--between", help="Only print the paired differences of two studies in every common cell.")
+    ] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="By held-out images, and alone: every cell's mean on them.")
+    ] = False,
+) -> None:
+    """Read several studies together: does the paper's explanation of tickets hold over them? Trains nothing.
+
+    prunetune compare runs/one runs/two --out runs/comparison
+
+    prunetune compare studies/fashion-mnist --pair "finetune iterative" "ticket iterative"
+
+    prunetune compare studies/precision studies/fashion-mnist --between
+    """
+    from prunetune.report.comparison import compare_studies, read_studies
+    from prunetune.report.comparison_cells import cells_text
+
+    studies = read_studies(runs)
+    if pair or between or held_out:
+        typer.echo(cells_text(studies, pair, between, held_out))
+        return
+    from prunetune.report.comparison_page import write_comparison
+
+    written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
+    typer.echo(f"{written.text}\n\nReport: {written.page}")
+
+
+@app.command()
 def presets() -> None:
     """List the studies that come with prunetune."""
     from prunetune.study.presets import summaries

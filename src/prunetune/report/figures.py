@@ -56,6 +56,9 @@ Group = Literal[
     "agreement",
     "connectivity",
     "cost",
+    "regimes",
+    "phase",
+    "mixed",
 ]
 
 

@@ -1,0 +1,212 @@
+"""Several studies read together: the files, the page, the verb and its errors."""
+
+import dataclasses
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from planted import HOSTILE, planted, scarred
+from scipy import stats
+from typer.testing import CliRunner
+from verdict_trials import trial
+
+from prunetune.analysis.cells import between, pair
+from prunetune.cli import app
+from prunetune.errors import RequestError
+from prunetune.report.comparison import compare_studies, read_studies
+from prunetune.report.comparison_cells import cells_text
+from prunetune.report.comparison_figures import comparison_drawings
+from prunetune.report.comparison_page import write_comparison
+from prunetune.report.write import write_report
+from prunetune.study.results import Results
+
+compared = functools.partial(compare_studies, resamples=60)
+
+
+def shifted(results: Results, epochs: int, by: float) -> Results:
+    """The same study of another length, its dense runs' R_p moved and its trainings others."""
+    trials = [dataclasses.replace(row, key=f"{epochs}{row.key}", epochs=epochs) for row in results.trials]
+    correlations = [
+        dataclasses.replace(row, value=row.value + by) if row.pair == "theta_0/theta_T" else row
+        for row in results.correlations
+    ]
+    return dataclasses.replace(results, trials=tuple(trials), correlations=tuple(correlations))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("studies")
+    results = planted()
+    for name, found in (
+        ("first", results),
+        ("second", shifted(results, 12, -0.2)),
+        ("third", shifted(results, 24, -0.3)),
+    ):
+        write_report(found, root / name)
+    return [root / name for name in ("first", "second", "third")]
+
+
+def test_the_same_files_give_the_same_bytes(folders: list[Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_comparison(compared(read_studies(folders)), tmp_path / name)
+    made = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert {"comparison.json", "comparison.html", "regimes.csv"} <= {str(path) for path in made}
+    assert all((tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes() for path in made)
+
+
+def test_the_json_is_strict_and_holds_every_regime_by_seed(folders: list[Path], tmp_path: Path) -> None:
+    write_comparison(compared(read_studies(folders)), tmp_path)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    found = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
+    assert len(found["regimes"]) == 3 * 2 * 4
+    assert [row["name"] for row in found["studies"]] == ["first", "second", "third"]
+    row = next(r for r in found["regimes"] if (r["study"], r["learning_rate"], r["sparsity"]) == ("first", 0.1, 0.5))
+    by_seed = {
+        arm: {
+            t.seed: t.test_accuracy for t in planted().trials if (t.arm, t.learning_rate, t.sparsity) == (arm, 0.1, 0.5)
+        }
+        for arm in ("ticket", "reinit")
+    }
+    assert row["leads"]["ticket − reinit"]["differences"] == pytest.approx(
+        [(by_seed["ticket"][seed] or 0) - (by_seed["reinit"][seed] or 0) for seed in range(5)]
+    )
+    assert found["thesis"]["explanation"] in ("holds", "fails", "not decided")
+
+
+def test_the_page_names_the_verdict_and_draws_a_point_for_every_regime(folders: list[Path], tmp_path: Path) -> None:
+    found = compared(read_studies(folders), sparsity=0.75)
+    written = write_comparison(found, tmp_path)
+    page = written.page.read_text()
+    assert "default-src 'none'" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<h1>The paper&#39;s explanation" in page
+    drawn = {drawing.name: drawing for drawing in comparison_drawings(found)}
+    assert drawn["regimes-ticket-reinit-excess"].description.count(" at ") == 6
+    assert drawn["regimes-every-excess"].description.count(" at ") == 24
+    assert re.search(r"Spearman's ρ .* at 75 % sparsity: [+−]\d\.\d\d \(95 % interval", written.text)
+
+
+def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> None:
+    results = planted()
+    more = [
+        dataclasses.replace(row, arm="mixed(0.5)", key=f"mixed{row.key}")
+        for row in results.trials
+        if row.arm == "ticket"
+    ]
+    write_report(dataclasses.replace(results, trials=(*results.trials, *more)), tmp_path / "one")
+    drawn = {d.name: d for d in comparison_drawings(compared(read_studies([tmp_path / "one"])))}
+    assert {name for name in drawn if name.startswith("mixed")} == {"mixed-0", "mixed-1"}
+    points = re.findall(r"at ([0-9.]+): ([+-][0-9.]+)", drawn["mixed-0"].description)
+    assert [x for x, _ in points] == ["0", "0.5", "1"]
+    assert points[0][1] == "+0.00"
+    assert points[1][1] == points[2][1]  # planted equal to the ticket
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    write_report(scarred(planted()), tmp_path / "scarred")
+    page = write_comparison(compared(read_studies([tmp_path / "scarred"])), tmp_path / "out").page.read_text()
+    assert HOSTILE not in page
+
+
+def test_the_same_trainings_in_two_studies_count_once(folders: list[Path], tmp_path: Path) -> None:
+    write_report(planted(), tmp_path / "again")
+    found = compared(read_studies([*folders, tmp_path / "again"]))
+    assert len(found.regimes) == 24
+    assert found.notes == ("again: 8 regimes are the trainings of an earlier study",)
+
+
+def cells_study(root: Path, name: str, cells: dict[tuple[str, str | None], list[float]]) -> Path:
+    rows = [
+        trial(arm, seed, accuracy, 0.8 if mask else 0.0, 0.1, mask)
+        for (arm, mask), accuracies in cells.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    rows = [dataclasses.replace(row, validation_accuracy=(row.test_accuracy or 0) - 1) for row in rows]
+    lost = dataclasses.replace(trial("finetune", 3, 10.0, 0.8, 0.1, "admm"), diverged=True)  # enters no mean
+    write_report(dataclasses.replace(planted(), trials=(*rows, lost), correlations=()), root / name)
+    return root / name
+
+
+FIRST, SECOND, DENSE = [84.0, 85.0, 84.5], [83.5, 84.1, 84.4], [80.0, 80.5, 81.5]
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    named = {("finetune", "admm"): FIRST, ("finetune", "one_shot"): SECOND, ("dense", None): DENSE}
+    return cells_study(tmp_path, "cells", named)
+
+
+@pytest.mark.parametrize(("second", "below"), [("finetune one_shot", SECOND), ("dense", DENSE)])
+def test_paired_differences_of_cells_are_scipys(cells: Path, second: str, below: list[float]) -> None:
+    [row] = pair(read_studies([cells]), "finetune admm", second)
+    expected = stats.ttest_rel(FIRST, below).confidence_interval(0.95)
+    assert (row.mean, row.low, row.high) == pytest.approx(
+        (sum(FIRST) / 3 - sum(below) / 3, expected.low, expected.high)
+    )
+    assert (row.learning_rate, row.sparsity, row.n) == (0.1, 0.8, 3)
+
+
+def test_two_studies_are_paired_by_cell_and_seed(cells: Path, tmp_path: Path) -> None:
+    other = cells_study(tmp_path, "other", {("finetune", "admm"): SECOND[:2], ("ticket", "admm"): [9.0]})
+    studies = read_studies([cells, other])
+    [row] = between(*studies)
+    expected = stats.ttest_rel(FIRST[:2], SECOND[:2]).confidence_interval(0.95)
+    assert (row.mean, row.low, row.high) == pytest.approx((0.7, expected.low, expected.high))
+    assert (row.of, row.n) == ("finetune admm", 2)
+    [across] = pair(studies, "cells: finetune admm", "other: finetune admm")
+    assert across.mean == pytest.approx(row.mean)
+
+
+def test_held_out_means(cells: Path) -> None:
+    lines = cells_text(read_studies([cells]), None, False, True).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["0.1", "0", "dense", "79.67", "(79.00", "to", "80.50,", "n", "=", "3)"],
+        ["0.1", "0.8", "finetune", "admm", "83.50", "(83.00", "to", "84.00,", "n", "=", "3)"],
+        ["0.1", "0.8", "finetune", "one_shot", "83.00", "(82.50", "to", "83.40,", "n", "=", "3)"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pair", "finetune admm", "ticket admm"], "'ticket admm' is not there; there are: dense, finetune admm"),
+        (["--pair", "x: dense", "dense"], "no study 'x'; there are: cells"),
+        (["--between"], "compares two studies, not 1"),
+        (["--pair", "dense", "dense", "--between"], "does not go with --between"),
+        ([], "no regime to compare: cells: no regime; it lacks ticket, reinit, or R_p"),
+    ],
+)
+def test_a_wrong_request_is_one_line(cells: Path, options: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["compare", str(cells), *options])
+    assert isinstance(done.exception, RequestError)
+    assert words in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    for run, words in ((tmp_path / "x.json", "must hold an object"), (tmp_path / "y", "not found")):
+        with pytest.raises(RequestError, match=words):
+            read_studies([run])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"mask": "admm"}, "there are: iterative"), ({"sparsity": 0.6}, "0.5, 0.75")]
+)
+def test_a_mask_or_sparsity_that_is_not_there_is_named(
+    folders: list[Path], given: dict[str, object], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        compared(read_studies(folders[:1]), **given)  # type: ignore[arg-type]
+
+
+def test_the_verb_writes_and_says_where(folders: list[Path], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["compare", str(folders[0] / "results.json"), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "Verdict: the paper's explanation is not decided here." in done.stdout
+    assert (tmp_path / "comparison.html").exists()
