@@ -46,14 +46,15 @@ def test_quick_trains_without_augmentation_by_its_schedule():
     recipes = {step.recipe for step in plan(load_spec(None)).steps if isinstance(step, Train)}
     assert {recipe.learning_rate for recipe in recipes} == {0.01, 0.1}
     for recipe in recipes:
-        assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.augment) == (6, 64, 1e-4, ())
-        assert (recipe.schedule.kind, recipe.schedule.milestones, recipe.schedule.gamma) == ("step", (3.2, 4.8), 0.1)
+        assert (recipe.batch_size, recipe.weight_decay, recipe.augment) == (64, 1e-4, ())
+        moments = {6: (3.2, 4.8), 12: (6.4, 9.6)}[recipe.epochs]  # twice as long: the second dense training
+        assert (recipe.schedule.kind, recipe.schedule.milestones, recipe.schedule.gamma) == ("step", moments, 0.1)
         assert recipe.precision == "f32"
 
 
 def test_quick_scales_with_its_epochs():
     made = plan(load_spec("quick", ["epochs=15", "seeds=1"]))
-    assert {s.recipe.schedule.milestones for s in made.steps if isinstance(s, Train)} == {(8.0, 12.0)}
+    assert {s.recipe.schedule.milestones for s in made.steps if isinstance(s, Train)} == {(8.0, 12.0), (16.0, 24.0)}
     assert set(made.snapshots.values()) == {frozenset({Point(2.5, "ep")})}
 
 
