@@ -46,14 +46,15 @@ def test_quick_trains_without_augmentation_by_its_schedule():
     recipes = {step.recipe for step in plan(load_spec(None)).steps if isinstance(step, Train)}
     assert {recipe.learning_rate for recipe in recipes} == {0.01, 0.1}
     for recipe in recipes:
-        assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.augment) == (5, 64, 6.3e-3, ())
+        assert recipe.epochs in (5, 10)  # the longer dense run
+        assert (recipe.batch_size, recipe.weight_decay, recipe.augment) == (64, 6.3e-3, ())
         assert (recipe.schedule.kind, recipe.schedule.gamma) == ("step", 0.1)
-        assert recipe.schedule.milestones == pytest.approx((5 * 8 / 15, 4.0))
+        assert recipe.schedule.milestones == pytest.approx((recipe.epochs * 8 / 15, recipe.epochs * 0.8))
         assert recipe.precision == "f32"
 
 
 def test_quick_scales_with_its_epochs():
-    made = plan(load_spec("quick", ["epochs=15", "seeds=1"]))
+    made = plan(load_spec("quick", ["epochs=15", "seeds=1", "pretraining.longer=0"]))
     assert {s.recipe.schedule.milestones for s in made.steps if isinstance(s, Train)} == {(8.0, 12.0)}
     assert set(made.snapshots.values()) == {frozenset({Point(3.0, "ep")})}
 
