@@ -47,7 +47,7 @@ def kappas(spec: Spec) -> list[float]:
 )
 def test_kappa_stays_whatever_sets_the_steps(scale, changes):
     found = kappas(load_spec(FIG2, changes, scale))
-    assert found == pytest.approx([0.01 * PAPER, 0.1 * PAPER], rel=2e-6)
+    assert found == pytest.approx([0.01 * PAPER, 0.1 * PAPER], rel=6e-6)
     assert [f"{kappa:.2f}" for kappa in found] == ["0.33", "3.30"]
 
 
@@ -60,7 +60,7 @@ def test_what_is_counted_in_epochs_is_multiplied():
     assert (admm["epochs"], admm["update_every"], gradual["epochs"], gradual["updates"]) == (5, 1.0, 4, 4)
     assert iterative == load_spec(OWN).resolved()["masks"][0]
     assert spec.recipe.weight_decay == pytest.approx(2 * 5e-4, rel=0.02)  # the warm-up rounds to whole steps
-    assert kappas(spec) == pytest.approx(kappas(load_spec(OWN)), rel=2e-6)
+    assert kappas(spec) == pytest.approx(kappas(load_spec(OWN)), rel=6e-6)
 
 
 def test_a_rewind_in_steps_stays_at_its_part_of_the_training():
@@ -98,7 +98,7 @@ def test_the_field_and_the_option_are_one_and_overrides_go_last():
 def test_a_resolved_spec_gives_the_same_plan_again(source):
     spec = load_spec(source, scale=0.1)
     again = load_spec(yaml.safe_load(yaml.safe_dump(spec.resolved())))
-    assert again == spec
+    assert again.resolved() == spec.resolved()
     assert [step.key for step in plan(again).steps] == [step.key for step in plan(spec).steps]
     assert spec.scaled is not None
     assert (spec.scaled.factor, spec.scaled.epochs) == (0.1, 150 if source == FIG2 else 20)
