@@ -35,7 +35,7 @@ def test_audit_of_a_group_is_an_audit_of_each_into_its_folder(tmp_path: Path) ->
     assert refused.returncode == 2  # CIFAR-100 is not there, and that is said before anything is trained
     assert "cifar100" in refused.stderr
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("results.json"))
-    write_cifar100(tmp_path / "data", train=10, test=100)
+    write_cifar100(tmp_path / "data", train=10, test=100, fine=2)
     done = prunetune("audit", "paper/a3", *TINY, "--store", "store", "--jobs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for name, data in (("a3-mobilenetv2-cifar10", "cifar10"), ("a3-mobilenetv2-cifar100", "cifar100")):

@@ -56,14 +56,15 @@ def write_cifar10(root: Path, rows: int = 12, protocol: int = 3) -> Path:
     return root
 
 
-def write_cifar100(root: Path, train: int = 200, test: int = 100, protocol: int = 3) -> Path:
+def write_cifar100(root: Path, train: int = 200, test: int = 100, protocol: int = 3, fine: int = 100) -> Path:
+    """The official layout; the labels are of the first `fine` classes."""
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (name, count) in enumerate((("train", train), ("test", test))):
         batch = {
             b"filenames": [b"x.png"] * count,
             b"batch_label": name.encode(),
-            b"fine_labels": labels(count, 100),
+            b"fine_labels": labels(count, fine),
             b"coarse_labels": labels(count, 20),
             b"data": pixels(count, 3072, seed=seed),
         }

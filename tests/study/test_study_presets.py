@@ -167,7 +167,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store, and CIFAR folders in the official layout with ten training images each."""
     folder = tmp_path_factory.mktemp("presets")
     write_cifar10(folder / "data", rows=2)
-    write_cifar100(folder / "data", train=10, test=100)
+    write_cifar100(folder / "data", train=10, test=100, fine=2)  # so that each class outlives a held-out share
     Store(folder / "store").prepare()
     return folder
 
