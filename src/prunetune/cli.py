@@ -411,9 +411,14 @@ def store_verify(store: StoreDir = None) -> None:
 
 
 @store_app.command("gc")
-def store_gc(store: StoreDir = None) -> None:
-    """Remove what interrupted processes left behind and what was found damaged. Finished steps stay."""
-    typer.echo(f"{_open(store).gc()} bytes freed")
+def store_gc(
+    store: StoreDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+) -> None:
+    """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
+    doing = "would remove" if dry_run else "removing"
+    freed = _open(store).gc(dry_run, lambda leftover: typer.echo(f"{doing}: {leftover}"))
+    typer.echo(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
 
 
 def _options(
