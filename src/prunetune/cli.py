@@ -298,9 +298,8 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
-    from prunetune.api import ready
     from prunetune.report.tradeoff_page import file_words
-    from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
+    from prunetune.ship import Asked, prepare_ship, ready_to_ship, require_formats, ship
 
     require_formats(formats or ())
     asked = Asked(
@@ -315,7 +314,7 @@ def prune(
         seeds=seeds,
     )
     prepared = prepare_ship(source, changes or (), asked, store=store, device=device)
-    ready(prepared, output_folder(prepared, out))
+    ready_to_ship(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     typer.echo(f"\n{shipped}\n")

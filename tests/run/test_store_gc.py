@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import prunetune
 from fsspec.implementations.memory import MemoryFileSystem
 from toy_study import init
 
+from cli_runs import prunetune
 from prunetune import atomic
 from prunetune.atomic import temporary_beside
 from prunetune.errors import RequestError
@@ -89,7 +89,7 @@ def test_a_place_that_holds_anything_is_not_made_a_store(
     place = open_store(f"memory:/{tmp_path}/a")
     with pytest.raises(RequestError, match="is no store and holds other things"):
         place.prepare()
-    with pytest.raises(RequestError, match="is no store, for it has no prunetune-store.json"):
+    with pytest.raises(RequestError, match="is no store, for it has no "):
         place.gc()
     assert memory.find(f"{tmp_path}/a") == before
 
@@ -203,7 +203,7 @@ def test_a_checkpoint_that_is_claimed_while_gc_runs_stays(store: Store) -> None:
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(bytes(10))
     other = store.claims()
-    assert store.gc(tell=lambda leftover: None if not other.take(KEY) else None) == 0
+    assert store.gc(tell=lambda leftover: other.take(KEY) and None) == 0
     assert checkpoint.exists()
     other.close()
 
