@@ -1,5 +1,6 @@
 """Files of others under the names of a report and of models: refused before anything is trained. Exports that fail."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,13 @@ def test_an_export_that_fails_leaves_report_table_and_other_models(folder: Path)
     assert {"report.html", "tradeoff.json"} <= {path.name for path in (folder / "out").iterdir()}
     assert done.stdout.splitlines()[1].startswith("Network")
     assert "Report: out/report.html" in done.stdout
+
+
+def test_a_layer_without_a_weight_is_said_in_terminal_page_and_notes(folder: Path) -> None:
+    done = prunetune(*(part.replace("0.5", "0.999") for part in MODEL), cwd=folder)
+    assert "no weight of 3.weight is left" in done.stdout
+    assert "no weight of 3.weight is left" in (folder / "out" / "report.html").read_text()
+    done = prunetune(*AUDIT[:3], "audited", *AUDIT[4:], "--set", "sparsities=[0.999]", cwd=folder)
+    assert "no weight of '3.weight' is left by one_shot @ 0.999" in done.stdout.splitlines()
+    notes = json.loads((folder / "audited" / "results.json").read_text())["notes"]
+    assert "no weight of '3.weight' is left by one_shot @ 0.999 (in 1 of 1 masks)" in notes
