@@ -42,7 +42,7 @@ def test_the_form_of_torch_prune_is_a_mask_in_force_too() -> None:
     torch_prune.random_unstructured(model[0], "weight", 0.5)
     torch_prune.random_unstructured(model[2], "weight", 0.5)
     kept = {f"{i}.weight_orig": model[i].weight_mask.bool() for i in (0, 2)}
-    later = pt.prune(model, 0.8, criterion="random")
+    later = pt.prune(model, 0.8, criterion="random", scope=pt.Scope(include=("*_orig",)))
     assert not any((later[name] & ~keep).any() for name, keep in kept.items())
 
 
