@@ -1,7 +1,7 @@
 """A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +11,10 @@ import torch
 
 from prunetune.analysis.verdict import Verdict
 from prunetune.errors import RequestError
-from prunetune.report.write import Report, answers, write_report
+from prunetune.report.ownership import require_ours
+from prunetune.report.write import REPORT_FILES, Report, answers, write_report
 from prunetune.run.collect import collect
-from prunetune.run.diary import Diary
+from prunetune.run.diary import DIARY, Diary
 from prunetune.run.disk import user_cache
 from prunetune.run.drive import Executor
 from prunetune.run.events import Event
@@ -95,12 +96,22 @@ def prepare(
     return Prepared(spec, planned, most, device, opened, remaining, most.against(opened).cached)
 
 
-def ready(prepared: Prepared, out: str | Path | None = None) -> Path:
-    """The report's folder, once it is certain that data, store and folder are to be had: before anything runs."""
+def ready(
+    prepared: Prepared,
+    out: str | Path | None = None,
+    files: Sequence[str] = REPORT_FILES,
+    listed: Collection[str] = (),
+) -> Path:
+    """The report's folder, once it is certain that data, store and folder are to be had: before anything runs.
+
+    RequestError also where one of `files`, which will be written there, is somebody else's; those that are `listed`
+    are known to be ours.
+    """
+    folder = Path(out) if out is not None else Path("runs") / prepared.spec.name
+    require_ours(folder, (*files, DIARY), listed)
     if prepared.remaining.trainings_left:
         load(prepared.plan.data)
     prepared.store.prepare()
-    folder = Path(out) if out is not None else Path("runs") / prepared.spec.name
     _check_writable(folder)
     return folder
 

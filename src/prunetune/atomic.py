@@ -1,17 +1,21 @@
 """Files that are there whole or not at all: written beside their place, on the disk, and then renamed."""
 
+import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+TEMPORARY_NAME = re.compile(r"\.tmp-(?P<owner>\w+)-(?P<pid>[0-9]+)-[0-9a-f]{8}")  # `temporary_beside`, nothing else
 
 
 def temporary_beside(path: Path) -> Path:
     """A free name in the same folder, so that a rename is atomic, which tells the process that owns it."""
-    return path.parent / f"{TEMPORARY}{this_host()}-{os.getpid()}-{os.urandom(4).hex()}"
+    return path.parent / f"{TEMPORARY}{this_owner()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -64,6 +68,21 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+@cache
+def this_machine() -> str:
+    """Within which process ids mean the same: boot and process namespace, or the host where that is unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return this_host()
+
+
+def this_owner() -> str:
+    """This machine as temporary names have it: host, and what tells it from others of that name."""
+    return f"{this_host()}_{hashlib.sha256(this_machine().encode()).hexdigest()[:8]}"
+
+
 def this_host() -> str:
-    """This machine's name as temporary names have it: letters, digits and `_`."""
+    """This machine's name, of letters, digits and `_`."""
     return "".join(c if c.isalnum() else "_" for c in socket.gethostname())

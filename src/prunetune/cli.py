@@ -310,9 +310,8 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
-    from prunetune.api import ready
     from prunetune.report.tradeoff_page import file_words
-    from prunetune.ship import Asked, output_folder, prepare_ship, require_formats, ship
+    from prunetune.ship import Asked, prepare_ship, ready_to_ship, require_formats, ship
 
     require_formats(formats or ())
     asked = Asked(
@@ -328,7 +327,7 @@ def prune(
         scale=scale,
     )
     prepared = prepare_ship(source, changes or (), asked, store=store, device=device)
-    ready(prepared, output_folder(prepared, out))
+    ready_to_ship(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     typer.echo(f"\n{shipped}\n")
@@ -474,9 +473,14 @@ def store_verify(store: StoreDir = None) -> None:
 
 
 @store_app.command("gc")
-def store_gc(store: StoreDir = None) -> None:
-    """Remove what interrupted processes left behind and what was found damaged. Finished steps stay."""
-    typer.echo(f"{_open(store).gc()} bytes freed")
+def store_gc(
+    store: StoreDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+) -> None:
+    """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
+    doing = "would remove" if dry_run else "removing"
+    freed = _open(store).gc(dry_run, lambda leftover: typer.echo(f"{doing}: {leftover}"))
+    typer.echo(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
 
 
 def _options(

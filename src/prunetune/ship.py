@@ -4,7 +4,7 @@ The trainings are the steps of a study with the one arm `finetune`, so that they
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,24 @@ from prunetune.api import Prepared, Source, failures_of, prepare, ready, run_ste
 from prunetune.deploy.export import export
 from prunetune.deploy.files import file_sizes
 from prunetune.deploy.latency import Latency, latencies, speedup
+from prunetune.deploy.model_list import LIST, announce_models, listed_models, note_model
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
-from prunetune.errors import RequestError, unknown
-from prunetune.report.tradeoff import GRAPHS, ModelFile, ModelRow, ParameterDensity, Timing, Tradeoff
+from prunetune.errors import RequestError, one_line, unknown
+from prunetune.report.ownership import require_ours
+from prunetune.report.tradeoff import (
+    GRAPHS,
+    TRADEOFF,
+    ModelFile,
+    ModelRow,
+    ParameterDensity,
+    Timing,
+    Tradeoff,
+    read_tradeoff,
+)
 from prunetune.report.tradeoff_page import TradeoffReport, write_tradeoff
+from prunetune.report.write import PAGE
 from prunetune.run.events import Event
 from prunetune.run.execute import load_weights
 from prunetune.sparsity.channel_groups import channel_groups
@@ -36,6 +48,7 @@ from prunetune.train.data import Dataset, load
 from prunetune.train.feed import normaliser
 from prunetune.train.models import build
 
+MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
 BATCHES = (1, 64)  # images at a time, of the measured times
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
@@ -126,9 +139,9 @@ def ship(
     >>> from prunetune.ship import Asked, prepare_ship, ship
     >>> print(ship(prepare_ship("quick", ["epochs=2"], Asked(learning_rate=0.1)), ["onnx"]))  # doctest: +SKIP
     """
-    formats = tuple(dict.fromkeys(["safetensors", *require_formats(formats)]))
-    folder = ready(prepared, output_folder(prepared, out))
+    folder = ready_to_ship(prepared, formats, out)
     results, _ = run_steps(prepared, folder, jobs, on_event, command)
+    measured, failures = _measured(prepared, results)
     spec = prepared.plan.spec
     found = Tradeoff(
         name=spec.name,
@@ -138,12 +151,23 @@ def ship(
         pattern=spec.masks[0].pattern,
         learning_rate=spec.learning_rates[0],
         epochs=spec.recipe.epochs,
-        rows=_rows(prepared, results, formats, folder),
-        missing=_missing(results),
+        rows=tuple(row for _, row in measured),
+        missing=(*_missing(results), *failures),
         study=results.study,
         environment=results.environment,
     )
-    return Shipped(write_tradeoff(found, folder), failures_of(results))
+    write_tradeoff(found, folder)  # before anything is exported, which may fail in many ways
+    rows, failed = _exported(prepared, measured, _formats(formats), folder)
+    found = replace(found, rows=rows, missing=(*found.missing, *failed))
+    return Shipped(write_tradeoff(found, folder), (*failures_of(results), *failures, *failed))
+
+
+def ready_to_ship(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
+    """The report's folder, once it is certain that nothing else lies there under the names of report and models."""
+    folder = output_folder(prepared, out)
+    sparsities = prepared.plan.spec.sparsities
+    models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in _formats(formats)]
+    return ready(prepared, folder, (TRADEOFF, PAGE, *models), _listed(folder))
 
 
 def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
@@ -218,18 +242,54 @@ def _rate(spec: Spec) -> float:
     return first
 
 
-def _rows(prepared: Prepared, results: Results, formats: Sequence[str], folder: Path) -> tuple[ModelRow, ...]:
-    """Every network that trained, measured together; the dense one first."""
+def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(["safetensors", *require_formats(formats)]))
+
+
+def _model_path(prepared: Prepared, sparsity: float, name: str) -> str:
+    """Where a model goes, from the report's folder."""
+    stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * sparsity:.12g}"
+    return f"{MODELS}/{stem}{SUFFIXES[name]}"
+
+
+def _listed(folder: Path) -> frozenset[str]:
+    """The models in a report's folder that are ours, from that folder."""
+    return frozenset(f"{MODELS}/{name}" for name in listed_models(folder / MODELS)) | _models_of_report(folder)
+
+
+def _models_of_report(folder: Path) -> frozenset[str]:
+    """Those that an earlier report lists and that have the size it says, where no list of models was kept yet."""
+    try:
+        rows = read_tradeoff(folder / TRADEOFF).rows if not (folder / MODELS / LIST).exists() else ()
+    except RequestError:
+        return frozenset()
+    sizes = {file.path: file.bytes for row in rows for file in row.files}
+    return frozenset(path for path, size in sizes.items() if _size(folder / path) == size)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _failed(what: str, error: Exception) -> str:
+    """A line of what failed; of an error that is not ours its kind too."""
+    kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
+    return f"{what}: {kind}{one_line(str(error))}"
+
+
+def _measured(prepared: Prepared, results: Results) -> tuple[list[tuple[Network, ModelRow]], list[str]]:
+    """Every network that trained, measured together, the dense one first; with a line for all that failed."""
+    failures: list[str] = []
     sound = [trial for trial in results.trials if not trial.diverged and trial.test_accuracy is not None]
     images = _images(load(prepared.plan.data))
     networks = [
-        _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images)
+        _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
         for sparsity in sorted({trial.sparsity for trial in sound})
     ]
     device = next(trial.step.device for trial in prepared.plan.trials)
     timings = _timings(networks, images.to(device))
     rows = zip(networks, timings, strict=True)
-    return tuple(_row(prepared, network, times, images, formats, folder) for network, times in rows)
+    return [(network, _row(prepared, network, times, images)) for network, times in rows], failures
 
 
 def _images(data: Dataset) -> Tensor:
@@ -240,8 +300,11 @@ def _images(data: Dataset) -> Tensor:
     return normaliser(data, images.device)(images)
 
 
-def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor) -> Network:
-    """The network of the first seed, from the store, with the accuracies of all."""
+def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor, failures: list[str]) -> Network:
+    """The network of the first seed, from the store, with the accuracies of all.
+
+    One whose channels cannot be taken out after all ships whole, with a line in `failures`.
+    """
     plan, trial = prepared.plan, min(trials, key=lambda trial: trial.seed)
     step = next(planned.step for planned in plan.trials if planned.step.key == trial.key)
     whole = build(plan.model, plan.input_shape, plan.outputs)
@@ -249,7 +312,12 @@ def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor) -> Net
     whole.eval()
     mask = prepared.store.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
     removes = plan.spec.masks[0].pattern == CHANNEL
-    shipped = shrink(whole, mask, images[:2]) if mask and removes else whole
+    shipped = whole
+    if mask and removes:
+        try:
+            shipped = shrink(whole, mask, images[:2])
+        except Exception as error:  # surgery on a network of somebody's
+            failures.append(_failed(f"{percent(trial.sparsity)}: its channels stay in", error))
     accuracies = tuple(t.test_accuracy for t in trials if t.test_accuracy is not None)
     return Network(trial, accuracies, whole, mask, shipped)
 
@@ -273,8 +341,6 @@ def _row(
     network: Network,
     timings: tuple[Timing, ...],
     images: Tensor,
-    formats: Sequence[str],
-    folder: Path,
 ) -> ModelRow:
     trial, counts = network.trial, count(network.shipped, images[:2])
     sizes = file_sizes(network.shipped.state_dict())
@@ -292,7 +358,7 @@ def _row(
         shrunk=network.shipped is not network.whole,
         timings=timings,
         layers=_densities(prepared, network, images[:2]),
-        files=_files(prepared, network, images[:2], formats, folder) if network.mask else (),
+        files=(),
     )
 
 
@@ -319,19 +385,34 @@ def _reason(row: ParameterRow, whole: Mapping[str, str]) -> str:
     return whole.get(row.name.rpartition(".")[0], row.reason) if row.reason == KEPT else row.reason
 
 
-def _files(
-    prepared: Prepared, network: Network, inputs: Tensor, formats: Sequence[str], folder: Path
-) -> tuple[ModelFile, ...]:
-    """The exported files: graphs of the network that ships, weights in the shapes of the user's model."""
-    stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * network.trial.sparsity:.12g}"
-    found = []
-    for name in formats:
-        graph = name in GRAPHS and network.shipped is not network.whole
-        model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
-        made = export(model, mask, folder / "models" / f"{stem}{SUFFIXES[name]}", inputs)
-        where = made.path.relative_to(folder).as_posix()
-        found.append(ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact))
-    return tuple(found)
+def _exported(
+    prepared: Prepared, measured: Sequence[tuple[Network, ModelRow]], formats: Sequence[str], folder: Path
+) -> tuple[tuple[ModelRow, ...], list[str]]:
+    """The rows with their exported files, and a line for every file that could not be made; the others are."""
+    images = _images(load(prepared.plan.data))[:2]
+    rows, failures = [], []
+    for network, row in measured:
+        made = []
+        for name in formats if network.mask else ():
+            try:
+                made.append(_file(prepared, network, images, name, folder))
+            except Exception as error:  # exporters fail in ways of their own
+                failures.append(_failed(f"export {name} of {row.label}", error))
+        rows.append(replace(row, files=tuple(made)))
+    return tuple(rows), failures
+
+
+def _file(prepared: Prepared, network: Network, inputs: Tensor, name: str, folder: Path) -> ModelFile:
+    """An exported file: a graph of the network that ships, or weights in the shapes of the user's model."""
+    graph = name in GRAPHS and network.shipped is not network.whole
+    model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
+    where = _model_path(prepared, network.trial.sparsity, name)
+    target = folder / where
+    require_ours(folder, [where], _listed(folder))
+    announce_models(target.parent, [target.name])
+    made = export(model, mask, target, inputs)
+    note_model(target)
+    return ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact)
 
 
 def _missing(results: Results) -> tuple[str, ...]:

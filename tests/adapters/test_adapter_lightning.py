@@ -17,7 +17,7 @@ from prunetune.errors import BreachError, RequestError
 pytest.importorskip("lightning", reason="needs the extra prunetune[lightning]")
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from prunetune.adapters.lightning import PruneCallback
 
@@ -161,6 +161,39 @@ def test_a_second_fit_goes_on_with_the_same_mask(tmp_path: Path) -> None:
     other = Module(3)
     trainer(tmp_path, 1, callback).fit(other, data())  # and another model gets its own
     assert pt.held_mask(other) == pt.prune(Module(3), 0.75) != mask
+
+
+def test_a_stricter_second_fit_prunes_further_and_a_laxer_one_is_refused(tmp_path: Path) -> None:
+    module = Module()
+    trainer(tmp_path, 1, PruneCallback(0.5)).fit(module, data())
+    first = pt.held_mask(module)
+    trainer(tmp_path, 1, PruneCallback(0.75)).fit(module, data())
+    second = pt.held_mask(module)
+    assert (first.density, second.density, density(module)) == (0.5, 0.25, 0.25)
+    assert not any((second[name] & ~first[name]).any() for name in NAMES)
+    with pytest.raises(RequestError, match="release the model first"):
+        trainer(tmp_path, 1, PruneCallback(0.5)).fit(module, data())
+    with pytest.raises(RequestError, match=r"mask: it keeps .* that are pruned already; release the model first"):
+        trainer(tmp_path, 1, PruneCallback(mask={"net.0.weight": torch.ones(16, 6)})).fit(module, data())
+    assert density(module) == 0.25
+
+
+def test_callbacks_of_disjoint_scopes_prune_each_its_own(tmp_path: Path) -> None:
+    module = Module()
+    one = PruneCallback(0.75, scope=pt.Scope(include=("net.0.weight",), exclude=("net.2.weight",)))
+    two = PruneCallback(0.5, scope=pt.Scope(include=("net.2.weight",), exclude=("net.0.weight",)), epoch=1)
+    trainer(tmp_path, 2, one, two).fit(module, data())
+    held = pt.held_mask(module)
+    assert {name: float(keep.float().mean()) for name, keep in held.items()} == {NAMES[0]: 0.25, NAMES[1]: 0.5}
+    assert [int(module.get_parameter(name).count_nonzero()) for name in NAMES] == [24, 24]
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("average_first", [True, False])
+def test_averages_of_the_weights_are_pruned_too(tmp_path: Path, epoch: int, average_first: bool) -> None:
+    module, callbacks = Module(), [PruneCallback(0.75, epoch=epoch), EMAWeightAveraging()]
+    trainer(tmp_path, 4, *(reversed(callbacks) if average_first else callbacks)).fit(module, data())
+    assert density(module) == 0.25  # before anything, such as taking a state dict, zeroes it again
 
 
 def test_lost_zeros_fail_the_training(tmp_path: Path) -> None:

@@ -189,12 +189,12 @@ def test_gc_removes_what_is_abandoned_and_nothing_else(store: Store) -> None:
     dead.wait()
     mine = disk.temporary_beside(folder)
     theirs = mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))
-    elsewhere = mine.with_name(f".tmp-elsewhere-{dead.pid}-00")
-    old = mine.with_name(".tmp-elsewhere-1-11")
+    elsewhere = mine.with_name(f".tmp-elsewhere-{dead.pid}-00000000")
+    old = mine.with_name(".tmp-elsewhere-1-11111111")
     for path in (mine, theirs, elsewhere, old):
         path.mkdir()
         (path / "state.safetensors").write_bytes(bytes(1000))
-    inner = disk.temporary_beside(folder / "x").with_name(f".tmp-{mine.name.split('-')[1]}-{dead.pid}-22")
+    inner = disk.temporary_beside(folder / "x").with_name(f".tmp-{mine.name.split('-')[1]}-{dead.pid}-22222222")
     inner.write_bytes(bytes(10))
     yesterday = time.time() - 25 * 3600
     os.utime(old, (yesterday, yesterday))

@@ -16,8 +16,10 @@ class Pruner:
     """Prunes the model as it is at the start of `epoch`, counted from 0, and holds its zeros from there on.
 
     Either `sparsity`, with the arguments of `pt.prune`, or a ready `mask` under the names of the model that is
-    trained. A model that is held already, by `pt.hold`, an earlier training or a checkpoint, keeps its mask. Gradients
-    are masked too, so that clipping by norm, which trainers do by default or by an argument, counts kept weights alone.
+    trained. What is held already, by `pt.hold`, an earlier training, a checkpoint or another callback, stays pruned: of
+    those weights more are removed where this asks for more, and RequestError where it asks for fewer; weights of which
+    this says nothing keep their mask. Gradients are masked too, so that clipping by norm, which trainers do by default
+    or by an argument, counts kept weights alone.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Pruner:
         self._how = criterion, allocation, pattern, scope
         self._epoch = epoch
         self._mask: Mask | None = None
+        self._done = self._waits = False
 
     def _begin(self, model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> None:
         """Put a checkpoint's mask in force; without one, whatever is in force stays. Gradients are masked by it."""
@@ -45,11 +48,14 @@ class Pruner:
         if mask is not None:
             hold(model, mask, gradients=True)
         self._mask = in_force(model)
+        self._done = self._waits = False
 
     def _prune_in(self, epoch: float, model: nn.Module) -> None:
-        if self._mask is None and epoch >= self._epoch:
-            hold(model, self._choose(model), gradients=True)
-            self._mask = held_mask(model)
+        self._waits = epoch < self._epoch
+        if self._done or self._waits:
+            return
+        hold(model, merged(in_force(model) or {}, self._choose(model)), gradients=True)
+        self._mask, self._done = held_mask(model), True
 
     def _choose(self, model: nn.Module) -> Mapping[str, Tensor]:
         if self._sparsity is not None:
@@ -58,9 +64,19 @@ class Pruner:
         return self._ready
 
     def _end(self, model: nn.Module) -> None:
-        if self._mask is None:
+        if self._mask is None or self._waits:
             raise RequestError(f"epoch: training ended before epoch {self._epoch}, so that nothing was pruned")
         require_zeros(model, self._mask)
+
+
+def merged(earlier: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`asked`, and of `earlier` what it does not name; RequestError where it keeps weights that `earlier` prunes."""
+    for name in asked.keys() & earlier.keys():
+        if back := int((asked[name].bool().cpu() & ~earlier[name].cpu()).sum()):
+            raise RequestError(
+                f"mask: it keeps {back} weights of '{name}' that are pruned already; release the model first"
+            )
+    return {**earlier, **asked}
 
 
 def in_force(model: nn.Module) -> Mask | None:

@@ -125,10 +125,11 @@ def _recorder(uses: dict[str, _Use], path: str, products: _Products) -> Callable
     return record
 
 
-def _convolution(module: _ConvNd, inputs: tuple[Tensor, ...], output: Tensor) -> Iterator[tuple[str, int]]:
+def _convolution(module: _ConvNd, inputs: tuple[Tensor, ...], output: Any) -> Iterator[tuple[str, int]]:
     """Every weight meets every position of the output once (of the input, if transposed), whatever the groups are."""
     transposed = isinstance(module, _ConvTransposeNd)
-    positions = inputs[0].numel() // module.in_channels if transposed else output.numel() // module.out_channels
+    made = output[0] if isinstance(output, tuple) else output  # a partial convolution returns its mask too
+    positions = inputs[0].numel() // module.in_channels if transposed else made.numel() // module.out_channels
     yield "weight", module.weight.numel() * positions
 
 

@@ -10,22 +10,35 @@ from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict
 from prunetune.report.figures import arm_order
 from prunetune.report.words import choice_words, exceeds_words, family_words, lead, lead_words, looks_words
-from prunetune.study.results import Trial
+from prunetune.study.results import Layer, Trial
 
 _SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
 
 
 def summary(
-    trials: Sequence[Trial], verdicts: Sequence[Verdict], recommendations: Sequence[Recommendation], rule: Rule
+    trials: Sequence[Trial],
+    verdicts: Sequence[Verdict],
+    recommendations: Sequence[Recommendation],
+    rule: Rule,
+    layers: Sequence[Layer] = (),
 ) -> str:
-    """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits."""
+    """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits.
+
+    Of `layers`, those that lost all their weights are named.
+    """
     blocks = [
         *_accuracies(trials, rule),
         *(_verdict(verdict, rule) for verdict in verdicts),
         *_legend(verdicts, rule),
         *_pretraining(verdicts),
     ]
-    return "\n\n".join([*blocks, _advice(recommendations, rule)])
+    return "\n\n".join([*blocks, *_emptied(layers), _advice(recommendations, rule)])
+
+
+def _emptied(layers: Sequence[Layer]) -> list[str]:
+    lines = [f"no weight of '{layer.name}' is left by {mask}" for layer in layers
+             for mask, share in layer.kept.items() if layer.prunable and share == 0]  # fmt: skip
+    return ["\n".join(lines)] if lines else []
 
 
 def _accuracies(trials: Sequence[Trial], rule: Rule) -> list[str]:

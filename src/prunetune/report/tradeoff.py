@@ -152,9 +152,20 @@ def tradeoff_words(found: Tradeoff) -> list[str]:
     if dense is None or not pruned:
         return []
     return [
+        *_emptied_words(pruned),
         _accuracy_words(found.epochs, dense, pruned),
         *_speed_words(found.pattern, pruned),
         _size_words(dense, pruned[-1]),
+    ]
+
+
+def _emptied_words(pruned: Sequence[ModelRow]) -> list[str]:
+    """A sentence for every network with layers that lost all their weights."""
+    emptied = {row.label: [p.name for p in row.layers if p.total and not p.nonzero and not p.reason] for row in pruned}
+    return [
+        f"At {label}, no weight of {', '.join(names)} is left: nothing comes through such a layer."
+        for label, names in emptied.items()
+        if names
     ]
 
 

@@ -9,6 +9,7 @@ import yaml
 from prunetune.report import files
 from prunetune.report.cells import NONE, Column, Table, numeric
 from prunetune.report.html import inlined
+from prunetune.report.ownership import require_ours
 from prunetune.report.svg import standalone
 from prunetune.report.tables import facts_table
 from prunetune.report.template import render
@@ -66,6 +67,7 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
 def render_tradeoff_again(out: Path) -> TradeoffReport:
     """Write page and figures again from `tradeoff.json` alone."""
     found = read_tradeoff(out / TRADEOFF)
+    require_ours(out, [PAGE])
     return files.shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
 
 

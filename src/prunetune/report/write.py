@@ -17,12 +17,14 @@ from prunetune.report.connectivity import connectivity_figures
 from prunetune.report.figures import drawings
 from prunetune.report.heat import layer_figures
 from prunetune.report.html import page_text
+from prunetune.report.ownership import is_our_figure, is_ours, require_ours
 from prunetune.report.residuals import residual_drawings
 from prunetune.report.summary import summary
 from prunetune.report.svg import standalone
 from prunetune.study.results import Correlation, Results, Trial
 
 PAGE, FIGURES = "report.html", "figures"
+REPORT_FILES = (files.RESULTS, files.TRIALS, files.CORRELATIONS, PAGE)
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,33 @@ def write_report(results: Results, out: Path) -> Report:
     page = out / PAGE
     drawn_texts = [(d, svgs[d.name]) for d in drawn]
     files.write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
-    return Report(verdicts, recommendation, summary(results.trials, verdicts, recommendation, rule), page)
+    return Report(
+        verdicts, recommendation, summary(results.trials, verdicts, recommendation, rule, results.layers), page
+    )
 
 
 def render_again(out: Path) -> Report:
-    """Write every file of a report again from its `results.json` alone; the rule that stands there judges."""
+    """Write every file of a report again from its `results.json` alone; the rule that stands there judges.
+
+    RequestError where a file is somebody else's.
+    """
     results = files.read_results(out / files.RESULTS)
+    require_ours(out, (files.TRIALS, files.CORRELATIONS, PAGE))
     return files.shown_again(out / files.RESULTS, lambda: write_report(results, out))
 
 
 def write_figures(svgs: dict[str, str], folder: Path) -> None:
-    """Write SVG files, and remove those of an earlier report, not others; RequestError where that cannot be done."""
+    """Write SVG files, and remove those of an earlier report; RequestError where that cannot be done.
+
+    Figures of others are neither removed nor replaced: where one has the name of ours, ours is in the page alone.
+    """
     for name, text in svgs.items():
-        files.write_text(folder / f"{name}.svg", text)
+        path = folder / f"{name}.svg"
+        if not path.exists() or is_ours(path):
+            files.write_text(path, text)
     try:  # a figure of an earlier report that this one has no data for would be taken for this one's
         for old in folder.glob("*.svg"):
-            if old.stem not in svgs and f'id="{old.stem}-title"' in old.read_text(encoding="utf-8", errors="replace"):
+            if old.stem not in svgs and is_our_figure(old):
                 old.unlink()
     except OSError as error:
         raise RequestError(f"out: cannot write {folder}: {error.strerror}") from error

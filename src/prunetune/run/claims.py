@@ -14,7 +14,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from prunetune.errors import RequestError
+from prunetune.run.disk import clock_of
 from prunetune.run.process import Process
+from prunetune.run.shelves import is_key
 
 EXPIRY = 300.0  # seconds without a sign of life; well above the minute for which NFS may show an old time
 BEATS = 10  # signs of life within that time
@@ -79,13 +81,25 @@ class Claims:
         """The steps claimed by processes that are gone, or have given no sign of life for long."""
         return [key for key in self._claimed() if self._is_dead(key)]
 
-    def clear(self) -> int:
-        """Remove the claims of such processes; the bytes freed."""
-        return sum(self._remove(key) for key in self.dead())
+    def remove_dead(self, key: str) -> int:
+        """Remove the claim of such a process; the bytes freed, 0 where one that lives has taken it over."""
+        with FileLock(self._lock):
+            return self._remove(key) if self._is_dead(key) else 0
 
     def is_alive(self, key: str) -> bool:
         """Whether some process is at the step."""
         return key in self._claimed() and not self._is_dead(key)
+
+    def any_alive(self) -> bool:
+        """Whether some process is at any step."""
+        return any(not self._is_dead(key) for key in self._claimed())
+
+    def size(self, key: str) -> int:
+        """Bytes of the claim on a step; 0 where there is none."""
+        try:
+            return len(self._read(key))
+        except OSError:
+            return 0
 
     def _is_dead(self, key: str) -> bool:
         holder = self.holder(key)
@@ -125,7 +139,7 @@ class Claims:
         return self._folder / key
 
     def _claimed(self) -> set[str]:
-        return {path.name for path in self._folder.glob("*") if not path.name.startswith(".")}
+        return {path.name for path in self._folder.glob("*") if is_key(path.name) and path.is_file()}
 
     def _create(self, key: str) -> bool:
         """Exclusively. On a disk that takes no more the step is done unclaimed: writing its result will say why."""
@@ -144,9 +158,7 @@ class Claims:
 
     def _age(self, key: str) -> float:
         """In seconds, by the clock that sets the times of files in the store."""
-        clock = self._folder / ".clock"
-        clock.touch()
-        return clock.stat().st_mtime - self._path(key).stat().st_mtime
+        return clock_of(self._folder) - self._path(key).stat().st_mtime
 
     def _renew(self, key: str) -> None:
         os.utime(self._path(key))

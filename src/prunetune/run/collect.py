@@ -43,6 +43,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
             *plan.notes,
             *_not_defined(plan, store),
             *_data_notes(plan),
+            *_emptied(plan, store),
             *_lines_left_out(plan, store, failures),
         ),
         controls=tuple(name for name, arm in plan.spec.named_arms.items() if arm.control),
@@ -190,18 +191,33 @@ def _layers(plan: Plan, store: Shelves) -> tuple[Layer, ...]:
 
 def _kept_shares(plan: Plan, store: Shelves) -> dict[str, dict[str, float]]:
     """Layer -> "mask @ sparsity" -> the mean kept share over the distinct masks (rates and seeds)."""
+    shares: dict[str, dict[str, float]] = {}
+    for name, found in _layer_counts(plan, store).items():
+        for layer in next(iter(found.values())):
+            mean = fmean(layers[layer]["kept"] / layers[layer]["total"] for layers in found.values())
+            shares.setdefault(layer, {})[name] = mean
+    return shares
+
+
+def _emptied(plan: Plan, store: Shelves) -> tuple[str, ...]:
+    """A line for every layer of which some mask keeps nothing, so that nothing comes through it."""
+    lines = []
+    for name, found in _layer_counts(plan, store).items():
+        for layer in next(iter(found.values())):
+            if empty := sum(layers[layer]["kept"] == 0 for layers in found.values()):
+                lines.append(f"no weight of '{layer}' is left by {name} (in {empty} of {len(found)} masks)")
+    return tuple(lines)
+
+
+def _layer_counts(plan: Plan, store: Shelves) -> dict[str, dict[str, dict[str, Any]]]:
+    """Of "mask @ sparsity" and the key of each distinct mask -> layer -> its kept and total weights."""
     masks: dict[str, dict[str, dict[str, Any]]] = {}
     for trial in sorted(plan.trials, key=_order):
         step = trial.step.mask if isinstance(trial.step, Train) else None
         if isinstance(step, Prune) and store.has(step.key):
             name = f"{trial.mask} @ {trial.sparsity:g}"
             masks.setdefault(name, {})[step.key] = store.metrics(step.key)["layers"]
-    shares: dict[str, dict[str, float]] = {}
-    for name, found in masks.items():
-        for layer in next(iter(found.values())):
-            mean = fmean(layers[layer]["kept"] / layers[layer]["total"] for layers in found.values())
-            shares.setdefault(layer, {})[name] = mean
-    return shares
+    return masks
 
 
 def _data_notes(plan: Plan) -> tuple[str, ...]:

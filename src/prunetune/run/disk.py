@@ -1,17 +1,17 @@
 """Files that are there whole or not at all, and the traces of processes that were killed while writing."""
 
+import contextlib
 import errno
 import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prunetune.atomic import TEMPORARY, sync_folder, temporary_beside, this_host, write_file
+from prunetune.atomic import TEMPORARY_NAME, sync_folder, temporary_beside, this_owner, write_file
 from prunetune.errors import RequestError
 from prunetune.run.process import is_alive
 
@@ -23,15 +23,33 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunetune"
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether nobody will finish this temporary file or folder: its process is gone, or it is older than a day."""
+def clock_of(folder: Path) -> float:
+    """The time, in seconds, by the clock that sets the times of files in a folder."""
+    clock = folder / ".clock"
+    clock.touch()
+    return clock.stat().st_mtime
+
+
+def is_abandoned(path: Path, now: float) -> bool:
+    """Whether nobody will finish this temporary file or folder: its process is gone, or it is older than a day.
+
+    `now` is the time by the clock of its file system. False for names of another form.
+    """
+    found = TEMPORARY_NAME.fullmatch(path.name)
+    if found is None or path.is_symlink():
+        return False
+    if found["owner"] == this_owner() and not is_alive(int(found["pid"])):
+        return True
+    return is_old(path, now)
+
+
+def is_old(path: Path, now: float) -> bool:
+    """Whether a file, or a folder and all that is in it, was last written more than a day before `now`."""
     try:
-        age = time.time() - path.stat().st_mtime
+        times = [inner.lstat().st_mtime for inner in (path, *path.rglob("*"))]
     except FileNotFoundError:
         return False
-    host, _, pid = path.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    gone = host == this_host() and pid.isdigit() and not is_alive(int(pid))
-    return gone or age > ABANDONED_AFTER
+    return now - max(times) > ABANDONED_AFTER
 
 
 def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
@@ -49,20 +67,24 @@ def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all the files in a folder."""
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+    """Bytes of a file, or of all the files in a folder; 0 where there is nothing any more."""
+    with contextlib.suppress(FileNotFoundError):
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+    return 0
 
 
 def remove(path: Path) -> int:
-    """Remove a file or a folder with all that is in it; returns the bytes freed."""
+    """Remove a file or a folder with all that is in it; returns the bytes freed, 0 where another one was faster."""
     freed = size_of(path)
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    return freed
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return freed
+    return 0
 
 
 def json_bytes(value: Any) -> bytes:

@@ -22,7 +22,7 @@ from prunetune.run.partial import EVERY, Partial, Shared, discard
 from prunetune.run.store import Store
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channels import scored
-from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.checkpoint import read_state, under_names
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask, memory_of
@@ -267,16 +267,33 @@ def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None
     A tied weight may be in the file under one of its names, as safetensors and our own export have it.
     """
     own = model.state_dict()
-    given = _with_tied(state, own)
+    given = _with_tied(under_names(state, own), own)
     if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
         raise RequestError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
     for name, tensor in own.items():
         if tensor.shape != given[name].shape:
             shapes = f"{tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
             raise RequestError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
-        if not torch.isfinite(given[name]).all():
+        _require_same_numbers(name, given[name], tensor, f"{field}: '{path}'")
+        if not torch.isfinite(given[name].to(tensor.dtype)).all():
             raise RequestError(f"{field}: '{path}': '{name}' holds values that are not finite")
     model.load_state_dict(given)
+
+
+def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> None:
+    """RequestError where loading would make other numbers of a tensor than it holds.
+
+    Between floating types a number is rounded and no more. Integers in the place of floating numbers are taken for
+    quantised ones, whose scale is elsewhere.
+    """
+    floats = given.is_floating_point() and own.is_floating_point()
+    same = given.is_complex() == own.is_complex() and given.is_floating_point() == own.is_floating_point()
+    if not same or not (floats or given.is_complex() or torch.equal(given.to(own.dtype).to(given.dtype), given)):
+        kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (given, own)]
+        raise RequestError(
+            f"{where}: '{name}' holds {kinds[0]} and the model {kinds[1]}, so that loading would change its values; "
+            f"save it as {kinds[1]}"
+        )
 
 
 def _with_tied(state: State, own: State) -> State:

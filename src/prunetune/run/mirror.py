@@ -11,11 +11,11 @@ from filelock import FileLock
 from prunetune.atomic import replace_file
 from prunetune.errors import BreachError, DamageError, RequestError
 from prunetune.run import upkeep
-from prunetune.run.claims import EXPIRY
+from prunetune.run.claims import EXPIRY, Claims
 from prunetune.run.disk import publish_folder, user_cache, writing
 from prunetune.run.remote import Remote
 from prunetune.run.remote_claims import RemoteClaims
-from prunetune.run.shelves import MANIFEST, digest_bytes, read_manifest, state_file
+from prunetune.run.shelves import MANIFEST, MARKER, digest_bytes, read_manifest, state_file
 from prunetune.run.store import Store
 from prunetune.train.recipe import Point
 
@@ -127,9 +127,18 @@ class Mirror(Store):
         """Read everything at the URL; every step that is not what was written, and why."""
         return upkeep.problems(self.remote)
 
-    def gc(self) -> int:
-        """Remove what killed processes left behind, here and there, and here what was put aside; the bytes freed."""
-        return super().gc() + self.remote.sweep()
+    def leftovers(self, claims: Claims) -> Iterator[upkeep.Leftover]:
+        """What killed processes left behind, here and there, and here what was put aside."""
+        yield from super().leftovers(claims)
+        yield from self.remote.leftovers(claims)
+
+    def require_marked(self) -> None:
+        """RequestError where there is anything at the URL, and no marker. The folder here is named by us."""
+        if not self.remote.is_marked() and self.remote.paths(""):
+            raise RequestError(f"store: '{self.remote.url}' is no store, for it has no {MARKER}; nothing was changed")
+
+    def _refuse_filled(self) -> None:
+        """What lies in the folder here was fetched, or is what an earlier run made."""
 
     def _fetch(self, key: str) -> None:
         """Bring here what the step has there and not here; nothing when it is not there any more."""

@@ -17,8 +17,9 @@ import torch
 from prunetune.atomic import replace_file
 from prunetune.errors import DamageError
 from prunetune.run.claims import Claims
-from prunetune.run.disk import json_bytes
+from prunetune.run.disk import json_bytes, remove
 from prunetune.run.events import Event, Notice, label
+from prunetune.run.shelves import is_key
 from prunetune.study.steps import Train
 from prunetune.train.ranks import Ranks
 from prunetune.train.resume import Checkpoints, Saved
@@ -118,8 +119,18 @@ def discard(root: Path, key: str) -> None:
 
 def orphans(root: Path, claims: Claims) -> list[Path]:
     """The checkpoints of trainings that no process is at."""
-    found = [path for path in (root / PARTIAL).glob("*") if not path.name.startswith(".")]
-    return [path for path in found if not claims.is_alive(path.name)]
+    found = [path for path in (root / PARTIAL).glob("*") if is_key(path.name) and not path.is_symlink()]
+    return [path for path in found if path.is_file() and not claims.is_alive(path.name)]
+
+
+def remove_orphan(path: Path, claims: Claims) -> int:
+    """Remove such a checkpoint; the bytes freed, 0 where a process has begun to go on from it."""
+    if not claims.take(path.name):
+        return 0
+    try:
+        return remove(path)
+    finally:
+        claims.release(path.name)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,11 +1,10 @@
 """Which process wrote something into a store, and whether it is still there."""
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from prunetune.atomic import this_host
+from prunetune.atomic import this_host, this_machine
 
 _STATE, _STARTED = 0, 19  # fields of /proc/PID/stat behind the name: the state, the start in ticks since boot
 _ENDED = ("Z", "X")  # a process that is dead and only not yet taken note of
@@ -26,11 +25,11 @@ class Process(NamedTuple):
     def this(cls) -> "Process":
         """The process that asks."""
         fields = _fields(os.getpid())
-        return cls(this_host(), _machine(), os.getpid(), fields[_STARTED] if fields else "")
+        return cls(this_host(), this_machine(), os.getpid(), fields[_STARTED] if fields else "")
 
     def is_gone(self) -> bool:
         """Whether it has ended for certain; False for processes of other machines, of which nothing is known."""
-        if self.machine != _machine():
+        if self.machine != this_machine():
             return False
         if not is_alive(self.pid):
             return True
@@ -49,15 +48,6 @@ def is_alive(pid: int) -> bool:
     except OSError:  # it is there and somebody else's
         return True
     return True
-
-
-@cache
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return this_host()
 
 
 def _fields(pid: int) -> list[str]:

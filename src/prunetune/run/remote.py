@@ -5,10 +5,12 @@ there, without it nothing is.
 """
 
 import contextlib
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -17,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from prunetune.atomic import create_file, replace_file
 from prunetune.errors import BreachError, RequestError
-from prunetune.run.claims import CLAIMS
+from prunetune.run.claims import CLAIMS, Claims
 from prunetune.run.disk import ABANDONED_AFTER
 from prunetune.run.shelves import (
     MANIFEST,
@@ -30,10 +32,12 @@ from prunetune.run.shelves import (
     manifest_bytes,
     marker_bytes,
 )
+from prunetune.run.upkeep import Leftover
 
 PAUSES = (0.5, 2.0, 8.0)  # seconds before a request is tried again
 AT_ONCE = 8  # requests for the files of a step
-_MINE = {MARKER, "steps", CLAIMS}
+_STEP_FILE = re.compile(r"steps/(?P<shelf>[0-9a-f]{2})/(?P<key>(?P=shelf)[0-9a-f]{62})/(?P<name>[^/.][^/]*)")
+_OURS = re.compile(r"step\.json|metrics\.json|mask\.safetensors|state(@[^/]+)?\.safetensors")
 
 T = TypeVar("T")
 
@@ -53,7 +57,7 @@ class Remote(Shelves):
         self._answered = False
 
     def prepare(self) -> None:
-        """Create the store, or prove that it can be written to."""
+        """Create the store, or prove that it can be written to. Where anything lies, none is created."""
         try:
             check_version(self.url, lambda: self.get(MARKER))
         except FileNotFoundError:
@@ -115,11 +119,24 @@ class Remote(Shelves):
         self._listing().pop(key, None)
         return found
 
-    def sweep(self) -> int:
-        """Remove the files of steps whose writing ended before the manifest, a day ago or more; the bytes freed."""
-        torn = {key: names for key, names in self._find("steps").items() if MANIFEST not in names}
-        paths = [f"{folder_of(key)}/{name}" for key, names in torn.items() for name in names]
-        return sum(self.remove(path) for path in paths if self.age(path) > ABANDONED_AFTER)
+    def is_marked(self) -> bool:
+        """Whether the place says of itself that it is a store."""
+        try:
+            self.get(MARKER)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def leftovers(self, claims: Claims) -> Iterator[Leftover]:
+        """The files of steps whose writing ended before the manifest, all a day ago or more, and that nobody is at."""
+        if not self.is_marked():
+            return
+        for key, names in sorted(self._find("steps").items()):
+            paths = [f"{folder_of(key)}/{name}" for name in sorted(names) if _OURS.fullmatch(name)]
+            if MANIFEST in names or any(self.age(path) <= ABANDONED_AFTER for path in paths) or claims.is_alive(key):
+                continue
+            for path in paths:
+                yield Leftover(path, self._size(path), "never finished", partial(self._remove_torn, key, path))
 
     def paths(self, under: str) -> list[str]:
         """All files below a folder of the store, named from the store's root."""
@@ -153,11 +170,11 @@ class Remote(Shelves):
     def remove(self, path: str) -> int:
         """Remove a file; its size in bytes, 0 when it was not there."""
         try:
-            size = self._ask(lambda: self._files.size(f"{self._root}/{path}"))
+            size = self._size(path)
             self._ask(lambda: self._files.rm_file(f"{self._root}/{path}"))
         except FileNotFoundError:
             return 0
-        return size or 0
+        return size
 
     def age(self, path: str) -> float:
         """Seconds since a file was written, both times by the clock of the place; FileNotFoundError without one."""
@@ -165,6 +182,14 @@ class Remote(Shelves):
             self.put(f"{CLAIMS}/.clock", b"")
             self._clock = self._written(f"{CLAIMS}/.clock") - time.monotonic()
         return self._clock + time.monotonic() - self._written(path)
+
+    def _size(self, path: str) -> int:
+        return self._ask(lambda: self._files.size(f"{self._root}/{path}")) or 0
+
+    def _remove_torn(self, key: str, path: str) -> int:
+        """Remove a file of a step that has no manifest; 0 where it has one by now."""
+        self.look(key)
+        return 0 if self.exists(key) else self.remove(path)
 
     def _written(self, path: str) -> float:
         return self._ask(lambda: self._files.modified(f"{self._root}/{path}")).timestamp()
@@ -180,9 +205,8 @@ class Remote(Shelves):
         """The names of the files of each step below a folder."""
         found = defaultdict(set)
         for path in self.paths(under):
-            key, name = path.split("/")[-2:]
-            if name[:1] != ".":
-                found[key].add(name)
+            if match := _STEP_FILE.fullmatch(path):
+                found[match["key"]].add(match["name"])
         return dict(found)
 
     def _place(self, path: str, content: bytes) -> None:
@@ -214,8 +238,9 @@ class Remote(Shelves):
             found = self._ask(lambda: self._files.ls(self._root, detail=False))
         except FileNotFoundError:
             return
-        foreign = {path.removeprefix(self._root).strip("/") for path in found} - _MINE
-        if foreign := {name for name in foreign if name[:1] not in ("", ".")}:
+        foreign = {path.removeprefix(self._root).strip("/") for path in found}
+        foreign = {name for name in foreign if name[:1] not in ("", ".")}
+        if foreign and not self.is_marked():  # by another machine, meanwhile
             raise RequestError(
                 f"store: '{self.url}' is no store and holds other things ('{min(foreign)}'); give a folder of its own"
             )

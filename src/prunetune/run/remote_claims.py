@@ -7,6 +7,7 @@ from pathlib import Path
 from prunetune.errors import RequestError
 from prunetune.run.claims import BEATS, CLAIMS, EXPIRY, MISHAPS, Claims
 from prunetune.run.remote import Remote
+from prunetune.run.shelves import is_key
 
 FIRST_PAUSE = 0.5  # seconds until a step that another one has claimed is looked at again; twice as long each time,
 LAST_PAUSE = 10.0  # and no longer
@@ -41,8 +42,8 @@ class RemoteClaims(Claims):
         return taken
 
     def _claimed(self) -> set[str]:
-        names = {path.rpartition("/")[2] for path in self._remote.paths(CLAIMS)}
-        return {name for name in names if name[:1] != "."}
+        names = (path.removeprefix(f"{CLAIMS}/") for path in self._remote.paths(CLAIMS))
+        return {name for name in names if is_key(name)}
 
     def _create(self, key: str) -> bool:
         """Exclusively. Where nothing can be written, the step is done unclaimed."""

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from prunetune.sparsity.mask_file import unpacked
 from prunetune.train.recipe import Point
 
 STORE_VERSION = 2  # in the first, masks were bool tensors; they are read as well
+KIND = "prunetune store"
 MARKER, MANIFEST = "prunetune-store.json", "manifest.json"
+_KEY = re.compile("[0-9a-f]{64}")
 STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
 
 
@@ -131,6 +134,10 @@ class LocalShelves(Shelves):
             with contextlib.suppress(FileNotFoundError):
                 check_version(self.root, (self.root / MARKER).read_bytes)
 
+    def is_marked(self) -> bool:
+        """Whether the folder says of itself that it is a store."""
+        return (self.root / MARKER).is_file()
+
     def folder(self, key: str) -> Path:
         """Where a step's files lie."""
         return self.root / folder_of(key)
@@ -138,7 +145,7 @@ class LocalShelves(Shelves):
     def stored(self) -> Iterator[str]:
         """The keys of all steps that are stored, damaged ones too, in order."""
         folders = self.root.glob("steps/[0-9a-f][0-9a-f]/*")
-        yield from sorted(path.name for path in folders if path.name.startswith(path.parent.name))
+        yield from sorted(path.name for path in folders if is_key(path.name) and path.name[:2] == path.parent.name)
 
     def exists(self, key: str) -> bool:
         """Whether a step has a folder."""
@@ -153,6 +160,11 @@ class LocalShelves(Shelves):
         return (self.folder(key) / name).read_bytes()
 
 
+def is_key(name: str) -> bool:
+    """Whether a name is that of a step: 64 hexadecimal digits."""
+    return _KEY.fullmatch(name) is not None
+
+
 def folder_of(key: str) -> str:
     """Where a step's files lie within a store."""
     return f"steps/{key[:2]}/{key}"
@@ -160,13 +172,16 @@ def folder_of(key: str) -> str:
 
 def marker_bytes() -> bytes:
     """What makes a folder a store."""
-    return json_bytes({"kind": "prunetune store", "schema_version": STORE_VERSION})
+    return json_bytes({"kind": KIND, "schema_version": STORE_VERSION})
 
 
 def check_version(where: object, read: Callable[[], bytes]) -> None:
     """Refuse the marker of a newer store, and one that cannot be understood; FileNotFoundError where there is none."""
     try:
-        version = int(json.loads(read())["schema_version"])
+        found = json.loads(read())
+        version = int(found["schema_version"])
+        if found["kind"] != KIND:
+            raise ValueError(found["kind"])
     except (FileNotFoundError, RequestError):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,8 @@ have the same bytes. docs/store.md gives the layout, so that anybody can read a 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from prunetune.run import upkeep
 from prunetune.run.claims import CLAIMS, EXPIRY, Claims
 from prunetune.run.disk import json_bytes, publish_folder, writing
 from prunetune.run.events import label
-from prunetune.run.partial import PARTIAL
 from prunetune.run.shelves import (
     MANIFEST,
     MARKER,
@@ -42,16 +42,7 @@ from prunetune.sparsity.mask_file import packed
 from prunetune.study.steps import Step, describe
 from prunetune.train.recipe import Point
 
-_OURS = {
-    MARKER,
-    "steps",
-    "logs",
-    "quarantine",
-    "shared",
-    CLAIMS,
-    PARTIAL,
-    "lost+found",
-}  # the last: the root of a fresh disk
+_OF_A_DISK = "lost+found"  # in the root of a fresh one
 
 State = Mapping[str, Tensor]
 
@@ -60,11 +51,14 @@ class Store(LocalShelves):
     """A store that can be written to as well. Opening changes nothing; `prepare` makes it ready."""
 
     def prepare(self) -> None:
-        """Create the store, or prove that it can be written to; RequestError otherwise."""
+        """Create the store, or prove that it can be written to; RequestError otherwise.
+
+        A folder that holds anything is not made one.
+        """
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            if not (self.root / MARKER).exists():
-                self._refuse_foreign()
+            if not self.is_marked():
+                self._refuse_filled()
             replace_file(self.root / MARKER, marker_bytes())
             for name in ("steps", "logs", CLAIMS):
                 (self.root / name).mkdir(exist_ok=True)
@@ -116,7 +110,11 @@ class Store(LocalShelves):
         return Claims(self.root, expiry)
 
     def quarantine(self, key: str) -> Path:
-        """Move a step's folder out of the way, to be looked at; returns where it went."""
+        """Move a step's folder out of the way, to be looked at; returns where it went.
+
+        RequestError where the folder is no store.
+        """
+        self.require_marked()
         target = self.aside(key)
         with writing(target):
             target.parent.mkdir(exist_ok=True)
@@ -135,10 +133,30 @@ class Store(LocalShelves):
         """Read everything again; every step that is not what was written, and why."""
         return upkeep.problems(self)
 
-    def gc(self) -> int:
-        """Remove what killed processes left behind, what was put aside as damaged, and old logs; the bytes freed."""
-        with writing(self.root):
-            return upkeep.sweep(self.root, self.claims())
+    def gc(self, dry_run: bool = False, tell: Callable[[upkeep.Leftover], None] = lambda leftover: None) -> int:
+        """Remove what killed processes left behind, what was put aside as damaged, and old logs; the bytes freed.
+
+        `tell` is told of each. With `dry_run` nothing is removed, and the bytes are those that would be freed. Names
+        that are not exactly of the form that a store gives them are left alone, and so is what a process is at.
+        RequestError where there is a folder that is no store.
+        """
+        freed = 0
+        self.require_marked()
+        with writing(self.root), closing(self.claims()) as claims:
+            for leftover in list(self.leftovers(claims)):
+                tell(leftover)
+                freed += leftover.size if dry_run else leftover.remove()
+        return freed
+
+    def leftovers(self, claims: Claims) -> Iterator[upkeep.Leftover]:
+        """What `gc` removes; nothing where nothing is yet."""
+        if self.is_marked():
+            yield from upkeep.leftovers(self.root, claims)
+
+    def require_marked(self) -> None:
+        """RequestError where there is a folder, and no marker in it."""
+        if self.root.exists() and not self.is_marked():
+            raise RequestError(f"store: '{self.root}' is no store, for it has no {MARKER}; nothing was changed")
 
     def _complete(self, step: Step, files: Mapping[str, bytes]) -> None:
         """Add what an existing step lacks, files first and then the list, after comparing what both have."""
@@ -158,9 +176,11 @@ class Store(LocalShelves):
                 added = {name: entry(content) for name, content in new.items()}
                 replace_file(self.folder(step.key) / MANIFEST, manifest_bytes(about, listed | added))
 
-    def _refuse_foreign(self) -> None:
-        foreign = [path.name for path in self.root.iterdir() if path.name not in _OURS and path.name[0] != "."]
-        if foreign:
+    def _refuse_filled(self) -> None:
+        """Hidden files are no content: a file system and another process that is just making the store leave some."""
+        foreign = [path.name for path in self.root.iterdir() if path.name[0] != "." or path.is_dir()]
+        foreign = [name for name in foreign if name != _OF_A_DISK]
+        if foreign and not self.is_marked():  # by another process, meanwhile
             raise RequestError(
                 f"store: '{self.root}' is no store and holds other things ('{min(foreign)}'); give a new folder"
             )

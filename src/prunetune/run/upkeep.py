@@ -1,17 +1,21 @@
 """Looking after a store: what is in it, whether it is sound, and clearing away what nobody needs."""
 
-import time
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunetune.atomic import TEMPORARY
 from prunetune.errors import DamageError
-from prunetune.run.claims import Claims
-from prunetune.run.disk import ABANDONED_AFTER, is_abandoned, remove
-from prunetune.run.partial import orphans
+from prunetune.run.claims import CLAIMS, Claims
+from prunetune.run.disk import clock_of, is_abandoned, is_old, remove, size_of
+from prunetune.run.partial import PARTIAL, orphans, remove_orphan
 from prunetune.run.shelves import MANIFEST, Shelves
+
+_ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
+_LOG = re.compile(r"[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
+_TEMPORARY = (".tmp-*", "steps/[0-9a-f][0-9a-f]/.tmp-*", f"steps/[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}/.tmp-*")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,19 @@ class Problem:
         return self.what
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """What nobody needs any more: its path from the store's root, its bytes, and why it goes."""
+
+    path: str
+    size: int
+    why: str
+    remove: Callable[[], int]  # removes it; the bytes freed, 0 where it is gone or in use by now
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.size:,} bytes  ({self.why})"
+
+
 def entries(shelves: Shelves) -> Iterator[Entry]:
     """Every stored step whose list of files and metrics can be read, in the order of keys."""
     for key in shelves.stored():
@@ -63,13 +80,37 @@ def problems(shelves: Shelves) -> Iterator[Problem]:
             yield Problem(key, str(error))
 
 
-def sweep(root: Path, claims: Claims) -> int:
-    """Remove what nobody will finish, what was put aside as damaged, and logs older than a day; the bytes freed."""
-    temporary = [path for path in root.rglob(f"{TEMPORARY}*") if is_abandoned(path)]
-    logs = [path for path in (root / "logs").glob("*") if time.time() - path.stat().st_mtime > ABANDONED_AFTER]
-    damaged = list((root / "quarantine").glob("*"))
-    left = orphans(root, claims)
-    return claims.clear() + sum(remove(path) for path in _outermost([*temporary, *logs, *damaged, *left]))
+def leftovers(root: Path, claims: Claims) -> Iterator[Leftover]:
+    """What nobody will finish, what was put aside as damaged, and, while nobody is at work, logs older than a day.
+
+    Names of another form than a store's are passed over, and so are links. Ages are by the clock of the store's own
+    file system. A claim comes before the checkpoint that it was at.
+    """
+    for key in sorted(claims.dead()):
+        dead = partial(claims.remove_dead, key)
+        yield Leftover(f"{CLAIMS}/{key}", claims.size(key), "claim of a process that has ended", dead)
+    now = clock_of(root / CLAIMS)
+    temporary = [path for pattern in _TEMPORARY for path in root.glob(pattern) if is_abandoned(path, now)]
+    temporary += [path for path in (root / PARTIAL).glob(".tmp-*") if is_abandoned(path, now)]
+    logs = [] if claims.any_alive() else [path for path in _named(root / "logs", _LOG) if is_old(path, now)]
+    for why, paths in (
+        ("never finished", temporary),
+        ("log older than a day", logs),
+        ("found damaged", _named(root / "quarantine", _ASIDE)),
+    ):
+        for path in sorted(paths):
+            yield _leftover(root, path, why, partial(remove, path))
+    for path in sorted(orphans(root, claims)):
+        yield _leftover(root, path, "checkpoint that nobody is at", partial(remove_orphan, path, claims))
+
+
+def _leftover(root: Path, path: Path, why: str, action: Callable[[], int]) -> Leftover:
+    return Leftover(path.relative_to(root).as_posix(), size_of(path), why, action)
+
+
+def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
+    """What lies in a folder under a name of this form, links left out."""
+    return [path for path in folder.glob("*") if form.fullmatch(path.name) and not path.is_symlink()]
 
 
 def _oddity(shelves: Shelves, key: str) -> str | None:
@@ -78,12 +119,6 @@ def _oddity(shelves: Shelves, key: str) -> str | None:
         return f"{min(extra)} is not in its list of files"
     changed = shelves.stale_input(key)
     return f"its input {changed} is another one now" if changed else None
-
-
-def _outermost(paths: list[Path]) -> list[Path]:
-    """Without those that lie in others of the list."""
-    known = set(paths)
-    return [path for path in paths if known.isdisjoint(path.parents)]
 
 
 def _summary(metrics: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,15 @@ _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "
 _MOST_TIMES = 10  # as large as its file may be what it unpacks to: torch.save does not compress
 BITMASK = "prunetune-bitmask-1"  # the `format` in the metadata of a file that `deploy.bitmask` writes
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DistributedDataParallel and torch.compile put before every name
+_COMPILED = "_orig_mod."  # which torch.compile puts before the names of a part, too
+_COUNT = "n_averaged"  # what `torch.optim.swa_utils.AveragedModel` adds to the names of its `module`
 
 
 def read_state(path: str | Path, field: str = "checkpoint") -> dict[str, Tensor]:
     """Read a safetensors file or a `torch.save`d state dict (also nested in a checkpoint) onto the CPU.
 
-    Names lose the prefixes of `DistributedDataParallel` and `torch.compile`; pairs `x_orig`, `x_mask` as
+    Names lose the prefixes of `DistributedDataParallel` and `torch.compile`, in any order, where all of them have one
+    (`module.` in some names alone is a module of the model's own); pairs `x_orig`, `x_mask` as
     `torch.nn.utils.prune` saves them become `x`. Raises RequestError naming `field` for a file that is missing,
     truncated, in another format, or that holds anything but tensors and plain containers; and for one that stands for
     far more than it holds: a zip bomb, or a number repeated a billion times by its strides.
@@ -51,7 +54,19 @@ def _read(path: Path, field: str) -> dict[str, Tensor]:
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(f"{field}: cannot read '{path}': {error.strerror}") from error
-    return {_unwrapped(name): tensor for name, tensor in _parse(content, path, field).items()}
+    return _unwrapped(_parse(content, path, field))
+
+
+def under_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """A state under the `names` of a model, where they are its own up to prefixes of wrappers.
+
+    As it is where two names would become one.
+    """
+    own = list(names)
+    wanted, found = {_bare(name): name for name in own}, {_bare(name): name for name in state}
+    if state.keys() <= set(own) or len(wanted) < len(own) or len(found) < len(state):
+        return dict(state)
+    return {wanted.get(bare, name): state[name] for bare, name in found.items()}
 
 
 def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
@@ -119,7 +134,24 @@ def _find_state(loaded: Any, path: Path, field: str) -> dict[str, Tensor]:
     raise RequestError(f"{field}: '{path}' holds no state dict (it holds: {holds or 'nothing'})")
 
 
-def _unwrapped(name: str) -> str:
-    for prefix in _WRAPPERS:
-        name = name.removeprefix(prefix)
-    return name
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state without the prefixes that all its names have; two names never become one."""
+    found = dict(state)
+    if all(name == _COUNT or name.startswith(_WRAPPERS) for name in found):
+        found.pop(_COUNT, None)
+    while prefix := next((p for p in _WRAPPERS if found and all(name.startswith(p) for name in found)), None):
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    parts = {_without_compiled(name): tensor for name, tensor in found.items()}
+    return parts if len(parts) == len(found) else found
+
+
+def _bare(name: str) -> str:
+    """A name without any prefix of a wrapper."""
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
+    return _without_compiled(name)
+
+
+def _without_compiled(name: str) -> str:
+    """A name without what torch.compile has put before it, or before a part of it."""
+    return f".{name}".replace(f".{_COMPILED}", ".")[1:]

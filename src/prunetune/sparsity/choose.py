@@ -1,6 +1,8 @@
 """Choosing the weights to keep: criterion, allocation and pattern put together."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,11 @@ from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, chann
 from prunetune.sparsity.channels import keep_channels, scored
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
+from prunetune.sparsity.holding import held_mask, is_held
 from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density
 from prunetune.sparsity.scope import Scope, prunable
+from prunetune.sparsity.torch_form import masks_in
 
 Look = Callable[[Criterion, Mask | None], Gathered]
 """What a criterion needs beyond the weights, of the network pruned by a mask; see `evidence.gather`."""
@@ -90,6 +94,10 @@ def prune(
     With the uniform allocation a layer of N_l weights keeps round((1 - sparsity) * N_l). Give the mask to `hold` to
     put it into force. The criterion `random` draws from torch's global generator.
 
+    Weights that are zero already rank last, whatever the criterion. Of a model in which a mask is in force (`hold`, or
+    `torch.nn.utils.prune`) only weights which that mask keeps may be kept: RequestError where more are asked for.
+    A layer that would lose all its weights is warned of.
+
     A criterion that needs more than weights (`snip`, `grasp`, `taylor`; `synflow` for the shape of an input) is shown
     `batches` of (inputs, targets), a few hundred examples, and takes gradients of `loss`, a function of outputs and
     targets to the batch's mean. The network, its batch-norm buffers and torch's generators stay as they are.
@@ -111,7 +119,47 @@ def prune(
     weights = {name: parameters[name].detach() for name in scored(prunable(model, scope), coupled or ())}
     chosen = CRITERIA[criterion]() if isinstance(criterion, str) else criterion
     look = _look(model, tuple(weights), batches, loss)
-    return choose(weights, 1 - sparsity, chosen, allocation, pattern, look=look, groups=coupled)
+    within = _earlier(model, weights)
+    if pattern != CHANNEL:
+        chosen = type(type(chosen).__name__, (_ZerosLast,), {})(chosen)  # named as the criterion, for messages
+    try:
+        mask = choose(weights, 1 - sparsity, chosen, allocation, pattern, within, look=look, groups=coupled)
+    except RequestError as error:
+        held = "the mask that the model holds" if within is not None else ""
+        raise RequestError(str(error).replace("`within`", f"{held}; release the model first")) from error
+    for name in mask.emptied:
+        warnings.warn(f"prune: no weight of '{name}' is left at sparsity {sparsity:g}", stacklevel=2)
+    return mask
+
+
+def _earlier(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | None:
+    """What masks that are in force in the model keep of `weights`; None where there is none of them."""
+    earlier = dict(held_mask(model)) if is_held(model) else {}
+    for name, keep in masks_in(model).items():
+        earlier |= {name: keep != 0, f"{name}_orig": keep != 0}
+    if earlier.keys().isdisjoint(weights):
+        return None
+    found = {name: earlier.get(name) for name in weights}
+    return Mask({n: torch.ones(weights[n].shape, dtype=torch.bool) if k is None else k.cpu() for n, k in found.items()})
+
+
+class _ZerosLast:
+    """A criterion that ranks weights that are zero already, by a mask of earlier, behind all others.
+
+    All else is the criterion's own. A tensor of zeros alone is one that has not been trained yet.
+    """
+
+    def __init__(self, criterion: Criterion) -> None:
+        self._criterion = criterion
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._criterion, name)
+
+    def score(self, evidence: Evidence) -> Tensor:
+        score, zeros = self._criterion.score(evidence), evidence.weight == 0
+        if score.shape != zeros.shape or not score.is_floating_point() or zeros.all():
+            return score
+        return score.masked_fill(zeros & score.isfinite(), torch.finfo(score.dtype).min)
 
 
 def _look(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> Look | None:

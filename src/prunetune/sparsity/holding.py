@@ -50,12 +50,15 @@ def hold(
     LARS's statistics) counts the pruned positions. `gradients=True` sets them to zero there, in every backward pass and
     in `.grad` as it is now: the network then trains as one that does not have these weights.
 
-    RequestError for names or shapes that the model does not have, and for tied names that disagree; and from the next
+    RequestError, and nothing changed, for names or shapes that the model does not have, for tied names that disagree,
+    and for weights whose memory cannot be zeroed one by one (complex128, sparse, expanded); and from the next
     forward pass or state dict on, where something has taken a held weight's place (a parametrization, weight norm).
     """
     kept = by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
-    release(model)
     parameters = dict(model.named_parameters())
+    for name in kept:
+        _require_holdable(name, parameters[name])
+    release(model)
     held: dict[nn.Module, dict[str, _HeldWeight]] = {}
     for name, tensor in kept.items():
         prefix, _, leaf = name.rpartition(".")
@@ -98,6 +101,16 @@ def is_held(model: nn.Module) -> bool:
 def masks_gradients(model: nn.Module) -> bool:
     """Whether the gradients of any weight of `model` are masked: it is held with `gradients=True`."""
     return any(weight.gradients for module in model.modules() for weight in _held_in(module).values())
+
+
+def _require_holdable(name: str, parameter: Tensor) -> None:
+    """RequestError where a weight's numbers cannot be set to zero in place, each for itself."""
+    strided = parameter.layout is torch.strided
+    if not strided or parameter.is_quantized or parameter.element_size() not in _INTEGERS:
+        kind = f"{str(parameter.layout).removeprefix('torch.')} {str(parameter.dtype).removeprefix('torch.')}"
+        raise RequestError(f"model: '{name}' is {kind}; only dense weights of at most 8 bytes a number can be held")
+    if any(step == 0 and size > 1 for step, size in zip(parameter.stride(), parameter.shape, strict=True)):
+        raise RequestError(f"model: '{name}' is an expanded tensor, one number in many places; hold a contiguous copy")
 
 
 def by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:

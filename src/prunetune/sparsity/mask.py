@@ -73,6 +73,11 @@ class Mask(Mapping[str, Tensor]):
         """The share of pruned weights, measured."""
         return (self.total - self.kept) / self.total
 
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        """The tensors of which nothing is kept: nothing comes through such a layer."""
+        return tuple(name for name, keep in self.items() if keep.numel() and not keep.any())
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 in 64 hexadecimal digits.

@@ -8,6 +8,17 @@ from torch import Tensor
 from prunetune.errors import RequestError
 from prunetune.train.data.base import Dataset
 
+CHANNELS = (1, 3, 4)  # of images as files hold them: grey, RGB, RGBA
+
+
+def require_channels_first(shape: tuple[int, ...], where: str) -> None:
+    """RequestError for images that are (N, H, W, C) by the looks of it, as numpy, Keras and PIL have them."""
+    if len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in CHANNELS:
+        raise RequestError(
+            f"data: {where}: images have shape {shape}, which looks like (count, height, width, channels); transpose "
+            "them to (count, channels, height, width), or give data_args.channels_first=true where they are that"
+        )
+
 
 def check_pair(images: Tensor, labels: Tensor, outputs: int | None, where: str) -> None:
     """RequestError, naming `where` they come from, unless (N, C, H, W) images and N labels in 0 .. outputs - 1 fit.

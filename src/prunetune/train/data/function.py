@@ -14,8 +14,9 @@ from torch import Tensor
 from prunetune.errors import RequestError
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.train.data.base import Dataset, Source
-from prunetune.train.data.checks import check_dataset, check_pair
+from prunetune.train.data.checks import check_dataset, check_pair, require_channels_first
 
+TOLD = "channels_first"  # the data argument by which somebody vouches for the layout
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -24,7 +25,8 @@ class Function(Source):
 
     Images are uint8 or normalised floats of shape (N, C, H, W). The content is pinned by its own digest, so the
     callable must return the same at every call; it is called once to identify the data and once in every process that
-    trains on them.
+    trains on them. Shapes that look like (N, H, W, C) are refused, unless data_args says `channels_first: true`, which
+    is not passed on to a callable that has no such argument.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -32,6 +34,8 @@ class Function(Source):
         self.name = name
         parameters = _parameters(function)
         self.options = {p.name: object for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        self._takes_told = TOLD in self.options
+        self.options = {TOLD: bool} | self.options
         self.any_options = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def digest(self, **options: Any) -> str:
@@ -40,6 +44,8 @@ class Function(Source):
 
     def read(self, **options: Any) -> tuple[Dataset, str]:
         """Call it and check what it returns; RequestError when the call fails or the result is not as it must be."""
+        told = options.get(TOLD) is True
+        options = {name: value for name, value in options.items() if name != TOLD or self._takes_told}
         try:
             found = self.function(**options)
         except Exception as error:  # the user's code: whatever it raises is told in one line, the cause chained
@@ -47,6 +53,8 @@ class Function(Source):
             raise RequestError(f"data: '{self.name}' raised {why}") from error
         data = found if isinstance(found, Dataset) else self._from_parts(found)
         check_dataset(data, self.name)
+        if not told:
+            require_channels_first(tuple(data.train_images.shape), f"{self.name} (training)")
         return data, _digest(data)
 
     def _from_parts(self, found: Any) -> Dataset:

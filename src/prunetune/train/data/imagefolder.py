@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from prunetune.errors import RequestError
@@ -22,6 +22,9 @@ SPLITS = ("train", "test")
 GREY = ("1", "L", "LA")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's; one of the others starts Ghostscript
 LARGEST = 4096  # pixels on a side that images are scaled to
+ORIENTATION = 0x0112  # of EXIF; 1 is upright
+# What a file contains that may say an orientation; TIFF files are turned by Pillow as they are read.
+EXIF_SIGNS = (b"Exif", b"EXIF", b"eXIf", b"exif", b"Orientation")
 DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits: reading them as 8 bits would clip
 
 
@@ -30,12 +33,13 @@ class ImageFolder(Source):
 
     Images that are all greyscale give one channel, others three (RGB). `size` scales each to size x size pixels
     (bilinear, antialiased, the aspect ratio not kept); without it all must have the same size. All are held in memory.
+    Images are turned as their EXIF orientation says, as viewers do.
     """
 
     options = MappingProxyType({"root": str, "size": int})
 
     def digest(self, root: str = "", size: int | None = None, **options: Any) -> str:
-        """SHA-256 over the relative paths and the contents of all images."""
+        """SHA-256 over the relative paths and the contents of all images, and which of them are turned."""
         _check_size(size)
         whole = hashlib.sha256()
         for path, _, _ in _listing(_folder(root)):
@@ -106,7 +110,19 @@ def _files(folder: Path) -> list[Path]:
 
 def _add(whole: "hashlib._Hash", path: Path, root: str, content: bytes) -> None:
     name = path.relative_to(root).as_posix()
-    whole.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    turned = "\0turned" if _is_turned(content) else ""  # of others the digest is what it was before they were turned
+    whole.update(f"{name}\0{hashlib.sha256(content).hexdigest()}{turned}\n".encode())
+
+
+def _is_turned(content: bytes) -> bool:
+    """Whether the image's EXIF data say that viewers turn or mirror it; of a file that cannot be read they do not."""
+    if not any(sign in content for sign in EXIF_SIGNS):
+        return False
+    try:
+        with _no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # `_decode` says what is wrong with it
+        return False
 
 
 def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
@@ -115,7 +131,8 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
         with _no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.mode.startswith(DEEP):
                 raise ValueError(f"its pixels have mode {image.mode}; images of 8 bits are read")
-            pixels = image.convert("L" if image.mode in GREY else "RGB")
+            upright = ImageOps.exif_transpose(image) if _is_turned(content) else image
+            pixels = upright.convert("L" if image.mode in GREY else "RGB")
     except Exception as error:  # what a damaged file makes of Pillow's decoders is not told in advance
         raise RequestError(f"data: {path} cannot be read as an image: {error}") from error
     return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR) if size else pixels)
