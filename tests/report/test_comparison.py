@@ -210,3 +210,16 @@ def test_the_verb_writes_and_says_where(folders: list[Path], tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert "Verdict: the paper's explanation is not decided here." in done.stdout
     assert (tmp_path / "comparison.html").exists()
+
+
+def test_only_a_comparisons_own_files_are_replaced(folders: list[Path], tmp_path: Path) -> None:
+    found = compared(read_studies(folders))
+    write_comparison(found, tmp_path / "own")
+    write_comparison(found, tmp_path / "own")
+    for name in ("comparison.json", "regimes.csv", "comparison.html"):
+        theirs = tmp_path / name / name
+        theirs.parent.mkdir()
+        theirs.write_text("my thesis\n")
+        with pytest.raises(RequestError, match=name):
+            write_comparison(found, theirs.parent)
+        assert theirs.read_text() == "my thesis\n"

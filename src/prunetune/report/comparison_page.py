@@ -19,6 +19,7 @@ from prunetune.report.comparison import (
 )
 from prunetune.report.comparison_figures import comparison_drawings
 from prunetune.report.html import inlined
+from prunetune.report.ownership import require_ours
 from prunetune.report.svg import standalone
 from prunetune.report.template import render
 from prunetune.report.write import FIGURES, write_figures
@@ -39,7 +40,11 @@ class ComparisonReport:
 
 
 def write_comparison(found: Found, out: Path) -> ComparisonReport:
-    """Write all files to `out`; equal studies give equal bytes. RequestError where it cannot be written."""
+    """Write all files to `out`; equal studies give equal bytes.
+
+    RequestError where it cannot be written, or holds a file of one of these names that is not of an earlier comparison.
+    """
+    require_ours(out, (COMPARISON, REGIMES, PAGE))
     drawn = comparison_drawings(found)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
     files.write_text(out / COMPARISON, comparison_json(found))

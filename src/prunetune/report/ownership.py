@@ -1,7 +1,7 @@
 """Which files of a folder are a report's own, so that nobody else's are replaced.
 
-A file is ours by what it holds: JSON by its schema version and its study, a page by its generator, a table by its
-first columns, a figure by its title's id, a log by its columns.
+A file is ours by what it holds: JSON by its schema version and its study or studies, a page by its generator, a table
+by its first columns, a figure by its title's id, a log by its columns.
 """
 
 import csv
@@ -18,7 +18,11 @@ GENERATOR = '<meta name="generator" content="prunetune">'
 _HEAD = 4096  # bytes of a page in which its generator and its title are
 _OLD_PAGE = "– prunetune</title>"  # the title of pages that name no generator
 _COLUMNS = 3  # of a table, by which it is known: later ones are added with time
-_TABLES = {"trials.csv": Trial, "correlations.csv": Correlation}
+_TABLES = {
+    "trials.csv": [field.name for field in fields(Trial)],
+    "correlations.csv": [field.name for field in fields(Correlation)],
+    "regimes.csv": ["study", "task", "learning_rate"],
+}
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[^\t]*(\t[^\t]*){3}\t[0-9a-f]{64}")
 
 
@@ -52,7 +56,9 @@ def is_our_figure(path: Path) -> bool:
 
 def _is_our_json(path: Path) -> bool:
     found = json.loads(path.read_bytes())
-    return isinstance(found, dict) and "schema_version" in found and isinstance(found.get("study"), dict)
+    if not isinstance(found, dict) or "schema_version" not in found:
+        return False
+    return isinstance(found.get("study"), dict) or isinstance(found.get("studies"), list)
 
 
 def _is_our_page(path: Path) -> bool:
@@ -64,8 +70,8 @@ def _is_our_page(path: Path) -> bool:
 def _is_our_table(path: Path) -> bool:
     with path.open(encoding="utf-8", newline="") as file:
         found = next(csv.reader(file), [])
-    kind = _TABLES.get(path.name)
-    return kind is not None and found[:_COLUMNS] == [field.name for field in fields(kind)][:_COLUMNS]
+    columns = _TABLES.get(path.name)
+    return columns is not None and found[:_COLUMNS] == columns[:_COLUMNS]
 
 
 def _is_our_log(path: Path) -> bool:
