@@ -120,6 +120,19 @@ def test_the_same_trainings_in_two_studies_count_once(folders: list[Path], tmp_p
     assert found.notes == ("again: 8 regimes are the trainings of an earlier study",)
 
 
+def test_an_arm_of_a_later_study_joins_the_regime_of_the_same_trainings(folders: list[Path], tmp_path: Path) -> None:
+    more = planted()
+    tickets = [row for row in more.trials if row.arm == "ticket"]
+    mixed = [dataclasses.replace(row, arm="mixed(0.5)", key=f"{row.key[:-2]}mm") for row in tickets]
+    write_report(dataclasses.replace(more, trials=(*more.trials, *mixed)), tmp_path / "again")
+    alone, found = (compared(read_studies(paths)) for paths in (folders, [*folders, tmp_path / "again"]))
+    assert len(found.regimes) == len(alone.regimes)
+    assert found.thesis == alone.thesis
+    joined = [row for row in found.regimes if "mixed(0.5)" in row.arms]
+    assert len(joined) == 8
+    assert all(row.arms["mixed(0.5)"] == row.arms["ticket"] for row in joined)
+
+
 def cells_study(root: Path, name: str, cells: dict[tuple[str, str | None], list[float]]) -> Path:
     rows = [
         trial(arm, seed, accuracy, 0.8 if mask else 0.0, 0.1, mask)

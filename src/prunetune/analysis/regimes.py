@@ -1,7 +1,7 @@
 """Regimes: study × learning rate × mask algorithm × sparsity, each with what its trainings differ by, seed by seed."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class Regime:
     dense: Mapping[int, float]
     leads: Mapping[str, Pairs]
     arms: Mapping[str, Mapping[int, float]]  # accuracy of every arm
-    keys: frozenset[str]  # of the trainings
+    keys: frozenset[str]  # of the trainings of dense, ticket and reinit, which make it the regime that it is
     winning: Answer | None  # does the winning property hold here, by the study's verdict?
     shortfall: float | None = None  # the best dense accuracy of the task less this one, in points
     dense_matches: bool = False  # shown to be no more than the margin below the best of the task
@@ -90,19 +90,27 @@ class Regime:
 def regimes_of(studies: Sequence[Study], rule: Rule) -> tuple[tuple[Regime, ...], tuple[str, ...]]:
     """All regimes that have R_p of the dense pair and both ticket and reinit, and what was left out and why.
 
-    Regimes that are the very same trainings (two studies that share a store) are counted once.
+    A regime whose dense, ticket and reinit are the very trainings of an earlier study's is that regime, and counted
+    once; arms that only the later study has are added to it.
     """
-    found: list[Regime] = []
+    found: dict[frozenset[str], Regime] = {}
     notes: list[str] = []
     for study in studies:
         here = [regime for cell in _cells(study) if (regime := _regime(study, *cell)) is not None]
-        new = [regime for regime in here if not any(regime.keys == other.keys for other in found)]
-        if len(new) < len(here):
-            notes.append(f"{study.name}: {len(here) - len(new)} regimes are the trainings of an earlier study")
+        if known := sum(regime.keys in found for regime in here):
+            notes.append(f"{study.name}: {known} regimes are the trainings of an earlier study")
         if not here:
             notes.append(f"{study.name}: no regime; it lacks ticket, reinit, or R_p(θ0, θT) of the dense runs")
-        found += new
-    return tuple(_with_shortfall(found, rule)), tuple(notes)
+        for regime in here:
+            earlier = found.get(regime.keys)
+            found[regime.keys] = regime if earlier is None else _with_arms_of(earlier, regime)
+    return tuple(_with_shortfall(list(found.values()), rule)), tuple(notes)
+
+
+def _with_arms_of(regime: Regime, other: Regime) -> Regime:
+    """The regime with what `other`, the same trainings in another study, has besides."""
+    leads = {name: pairs if pairs.differences else other.leads[name] for name, pairs in regime.leads.items()}
+    return replace(regime, arms={**other.arms, **regime.arms}, leads=leads)
 
 
 def pick(regimes: Sequence[Regime], mask: str, sparsity: float) -> list[Regime]:
@@ -149,6 +157,7 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
         return None
     places = [place for place in study.evidence.places if place[1:] == (mask, rate, sparsity)]
     arms = {place[0]: values for place in sorted(places) if (values := study.evidence.accuracies(place))}
+    own = [dense(rate), *(_place(arm, mask, rate, sparsity) for arm in LEADS[LEAD])]
     return Regime(
         study=study.name,
         task=study.task,
@@ -162,7 +171,7 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
         dense=study.evidence.accuracies(dense(rate)),
         leads=leads,
         arms=arms,
-        keys=frozenset(key for place in [dense(rate), *places] for key in study.evidence.keys(place)),
+        keys=frozenset(key for place in own for key in study.evidence.keys(place)),
         winning=study.answers.get((rate, mask, sparsity)),
     )
 
@@ -193,8 +202,7 @@ def _epochs(results: Results, rate: float) -> int:
 
 
 def _kappa(results: Results, rate: float) -> float | None:
-    rows: Iterable[Any] = getattr(results, "recipes", ())
-    return next((row.kappa for row in rows if row.learning_rate == rate), None)
+    return next((row.kappa for row in results.recipes if row.learning_rate == rate), None)
 
 
 def _settings(given: Any) -> str:
