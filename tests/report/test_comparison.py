@@ -236,3 +236,12 @@ def test_only_a_comparisons_own_files_are_replaced(folders: list[Path], tmp_path
         with pytest.raises(RequestError, match=name):
             write_comparison(found, theirs.parent)
         assert theirs.read_text() == "my thesis\n"
+
+
+def test_the_folder_of_a_group_stands_for_its_studies(folders: list[Path], tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write_report(planted(), tmp_path / "group" / name)
+    assert [study.name for study in read_studies([tmp_path / "group"])] == ["a", "b"]
+    with pytest.raises(RequestError, match="empty"):
+        (tmp_path / "empty").mkdir()
+        read_studies([tmp_path / "empty"])

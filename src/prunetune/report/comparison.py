@@ -42,11 +42,19 @@ class Found:
 
 
 def read_studies(runs: Sequence[Path]) -> tuple[Study, ...]:
-    """The studies of result files or of folders that hold one; RequestError with one line for anything else."""
+    """The studies of result files, of folders that hold one, or of groups' folders; RequestError for anything else."""
     if not runs:
         raise RequestError("RUN: is missing; give at least one results.json or a folder that `prunetune audit` wrote")
-    paths = list(dict.fromkeys((run / files.RESULTS if run.is_dir() else run).resolve() for run in runs))
+    paths = list(dict.fromkeys(path.resolve() for run in runs for path in _result_files(run)))
     return tuple(_study(path, name) for path, name in zip(paths, _names(paths), strict=True))
+
+
+def _result_files(run: Path) -> list[Path]:
+    """The file of a study's folder, or those of all studies in a group's; a file is itself."""
+    if not run.is_dir():
+        return [run]
+    own = run / files.RESULTS
+    return [own] if own.exists() else sorted(run.glob(f"*/{files.RESULTS}")) or [own]
 
 
 def compare_studies(
