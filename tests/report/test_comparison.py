@@ -242,6 +242,6 @@ def test_the_folder_of_a_group_stands_for_its_studies(folders: list[Path], tmp_p
     for name in ("b", "a"):
         write_report(planted(), tmp_path / "group" / name)
     assert [study.name for study in read_studies([tmp_path / "group"])] == ["a", "b"]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="empty"):
-        (tmp_path / "empty").mkdir()
         read_studies([tmp_path / "empty"])
