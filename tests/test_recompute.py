@@ -64,7 +64,7 @@ def recompute(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 def test_every_kind_is_recomputed_and_what_is_not_is_named(
     audited: Path, recompute: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One dense training, six masks with seven arms each; 1 random, 1 global, 1 erk, 1 of groups, 3 of the gradual chain.
+    """One dense training, six masks with seven arms; 1 random, 1 global, 1 erk, 1 of groups, 3 of the gradual chain.
 
     Random masks of the control: one for each rule that fixes counts, uniform (of `random` and `gradual`), erk, groups,
     and one for each mask whose counts follow from scores, global and snip.
