@@ -157,7 +157,7 @@ def test_the_picture_of_the_verdict(results):
     for baseline, label in (("dense", "ticket − dense"), ("reinit", "ticket − reinit")):
         assert heights(by_label[label]) == pytest.approx(paired_means(results, baseline))
     assert heights(by_label["−margin (0.7)"]) == [-0.7, -0.7]
-    assert heights(by_label["gap (0.4)"]) == [0.4, 0.4]
+    assert heights(by_label["gap (0.4), for the mean"]) == [0.4, 0.4]
     bars = [tuple(heights(line)) for line in lines if line.get_linewidth() == BOUNDS_WIDTH]
     tests = next(v for v in verdicts if (v.learning_rate, v.mask) == (0.01, "iterative")).tests
     assert bars == [(t.dense.low, t.dense.high) for t in tests] + [(t.reinit.low, t.reinit.high) for t in tests]

@@ -178,7 +178,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHOWN = {
     **dict.fromkeys(["fig2", "a1"], (2, 3)),
     **dict.fromkeys(["fig4", "a2", "fig5", "a3"], (0, 3)),
-    **dict.fromkeys(["fig5cd", "a4", "a5", "a6"], (0, 7)),
+    **dict.fromkeys(["fig5cd", "a4", "a5", "a6"], (1, 7)),
     **dict.fromkeys(["fig6", "a7", "a8", "a9", "a10"], (3, 3)),
     **dict.fromkeys(["fig7", "a11", "a12"], (3, 2)),
     **{"a13": (1, 2), "table-a1": (0, 3)},
