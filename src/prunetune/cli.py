@@ -136,6 +136,13 @@ Slurm = Annotated[
         help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
     ),
 ]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Of a checkpoint that holds several states, the one to take, such as ema or model.state_dict.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -264,6 +271,7 @@ def prune(
             help="Your trained model: safetensors, or torch.save of tensors; without it a dense one is trained first.",
         ),
     ] = None,
+    weights_key: WeightsKey = None,
     sparsity: Annotated[
         list[Any] | None,
         typer.Option(
@@ -324,6 +332,7 @@ def prune(
         model=model,
         data=data,
         weights=weights,
+        weights_key=weights_key,
         sparsities=tuple(share for shares in sparsity or () for share in shares),
         mask=mask,
         pattern=pattern,
@@ -369,6 +378,7 @@ def correlate(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
     ] = None,
+    weights_key: WeightsKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
 ) -> None:
     """Print the weight correlation R_p between two checkpoints of anybody's model.
@@ -380,7 +390,7 @@ def correlate(
     """
     from prunetune.sparsity.compare import compare, comparison_table
 
-    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [])
+    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key)
     _say(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
 
 

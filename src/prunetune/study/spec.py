@@ -102,6 +102,7 @@ class PretrainedSpec(Part):
     theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
     theta_T: str  # noqa: N815 - the paper's symbol
     theta_k: str | None = None
+    key: str | None = None  # under which the files hold the weights, where they hold several states
 
     @field_validator("theta_0", "theta_T", "theta_k")
     @classmethod
