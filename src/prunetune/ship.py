@@ -173,7 +173,7 @@ def ready_to_ship(prepared: Prepared, formats: Sequence[str] = (), out: str | Pa
 
 def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
     """Where the report goes."""
-    return Path(out) if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+    return Path(out).expanduser() if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
 
 
 def require_formats(formats: Sequence[str]) -> Sequence[str]:

@@ -1,7 +1,6 @@
 """A masked model as a file that other runtimes load, read back and compared before it appears."""
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from prunetune.atomic import replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph import Inputs, write_onnx, write_program
 from prunetune.errors import RequestError
+from prunetune.sparsity.copying import copied, require_values
 from prunetune.sparsity.holding import held_mask, hold, is_held, release
 from prunetune.sparsity.scope import prunable
 
@@ -63,7 +63,7 @@ def export(
     Traceback (most recent call last):
     prunetune.errors.RequestError: path: 'weights.bin' is in no known format; name it .onnx, .pt2 or .safetensors
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     form, write = _format(target)
     copy = settled(model, mask)
     pruned = {name: copy.get_parameter(name) == 0 for name in _looked_at(model, mask)}
@@ -96,7 +96,8 @@ def _format(path: Path) -> tuple[str, Write]:
 
 def settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     """A copy on the CPU, in eval mode, with its zeros in place and without the hooks that hold them."""
-    copy = deepcopy(model).cpu().eval()
+    require_values({**dict(model.named_parameters()), **dict(model.named_buffers())})
+    copy = copied(model).cpu().eval()
     if mask is not None:
         hold(copy, mask)
     copy.state_dict()  # whatever is held is zeroed, also where a weight was written since
@@ -122,6 +123,9 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise RequestError(f"model: '{name}' of its state is a {type(value).__name__}; a file holds tensors only")
+        if value.layout is not torch.strided or value.is_quantized:
+            kind = "quantised" if value.is_quantized else str(value.layout).removeprefix("torch.")
+            raise RequestError(f"model: '{name}' of its state is {kind}; a file holds dense tensors only")
     return state
 
 

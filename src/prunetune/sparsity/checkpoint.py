@@ -36,7 +36,7 @@ def read_state(path: str | Path, field: str = "checkpoint", key: str | None = No
 
     `key` names the container of a checkpoint with several (`ema`, `model.state_dict`), or a prefix of the names.
     """
-    return fold_masks(_read(Path(path), field, key))
+    return fold_masks(_read(Path(path).expanduser(), field, key))
 
 
 def read_mask(path: str | Path, field: str = "mask") -> Mask:
@@ -44,7 +44,7 @@ def read_mask(path: str | Path, field: str = "mask") -> Mask:
 
     In any format that `read_state` reads, with its errors; RequestError also for other values than 0 and 1.
     """
-    state = _read(Path(path), field)
+    state = _read(Path(path).expanduser(), field)
     return Mask(masks_in(state) or state)
 
 
@@ -114,6 +114,8 @@ def _require_numbers(state: Mapping[str, Tensor], size: int, path: Path, field: 
             raise RequestError(
                 f"{field}: '{path}': {shown(name)} is no dense tensor; save the weights as plain tensors"
             )
+        if tensor.is_quantized:
+            raise RequestError(f"{field}: '{path}': {shown(name)} is quantised; save what its dequantize() gives")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > _MOST_TIMES * size:
         what = f"its tensors claim {claimed:,} bytes, the file has {size:,}"

@@ -61,7 +61,8 @@ class Bench:
         pattern = getattr(self.spec.pretrained, field)
         if pattern is None:
             return None
-        path = Path(pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}"))
+        named = pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}")
+        path = Path(named).expanduser()
         measured = Recipe(0, recipe.batch_size, 0.0, precision=recipe.precision, loss=recipe.loss, metric=recipe.metric)
         shape, outputs = self.facts.input_shape, self.facts.outputs
         content = _sha256(path, f"pretrained.{field}")
