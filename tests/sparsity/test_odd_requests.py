@@ -73,6 +73,7 @@ def test_eight_bits(kind: torch.dtype, tmp_path: Path) -> None:
     assert found["correlations"][0]["value"] == float(pt.correlation(a, b, 0.25))
 
 
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
 def test_quantised_tensors_in_a_file(tmp_path: Path) -> None:
     torch.save({"w": torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)}, tmp_path / "q.pt")
     assert "quantised" in refusal(lambda: read_state(tmp_path / "q.pt"))
