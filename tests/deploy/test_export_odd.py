@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_leaves
 
 import prunetune as pt
 from prunetune.deploy import graph
-from prunetune.deploy.graph import Batch, _why_not_onnx, plain
+from prunetune.deploy.graph import Batch, _of_tensors, _why_not_onnx, plain
 from prunetune.errors import RequestError
 
 X = torch.randn(4, 8)
@@ -82,8 +83,8 @@ def test_named_tuples_are_tuples_in_a_program(change: Callable[[Tensor], Any], t
     model = By(change)
     found = program(model, tmp_path / "m.pt2")(X)
     assert type(found) in (tuple, dict)
-    wanted = [t for t in torch.utils._pytree.tree_leaves(plain(model(X)))]
-    assert all(torch.allclose(a, b) for a, b in zip(torch.utils._pytree.tree_leaves(found), wanted, strict=True))
+    wanted = tree_leaves(plain(model(X)))
+    assert all(torch.allclose(a, b) for a, b in zip(tree_leaves(found), wanted, strict=True))
 
 
 def test_a_model_that_needs_two_examples_is_compared_with_others(tmp_path: Path) -> None:
@@ -108,6 +109,13 @@ def test_a_file_that_does_not_run_is_one_line(monkeypatch: pytest.MonkeyPatch, t
 
     with pytest.raises(RequestError, match=r"does not run at batch size 4: .*Non-zero status code$"):
         graph._compare(mlp(), broken, Batch.of(X), 1e-4)
+
+
+def test_onnx_has_no_complex_numbers_and_no_texts() -> None:
+    with pytest.raises(RequestError, match="complex"):
+        _of_tensors({"a": torch.zeros(2, dtype=torch.complex64)})
+    assert _of_tensors((X, "cat", 3)) == (X,)
+    assert _of_tensors({"a": X, "b": None}) == {"a": X, "b": None}
 
 
 def test_the_operator_that_onnx_lacks_is_named() -> None:

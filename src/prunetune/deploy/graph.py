@@ -79,7 +79,7 @@ def write_onnx(
     _require_room(model)
     batch = Batch.of(inputs, dim)
     model, pruned = unwrapped(model, pruned)
-    program = _traced(model, batch)
+    program = _traced(model, batch, _of_tensors)
     try:
         with _quiet():
             graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch))
@@ -113,14 +113,17 @@ def write_program(
     return max_error, not any(program.state_dict[name][zeros].any() for name, zeros in pruned.items())
 
 
-def _traced(model: nn.Module, batch: Batch) -> ExportedProgram:
+def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = None) -> ExportedProgram:
+    """The model's graph, what it gives changed by `form`, by default to plain containers."""
     try:
-        _outputs(model, batch)
+        (form or plain)(_called(model, batch))
+    except RequestError:
+        raise
     except Exception as error:  # the user's own code runs
         raise RequestError(f"example_inputs: the model cannot take them: {_line(error)}") from error
     wide = batch.resized(max(batch.size, 2))  # a dimension of 1 is taken for a constant
     try:
-        return _program(model, wide, 1 if _takes(model, batch.resized(1)) else 2)
+        return _program(model, wide, form or plain, 1 if _takes(model, batch.resized(1)) else 2)
     except Exception as error:  # the user's own code runs on symbols
         if "Constraints violated (batch)" in str(error):
             raise RequestError(
@@ -130,9 +133,9 @@ def _traced(model: nn.Module, batch: Batch) -> ExportedProgram:
         raise RequestError(f"model: torch.export finds no graph in it: {_line(error)}") from error
 
 
-def _program(model: nn.Module, wide: Batch, least: int) -> ExportedProgram:
-    """The graph for every batch size from `least` on, its outputs in plain containers."""
-    hook = model.register_forward_hook(lambda module, args, output: plain(output))
+def _program(model: nn.Module, wide: Batch, form: Callable[[Any], Any], least: int) -> ExportedProgram:
+    """The graph for every batch size from `least` on."""
+    hook = model.register_forward_hook(lambda module, args, output: form(output))
     try:
         with _quiet(), torch.no_grad():
             shapes = _free(model, wide, least)
@@ -152,6 +155,15 @@ def plain(output: Any) -> Any:
     if type(output) in (list, dict):
         return [plain(part) for part in output] if type(output) is list else {k: plain(v) for k, v in output.items()}
     return output
+
+
+def _of_tensors(output: Any) -> Any:
+    """An output for ONNX: without numbers and texts, which it does not have; RequestError for complex tensors."""
+    leaves = pytree.tree_leaves(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if any(tensor.is_complex() for tensor in tensors):
+        raise RequestError("model: gives complex numbers, which ONNX has not; give torch.view_as_real of them")
+    return plain(output) if all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves) else tuple(tensors)
 
 
 def unwrapped(model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
@@ -221,8 +233,12 @@ def _ran(run: Run, batch: Batch) -> list[Tensor]:
 
 
 @torch.no_grad()
+def _called(model: nn.Module, batch: Batch) -> Any:
+    return model(*batch.args, **batch.kwargs)
+
+
 def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    leaves = pytree.tree_leaves(model(*batch.args, **batch.kwargs))
+    leaves = pytree.tree_leaves(_called(model, batch))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 

@@ -140,7 +140,9 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
             pixels = upright.convert("L" if image.mode in GREY else "RGB")
     except UnidentifiedImageError as error:
         what = next((name for mark, name in OTHERS.items() if mark in content[:MARKED]), "no image of a known format")
-        raise RequestError(f"data: {path} is {what}; convert it to PNG or JPEG, or remove it") from error
+        raise RequestError(
+            f"data: {path} cannot be read as an image: it is {what}; convert it to PNG or JPEG, or remove it"
+        ) from error
     except Exception as error:  # what a damaged file makes of Pillow's decoders is not told in advance
         raise RequestError(f"data: {path} cannot be read as an image: {error}") from error
     return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR) if size else pixels)
