@@ -335,6 +335,8 @@ class Spec(Part):
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
         own = {"masks": [mask.resolved() for mask in self.masks], "arms": [arm.resolved() for arm in self.arms]}
         found = self.model_dump(mode="json") | own
+        if found["pretrained"] and found["pretrained"]["key"] is None:
+            del found["pretrained"]["key"]
         return {name: value for name, value in found.items() if name not in _WHERE_SET or value is not None}
 
 
