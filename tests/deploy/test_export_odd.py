@@ -124,7 +124,9 @@ def test_the_operator_that_onnx_lacks_is_named() -> None:
     lacking = "No ONNX function found for <OpOverload(op='aten.adaptive_max_pool2d', overload='default')>. Failure"
     error.__cause__.__cause__ = KeyError(lacking)
     assert _why_not_onnx(error) == "it has no operator for aten.adaptive_max_pool2d"
-    assert _why_not_onnx(RuntimeError("first\nsecond")) == "RuntimeError: first"
+    assert _why_not_onnx(RuntimeError("first\nsecond")) == "first"
+    error.__cause__ = ValueError("why\nmore")
+    assert _why_not_onnx(error) == "ValueError: why"
 
 
 def test_a_state_of_sparse_tensors_is_refused(tmp_path: Path) -> None:

@@ -321,13 +321,15 @@ def _quiet() -> Iterator[None]:
 
 
 def _why_not_onnx(error: BaseException) -> str:
-    """The operator that ONNX lacks, where that is the reason, or else what the last of the causes says."""
+    """The operator that ONNX lacks, where that is the reason, or else what the error says, or its last cause."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     for cause in causes:
         if found := _LACKS.search(str(cause)):
             return f"it has no operator for {found[1]}"
+    if "Next steps:" not in str(error):  # what torch's exporter says of any failure
+        return _line(error)
     return f"{type(causes[-1]).__name__}: {_line(causes[-1])}"
 
 
