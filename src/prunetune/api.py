@@ -107,7 +107,7 @@ def ready(
     RequestError also where one of `files`, which will be written there, is somebody else's; those that are `listed`
     are known to be ours.
     """
-    folder = Path(out) if out is not None else Path("runs") / prepared.spec.name
+    folder = Path(out).expanduser() if out is not None else Path("runs") / prepared.spec.name
     require_ours(folder, (*files, DIARY), listed)
     if prepared.remaining.trainings_left:
         load(prepared.plan.data)

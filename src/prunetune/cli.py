@@ -1,5 +1,6 @@
 """The command line. Everything heavy is imported inside a verb, so that `--help` answers at once."""
 
+import io
 import json
 import shlex
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from prunetune import __version__
-from prunetune.errors import DamageError, RequestError, one_line, shown
+from prunetune.errors import DamageError, RequestError, one_line, printable, shown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -42,8 +43,13 @@ app.add_typer(store_app, name="store")
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """What should my sparse network be trained from? Ask `prunetune audit`."""
     if show:
-        typer.echo(f"prunetune {__version__}")
+        _say(f"prunetune {__version__}")
         raise typer.Exit
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print lines; what they quote of files and of other machines reaches no terminal as a command to it."""
+    typer.echo(printable(text), err=err)
 
 
 def _count(text: str) -> int:
@@ -128,6 +134,13 @@ Slurm = Annotated[
         "--slurm",
         metavar="KEY=VALUE",
         help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Of a checkpoint that holds several states, the one to take, such as ema or model.state_dict.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -223,13 +236,13 @@ def plan(
     if members := _members(source):
         if machines:
             raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
-        typer.echo(outline_of_group(str(source), [prepare(name, **options) for name in members]))
+        _say(outline_of_group(str(source), [prepare(name, **options) for name in members]))
         return
     prepared = prepare(source, **options)
     foreseen = foresee(prepared, machines) if machines else None
-    typer.echo(outline(prepared, jobs or jobs_for(prepared.plan)))
+    _say(outline(prepared, jobs or jobs_for(prepared.plan)))
     if foreseen:
-        typer.echo(f"\n{foreseen}")
+        _say(f"\n{foreseen}")
 
 
 @app.command()
@@ -258,6 +271,7 @@ def prune(
             help="Your trained model: safetensors, or torch.save of tensors; without it a dense one is trained first.",
         ),
     ] = None,
+    weights_key: WeightsKey = None,
     sparsity: Annotated[
         list[Any] | None,
         typer.Option(
@@ -318,6 +332,7 @@ def prune(
         model=model,
         data=data,
         weights=weights,
+        weights_key=weights_key,
         sparsities=tuple(share for shares in sparsity or () for share in shares),
         mask=mask,
         pattern=pattern,
@@ -330,10 +345,10 @@ def prune(
     ready_to_ship(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
-    typer.echo(f"\n{shipped}\n")
+    _say(f"\n{shipped}\n")
     for path, file in shipped.files:
-        typer.echo(f"Model: {path} ({file_words(file)})")
-    typer.echo(f"Report: {shipped.report.page}")
+        _say(f"Model: {path} ({file_words(file)})")
+    _say(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 
 
@@ -363,6 +378,7 @@ def correlate(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
     ] = None,
+    weights_key: WeightsKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
 ) -> None:
     """Print the weight correlation R_p between two checkpoints of anybody's model.
@@ -374,8 +390,8 @@ def correlate(
     """
     from prunetune.sparsity.compare import compare, comparison_table
 
-    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [])
-    typer.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
+    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key)
+    _say(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
 
 
 @app.command()
@@ -388,7 +404,7 @@ def report(
     from prunetune.report.write import render_again
 
     rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
-    typer.echo(f"{rendered.text}\n\nReport: {rendered.page}")
+    _say(f"{rendered.text}\n\nReport: {rendered.page}")
 
 
 @app.command()
@@ -433,12 +449,12 @@ def compare(
 
     studies = read_studies(runs)
     if pair or between or held_out:
-        typer.echo(cells_text(studies, pair, between, held_out))
+        _say(cells_text(studies, pair, between, held_out))
         return
     from prunetune.report.comparison_page import write_comparison
 
     written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
-    typer.echo(f"{written.text}\n\nReport: {written.page}")
+    _say(f"{written.text}\n\nReport: {written.page}")
 
 
 @app.command()
@@ -449,16 +465,16 @@ def presets() -> None:
     found = summaries()
     width = max(map(len, found))
     for name, summary in found.items():
-        typer.echo(f"{name:<{width}}  {summary}")
-    typer.echo(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
-    typer.echo(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
+        _say(f"{name:<{width}}  {summary}")
+    _say(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
+    _say(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
 
 
 @store_app.command("ls")
 def store_ls(store: StoreDir = None) -> None:
     """List what is stored: kind, key, size, and what was measured."""
     for entry in _open(store).ls():
-        typer.echo(str(entry))
+        _say(str(entry))
 
 
 @store_app.command("verify")
@@ -467,8 +483,8 @@ def store_verify(store: StoreDir = None) -> None:
     opened = _open(store)
     problems = list(opened.verify())
     for problem in problems:
-        typer.echo(f"damaged: {problem}")
-    typer.echo(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
+        _say(f"damaged: {problem}")
+    _say(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -479,8 +495,8 @@ def store_gc(
 ) -> None:
     """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
     doing = "would remove" if dry_run else "removing"
-    freed = _open(store).gc(dry_run, lambda leftover: typer.echo(f"{doing}: {leftover}"))
-    typer.echo(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
+    freed = _open(store).gc(dry_run, lambda leftover: _say(f"{doing}: {leftover}"))
+    _say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
 
 
 def _options(
@@ -522,7 +538,7 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
 
         finished = conduct(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
-    typer.echo(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
+    _say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
 
 
@@ -546,9 +562,9 @@ def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     from prunetune.run.launch import jobs_for
     from prunetune.study.labels import look_words
 
-    typer.echo(costs(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
+    _say(costs(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
     if look := look_words(prepared.plan):
-        typer.echo(look, err=True)
+        _say(look, err=True)
     return Progress(prepared.plan, prepared.remaining)
 
 
@@ -559,7 +575,7 @@ def _command() -> str:
 def _told(failures: Sequence[str]) -> int:
     """The exit code, after a line for everything that failed."""
     for line in failures:
-        typer.echo(f"failed: {line}", err=True)
+        _say(f"failed: {line}", err=True)
     return 1 if failures else 0
 
 
@@ -570,16 +586,31 @@ def _open(store: str | None) -> "Store":
     return open_store(store or default_store())
 
 
+def _escape_what_an_encoding_lacks() -> None:
+    """Let no line end the program because a stream's encoding (cp1252, ASCII) lacks one of its characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise RequestError("working directory: it was deleted; change to a folder that is there") from error
+
+
 def _end(message: str, code: int) -> NoReturn:
     if message:  # a verb without arguments has shown its help already
-        typer.echo(f"prunetune: {one_line(message)}", err=True)
+        _say(f"prunetune: {one_line(message)}", err=True)
     sys.exit(code)
 
 
 def main() -> None:
     """Entry point: turns a wrong request into one line and exit code 2, an interruption into 130."""
-    sys.path.insert(0, str(Path.cwd()))  # `package.module:callable` of the user's, as `python -m` would find it
+    _escape_what_an_encoding_lacks()
     try:
+        sys.path.insert(0, _here())  # `package.module:callable` of the user's, as `python -m` would find it
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # newer typer turns Ctrl-C into this status by itself, without a word
             raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """The ways prunetune refuses or fails, each of which a caller can tell from the others."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 LONGEST_LINE = 1000  # characters of an error, whatever it quotes
@@ -50,6 +51,19 @@ def one_line(text: object, longest: int = LONGEST_LINE) -> str:
         words = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
     half = longest // 2
     return words if len(words) <= longest else f"{words[: longest - half - 1]}…{words[len(words) - half :]}"
+
+
+def printable(text: object) -> str:
+    """A text of lines as it may be printed: what a terminal would obey (escape sequences, bells) is escaped.
+
+    >>> printable("two\\nlines, and red: \\x1b[31m")
+    'two\\nlines, and red: \\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" or _is_space(c) else ascii(c)[1:-1] for c in str(text))
+
+
+def _is_space(character: str) -> bool:
+    return unicodedata.category(character) == "Zs"  # no-break and thin spaces, which Python takes for unprintable
 
 
 def short(text: str) -> str:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
+from prunetune.errors import one_line, printable
 from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Waiting
 from prunetune.run.events import Progress as EpochDone
 from prunetune.study.labels import labels, look_words
@@ -83,7 +84,7 @@ class Progress:
         if isinstance(event, Done):
             self._note(event)
         elif isinstance(event, Waiting):
-            self._say(f"waiting for another process ({event.holder}): {self._name(event.key)}")
+            self._say(f"waiting for another process ({one_line(event.holder)}): {self._name(event.key)}")
         elif isinstance(event, Blocked):
             self._say(f"not run: {self._name(event.key)}: {event.why}")
         elif isinstance(event, Failed | Notice):
@@ -113,7 +114,7 @@ class Progress:
             self._say(f"{self.finished} of {len(self.epochs)} trainings, {self.time_left()}; {self.last}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _name(self, key: str) -> str:
         return self.labels.get(key, f"step {key[:12]}")

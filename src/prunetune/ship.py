@@ -19,7 +19,7 @@ from prunetune.deploy.model_list import LIST, announce_models, listed_models, no
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
-from prunetune.errors import RequestError, one_line, unknown
+from prunetune.errors import RequestError, one_line, shown, unknown
 from prunetune.report.ownership import require_ours
 from prunetune.report.tradeoff import (
     GRAPHS,
@@ -62,6 +62,7 @@ class Asked:
     model: str | None = None
     data: str | None = None
     weights: Path | None = None
+    weights_key: str | None = None
     sparsities: tuple[float, ...] = ()
     mask: str | None = None
     pattern: str | None = None
@@ -117,7 +118,7 @@ def prepare_ship(
     RequestError for anything that is wrong, weights that do not fit the model included.
     """
     spec = _spec(source, overrides, asked)
-    state = read_state(asked.weights, "--weights") if asked.weights else None
+    state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
     prepared = prepare(spec.resolved(), store=store, device=device)
     if asked.weights and state is not None:
         model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
@@ -172,7 +173,7 @@ def ready_to_ship(prepared: Prepared, formats: Sequence[str] = (), out: str | Pa
 
 def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
     """Where the report goes."""
-    return Path(out) if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+    return Path(out).expanduser() if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
 
 
 def require_formats(formats: Sequence[str]) -> Sequence[str]:
@@ -188,7 +189,7 @@ def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
     changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
     fields = settled_fields(_fields(source, asked), [*overrides, *changes], asked.scale, is_papers(source))
-    fields |= _IGNORED | ({"pretrained": {"theta_T": str(asked.weights)}} if asked.weights else {})
+    fields |= _IGNORED | _pretrained(asked)
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
     if len(whole.looks) > 1:
@@ -196,6 +197,15 @@ def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
     mask = _mask(whole, asked)
     one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
     return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+
+
+def _pretrained(asked: Asked) -> dict[str, Any]:
+    if asked.weights is None:
+        if asked.weights_key is not None:
+            raise RequestError(f"--weights-key: {shown(asked.weights_key)}, and no file; give it by --weights")
+        return {}
+    key = {"key": asked.weights_key} if asked.weights_key is not None else {}
+    return {"pretrained": {"theta_T": str(asked.weights), **key}}
 
 
 def _fields(source: Source, asked: Asked) -> dict[str, Any]:

@@ -126,6 +126,15 @@ def test_digest_is_of_the_source_and_the_parameter_shapes(write: Write, tmp_path
             "net.forward = lambda x: [x]",
             "model: 'USER' gives list for 2 images; it must give logits of shape (2, 3)",
         ),
+        (
+            "net.register_buffer('graph', torch.eye(3).to_sparse())",
+            "model: 'USER' keeps 'graph' in its state, a sparse_coo; a study stores dense tensors",
+        ),
+        (
+            "class Extra(nn.Sequential):\n    def get_extra_state(self):\n        return {'version': 1}\n"
+            "net = Extra(*net)",
+            "model: 'USER' keeps '_extra_state' in its state, a dict; a study stores dense tensors",
+        ),
         ("net = nn.Linear(5, 3)", "model: 'USER' cannot take images of shape (1, 4, 4): RuntimeError: mat1 and mat2 "),
     ],
 )

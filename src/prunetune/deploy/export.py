@@ -1,7 +1,6 @@
 """A masked model as a file that other runtimes load, read back and compared before it appears."""
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from prunetune.atomic import replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph import Inputs, write_onnx, write_program
 from prunetune.errors import RequestError
+from prunetune.sparsity.copying import copied, require_values
 from prunetune.sparsity.holding import held_mask, hold, is_held, release
 from prunetune.sparsity.scope import prunable
 
@@ -40,6 +40,7 @@ def export(
     example_inputs: Inputs | None = None,
     *,
     tolerance: float = 1e-4,
+    batch_dim: int = 0,
 ) -> Exported:
     """Write `model`, pruned by `mask`, to `path`, in the format that its suffix names. `model` is not changed.
 
@@ -52,9 +53,13 @@ def export(
 
     `mask`: parameter name -> bool tensor, True = kept; None takes what is held in the model, and else the weights as
     they are. The file is that of a copy on the CPU in eval mode, in which nothing of `hold` is left. A graph needs
-    `example_inputs`: a tensor, a tuple, or a dict of keyword arguments, each of shape (batch, ...). The file is run on
-    them, and at another batch size, and must give the model's outputs up to `tolerance` times the largest of
-    them (times 1 where that is smaller); half types need a larger one.
+    `example_inputs`: a tensor, a tuple, or a dict of keyword arguments, each of shape (batch, ...), or with the batch
+    in the dimension `batch_dim` (1 for recurrent layers with torch's default, `batch_first=False`). The file is run on
+    them, and at another batch size, and must give the model's outputs up to `tolerance` times the largest of them
+    (times 1 where that is smaller); half types need a larger one.
+
+    Of DataParallel, an AveragedModel and a compiled model the graph is that of the network within. Named tuples among
+    its outputs are tuples in a program.
 
     RequestError for another suffix, a model that cannot be turned into a graph, a batch size that cannot vary, a
     difference larger than `tolerance`, a folder that cannot be written; nothing is written then.
@@ -63,14 +68,14 @@ def export(
     Traceback (most recent call last):
     prunetune.errors.RequestError: path: 'weights.bin' is in no known format; name it .onnx, .pt2 or .safetensors
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     form, write = _format(target)
     copy = settled(model, mask)
     pruned = {name: copy.get_parameter(name) == 0 for name in _looked_at(model, mask)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
-            max_error, zeros_exact = write(temporary, copy, pruned, example_inputs, tolerance)
+            max_error, zeros_exact = write(temporary, copy, pruned, example_inputs, tolerance, batch_dim)
         return Exported(target, form, target.stat().st_size, max_error, zeros_exact)
     except OSError as error:
         raise RequestError(f"path: cannot write '{target}': {error.strerror or error}") from error
@@ -83,7 +88,7 @@ def _looked_at(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[
     return held_mask(model) if is_held(model) else prunable(model)
 
 
-Write = Callable[[Path, nn.Module, Mapping[str, Tensor], Inputs | None, float], tuple[float, bool]]
+Write = Callable[[Path, nn.Module, Mapping[str, Tensor], Inputs | None, float, int], tuple[float, bool]]
 """Writes a settled model to a path and reads it back: the largest error, and whether what is pruned is zero there."""
 
 
@@ -96,7 +101,8 @@ def _format(path: Path) -> tuple[str, Write]:
 
 def settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     """A copy on the CPU, in eval mode, with its zeros in place and without the hooks that hold them."""
-    copy = deepcopy(model).cpu().eval()
+    require_values({**dict(model.named_parameters()), **dict(model.named_buffers())})
+    copy = copied(model).cpu().eval()
     if mask is not None:
         hold(copy, mask)
     copy.state_dict()  # whatever is held is zeroed, also where a weight was written since
@@ -122,6 +128,9 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise RequestError(f"model: '{name}' of its state is a {type(value).__name__}; a file holds tensors only")
+        if value.layout is not torch.strided or value.is_quantized:
+            kind = "quantised" if value.is_quantized else str(value.layout).removeprefix("torch.")
+            raise RequestError(f"model: '{name}' of its state is {kind}; a file holds dense tensors only")
     return state
 
 

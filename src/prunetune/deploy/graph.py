@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,25 +21,35 @@ from prunetune.errors import RequestError
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Run = Callable[["Batch"], list[Tensor]]
 
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+_FIXED = ("Constraints violated (batch)", "_flat_weights")  # the second: of recurrent layers, over the length of series
+_LACKS = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 ONNX_LIMIT = 2**31  # bytes of one file: protobuf's own
 
 
 class Batch(NamedTuple):
-    """What a model is called with: tensors on the CPU whose first dimension, equal in all, is the batch."""
+    """What a model is called with: tensors on the CPU whose dimension `dim`, equal in all, is the batch."""
 
     args: tuple[Tensor, ...]
     kwargs: dict[str, Tensor]
+    dim: int = 0
 
     @classmethod
-    def of(cls, inputs: Inputs | None) -> "Batch":
+    def of(cls, inputs: Inputs | None, dim: int = 0) -> "Batch":
         """RequestError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
         if inputs is None:
             raise RequestError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
         args = (inputs,) if isinstance(inputs, Tensor) else () if isinstance(inputs, Mapping) else tuple(inputs)
-        batch = cls(args, dict(inputs) if isinstance(inputs, Mapping) else {})
-        sizes = {t.shape[0] if isinstance(t, Tensor) and t.ndim else 0 for t in batch.tensors}
+        batch = cls(args, dict(inputs) if isinstance(inputs, Mapping) else {}, dim)
+        sizes = {t.shape[dim] if isinstance(t, Tensor) and t.ndim > dim >= 0 else 0 for t in batch.tensors}
         if len(sizes) != 1 or 0 in sizes:
-            raise RequestError("example_inputs: every one must be a tensor of shape (batch, ...), of one batch size")
+            shape = "(batch, ...)" if dim == 0 else f"whose dimension {dim} is the batch"
+            raise RequestError(f"example_inputs: every one must be a tensor of shape {shape}, of one batch size")
         return batch.map(lambda tensor: tensor.detach().cpu())
 
     @property
@@ -49,28 +60,30 @@ class Batch(NamedTuple):
     @property
     def size(self) -> int:
         """The number of examples."""
-        return len(self.tensors[0])
+        return self.tensors[0].shape[self.dim]
 
     def map(self, change: Callable[[Tensor], Any]) -> Any:
         """The same structure of changed tensors."""
-        return Batch(tuple(map(change, self.args)), {name: change(tensor) for name, tensor in self.kwargs.items()})
+        kwargs = {name: change(tensor) for name, tensor in self.kwargs.items()}
+        return Batch(tuple(map(change, self.args)), kwargs, self.dim)
 
     def resized(self, size: int) -> "Batch":
         """`size` examples: these in their order, and from the first on again."""
-        return self.map(lambda tensor: tensor[torch.arange(size) % self.size])
+        return self.map(lambda tensor: tensor.index_select(self.dim, torch.arange(size) % self.size))
 
 
 def write_onnx(
-    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float
+    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float, dim: int = 0
 ) -> tuple[float, bool]:
     """Write an ONNX file and run it by onnxruntime: the largest error, and whether what is pruned is zero in it."""
     onnx, onnxruntime = _onnx_libraries()
     _require_room(model)
-    batch = Batch.of(inputs)
-    program = _traced(model, batch)
+    batch = Batch.of(inputs, dim)
+    model, pruned = unwrapped(model, pruned)
+    program = _traced(model, batch, _of_tensors)
     try:
         with _quiet():
-            graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(batch))
+            graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch))
         assert graph is not None
         for node in graph.model.graph.all_nodes():
             node.metadata_props.clear()  # how the node came about: half of a small model's file
@@ -80,17 +93,18 @@ def write_onnx(
     except OSError:
         raise
     except Exception as error:  # of three libraries, each with its own kinds
-        raise RequestError(f"model: cannot be written as ONNX: {_line(error)}") from error
+        raise RequestError(f"model: cannot be written as ONNX: {_why_not_onnx(error)}") from error
     max_error = _compare(model, lambda given: _run_onnx(session, given), batch, tolerance)
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     return max_error, _zeros_are_in(stored, pruned)
 
 
 def write_program(
-    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float
+    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float, dim: int = 0
 ) -> tuple[float, bool]:
     """Write a torch.export program, load it and run it: the largest error, and whether what is pruned is zero in it."""
-    batch = Batch.of(inputs)
+    batch = Batch.of(inputs, dim)
+    model, pruned = unwrapped(model, pruned)
     with path.open("wb") as file:
         torch.export.save(_traced(model, batch), file)
     with path.open("rb") as file:
@@ -100,22 +114,74 @@ def write_program(
     return max_error, not any(program.state_dict[name][zeros].any() for name, zeros in pruned.items())
 
 
-def _traced(model: nn.Module, batch: Batch) -> ExportedProgram:
+def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = None) -> ExportedProgram:
+    """The model's graph, what it gives changed by `form`, by default to plain containers."""
     try:
-        _outputs(model, batch)
+        (form or plain)(_called(model, batch))
+    except RequestError:
+        raise
     except Exception as error:  # the user's own code runs
         raise RequestError(f"example_inputs: the model cannot take them: {_line(error)}") from error
     wide = batch.resized(max(batch.size, 2))  # a dimension of 1 is taken for a constant
     try:
-        with _quiet(), torch.no_grad():
-            return _stripped(torch.export.export(model, wide.args, wide.kwargs, dynamic_shapes=_free(batch)))
+        return _program(model, wide, form or plain, 1 if _takes(model, batch.resized(1)) else 2)
     except Exception as error:  # the user's own code runs on symbols
-        if "Constraints violated (batch)" in str(error):
+        if any(sign in str(error) for sign in _FIXED):
             raise RequestError(
-                "model: its code fixes the batch size, so that the file would take no other; "
-                "let it read the size from its inputs"
+                "model: its code fixes the batch size, so that the file would take no other; let it read the size from "
+                f"its inputs, or, where dimension {batch.dim} of its inputs is not the batch, say by batch_dim which is"
             ) from error
         raise RequestError(f"model: torch.export finds no graph in it: {_line(error)}") from error
+
+
+def _program(model: nn.Module, wide: Batch, form: Callable[[Any], Any], least: int) -> ExportedProgram:
+    """The graph for every batch size from `least` on."""
+    hook = model.register_forward_hook(lambda module, args, output: form(output))
+    try:
+        with _quiet(), torch.no_grad():
+            shapes = _free(model, wide, least)
+            return _stripped(torch.export.export(model, wide.args, wide.kwargs, dynamic_shapes=shapes))
+    finally:
+        hook.remove()
+
+
+def plain(output: Any) -> Any:
+    """An output with its named tuples, of `collections` and of torch's own, as tuples.
+
+    A program that had them could be saved, or loaded, only where their classes are registered.
+    """
+    if isinstance(output, tuple):
+        parts = [plain(part) for part in output]
+        return tuple(parts)
+    if type(output) in (list, dict):
+        return [plain(part) for part in output] if type(output) is list else {k: plain(v) for k, v in output.items()}
+    return output
+
+
+def _of_tensors(output: Any) -> Any:
+    """An output for ONNX: without numbers and texts, which it does not have; RequestError for complex tensors."""
+    leaves = pytree.tree_leaves(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if any(tensor.is_complex() for tensor in tensors):
+        raise RequestError("model: gives complex numbers, which ONNX has not; give torch.view_as_real of them")
+    return plain(output) if all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves) else tuple(tensors)
+
+
+def unwrapped(model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """The network within DataParallel, an average or torch.compile, and what is pruned under its names there."""
+    while (name := _WRAPPERS.get(type(model).__name__)) and isinstance(getattr(model, name, None), nn.Module):
+        model = getattr(model, name)
+        pruned = {weight.removeprefix(f"{name}."): zeros for weight, zeros in pruned.items()}
+    return model, pruned
+
+
+def _takes(model: nn.Module, batch: Batch) -> bool:
+    """Whether the model runs on that many examples: batch norm without running statistics needs two."""
+    try:
+        _outputs(model, batch)
+    except Exception:
+        return False
+    return True
 
 
 def _stripped(program: ExportedProgram) -> ExportedProgram:
@@ -127,19 +193,26 @@ def _stripped(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _free(batch: Batch) -> Any:
-    """The first dimension of every input, free and the same in all, in the form that torch.export asks for."""
-    size = Dim("batch", min=1)
-    args, kwargs = batch.map(lambda tensor: {0: size})
+def _free(model: nn.Module, batch: Batch, least: int = 1) -> Any:
+    """The batch dimension of every input, free and the same in all, in the form that torch.export asks for.
+
+    Where `forward` takes *args or **kwargs, its inputs are a tuple or a dict within that parameter.
+    """
+    size = Dim("batch", min=least)
+    args, kwargs, _ = batch.map(lambda tensor: {batch.dim: size})
+    named = signature(model.forward)
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in named.parameters.values()):
+        return dict(named.bind(*args, **kwargs).arguments)
     return kwargs or args
 
 
 def _compare(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> float:
     """The largest absolute difference of an output, at the example's batch size and another one."""
     worst = 0.0
-    for size in (batch.size, 1 if batch.size > 1 else 2):
+    other = 2 if batch.size == 1 else 1 if _takes(model, batch.resized(1)) else batch.size + 1
+    for size in (batch.size, other):
         given = batch.resized(size)
-        expected, found = _outputs(model, given), run(given)
+        expected, found = _outputs(model, given), _ran(run, given)
         error = max((_difference(*pair) for pair in zip(expected, found, strict=True)), default=0.0)
         allowed = tolerance * max(1.0, *(_largest(output[output.isfinite()]) for output in expected))
         if not error <= allowed:
@@ -151,9 +224,22 @@ def _compare(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> floa
     return worst
 
 
+def _ran(run: Run, batch: Batch) -> list[Tensor]:
+    try:
+        return run(batch)
+    except Exception as error:  # of a runtime, each with its own kinds
+        raise RequestError(
+            f"model: its file was written and does not run at batch size {batch.size}: {_line(error)}"
+        ) from error
+
+
 @torch.no_grad()
+def _called(model: nn.Module, batch: Batch) -> Any:
+    return model(*batch.args, **batch.kwargs)
+
+
 def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    leaves = pytree.tree_leaves(model(*batch.args, **batch.kwargs))
+    leaves = pytree.tree_leaves(_called(model, batch))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
@@ -234,6 +320,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _line(error: Exception) -> str:
+def _why_not_onnx(error: BaseException) -> str:
+    """The operator that ONNX lacks, where that is the reason, or else what the error says, or its last cause."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        if found := _LACKS.search(str(cause)):
+            return f"it has no operator for {found[1]}"
+    if "Next steps:" not in str(error):  # what torch's exporter says of any failure
+        return _line(error)
+    return f"{type(causes[-1]).__name__}: {_line(causes[-1])}"
+
+
+def _line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

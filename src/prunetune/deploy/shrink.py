@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prunetune.errors import RequestError
 from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, read_groups, tensors_in, trace
 from prunetune.sparsity.channels import without
+from prunetune.sparsity.copying import copied
 from prunetune.sparsity.holding import release
 from prunetune.sparsity.mask import Mask, require_tensor
 
@@ -43,7 +44,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
 
 def _masked(model: nn.Module, mask: Mask) -> nn.Module:
     """A copy with zeros in place, in which no weight is held."""
-    copy = deepcopy(model)
+    copy = copied(model)
     release(copy)
     parameters = dict(copy.named_parameters(remove_duplicate=False))
     for name, kept in mask.items():

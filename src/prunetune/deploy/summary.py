@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from prunetune.sparsity.copying import FLOAT8, require_values
 from prunetune.sparsity.holding import by_first_name, held_mask, is_held
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.scope import Scope, ScopeRow, survey
@@ -77,10 +78,13 @@ def sparsity_report(
     `scope` that no mask names, held weights that are parameters no more, and layers that have lost all their weights.
     RequestError for a mask that does not fit the model, and as `survey` raises it.
     """
+    rows_of = survey(model, scope)
+    require_values(dict(model.named_parameters()))
     held = _held(model)
     wanted = held if mask is None else by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
     weights = effective_weights(model, remove_duplicate=False)
-    rows = tuple(_row(model, line, weights, wanted, held) for line in survey(model, scope))
+    weights = {name: tensor.float() if tensor.dtype in FLOAT8 else tensor for name, tensor in weights.items()}
+    rows = tuple(_row(model, line, weights, wanted, held) for line in rows_of)
     first_names = effective_weights(model).keys()
     once = [row for row in rows if row.name in first_names]
     named = [row for row in once if row.name in wanted]

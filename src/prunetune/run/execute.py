@@ -23,6 +23,7 @@ from prunetune.run.store import Store
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channels import scored
 from prunetune.sparsity.checkpoint import read_state, under_names
+from prunetune.sparsity.checkpoint_forms import fitted
 from prunetune.sparsity.choose import choose
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.mask import Mask, memory_of
@@ -120,7 +121,7 @@ def _init(step: Init, inputs: Inputs, asked: Asked) -> Product:
 
 def _import(step: Import, inputs: Inputs, asked: Asked) -> Product:
     path = Path(step.path)
-    state = read_state(path, "pretrained")
+    state = read_state(path, "pretrained", step.weights_key)
     if hashlib.sha256(path.read_bytes()).hexdigest() != step.content:
         raise RequestError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
     model = build(step.model, step.input_shape, step.outputs)
@@ -267,7 +268,7 @@ def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None
     A tied weight may be in the file under one of its names, as safetensors and our own export have it.
     """
     own = model.state_dict()
-    given = _with_tied(under_names(state, own), own)
+    given = _with_tied(_named_as(under_names(state, own), own, f"{field}: '{path}'"), own)
     if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
         raise RequestError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
     for name, tensor in own.items():
@@ -294,6 +295,13 @@ def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> 
             f"{where}: '{name}' holds {kinds[0]} and the model {kinds[1]}, so that loading would change its values; "
             f"save it as {kinds[1]}"
         )
+
+
+def _named_as(state: State, own: State, where: str) -> State:
+    try:
+        return fitted(state, own)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
 
 
 def _with_tied(state: State, own: State) -> State:

@@ -71,7 +71,13 @@ class Shelves(ABC):
 
     def metrics(self, key: str) -> dict[str, Any]:
         """What the step measured."""
-        return json.loads(self.read(key, METRICS))
+        try:
+            found = json.loads(self.read(key, METRICS))
+        except (ValueError, RecursionError) as error:
+            raise DamageError(f"store: {key[:12]}: {METRICS} cannot be read") from error
+        if not isinstance(found, dict):
+            raise DamageError(f"store: {key[:12]}: {METRICS} holds no measurements")
+        return found
 
     def state(self, key: str, at: Point | None = None) -> dict[str, Tensor]:
         """The network state that the step left behind, or a training's at an earlier moment; names sorted."""
@@ -196,13 +202,31 @@ def read_manifest(key: str, content: bytes) -> dict[str, Any]:
     """A step's list of files; DamageError when it is not what was written."""
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
     if not isinstance(found, dict) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
         raise DamageError(f"store: {key[:12]}: {MANIFEST} is not what was written")
-    if any(name != Path(name).name for name in found["files"]):  # somebody's who may write there, but not outside
+    if not _is_manifest(found):
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} is no list of files")
+    if any(
+        name != Path(name).name or not name.isprintable() for name in found["files"]
+    ):  # somebody's who may write there, but not outside
         raise DamageError(f"store: {key[:12]}: {MANIFEST} names files of other folders")
     return found
+
+
+def _is_manifest(found: Mapping[str, Any]) -> bool:
+    """Whether it has the form that is written: somebody's own may carry a right checksum too."""
+    files = found.get("files")
+    return (
+        isinstance(files, dict)
+        and STEP in files
+        and isinstance(found.get("inputs"), dict)
+        and all(isinstance(found.get(name), str) for name in ("kind", "created"))
+        and all(
+            isinstance(file, dict) and type(file.get("size")) is int and "sha256" in file for file in files.values()
+        )
+    )
 
 
 def manifest_bytes(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:

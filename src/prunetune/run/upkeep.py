@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunetune.errors import DamageError
+from prunetune.errors import DamageError, short
 from prunetune.run.claims import CLAIMS, Claims
 from prunetune.run.disk import clock_of, is_abandoned, is_old, remove, size_of
 from prunetune.run.partial import PARTIAL, orphans, remove_orphan
-from prunetune.run.shelves import MANIFEST, Shelves
+from prunetune.run.shelves import MANIFEST, METRICS, Shelves
 
 _ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
 _LOG = re.compile(r"[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
@@ -60,11 +60,19 @@ def entries(shelves: Shelves) -> Iterator[Entry]:
     """Every stored step whose list of files and metrics can be read, in the order of keys."""
     for key in shelves.stored():
         try:
-            found, metrics = shelves.manifest(key), shelves.metrics(key)
+            yield _entry(key, shelves.manifest(key), shelves.metrics(key))
         except (KeyError, DamageError):
             continue
-        size = sum(file["size"] for file in found["files"].values())
-        yield Entry(found["kind"], key, size, found["created"], _summary(metrics))
+
+
+def _entry(key: str, found: dict[str, Any], metrics: dict[str, Any]) -> Entry:
+    """A step's line; DamageError where its metrics have a right checksum and yet are none of this program's."""
+    size = sum(file["size"] for file in found["files"].values())
+    try:
+        summary = _summary(metrics)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamageError(f"store: {key[:12]}: {METRICS} holds no measurements that are known") from error
+    return Entry(short(found["kind"]), key, size, short(found["created"]), short(summary))
 
 
 def problems(shelves: Shelves) -> Iterator[Problem]:
@@ -72,6 +80,7 @@ def problems(shelves: Shelves) -> Iterator[Problem]:
     for key in shelves.stored():
         try:
             shelves.check(key)
+            _entry(key, shelves.manifest(key), shelves.metrics(key))
             if what := _oddity(shelves, key):
                 yield Problem(key, f"store: {key[:12]}: {what}")
         except KeyError as error:

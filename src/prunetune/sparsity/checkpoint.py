@@ -13,12 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
-from prunetune.errors import RequestError, short, shown
+from prunetune.errors import RequestError, shown
+from prunetune.sparsity.checkpoint_forms import choose_state, other_format
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.torch_form import fold_masks, masks_in
 
-# Where training scripts commonly keep the weights inside a checkpoint, most specific first.
-_NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights")
 _MOST_TIMES = 10  # as large as its file may be what it unpacks to: torch.save does not compress
 BITMASK = "prunetune-bitmask-1"  # the `format` in the metadata of a file that `deploy.bitmask` writes
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DistributedDataParallel and torch.compile put before every name
@@ -26,7 +25,7 @@ _COMPILED = "_orig_mod."  # which torch.compile puts before the names of a part,
 _COUNT = "n_averaged"  # what `torch.optim.swa_utils.AveragedModel` adds to the names of its `module`
 
 
-def read_state(path: str | Path, field: str = "checkpoint") -> dict[str, Tensor]:
+def read_state(path: str | Path, field: str = "checkpoint", key: str | None = None) -> dict[str, Tensor]:
     """Read a safetensors file or a `torch.save`d state dict (also nested in a checkpoint) onto the CPU.
 
     Names lose the prefixes of `DistributedDataParallel` and `torch.compile`, in any order, where all of them have one
@@ -34,8 +33,10 @@ def read_state(path: str | Path, field: str = "checkpoint") -> dict[str, Tensor]
     `torch.nn.utils.prune` saves them become `x`. Raises RequestError naming `field` for a file that is missing,
     truncated, in another format, or that holds anything but tensors and plain containers; and for one that stands for
     far more than it holds: a zip bomb, or a number repeated a billion times by its strides.
+
+    `key` names the container of a checkpoint with several (`ema`, `model.state_dict`), or a prefix of the names.
     """
-    return fold_masks(_read(Path(path), field))
+    return fold_masks(_read(Path(path).expanduser(), field, key))
 
 
 def read_mask(path: str | Path, field: str = "mask") -> Mask:
@@ -43,18 +44,18 @@ def read_mask(path: str | Path, field: str = "mask") -> Mask:
 
     In any format that `read_state` reads, with its errors; RequestError also for other values than 0 and 1.
     """
-    state = _read(Path(path), field)
+    state = _read(Path(path).expanduser(), field)
     return Mask(masks_in(state) or state)
 
 
-def _read(path: Path, field: str) -> dict[str, Tensor]:
+def _read(path: Path, field: str, key: str | None = None) -> dict[str, Tensor]:
     if path.is_char_device():  # without an end
         raise RequestError(f"{field}: '{path}' is a device; give a file")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(f"{field}: cannot read '{path}': {error.strerror}") from error
-    return _unwrapped(_parse(content, path, field))
+    return _unwrapped(_parse(content, path, field, key))
 
 
 def under_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
@@ -69,18 +70,18 @@ def under_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, 
     return {wanted.get(bare, name): state[name] for bare, name in found.items()}
 
 
-def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
+def _parse(content: bytes, path: Path, field: str, key: str | None) -> dict[str, Tensor]:
     if content[8:9] == b"{":  # a safetensors file is the header's length in 8 bytes, then the header, a JSON object
         if f'"format":"{BITMASK}"'.encode() in content[8 : 8 + int.from_bytes(content[:8], "little")]:
             raise RequestError(
                 f"{field}: '{path}' holds bits and values; read it by prunetune.deploy.bitmask.load_bitmask"
             )
-        try:
-            return parse_safetensors(content)
-        except SafetensorError as error:
-            raise RequestError(f"{field}: '{path}' is a damaged safetensors file: {error}") from error
+        state = _safetensors(content, path, field)
+        return _chosen(state, path, field, key) if key else state
     try:
         _refuse_zip_bomb(content)
+        if (words := other_format(content)) is not None:
+            raise RequestError(words)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what cannot be read is refused below
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except RequestError as error:
@@ -91,7 +92,7 @@ def _parse(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged stream raises almost anything
         raise RequestError(f"{field}: '{path}' is truncated or in no known checkpoint format") from error
-    state = _find_state(loaded, path, field)
+    state = _chosen(loaded, path, field, key)
     _require_numbers(state, len(content), path, field)
     return state
 
@@ -113,25 +114,27 @@ def _require_numbers(state: Mapping[str, Tensor], size: int, path: Path, field: 
             raise RequestError(
                 f"{field}: '{path}': {shown(name)} is no dense tensor; save the weights as plain tensors"
             )
+        if tensor.is_quantized:
+            raise RequestError(f"{field}: '{path}': {shown(name)} is quantised; save what its dequantize() gives")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > _MOST_TIMES * size:
         what = f"its tensors claim {claimed:,} bytes, the file has {size:,}"
         raise RequestError(f"{field}: '{path}': {what}; save contiguous copies")
 
 
-def _find_state(loaded: Any, path: Path, field: str) -> dict[str, Tensor]:
-    candidates = [loaded[name] for name in _NESTED if name in loaded] if isinstance(loaded, Mapping) else []
-    for candidate in [*candidates, loaded]:  # a checkpoint may hold stray tensors beside the nested state dict
-        if isinstance(candidate, Mapping):
-            tensors = {str(name): value for name, value in candidate.items() if isinstance(value, Tensor)}
-            if tensors:
-                return tensors
-    holds = (
-        ", ".join(short(str(name)) for name in list(loaded)[:6])
-        if isinstance(loaded, Mapping)
-        else type(loaded).__name__
-    )
-    raise RequestError(f"{field}: '{path}' holds no state dict (it holds: {holds or 'nothing'})")
+def _safetensors(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
+    try:
+        return parse_safetensors(content)
+    except SafetensorError as error:
+        what = other_format(content) or f"is a damaged safetensors file: {error}"
+        raise RequestError(f"{field}: '{path}' {what}") from error
+
+
+def _chosen(loaded: Any, path: Path, field: str, key: str | None) -> dict[str, Tensor]:
+    try:
+        return choose_state(loaded, key)
+    except RequestError as error:
+        raise RequestError(f"{field}: '{path}' {error}") from error
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

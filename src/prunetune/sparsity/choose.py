@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import RequestError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
 from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, channel_groups
 from prunetune.sparsity.channels import keep_channels, scored
+from prunetune.sparsity.copying import require_ranks
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
 from prunetune.sparsity.holding import held_mask, is_held
@@ -110,6 +111,7 @@ def prune(
     >>> mask.kept, mask.total
     (20, 100)
     """
+    sparsity = _number("sparsity", sparsity)
     if not 0 < sparsity < 1:
         raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     parameters = dict(model.named_parameters())
@@ -117,6 +119,7 @@ def prune(
         channel_groups(model, example_inputs, scope) if pattern == CHANNEL and example_inputs is not None else None
     )
     weights = {name: parameters[name].detach() for name in scored(prunable(model, scope), coupled or ())}
+    require_ranks(weights)
     chosen = CRITERIA[criterion]() if isinstance(criterion, str) else criterion
     look = _look(model, tuple(weights), batches, loss)
     within = _earlier(model, weights)
@@ -160,6 +163,17 @@ class _ZerosLast:
         if score.shape != zeros.shape or not score.is_floating_point() or zeros.all():
             return score
         return score.masked_fill(zeros & score.isfinite(), torch.finfo(score.dtype).min)
+
+
+def _number(field: str, value: float) -> float:
+    """A number, or a tensor of one; RequestError for a text, as argparse hands it over without `type=float`."""
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"{shown(value)} is a {type(value).__name__}"
+        raise RequestError(f"{field}: {what}; must be a number, such as 0.9") from error
 
 
 def _look(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> Look | None:

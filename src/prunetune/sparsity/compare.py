@@ -14,7 +14,13 @@ from prunetune.sparsity.overlap import correlation
 
 
 def compare(
-    first: Path, second: Path, mask: Path | None, p: Sequence[float], include: Sequence[str], exclude: Sequence[str]
+    first: Path,
+    second: Path,
+    mask: Path | None,
+    p: Sequence[float],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    key: str | None = None,
 ) -> dict[str, Any]:
     """R_p of two checkpoints at every `p`, in total and per tensor, as plain JSON values.
 
@@ -22,7 +28,7 @@ def compare(
     does not name). Raises RequestError for
     files that cannot be read, shapes that disagree, p outside (0, 1), or p >= 1 - sparsity of a sparse checkpoint.
     """
-    states = read_state(first, "A"), read_state(second, "B")
+    states = read_state(first, "A", key), read_state(second, "B", key)
     kept = read_mask(mask) if mask is not None else None
     names = _compared(*states, include, exclude)
     found = [(share, correlation(*states, share, mask=kept, names=names)) for share in p]

@@ -1,21 +1,27 @@
 """Evidence beyond the weights: what gradients say of them, gathered on a copy of the network."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, autograd, nn
+from torch.utils import _pytree as pytree
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, one_line
+from prunetune.sparsity.copying import copied
 from prunetune.sparsity.criteria import Criterion, temperature_of
 from prunetune.sparsity.mask import Mask
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""(inputs, targets), the first dimension counting examples."""
+Given = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+"""What the network is called with: one tensor, several, or some by name."""
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Batches = Iterable[tuple[Given, Any]]
+"""(inputs, targets), the first dimension of each tensor counting examples."""
+
+Loss = Callable[[Any, Any], Tensor]
 """(outputs, targets) to the mean loss of the batch, a scalar."""
 
 Gathered = Mapping[str, Mapping[str, Tensor]]
@@ -49,12 +55,17 @@ def gather(
     wanted = sorted(criterion.needs - {"weight"})
     if strange := [need for need in wanted if need not in _GATHERED]:
         raise RequestError(f"criterion: {type(criterion).__name__} needs {', '.join(strange)}; nothing gathers that")
-    shown = tuple((inputs, targets) for inputs, targets in batches)
-    if wanted and not sum(len(inputs) for inputs, _ in shown):
+    with torch.inference_mode(False):  # what is made here takes gradients, whoever calls
+        shown = _pairs(batches)
+    if wanted and not sum(_examples(inputs) for inputs, _ in shown):
         raise RequestError("batches: hold no example; give (inputs, targets) pairs")
     scene = _Scene(model, tuple(names), shown, loss, temperature_of(criterion), mask, seed)
     device = scene.device
-    with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
         found = {need: _GATHERED[need](scene) for need in wanted}
     return {
         name: {need: tensors[i].detach().cpu() for need, tensors in found.items()} for i, name in enumerate(scene.names)
@@ -72,7 +83,7 @@ class _Scene:
 
     model: nn.Module
     names: tuple[str, ...]
-    batches: Sequence[tuple[Tensor, Tensor]]
+    batches: Sequence[tuple[Given, Any]]
     loss: Loss
     temperature: float
     mask: Mask | None
@@ -84,7 +95,7 @@ class _Scene:
 
     def copy(self) -> tuple[nn.Module, list[Tensor]]:
         """The network pruned by the mask, and its parameters `names`, as a copy."""
-        model = deepcopy(self.model)
+        model = copied(self.model)
         parameters: list[Tensor] = [model.get_parameter(name).requires_grad_() for name in self.names]
         for name, kept in (self.mask or {}).items():
             weight = model.get_parameter(name)
@@ -97,14 +108,30 @@ class _Scene:
         torch.default_generator.manual_seed(self.seed)
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(self.seed)
-        total = sum(len(inputs) for inputs, _ in self.batches)
+        total = sum(_examples(inputs) for inputs, _ in self.batches)
         for inputs, targets in self.batches:
-            outputs = model(inputs.to(self.device))
-            tempered = outputs / self.temperature if self.temperature != 1 else outputs
-            loss = self.loss(tempered, targets.to(self.device))
-            if loss.dim():
-                raise RequestError(f"loss: gives shape {tuple(loss.shape)}; it must give a scalar, the batch's mean")
-            yield len(inputs) / total, loss
+            outputs = self.tempered(_called(model, self.on_device(inputs)))
+            with _one_line("loss: it"):
+                loss = self.loss(outputs, self.on_device(targets))
+            if not isinstance(loss, Tensor) or loss.dim():
+                what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+                raise RequestError(f"loss: gives {what}; it must give a scalar, the batch's mean")
+            yield _examples(inputs) / total, loss
+
+    def on_device(self, value: Any) -> Any:
+        """The same with its tensors on the network's device."""
+        return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)
+
+    def tempered(self, outputs: Any) -> Any:
+        """Logits by the criterion's temperature."""
+        if self.temperature == 1:
+            return outputs
+        if not isinstance(outputs, Tensor):
+            raise RequestError(
+                f"criterion: it divides the logits by {self.temperature:g}, and the network gives a "
+                f"{type(outputs).__name__}; let it give logits alone, or set temperature=1"
+            )
+        return outputs / self.temperature
 
 
 def _grad(scene: _Scene) -> list[Tensor]:
@@ -142,8 +169,19 @@ def _flow(scene: _Scene) -> list[Tensor]:
         for tensor in filter(torch.is_floating_point, model.state_dict().values()):
             tensor.abs_()
     inputs, _ = scene.batches[0]
-    ones = torch.ones(1, *inputs.shape[1:], dtype=torch.float64, device=scene.device)
-    return _gradients(model(ones).sum(), parameters)
+    if odd := [t.dtype for t in pytree.tree_leaves(inputs) if not t.is_floating_point()]:
+        kind = str(odd[0]).removeprefix("torch.")
+        raise RequestError(
+            f"criterion: it feeds ones of an input's shape, and inputs are {kind}; they must be floating"
+        )
+    ones = pytree.tree_map(
+        lambda tensor: torch.ones(1, *tensor.shape[1:], dtype=torch.float64, device=scene.device), inputs
+    )
+    leaves = [leaf for leaf in pytree.tree_leaves(_called(model, ones)) if isinstance(leaf, Tensor)]
+    summed = [leaf.sum() for leaf in leaves if leaf.is_floating_point()]
+    if not summed:
+        raise RequestError("model: gives no floating tensor, whose sum the criterion is about")
+    return _gradients(torch.stack(summed).sum(), parameters)
 
 
 _GATHERED: Mapping[str, Callable[[_Scene], list[Tensor]]] = {
@@ -152,6 +190,49 @@ _GATHERED: Mapping[str, Callable[[_Scene], list[Tensor]]] = {
     "hessian_grad": _hessian_grad,
     "flow": _flow,
 }
+
+
+def _pairs(batches: Batches) -> tuple[tuple[Given, Any], ...]:
+    """The batches as they are to be shown; a pair of two tensors alone is one batch."""
+    if isinstance(batches, tuple | list) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
+        batches = [(batches[0], batches[1])]
+    return tuple(_pair(batch) for batch in batches)
+
+
+def _pair(batch: Any) -> tuple[Given, Any]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        what = f"{len(batch)} things" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+        raise RequestError(
+            f"batches: one is {what}; each must be a pair (inputs, targets), where inputs may be a tensor, a tuple, or "
+            "a dict of keyword arguments"
+        )
+    inputs, targets = pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, tuple(batch))
+    leaves = pytree.tree_leaves(inputs)
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
+        raise RequestError("batches: inputs must be a tensor, a tuple or a dict of tensors of shape (batch, ...)")
+    return inputs, targets
+
+
+def _examples(inputs: Given) -> int:
+    return len(pytree.tree_leaves(inputs)[0])
+
+
+def _called(model: nn.Module, inputs: Given) -> Any:
+    with _one_line("batches: the network cannot take them: it"):
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(inputs) if isinstance(inputs, Tensor) else model(*inputs)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """RequestError in the place of what somebody's network or loss raises, but for lack of memory."""
+    try:
+        yield
+    except (RequestError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RequestError(f"{what} raised {type(error).__name__}: {one_line(error, 300)}") from error
 
 
 def _mean_gradient(scene: _Scene, model: nn.Module, parameters: Sequence[Tensor]) -> list[Tensor]:

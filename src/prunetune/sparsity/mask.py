@@ -111,14 +111,22 @@ class Mask(Mapping[str, Tensor]):
         return result
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename)."""
-        replace_file(Path(path), save(dict(self.tensors)))
+        """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename).
+
+        Folders that are missing are made, `~` is the user's own. RequestError where it cannot be written.
+        """
+        target = Path(path).expanduser()
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, save(dict(self.tensors)))
+        except OSError as error:
+            raise RequestError(f"mask: cannot write '{target}': {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
         """Read a mask from safetensors of bool or 0/1 tensors, or a store's; RequestError for a file that is none."""
         try:
-            return cls(unpacked(Path(path).read_bytes()))
+            return cls(unpacked(Path(path).expanduser().read_bytes()))
         except (OSError, SafetensorError, ValueError, RecursionError) as error:
             raise RequestError(f"mask: cannot read '{path}' as safetensors: {error}") from error
 

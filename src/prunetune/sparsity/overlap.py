@@ -7,6 +7,7 @@ from math import fsum, nan
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError, unknown
+from prunetune.sparsity.copying import FLOAT8, require_values
 from prunetune.sparsity.mask import Mask, require_tensor
 from prunetune.sparsity.ranking import largest
 
@@ -141,7 +142,11 @@ def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> La
 
 
 def _magnitudes(name: str, tensor: Tensor, kept: Tensor | None) -> Tensor:
-    magnitudes = tensor.detach().cpu().abs()
+    if tensor.is_quantized:
+        raise RequestError(f"weights: '{name}' is quantised; compare what its dequantize() gives")
+    require_values({name: tensor}, "weights")
+    found = tensor.detach().cpu()
+    magnitudes = (found.float() if found.dtype in FLOAT8 else found).abs()  # exact: a float holds every 8 bits' value
     magnitudes = magnitudes.flatten() if kept is None else magnitudes[kept]
     if not magnitudes.isfinite().all():
         raise RequestError(f"weights: '{name}' holds NaN or infinite values; there is no ranking of these")

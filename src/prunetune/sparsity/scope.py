@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, shown
 
 _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm), "normalisation"),
@@ -29,6 +30,16 @@ class Scope:
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("include", "exclude"):
+            given = getattr(self, field)
+            patterns = (given,) if isinstance(given, str) else tuple(given)  # a text alone is one pattern
+            if odd := [pattern for pattern in patterns if not isinstance(pattern, str)]:
+                raise RequestError(
+                    f"scope.{field}: {shown(odd[0])} is no text; give patterns of names, such as 'head.*'"
+                )
+            object.__setattr__(self, field, patterns)
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
 
     Raises RequestError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
     """
+    _refuse_programs(model)
     weights = _weights(model)
     _refuse_idle_patterns(scope, [name for weight in weights for name in weight.names])
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
@@ -69,6 +81,16 @@ def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
 def prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
     """Names of the prunable parameters of `model`, in the model's order; see `survey`."""
     return tuple(row.name for row in survey(model, scope) if row.prunable)
+
+
+def _refuse_programs(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"'{name}'" if name else "it"
+            raise RequestError(
+                f"model: {what} is a TorchScript program, whose layers are not to be told; give the module that it was "
+                "made from, and script that afterwards"
+            )
 
 
 def _weights(model: nn.Module) -> list[_Weight]:

@@ -61,11 +61,14 @@ class Bench:
         pattern = getattr(self.spec.pretrained, field)
         if pattern is None:
             return None
-        path = Path(pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}"))
+        named = pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}")
+        path = Path(named).expanduser()
         measured = Recipe(0, recipe.batch_size, 0.0, precision=recipe.precision, loss=recipe.loss, metric=recipe.metric)
         shape, outputs = self.facts.input_shape, self.facts.outputs
         content = _sha256(path, f"pretrained.{field}")
-        return Weights(Import(self.model, shape, outputs, self.data, content, measured, str(path), self.device))
+        origin = self.model, shape, outputs, self.data
+        key = self.spec.pretrained.key if self.spec.pretrained else None
+        return Weights(Import(*origin, content, measured, str(path), self.device, key))
 
 
 def training_steps(spec: Spec, facts: Facts) -> int:

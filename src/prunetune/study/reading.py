@@ -84,7 +84,7 @@ def _locate(name: str) -> Path:
         raise RequestError(f"spec: '{name}' stands for {len(group)} studies; give one of them, such as {group[0]}")
     if name in presets.names():
         return presets.path(name)
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         raise unknown("spec", name, presets.names())
     return path

@@ -102,6 +102,7 @@ class PretrainedSpec(Part):
     theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
     theta_T: str  # noqa: N815 - the paper's symbol
     theta_k: str | None = None
+    key: str | None = None  # under which the files hold the weights, where they hold several states
 
     @field_validator("theta_0", "theta_T", "theta_k")
     @classmethod
@@ -334,6 +335,8 @@ class Spec(Part):
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
         own = {"masks": [mask.resolved() for mask in self.masks], "arms": [arm.resolved() for arm in self.arms]}
         found = self.model_dump(mode="json") | own
+        if found["pretrained"] and found["pretrained"]["key"] is None:
+            del found["pretrained"]["key"]
         return {name: value for name, value in found.items() if name not in _WHERE_SET or value is not None}
 
 

@@ -66,6 +66,7 @@ class Import(Step):
     recipe: Recipe  # for its loss, metric and batch size, with which the accuracy is measured
     path: str = field(metadata=NOT_KEYED)
     device: str = "cpu"
+    weights_key: str | None = field(default=None, metadata=KEYED_WHERE_SET)  # of a file that holds several states
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from prunetune.train.recording import Recorded, recorder_for
 from prunetune.train.resume import Checkpoints, capture, restore
 from prunetune.train.revival import RevivalWatch
 from prunetune.train.schedule import factor
+from prunetune.train.user_code import users
 
 State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model
 
@@ -206,7 +207,7 @@ class _Training:
         images, labels = self.feed.batch(pick)
         images = images.contiguous(memory_format=self.layout)
         with autocast(self.recipe, self.device):
-            loss = self.loss(self.network(images), labels)
+            loss = self.loss(self.outputs(images), labels)
         self.optimizer.zero_grad()
         loss.backward()
         if self.admm is not None:
@@ -215,6 +216,13 @@ class _Training:
         if self.watch is not None:
             self.watch.look()
         self.total += loss.detach() * len(labels)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """What the network gives in training mode; its own errors as one line, where no other rank has a part in it."""
+        if self.ranks.count > 1:
+            return self.network(images)
+        with users(f"model: cannot be trained on a batch of {len(images)}: it", images):
+            return self.network(images)
 
     def after_step(self) -> None:
         """What the host does at the new weights."""

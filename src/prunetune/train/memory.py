@@ -17,8 +17,13 @@ def enough_memory(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or _SHORT.search(str(error))):
+        if not is_short(error):
             raise
         asked = _ASKED.search(str(error))
         amount = f" ({asked[1]} at once)" if asked else ""
         raise RequestError(f"{what} take more memory than there is{amount}; {advice}") from error
+
+
+def is_short(error: Exception) -> bool:
+    """Whether an exception says that memory is short."""
+    return isinstance(error, MemoryError) or bool(isinstance(error, RuntimeError) and _SHORT.search(str(error)))

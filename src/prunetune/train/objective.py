@@ -9,6 +9,7 @@ from torch import Tensor
 from prunetune.errors import RequestError
 from prunetune.references import Ref, load_callable
 from prunetune.train.recipe import Recipe
+from prunetune.train.user_code import users
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar, or one score per example
 
@@ -21,7 +22,7 @@ def loss_of(recipe: Recipe) -> Objective:
 def loss_by(ref: Ref | None) -> Objective:
     """The loss that a recipe's `loss` names."""
     if ref is None:
-        return F.cross_entropy
+        return _cross_entropy
     return _checked(ref, "recipe.loss", "a scalar tensor, the mean over the batch", lambda targets: ())
 
 
@@ -37,6 +38,15 @@ def metric_of(recipe: Recipe) -> Objective:
     )
 
 
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    if not isinstance(outputs, Tensor):  # GoogLeNet and others with auxiliary heads, in training mode
+        raise RequestError(
+            f"model: gives a {type(outputs).__name__} in training mode; must give logits alone, or recipe.loss be a "
+            "callable that takes what it gives"
+        )
+    return F.cross_entropy(outputs, targets)
+
+
 def _right(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.argmax(1) == targets
 
@@ -45,7 +55,8 @@ def _checked(ref: Ref, field: str, wanted: str, shape: Callable[[Tensor], tuple[
     function = partial(load_callable(ref.name, field), **ref.kwargs)
 
     def call(outputs: Tensor, targets: Tensor) -> Tensor:
-        value = function(outputs, targets)
+        with users(f"{field}: '{ref.name}'", targets):
+            value = function(outputs, targets)
         if not isinstance(value, Tensor):
             raise RequestError(f"{field}: '{ref.name}' returned a {type(value).__name__}; it must return {wanted}")
         if value.shape != shape(targets):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from prunetune.errors import RequestError
@@ -21,6 +21,9 @@ from prunetune.train.data.checks import require_memory
 SPLITS = ("train", "test")
 GREY = ("1", "L", "LA")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's; one of the others starts Ghostscript
+OTHERS = {b"ftypavif": "an AVIF image", b"ftyphei": "a HEIC image", b"<svg": "an SVG drawing", b"%PDF": "a PDF"}
+MARKED = 300  # bytes at the beginning of a file in which its kind is told
+LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # by Windows' file manager, in any folder of images
 LARGEST = 4096  # pixels on a side that images are scaled to
 ORIENTATION = 0x0112  # of EXIF; 1 is upright
 # What a file contains that may say an orientation; TIFF files are turned by Pillow as they are read.
@@ -100,7 +103,8 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    paths = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    found = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    paths = sorted(entry for entry in found if entry.name.lower() not in LEFT_BEHIND)
     if not paths:
         raise RequestError(f"data: {folder} holds no image")
     if deeper := [path for path in paths if path.is_dir()]:
@@ -111,7 +115,8 @@ def _files(folder: Path) -> list[Path]:
 def _add(whole: "hashlib._Hash", path: Path, root: str, content: bytes) -> None:
     name = path.relative_to(root).as_posix()
     turned = "\0turned" if _is_turned(content) else ""  # of others the digest is what it was before they were turned
-    whole.update(f"{name}\0{hashlib.sha256(content).hexdigest()}{turned}\n".encode())
+    line = f"{name}\0{hashlib.sha256(content).hexdigest()}{turned}\n"
+    whole.update(line.encode(errors="surrogateescape"))  # of a name that is not UTF-8 its own bytes
 
 
 def _is_turned(content: bytes) -> bool:
@@ -133,6 +138,11 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
                 raise ValueError(f"its pixels have mode {image.mode}; images of 8 bits are read")
             upright = ImageOps.exif_transpose(image) if _is_turned(content) else image
             pixels = upright.convert("L" if image.mode in GREY else "RGB")
+    except UnidentifiedImageError as error:
+        what = next((name for mark, name in OTHERS.items() if mark in content[:MARKED]), "no image of a known format")
+        raise RequestError(
+            f"data: {path} cannot be read as an image: it is {what}; convert it to PNG or JPEG, or remove it"
+        ) from error
     except Exception as error:  # what a damaged file makes of Pillow's decoders is not told in advance
         raise RequestError(f"data: {path} cannot be read as an image: {error}") from error
     return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR) if size else pixels)

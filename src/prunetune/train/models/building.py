@@ -158,6 +158,13 @@ def _check_forward(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> list
     if not isinstance(logits, Tensor) or logits.shape != (2, outputs):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise _refusal(ref, f"gives {got} for 2 images; it must give logits of shape (2, {outputs})")
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout is not torch.strided:
+            kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+            what = f"keeps '{name}' in its state, a {str(kind).removeprefix('torch.')}"
+            raise _refusal(
+                ref, f"{what}; a study stores dense tensors: register_buffer(…, persistent=False) for others"
+            )
     return [(name, list(parameter.shape)) for name, parameter in model.named_parameters()]
 
 
