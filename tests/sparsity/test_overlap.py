@@ -52,9 +52,26 @@ def test_a_table_worked_by_hand() -> None:
 
 
 def test_ties_go_to_the_lower_index() -> None:
-    a, b = {"w": torch.ones(2, 4)}, {"w": torch.tensor([[0.1, 0.1, 9.0, 9.0], [0.1, 0.1, 0.1, 0.1]])}
+    first = [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.5]]
+    a, b = {"w": torch.tensor(first)}, {"w": torch.tensor([[0.1, 0.1, 9.0, 9.0], [0.1, 0.1, 0.1, 0.1]])}
     assert correlation(a, b, 0.25).value == 0.0
     assert correlation(a, b, 0.375).value == 2 / 3  # {0, 1, 2} and {2, 3, 0}
+
+
+def test_what_has_no_ranking_is_left_out_by_name() -> None:
+    drawn, others = networks(0, (4, 5))["layer0"], networks(1, (4, 5))["layer0"]
+    rows = torch.arange(1.0, 6.0).repeat(4, 1)  # as Mamba's A_log begins
+    table = torch.arange(20.0).reshape(4, 5).sin()
+    a = {"w": drawn, "head": torch.zeros(4, 5), "scale": torch.ones(4, 5), "rows": rows, "table": table}
+    b = {"w": others, "head": others, "scale": others, "rows": others, "table": table.clone()}
+    for pair in ((a, b), (b, a)):
+        overlap = correlation(*pair, 0.4)
+        assert set(overlap.left_out) == {"head", "scale", "rows", "table"}
+        assert (overlap.value, overlap.expected) == slow({"w": pair[0]["w"]}, {"w": pair[1]["w"]}, 0.4)
+        assert {name for name, layer in overlap.per_layer.items() if not layer.k} == set(overlap.left_out)
+    assert not correlation(a, a, 0.4, names=["w", "table"]).left_out
+    with pytest.raises(RequestError, match=r"^nothing to compare: 'head' has one value alone$"):
+        correlation(a, b, 0.4, names=["head"])
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.4, 0.5, 0.99])
@@ -130,8 +147,9 @@ def test_sparse_against_dense_below_the_density_counts_all_weights() -> None:
 @pytest.mark.parametrize("p", [0.5, 0.6])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_sparse_against_dense_from_the_density_on_is_refused(p: float, swapped: bool) -> None:
-    sparse = {"ok": torch.ones(2, 5), "thin": torch.tensor([[1.0, 0.0, 2.0, 0.0, 3.0, 0.0]])}
-    dense = {"ok": torch.ones(2, 5), "thin": torch.ones(1, 6)}
+    ok = torch.arange(1.0, 11.0).reshape(2, 5)
+    sparse = {"ok": ok, "thin": torch.tensor([[1.0, 0.0, 2.0, 0.0, 3.0, 0.0]])}
+    dense = {"ok": ok.flip(1), "thin": torch.arange(1.0, 7.0).reshape(1, 6)}
     a, b = (dense, sparse) if swapped else (sparse, dense)
     with pytest.raises(RequestError, match=rf"p: {p} is too large for 'thin', of which 0.5 is zero; .* below 0.5"):
         correlation(a, b, p)
@@ -139,7 +157,7 @@ def test_sparse_against_dense_from_the_density_on_is_refused(p: float, swapped: 
 
 
 def test_a_layer_too_small_for_p_counts_as_nothing() -> None:
-    a = {"big": torch.arange(1.0, 21.0).reshape(4, 5), "small": torch.zeros(1, 2)}
+    a = {"big": torch.arange(1.0, 21.0).reshape(4, 5), "small": torch.tensor([[1.0, 2.0]])}
     overlap = correlation(a, a, 0.2)
     small = overlap.per_layer["small"]
     assert (overlap.value, overlap.expected) == (1.0, 0.2)
