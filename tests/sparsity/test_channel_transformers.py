@@ -151,7 +151,7 @@ PUBLISHED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_feed_forward_blocks_of_published_transformers_shrink(name: str) -> None:
     make, inputs = PUBLISHED[name]
