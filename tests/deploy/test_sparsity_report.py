@@ -82,7 +82,7 @@ def test_without_a_mask() -> None:
     assert found.problems == ("! no mask: nothing is pruned or held; call hold(model, mask)",)
     assert {row.name for row in found.rows if row.reason == UNNAMED} == {"3.weight", "4.weight"}
     assert (found.masked, found.masked_nonzeros, found.nonzeros) == (0, 0, 58)
-    assert str(found).splitlines()[-3].split() == ["named", "by", "the", "mask", "0", "0", "–"]
+    assert str(found).splitlines()[-4].split() == ["named", "by", "the", "mask", "0", "0", "–"]
 
 
 def test_a_mask_that_nobody_applied() -> None:

@@ -160,6 +160,8 @@ def _untrained(names: list[str], first: State, second: State, left_out: Mapping[
 def _constant(a: Tensor, b: Tensor, kept: Tensor | None) -> str | None:
     for side in (a, b):
         values = side.detach() if kept is None else side.detach()[kept.to(side.device)]
+        if not values.isfinite().all():
+            return None
         if values.numel() > 1 and bool((values == values.flatten()[0]).all()):
             return "has one value alone"
         if kept is None and side.dim() > 1 and len(side) > 1 and bool((values == values[0]).all()):
