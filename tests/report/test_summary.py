@@ -1,6 +1,7 @@
 """What the terminal says at the end of an audit, word by word on planted studies."""
 
 import dataclasses
+import math
 
 from verdict_trials import LEVEL, overlap, spread, study, trial
 
@@ -8,6 +9,7 @@ from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.report.summary import summary
+from prunetune.study.results import RecipeSummary
 
 RULE = Rule()
 
@@ -93,3 +95,12 @@ def test_a_diverged_run_is_left_out_and_marked() -> None:
 
 def test_nothing_to_say_says_so() -> None:
     assert summary((), (), (), RULE) == "No arm finished all its seeds above chance, so none is recommended."
+
+
+def test_kappa_stands_under_the_rate_that_it_is_of() -> None:
+    trials = study({0.5: spread(0.0, 0.1)}, {0.5: spread(1.0, 0.1)})
+    known = RecipeSummary(0.1, 3925, 2.5, math.exp(-2.5)), RecipeSummary(7.0, 1, 1.0, math.exp(-1.0))
+    text = summary(trials, judge(trials, RULE), (), RULE, recipes=known)
+    under = text.partition("Pre-training, by learning rate:")[2]
+    assert "Kappa 2.50: weight decay by itself leaves 8 % of the initial weights" in under
+    assert "Kappa 1.00" not in under  # of a rate that the study does not have

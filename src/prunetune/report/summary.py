@@ -6,11 +6,12 @@ from statistics import fmean
 from prunetune.analysis.comparison import Comparison, errors_changed
 from prunetune.analysis.pairing import Answer, percent, seed_range
 from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.retention import retention_words
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict
 from prunetune.report.figures import arm_order
 from prunetune.report.words import choice_words, exceeds_words, family_words, lead, lead_words, looks_words
-from prunetune.study.results import Layer, Trial
+from prunetune.study.results import Layer, RecipeSummary, Trial
 
 _SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
 
@@ -21,23 +22,28 @@ def summary(
     recommendations: Sequence[Recommendation],
     rule: Rule,
     layers: Sequence[Layer] = (),
+    recipes: Sequence[RecipeSummary] = (),
 ) -> str:
     """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits.
 
-    Of `layers`, those that lost all their weights are named.
+    Of `layers`, those that lost all their weights are named; κ of `recipes` stands beside R_p.
     """
     blocks = [
         *_accuracies(trials, rule),
         *(_verdict(verdict, rule) for verdict in verdicts),
         *_legend(verdicts, rule),
-        *_pretraining(verdicts),
+        *_pretraining(verdicts, recipes),
     ]
     return "\n\n".join([*blocks, *_emptied(layers), _advice(recommendations, rule)])
 
 
 def _emptied(layers: Sequence[Layer]) -> list[str]:
-    lines = [f"no weight of '{layer.name}' is left by {mask}" for layer in layers
-             for mask, share in layer.kept.items() if layer.prunable and share == 0]  # fmt: skip
+    lines = [
+        f"no weight of '{layer.name}' is left by {mask}"
+        for layer in layers
+        for mask, share in layer.kept.items()
+        if layer.prunable and share == 0
+    ]
     return ["\n".join(lines)] if lines else []
 
 
@@ -99,12 +105,13 @@ def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:
     return ["\n".join(filter(None, [family_words(verdicts, rule).replace("*", ""), asks]))]
 
 
-def _pretraining(verdicts: Sequence[Verdict]) -> list[str]:
-    """The answer at each rate, and under it a line for each check that it follows from."""
+def _pretraining(verdicts: Sequence[Verdict], recipes: Sequence[RecipeSummary]) -> list[str]:
+    """The answer at each rate, and under it a line for each check that it follows from, and κ."""
     rates = {verdict.learning_rate: verdict for verdict in verdicts}
+    kappas = {row.learning_rate: f"{retention_words(row)[0].upper()}{retention_words(row)[1:]}." for row in recipes}
     lines = []
     for rate, verdict in sorted(rates.items()):
-        checks = verdict.dense.lines if verdict.dense else ()
+        checks = [*(verdict.dense.lines if verdict.dense else ()), *([kappas[rate]] if rate in kappas else [])]
         lines += [f"  {rate:g}  {verdict.pretraining}", *(f"    {check}" for check in checks)]
     return ["\n".join(["Pre-training, by learning rate:", *lines])] if lines else []
 

@@ -70,9 +70,8 @@ def write_report(results: Results, out: Path) -> Report:
     page = out / PAGE
     drawn_texts = [(d, svgs[d.name]) for d in drawn]
     files.write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
-    return Report(
-        verdicts, recommendation, summary(results.trials, verdicts, recommendation, rule, results.layers), page
-    )
+    text = summary(results.trials, verdicts, recommendation, rule, results.layers, results.recipes)
+    return Report(verdicts, recommendation, text, page)
 
 
 def render_again(out: Path) -> Report:
