@@ -69,7 +69,7 @@ def test_a_wrapped_model_is_exported_as_the_network_within(
 ) -> None:
     model = mlp()
     with torch.no_grad():
-        model[0].weight[:8] = 0
+        model.get_parameter("0.weight")[:8] = 0
     run = program(wrap(model), tmp_path / "m.pt2")
     assert torch.allclose(run(X[:3]), model(X[:3]))
 
