@@ -102,8 +102,8 @@ class Words(nn.Module):
 
 
 class Named(nn.Linear):
-    def forward(self, x: Tensor) -> Any:
-        return {"logits": super().forward(x)}
+    def forward(self, input: Tensor) -> Any:  # noqa: A002 - torch's name
+        return {"logits": super().forward(input)}
 
 
 X, Y, IDS = torch.randn(4, 8), torch.arange(4), torch.arange(20).reshape(4, 5) % 11

@@ -54,7 +54,7 @@ def export(
     `mask`: parameter name -> bool tensor, True = kept; None takes what is held in the model, and else the weights as
     they are. The file is that of a copy on the CPU in eval mode, in which nothing of `hold` is left. A graph needs
     `example_inputs`: a tensor, a tuple, or a dict of keyword arguments, each of shape (batch, ...), or with the batch
-    in the dimension `batch_dim` (1 for recurrent layers with torch's default, `batch_first=False`). The file is run on
+    in the dimension `batch_dim` (1 for series of shape (time, batch, ...)). The file is run on
     them, and at another batch size, and must give the model's outputs up to `tolerance` times the largest of them
     (times 1 where that is smaller); half types need a larger one.
 

@@ -27,7 +27,6 @@ _WRAPPERS = {
     "AveragedModel": "module",
     "OptimizedModule": "_orig_mod",
 }
-_FIXED = ("Constraints violated (batch)", "_flat_weights")  # the second: of recurrent layers, over the length of series
 _LACKS = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 ONNX_LIMIT = 2**31  # bytes of one file: protobuf's own
 
@@ -126,7 +125,7 @@ def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = 
     try:
         return _program(model, wide, form or plain, 1 if _takes(model, batch.resized(1)) else 2)
     except Exception as error:  # the user's own code runs on symbols
-        if any(sign in str(error) for sign in _FIXED):
+        if "Constraints violated (batch)" in str(error):
             raise RequestError(
                 "model: its code fixes the batch size, so that the file would take no other; let it read the size from "
                 f"its inputs, or, where dimension {batch.dim} of its inputs is not the batch, say by batch_dim which is"

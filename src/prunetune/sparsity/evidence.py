@@ -195,7 +195,7 @@ _GATHERED: Mapping[str, Callable[[_Scene], list[Tensor]]] = {
 def _pairs(batches: Batches) -> tuple[tuple[Given, Any], ...]:
     """The batches as they are to be shown; a pair of two tensors alone is one batch."""
     if isinstance(batches, tuple | list) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
-        batches = [(batches[0], batches[1])]
+        return (_pair(tuple(batches)),)
     return tuple(_pair(batch) for batch in batches)
 
 
