@@ -122,6 +122,7 @@ def largest(score, k, pattern):
     return np.moveaxis(kept.reshape(np.moveaxis(score, 1, -1).shape), -1, 1)
 
 
+HOLD_OUT_SEED = 20210211  # of the images that `validation` holds out
 CRITERIA = {"magnitude": magnitude, "random": random}
 ALLOCATIONS = {"uniform": uniform, "global": globally, "erk": erk}
 
@@ -252,7 +253,10 @@ COUNTS, SKIPPED = Counter(), Counter()
 results = json.loads((RESULTS / "results.json").read_text())
 PRUNABLE = [layer["name"] for layer in results["layers"] if layer["prunable"]]
 with np.load(DATA) as data:
-    pixels = data["train_images"][: results["study"]["data_args"].get("train_limit")]
+    arguments = results["study"]["data_args"]
+    pixels = data["train_images"][: arguments.get("train_limit")]
+    held = round(arguments.get("validation", 0) * len(pixels))
+    pixels = np.delete(pixels, np.random.RandomState(HOLD_OUT_SEED).permutation(len(pixels))[:held], axis=0)
     counts = np.bincount(pixels.ravel(), minlength=256).tolist()
     n, total, squares = (sum(count * value**power for value, count in enumerate(counts)) for power in (0, 1, 2))
     mean, std = total / (255 * n), ((n * squares - total**2) / (255 * n) ** 2) ** 0.5

@@ -132,7 +132,7 @@ def test_recompute_sees_a_wrong_figure(audited: Path, tmp_path: Path) -> None:
 def test_report_renders_the_same_bytes_again(audited: Path) -> None:
     out = audited / "out"
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
-    (out / "report.html").write_text("lost")
+    (out / "report.html").unlink()
     done = prunetune("report", "out", cwd=audited)
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in out.rglob("*.*")} == before

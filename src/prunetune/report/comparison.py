@@ -9,7 +9,7 @@ from typing import Any
 
 from prunetune.analysis.aggregate import ArmScore, Improvement, arm_scores, improvements
 from prunetune.analysis.pairing import Chance, Evidence, guessing
-from prunetune.analysis.regimes import LEADS, Regime, Study, regimes_of
+from prunetune.analysis.regimes import LEADS, Answers, Regime, Study, regimes_of
 from prunetune.analysis.relations import RESAMPLES
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
@@ -142,7 +142,7 @@ def _study(path: Path, name: str) -> Study:
 
 def _judged(results: Any, name: str) -> Study:
     rule, verdicts, _ = answers(results)
-    held = {(v.learning_rate, v.mask, test.sparsity): test.answer for v in verdicts for test in v.tests}
+    held: Answers = {(v.learning_rate, v.mask, test.sparsity): test.answer for v in verdicts for test in v.tests}
     chance = Chance.of(**guessing(results.environment))
     evidence = Evidence(results.trials, results.missing, chance, bool(rule.looks))
     return Study(name, results, rule, evidence, held)
