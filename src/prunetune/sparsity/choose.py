@@ -1,6 +1,5 @@
 """Choosing the weights to keep: criterion, allocation and pattern put together."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -97,7 +96,7 @@ def prune(
 
     Weights that are zero already rank last, whatever the criterion. Of a model in which a mask is in force (`hold`, or
     `torch.nn.utils.prune`) only weights which that mask keeps may be kept: RequestError where more are asked for.
-    A layer that would lose all its weights is warned of.
+    `Mask.emptied` names the layers that lose all their weights.
 
     A criterion that needs more than weights (`snip`, `grasp`, `taylor`; `synflow` for the shape of an input) is shown
     `batches` of (inputs, targets), a few hundred examples, and takes gradients of `loss`, a function of outputs and
@@ -127,13 +126,10 @@ def prune(
     if pattern != CHANNEL:
         chosen = type(type(chosen).__name__, (_ZerosLast,), {})(chosen)  # named as the criterion, for messages
     try:
-        mask = choose(weights, 1 - sparsity, chosen, allocation, pattern, within, look=look, groups=coupled)
+        return choose(weights, 1 - sparsity, chosen, allocation, pattern, within, look=look, groups=coupled)
     except RequestError as error:
         held = "the mask that the model holds" if within is not None else ""
         raise RequestError(str(error).replace("`within`", f"{held}; release the model first")) from error
-    for name in mask.emptied:
-        warnings.warn(f"prune: no weight of '{name}' is left at sparsity {sparsity:g}", stacklevel=2)
-    return mask
 
 
 def _earlier(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | None:
