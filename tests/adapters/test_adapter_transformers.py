@@ -212,5 +212,5 @@ def test_a_model_that_is_held_already_gets_masked_gradients(tmp_path: Path) -> N
     model = bert()
     pt.hold(model, pt.prune(model, 0.75, scope=SCOPE))
     assert not masks_gradients(model)
-    trainer(model, tmp_path, 1, PruneCallback(0.5)).train()
+    trainer(model, tmp_path, 1, PruneCallback(0.9, scope=SCOPE)).train()
     assert masks_gradients(model)
