@@ -108,8 +108,7 @@ def _dense(bench: Bench, seed: int, rate: float) -> Measured:
     model = draw(start.model, start.input_shape, start.outputs, start.seed)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     began = time.process_time()
-    seeds = {"order_seed": step.order_seed, "augment_seed": step.augment_seed}
-    trained = train(model, load(step.data), step.recipe, **seeds)
+    trained = train(model, load(step.data), step.recipe, order_seed=step.order_seed, augment_seed=step.augment_seed)
     seconds = time.process_time() - began
     overlap = correlation(before, dict(trained.state), P, names=prunable(model, bench.scope))
     assert trained.validation is not None

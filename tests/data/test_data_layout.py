@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def folder(root: Path, orientation: int | None, suffix: str = "png") -> str:
         for name in ("a", "b"):
             path = root / split / name
             path.mkdir(parents=True)
-            pixels.save(path / f"x.{suffix}", **({"exif": exif} if orientation is not None else {}))
+            options: dict[str, Any] = {"exif": exif} if orientation is not None else {}
+            pixels.save(path / f"x.{suffix}", **options)
     return str(root)
 
 

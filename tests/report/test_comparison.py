@@ -166,12 +166,12 @@ def test_paired_differences_of_cells_are_scipys(cells: Path, second: str, below:
 
 def test_two_studies_are_paired_by_cell_and_seed(cells: Path, tmp_path: Path) -> None:
     other = cells_study(tmp_path, "other", {("finetune", "admm"): SECOND[:2], ("ticket", "admm"): [9.0]})
-    studies = read_studies([cells, other])
-    [row] = between(*studies)
+    one, two = read_studies([cells, other])
+    [row] = between(one, two)
     expected = stats.ttest_rel(FIRST[:2], SECOND[:2]).confidence_interval(0.95)
     assert (row.mean, row.low, row.high) == pytest.approx((0.7, expected.low, expected.high))
     assert (row.of, row.n) == ("finetune admm", 2)
-    [across] = pair(studies, "cells: finetune admm", "other: finetune admm")
+    [across] = pair([one, two], "cells: finetune admm", "other: finetune admm")
     assert across.mean == pytest.approx(row.mean)
 
 

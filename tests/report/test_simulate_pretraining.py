@@ -33,7 +33,7 @@ def test_a_gain_of_exactly_the_margin_is_called_converged_at_most_alpha_of_the_t
         trials, _ = simulation.draw(world, np.random.default_rng(study))
         accuracy = {(row.arm, row.seed): row.test_accuracy for row in trials if row.learning_rate == simulation.LOW}
         gains = [accuracy["dense_longer", seed] - accuracy["dense", seed] for seed in range(5)]
-        by_scipy += stats.ttest_1samp(gains, 0.5, alternative="less")[1] < 0.05
+        by_scipy += float(stats.ttest_1samp(gains, 0.5, alternative="less")[1]) < 0.05  # type: ignore[arg-type]
     assert by_tool == by_scipy
     assert by_tool / 300 <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
 

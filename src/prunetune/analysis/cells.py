@@ -124,7 +124,8 @@ def _resolved(studies: Sequence[Study], name: str, held_out: bool) -> dict[str, 
     if wanted and wanted not in [study.name for study in studies]:
         raise RequestError(f"--pair: no study '{wanted}'; there are: {', '.join(study.name for study in studies)}")
     every = {study.name: cells_of(study, held_out) for study in studies if wanted in ("", study.name)}
-    found = {study: only for study, cells in every.items() if (only := _only(cells, " ".join(cell.split())))}
+    cell = " ".join(cell.split())
+    found: dict[str, Places] = {study: only for study, cells in every.items() if (only := _only(cells, cell))}
     if not found:
         known = sorted({cell for cells in every.values() for cell, *_ in cells})
         raise RequestError(f"--pair: '{name}' is not there; there are: {', '.join(known) or 'none'}")

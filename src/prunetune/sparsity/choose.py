@@ -1,7 +1,7 @@
 """Choosing the weights to keep: criterion, allocation and pattern put together."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,7 @@ def prune(
     look = _look(model, tuple(weights), batches, loss)
     within = _earlier(model, weights)
     if pattern != CHANNEL:
-        chosen = type(type(chosen).__name__, (_ZerosLast,), {})(chosen)  # named as the criterion, for messages
+        chosen = cast(Criterion, type(type(chosen).__name__, (_ZerosLast,), {})(chosen))  # messages name the criterion
     try:
         return choose(weights, 1 - sparsity, chosen, allocation, pattern, within, look=look, groups=coupled)
     except RequestError as error:
