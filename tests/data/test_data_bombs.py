@@ -71,7 +71,7 @@ def test_a_postscript_file_that_is_called_an_image(tmp_path: Path) -> None:
     content = io.BytesIO()
     Image.new("RGB", (8, 8)).save(content, "EPS")
     (folder / "train" / "ant" / "00.png").write_bytes(content.getvalue())
-    assert "cannot identify image file" in line_of(f"imagefolder:{folder}")
+    assert "it is no image of a known format" in line_of(f"imagefolder:{folder}")
 
 
 def test_images_that_are_scaled_beyond_reason(tmp_path: Path) -> None:

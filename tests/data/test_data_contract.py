@@ -15,7 +15,7 @@ CALLABLE = """
 import torch
 def floats(count=30):
     g = torch.Generator().manual_seed(3)
-    train, test = (torch.randn(n, 2, 5, 4, generator=g) for n in (count, 9))
+    train, test = (torch.randn(n, 2, 5, 6, generator=g) for n in (count, 9))
     return train, torch.arange(count) % 3, test, torch.arange(9) % 3
 """
 Named = tuple[str, dict[str, object]]
