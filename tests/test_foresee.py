@@ -58,7 +58,7 @@ def test_a_small_study_by_hand(tmp_path: Path) -> None:
     """Two seeds of a dense run and two rounds of four arms: 18 trainings of a minute, three one after the other."""
     text = foresee(prepare("quick", STUDY, store=tmp_path), Machines(2, 4, "cuda", 60.0))
     assert "nodes × GPUs: 2 × 4 = 8 workers" in text
-    assert "cost: Train 60 s for 6 epochs (given)" in text
+    assert "cost: Train 60 s for 5 epochs (given)" in text
     assert "no order can beat 3.0 min: work / workers is 2.3 min, the critical path 3.0 min" in text
     assert "answer at sparsity 0.5 after 3.0 min" in text  # dense, first round, and what starts under its mask
     for line in ("dense lr 0.1 seed 0", "ticket iterative 30.0% lr 0.1 seed 0"):
