@@ -248,5 +248,5 @@ def test_a_network_that_cannot_work_channels_last() -> None:
 
 
 def test_a_wrong_network_says_what_torch_says() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+    with pytest.raises(RequestError, match="mat1 and mat2"):
         run(nn.Sequential(nn.Flatten(), nn.Linear(63, 4)))
