@@ -45,7 +45,7 @@ class Size(NamedTuple):
 
 def run(options: Options) -> Findings:
     """One training of ResNet-20 alone in its process; whole audits of a small study for jobs and seeds."""
-    few = 2 if options.quick else None
+    few, one = (2, 1) if options.quick else (None, None)
     cores = default_jobs()
     jobs = sorted({1, *(2**i for i in range(cores.bit_length()) if 2**i <= cores), cores})
     plain = replace(Setting.of(options), steps=1 if options.quick else 10)
@@ -55,8 +55,8 @@ def run(options: Options) -> Findings:
         comparisons=(
             _alone("width of resnet20", widths, options),
             _alone("training images of resnet20", sizes, options),
-            _audits("jobs", jobs[:few], lambda n: Size(jobs=n, seeds=2), options),
-            _audits("seeds", SEEDS[:few], lambda n: Size(jobs=cores, seeds=n), options),
+            _audits("jobs", jobs[:one], lambda n: Size(jobs=n, seeds=2), options),
+            _audits("seeds", SEEDS[:one], lambda n: Size(jobs=cores, seeds=n), options),
         ),
         notes=(origin(options.root),),
     )

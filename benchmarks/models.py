@@ -17,7 +17,7 @@ from benchmarks.serving import served
 from prunetune.train import loop
 
 ROUNDS = 5
-MODELS = ("resnet20", "vgg11", "mobilenetv2")
+MODELS = ("resnet20", "vgg11", "mobilenetv2")  # the last alone where a run is quick
 WORST = 8  # operators that a table shows
 WARM_UP, PROFILED = 10, 3  # training steps; in the first ones memory is asked for that is kept from then on
 
@@ -57,7 +57,7 @@ def all_in_bf16(setting: Setting) -> Callable[[], float]:
 
 def run(options: Options) -> Findings:
     """Every network by prunetune's training in both precisions, then its profile in f32."""
-    settings = {name: Setting.of(options, name) for name in MODELS}
+    settings = {name: Setting.of(options, name) for name in (MODELS[-1:] if options.quick else MODELS)}
     flops = {name: setting.flops() for name, setting in settings.items()}
     found = _compared(settings, options)
     return Findings(
@@ -76,7 +76,7 @@ def _compared(settings: Mapping[str, Setting], options: Options) -> Comparison:
         ]
         worst = partial(all_in_bf16, settings["mobilenetv2"])
         variants.append(Variant("mobilenetv2 bf16, strided depthwise too", stack.enter_context(served(worst))))
-        title = f"Training the paper's networks, batch {settings['resnet20'].batch}, one thread"
+        title = f"Training the paper's networks, batch {settings['mobilenetv2'].batch}, one thread"
         return compare(title, "images/s", [*variants, *peaks(stack, options)], options.rounds)
 
 
