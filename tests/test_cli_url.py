@@ -19,7 +19,7 @@ STUDY = [
     *("quick", "--set", "epochs=1", "--set", "learning_rates=[0.1]", "--set", "sparsities=[0.5]", "--seeds", "1"),
     *("--set", "data_args.train_limit=640", "--set", "arms=[ticket, reinit, finetune]"),
 ]
-TRAININGS = 4
+TRAININGS = 5  # dense, dense for twice as long, ticket, reinit, finetune
 
 
 def audit(folder: Path, store: str) -> subprocess.Popen[str]:
