@@ -14,10 +14,13 @@ import prunetune
 from prunetune.cli import app
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA
+from prunetune.study.arms import ARMS
 from prunetune.study.masks import MASKS
 from prunetune.study.plan import plan
 from prunetune.study.recipe_fields import RecipeSpec
 from prunetune.study.spec import Spec, load_spec
+from prunetune.study.transforms import TRANSFORMS
+from prunetune.train.augment import AUGMENTATIONS
 from prunetune.train.data import DATA
 from prunetune.train.models import MODELS
 
@@ -26,6 +29,14 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 MODULES = [m.name for m in pkgutil.walk_packages(prunetune.__path__, "prunetune.") if "worker" not in m.name]
 
 
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page registers is gone after it, also where other tests run in this process."""
+    for registry in (ALLOCATIONS, ARMS, AUGMENTATIONS, CRITERIA, DATA, MASKS, MODELS, TRANSFORMS):
+        monkeypatch.setattr(registry, "_items", dict(registry._items))
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.. is deprecated:FutureWarning")  # Lightning 2.6 with torch 2.13
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")  # tiny data sets in memory
 @pytest.mark.filterwarnings("ignore:.*pin_memory. argument is set as true:UserWarning")  # without a GPU
