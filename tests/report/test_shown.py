@@ -133,9 +133,9 @@ def test_near_the_ceiling_the_change_in_error_stands_beside_the_points() -> None
     [test] = one(trials, outputs=10).tests
     assert test.dense.error_change == pytest.approx(0.498 / 0.9 - 1)  # 99.502 against 99.1 on average
     verdict = one(trials, outputs=10)
-    assert "5 seeds; errors -45 %)" in whys(verdict)[0]
+    assert "5 seeds; errors −45 %)" in whys(verdict)[0]
     rows = summary(trials, [verdict], [], RULE).splitlines()
-    assert any("errors -45 %" in row for row in rows)
+    assert any("errors −45 %" in row for row in rows)
 
 
 @pytest.mark.parametrize(("level", "shown"), [(94.9, False), (95.0, True), (100.0, False)])

@@ -8,6 +8,7 @@ from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.report.cells import bounds
 
 STARTS = {
     "ticket": "the initial weights of the dense network",
@@ -148,7 +149,7 @@ def _ahead(row: Recommendation, rule: Rule) -> str:
         return "with nothing to compare it with"
     if row.low is None or row.high is None:
         return f"{row.difference:.2f} points above {row.runner_up}, a tie as far as one seed can tell"
-    interval = f"{percent(1 - rule.alpha)} interval {row.low:+.2f} to {row.high:+.2f}"
+    interval = f"{percent(1 - rule.alpha)} interval {bounds(row.low, row.high)}"
     tie = ", a tie" if row.tie else ""
     return f"{row.difference:.2f} points above {row.runner_up}{tie} ({interval})"
 
