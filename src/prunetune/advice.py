@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from prunetune.analysis.pairing import percent
+from prunetune.analysis.pairing import percent, signed
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.retention import off_paper, retention_words
@@ -202,8 +202,9 @@ def _pair_lines(overlaps: Mapping[float, Overlap]) -> list[Line]:
     sign = _sign(overlap, chance)
     measured = ", ".join(f"R_{p:g} {o.value:.3f} (chance {o.expected:.3f})" for p, o in overlaps.items())
     evidence = (
-        f"one pair of checkpoints and no accuracy: {measured}; R_{share:g} is {overlap.value - overlap.expected:+.3f} "
-        f"from chance, {chance.errors:+.1f} standard deviations of independent networks; {sign.caveat}"
+        f"one pair of checkpoints and no accuracy: {measured}; R_{share:g} is "
+        f"{signed(overlap.value - overlap.expected, 3)} from chance, "
+        f"{signed(chance.errors, 1)} standard deviations of independent networks; {sign.caveat}"
     )
     return [Line(sign.claim, evidence, "weak", sign.start), _layers_line(share, overlap)]
 

@@ -8,6 +8,7 @@ from planted import planted
 
 from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.report.files import read_results, results_text
+from prunetune.report.write import render_again
 from prunetune.study.results import RecipeSummary
 
 
@@ -61,3 +62,28 @@ def test_what_a_file_says_is_kept(tmp_path):
     text["recipes"] = [{"learning_rate": 0.1, "steps": 7, "kappa": None, "retention": None}]
     (tmp_path / "results.json").write_text(json.dumps(text))
     assert read_results(tmp_path / "results.json").recipes == (RecipeSummary(0.1, 7, None, None),)
+
+
+@pytest.mark.parametrize(
+    ("kappa", "said"),
+    [
+        (0.0079, "kappa 0.0079: weight decay by itself leaves 99 %"),
+        (0.0049, "kappa 0.0049: weight decay by itself leaves more than 99 %"),
+        (0.0494, "kappa 0.049: weight decay by itself leaves 95 %"),
+        (0.0, "kappa 0.00: weight decay by itself leaves 100 %"),
+        (0.33, "kappa 0.33: weight decay by itself leaves 72 %"),
+    ],
+)
+def test_a_small_kappa_is_not_rounded_to_another(kappa, said):
+    assert retention_words(at(0.01, kappa)).startswith(said)
+    assert (off_paper(at(0.01, kappa)) is None) is (kappa == 0.33)
+
+
+def test_the_page_does_not_say_that_kappa_alone_decides_r_p(tmp_path):
+    text = json.loads(results_text(planted(), (), ()))
+    del text["recipes"]  # as in an older file: κ is then computed
+    (tmp_path / "results.json").write_text(json.dumps(text))
+    page = render_again(tmp_path).page.read_text()
+    assert "weight decay leaves the initial weights in the trained ones" in page
+    assert "Gradients change weights too" in page
+    assert "moved them little" not in page  # R_p is of ranks: weights that all shrink alike leave it at 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from planted import planted
-from verdict_trials import one, spread, study, trial
+from verdict_trials import LEVEL, one, spread, study, trial
 
 from prunetune.analysis.pairing import Chance, guessing
 from prunetune.analysis.recommend import recommend
@@ -68,6 +68,22 @@ def test_a_ticket_that_matches_gets_no_warning() -> None:
     assert exceeds_words(one(trials), RULE) == ""
     assert "converged" not in headline([one(trials)])
     assert "not converged" not in said(trials)
+
+
+@pytest.mark.parametrize(("gain", "converged"), [(0.1, True), (0.5, False), (3.0, False)])
+def test_a_dense_network_shown_to_have_converged_is_not_called_unconverged(gain: float, converged: bool) -> None:
+    trials = study({0.75: spread(2.0, 0.3)}, {0.75: spread(2.0, 0.3)})
+    trained = [LEVEL + 0.3 * seed + gain + by for seed, by in enumerate(spread(0.0, 0.1))]
+    longer = [
+        dataclasses.replace(row, key=f"longer{row.key}", arm="dense_longer", test_accuracy=accuracy)
+        for row, accuracy in zip((row for row in trials if row.arm == "dense"), trained, strict=True)
+    ]
+    verdict = one([*trials, *longer])
+    assert verdict.exceeds_dense == (0.75,)
+    assert verdict.winning_property == "holds"
+    for text in (exceeds_words(verdict, RULE), headline([verdict]), said([*trials, *longer])):
+        assert ("not converged" in text) is not converged
+        assert ("that has converged" in text or "that is converged" in text) is converged
 
 
 def test_what_must_not_be_a_yes_does_not_exceed() -> None:
@@ -133,9 +149,9 @@ def test_near_the_ceiling_the_change_in_error_stands_beside_the_points() -> None
     [test] = one(trials, outputs=10).tests
     assert test.dense.error_change == pytest.approx(0.498 / 0.9 - 1)  # 99.502 against 99.1 on average
     verdict = one(trials, outputs=10)
-    assert "5 seeds; errors -45 %)" in whys(verdict)[0]
+    assert "5 seeds; errors −45 %)" in whys(verdict)[0]
     rows = summary(trials, [verdict], [], RULE).splitlines()
-    assert any("errors -45 %" in row for row in rows)
+    assert any("errors −45 %" in row for row in rows)
 
 
 @pytest.mark.parametrize(("level", "shown"), [(94.9, False), (95.0, True), (100.0, False)])

@@ -36,12 +36,12 @@ def test_a_study_of_two_rates_literally() -> None:
         "",
         "No: at learning rate 0.01 with iterative masks, this network has no winning ticket at 75 % sparsity.",
         "  sparsity  ticket − dense        matches?  ticket − reinit       beats?  both, corrected?",
-        "  75 %      +0.00 [-0.23, +0.23]  yes       +0.00 [-0.23, +0.23]  no      no",
+        "  75 %      +0.00 [−0.23, +0.23]  yes       +0.00 [−0.23, +0.23]  no      no",
         "",
         "Yes: at learning rate 0.1 with iterative masks, this network has a winning ticket at 50 % sparsity.",
         "  sparsity  ticket − dense        matches?  ticket − reinit       beats?  both, corrected?",
-        "  50 %      +0.00 [-0.21, +0.21]  yes       +2.00 [+1.79, +2.21]  yes     yes",
-        "  75 %      -1.00 [-1.21, -0.79]  no        +2.00 [+1.79, +2.21]  yes     no",
+        "  50 %      +0.00 [−0.21, +0.21]  yes       +2.00 [+1.79, +2.21]  yes     yes",
+        "  75 %      −1.00 [−1.21, −0.79]  no        +2.00 [+1.79, +2.21]  yes     no",
         "",
     ]
     lines = text.splitlines()
@@ -56,7 +56,7 @@ def test_a_study_of_two_rates_literally() -> None:
         "    Converged: not asked. No dense network was trained for l",
         "    Forgotten: no. R_0.2 of the weights before and after den",
     ]
-    assert lines[at + 2].endswith("rate 0.1, the best tried: -0.75 points (bounds -0.75 and -0.75, 5 seeds).")
+    assert lines[at + 2].endswith("rate 0.1, the best tried: −0.75 points (bounds −0.75 and −0.75, 5 seeds).")
     assert lines[at + 4].endswith(": +0.300 (bounds +0.300 and +0.300, 5 seeds); less than 0.05 counts as forgotten.")
     assert "Train the sparse network from (with its lead, 95 % interval):" in text
     assert "  50 %  ticket  iterative mask  learning rate 0.1" in text

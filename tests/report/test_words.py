@@ -52,13 +52,13 @@ def test_a_winning_ticket_literally() -> None:
     # the dense difference has t(.95, 4) = 2.1318 and .2262.
     assert verdict_words(verdict, RULE) == (
         "Yes: at learning rate 0.01 with iterative masks, this network has a winning ticket at 50 % sparsity. "
-        "At 50 %, the ticket matches the dense network: +0.00 points (bounds -0.21 and +0.21, 5 seeds), "
+        "At 50 %, the ticket matches the dense network: +0.00 points (bounds −0.21 and +0.21, 5 seeds), "
         "and beats freshly drawn weights: +2.00 points (bounds +1.79 and +2.21, 5 seeds). "
-        "At 75 %, the ticket falls short of the dense network: -1.00 points (bounds -1.21 and -0.79, 5 seeds), "
+        "At 75 %, the ticket falls short of the dense network: −1.00 points (bounds −1.21 and −0.79, 5 seeds), "
         "and beats freshly drawn weights: +2.00 points (bounds +1.79 and +2.21, 5 seeds). "
         "Pre-training (the dense training) at learning rate 0.01: insufficient. "
         "Not worse than the best rate tried: no. Dense accuracy at this rate, "
-        "compared with rate 0.1, the best tried: -0.75 points (bounds -0.98 and -0.52, 5 seeds). "
+        "compared with rate 0.1, the best tried: −0.75 points (bounds −0.98 and −0.52, 5 seeds). "
         f"{NOT_LONGER}{FAR_ABOVE}"
     )
 
@@ -68,8 +68,8 @@ def test_no_winning_ticket_and_a_high_correlation_at_the_best_rate_literally() -
     verdict = judge(two_rates({0.75: ("yes", "no")}, -0.75), RULE, correlations=rows)[1]
     assert verdict_words(verdict, RULE) == (
         "No: at learning rate 0.1 with iterative masks, this network has no winning ticket at 75 % sparsity. "
-        "At 75 %, the ticket matches the dense network: +0.00 points (bounds -0.23 and +0.23, 5 seeds), "
-        "and does not notably beat freshly drawn weights: +0.00 points (bounds -0.23 and +0.23, 5 seeds). "
+        "At 75 %, the ticket matches the dense network: +0.00 points (bounds −0.23 and +0.23, 5 seeds), "
+        "and does not notably beat freshly drawn weights: +0.00 points (bounds −0.23 and +0.23, 5 seeds). "
         "Pre-training (the dense training) at learning rate 0.1: best of those tried. "
         "Not worse than the best rate tried: yes. Of the 2 rates tried, this one gives "
         "the dense network its best mean accuracy. "
@@ -183,7 +183,7 @@ def row(**values: object) -> Recommendation:
         ({}, "0.85 points above rewind (iterative masks, learning rate 0.1) (95 % interval +0.40 to +1.30)."),
         (
             {"low": -0.1, "tie": True},
-            "0.85 points above rewind (iterative masks, learning rate 0.1), a tie (95 % interval -0.10 to +1.30).",
+            "0.85 points above rewind (iterative masks, learning rate 0.1), a tie (95 % interval −0.10 to +1.30).",
         ),
         (
             {"low": None, "high": None, "tie": True},

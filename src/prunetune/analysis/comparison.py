@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from prunetune.analysis.pairing import Answer, Pairs
+from prunetune.analysis.pairing import Answer, Pairs, signed
 from prunetune.analysis.statistics import Estimate, Rule, Sample, plain
 
 
@@ -120,17 +120,17 @@ def _answer(estimate: Estimate, question: Question, alpha: float, slack: float) 
 
 
 def figures(half: Comparison) -> str:
-    """`-0.21 points (bounds -0.66 and +0.24, 5 seeds)`, or why there are no bounds."""
+    """`−0.21 points (bounds −0.66 and +0.24, 5 seeds)`, or why there are no bounds."""
     if half.low is None or half.high is None:
         return "no seed has both results" if half.n == 0 else "one seed is never a verdict"
     errors = "" if half.error_change is None else f"; {errors_changed(half.error_change)}"
-    return f"{half.mean:+.2f} points (bounds {half.low:+.2f} and {half.high:+.2f}, {half.n} seeds{errors})"
+    return f"{signed(half.mean)} points (bounds {signed(half.low)} and {signed(half.high)}, {half.n} seeds{errors})"
 
 
 def errors_changed(change: float) -> str:
     """What a relative change in error is called.
 
     >>> errors_changed(-0.444)
-    'errors -44 %'
+    'errors −44 %'
     """
-    return f"errors {100 * change:+.0f} %"
+    return f"errors {signed(100 * change, 0)} %"

@@ -219,6 +219,15 @@ def percent(sparsity: float) -> str:
     return f"{round(100.0 * sparsity, 2):g} %"
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """A difference as it is written for a reader: with its sign, and a true minus, as wide as a plus.
+
+    >>> signed(-0.125), signed(2.0, 1)
+    ('−0.12', '+2.0')
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def seeds_named(seeds: Sequence[int]) -> str:
     """`seed 3`, or `seeds 1, 2 and 4`."""
     texts = [str(seed) for seed in seeds]

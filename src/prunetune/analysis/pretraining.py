@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from prunetune.analysis.comparison import Comparison, compare, figures, matches, sample_of
-from prunetune.analysis.pairing import Answer, Evidence, Place
+from prunetune.analysis.pairing import Answer, Evidence, Place, signed
 from prunetune.analysis.statistics import Rule, Sample, plain
 from prunetune.study.results import DENSE, DENSE_LONGER, Correlation
 
@@ -222,11 +222,11 @@ def _forgotten(overlaps: Sequence[Overlap], rule: Rule) -> Check:
     estimate = plain(sample)
     what = f"R_{overlap.p:g} of the weights before and after dense training, less chance"
     if estimate is None:
-        finding = f"{what}: {sample.mean:+.3f}, of one seed, which is never a verdict"
+        finding = f"{what}: {signed(sample.mean, 3)}, of one seed, which is never a verdict"
         return Check("forgotten", "undecided", finding, NEAR_CHANCE, sample.n, sample.mean)
     low, high = estimate.low(rule.alpha), estimate.high(rule.alpha)
     answer: Answer = "yes" if high < NEAR_CHANCE else "no" if low > NEAR_CHANCE else "undecided"
-    finding = f"{what}: {sample.mean:+.3f} (bounds {low:+.3f} and {high:+.3f}, {sample.n} seeds)"
+    finding = f"{what}: {signed(sample.mean, 3)} (bounds {signed(low, 3)} and {signed(high, 3)}, {sample.n} seeds)"
     finding += f"; less than {NEAR_CHANCE:g} counts as forgotten"
     return Check("forgotten", answer, finding, NEAR_CHANCE, sample.n, sample.mean, low, high)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunetune.analysis.comparison import sample_of
+from prunetune.analysis.pairing import signed
 from prunetune.analysis.regimes import (
     LEAD,
     SAME_SPARSITY,
@@ -232,7 +233,7 @@ def _settle(
 ) -> tuple[Explanation, tuple[str, ...]]:
     counter = [row for row in chance if row.answer == "above the gap"]
     if counter:
-        named = "; ".join(f"{row.regime}: {row.mean:+.2f} points (Holm p {row.p_above_holm:.2g})" for row in counter)
+        named = "; ".join(f"{row.regime}: {signed(row.mean)} points (Holm p {row.p_above_holm:.2g})" for row in counter)
         return "fails", (f"R_p is about chance and the ticket leads reinit by more than the gap all the same: {named}",)
     if lacking := _lacking(fixed, main, slope, chance):
         return "not decided", lacking

@@ -345,7 +345,7 @@ def _no_forecast(now: int, halves: Sequence[Pairs]) -> tuple[int | None, str]:
 
 
 def _reason(test: SparsityTest) -> str:
-    halves = [f"{half.first} - {half.second}: {figures(half)}, {half.answer}" for half in (test.dense, test.reinit)]
+    halves = [f"{half.first} − {half.second}: {figures(half)}, {half.answer}" for half in (test.dense, test.reinit)]
     return (
         f"at sparsity {percent(test.sparsity)}: {'; '.join(halves)}; Holm p {test.p_holm:.2g}; together {test.answer}"
     )

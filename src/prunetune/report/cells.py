@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from prunetune.analysis import pairing
+
 NONE = "–"
 
 
@@ -35,12 +37,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign (a true minus, as wide as a plus).
+    """A difference with its sign; a dash for what is not there or not finite.
 
     >>> signed(-0.125), signed(2.0, 1), signed(None)
     ('−0.12', '+2.0', '–')
     """
-    return NONE if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
+    return NONE if value is None or not math.isfinite(value) else pairing.signed(value, digits)
 
 
 def bounds(low: float | None, high: float | None, digits: int = 2) -> str:

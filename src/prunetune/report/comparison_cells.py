@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from prunetune.analysis.cells import CellDifference, CellMean, between, means, pair
 from prunetune.analysis.regimes import Study
 from prunetune.errors import RequestError
+from prunetune.report.cells import signed
 
 
 def cells_text(studies: Sequence[Study], two: tuple[str, str] | None, common: bool, held_out: bool) -> str:
@@ -24,9 +25,9 @@ def differences_text(rows: Sequence[CellDifference]) -> str:
     """A line for every rate and sparsity: points of accuracy, 95 % intervals."""
     lines = [f"{rows[0].first} − {rows[0].second}", "rate   sparsity"]
     for row in rows:
-        low, high = (f"{bound:+.2f}" if bound is not None else "–" for bound in (row.low, row.high))
+        low, high = (signed(bound) for bound in (row.low, row.high))
         of = f"{row.of:<28} " if row.of else ""
-        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {of}{row.mean:+.2f} [{low}, {high}]  n = {row.n}")
+        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {of}{signed(row.mean)} [{low}, {high}]  n = {row.n}")
     return "\n".join(lines)
 
 

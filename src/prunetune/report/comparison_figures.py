@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from prunetune.analysis.comparison import sample_of
-from prunetune.analysis.pairing import Pairs, percent
+from prunetune.analysis.pairing import Pairs, percent, signed
 from prunetune.analysis.regimes import LEAD, TO_DENSE, Regime, pick, sparsity_names
 from prunetune.analysis.statistics import plain
 from prunetune.report.comparison import Found
@@ -42,8 +42,8 @@ class Dot:
 
     def words(self) -> str:
         """`12 epochs at 0.31: +0.83 [+0.5, +1.1]`."""
-        ends = f" [{self.bounds[0]:+.2f}, {self.bounds[1]:+.2f}]" if self.bounds else ""
-        return f"{self.series} at {self.x:.3g}: {self.mean:+.2f}{ends}"
+        ends = f" [{signed(self.bounds[0])}, {signed(self.bounds[1])}]" if self.bounds else ""
+        return f"{self.series} at {self.x:.3g}: {signed(self.mean)}{ends}"
 
 
 def comparison_drawings(found: Found) -> tuple[Drawing, ...]:

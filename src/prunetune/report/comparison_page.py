@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunetune.analysis.retention import kappa_text
 from prunetune.analysis.thesis import Explanation, Thesis
 from prunetune.report import files
-from prunetune.report.cells import Column, Table, bounds, mean, number, numeric, p_value, signed
+from prunetune.report.cells import NONE, Column, Table, bounds, mean, number, numeric, p_value, signed
 from prunetune.report.comparison import (
     ANSWERS,
     COMPARISON,
@@ -132,7 +133,7 @@ def _chance_table(thesis: Thesis) -> Table:
     columns = (
         Column("Regime"), numeric("Seeds"), numeric("ticket − reinit"), numeric("Bounds"), numeric("p, within the gap"),
         numeric("Holm"), numeric("p, above the gap"), numeric("Holm"), numeric("Dense short of the best"),
-        Column("Trained enough"), Column("Answer"),
+        Column("As good as the best"), Column("Answer"),
     )  # fmt: skip
     rows = tuple(
         (
@@ -142,7 +143,10 @@ def _chance_table(thesis: Thesis) -> Table:
         )
         for row in thesis.at_chance
     )  # fmt: skip
-    caption = "Points of accuracy, one-sided bounds, paired t. A lead above the gap here is a counterexample."
+    caption = (
+        "Points of accuracy, one-sided bounds, paired t. A lead above the gap is a counterexample where the dense "
+        "network is as good as the best of those compared."
+    )
     return Table(caption, columns, rows)
 
 
@@ -195,7 +199,8 @@ def _regimes_table(found: Found) -> Table:
     rows = tuple(
         (
             row.study, f"{row.learning_rate:g}", row.mask, f"{100 * row.sparsity:.4g}", f"{row.epochs}",
-            number(row.kappa), signed(row.mean_excess, 3), number(mean(list(row.dense.values()))),
+            NONE if row.kappa is None else kappa_text(row.kappa), signed(row.mean_excess, 3),
+            number(mean(list(row.dense.values()))),
             *(signed(row.mean(lead)) for lead in leads), _WORDS[row.winning],
         )
         for row in found.regimes

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from prunetune.report.cells import NONE
+from prunetune.report.cells import NONE, signed
 from prunetune.report.figures import DENSE_PAIR, Drawing, short
 from prunetune.report.marks import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.svg import colour, drawing_style
@@ -36,7 +36,7 @@ class Grid:
     def words(self, of: str) -> str:
         """The grid's numbers, for who cannot see them; `of` says what a column is."""
         rows = (
-            f"{layer}: " + ", ".join(f"{cell:+.2f} at {of} {column:g}" for column, cell in self._row(layer))
+            f"{layer}: " + ", ".join(f"{signed(cell)} at {of} {column:g}" for column, cell in self._row(layer))
             for layer in self.layers
         )
         return ". ".join(rows) + "."

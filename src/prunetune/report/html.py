@@ -27,6 +27,7 @@ from prunetune.report.words import (
     choice_words,
     confidence,
     definition_words,
+    dense_converged,
     exceeds_words,
     family_words,
     lead,
@@ -40,6 +41,7 @@ from prunetune.study.results import Results
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
 _SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided", "not asked": "not asked"}
 NOT_CONVERGED = ", where the ticket exceeds a dense network that is not converged"
+CONVERGED = ", where the ticket exceeds the dense network, though that is converged"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         here = [verdict for verdict in verdicts if verdict.learning_rate == rate]
         answers = {verdict.shown for verdict in here}
         word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
-        warning = NOT_CONVERGED if any(verdict.exceeds_dense for verdict in here) else ""
+        above = [verdict for verdict in here if verdict.exceeds_dense]
+        warning = "" if not above else CONVERGED if dense_converged(above[0]) else NOT_CONVERGED
         found.setdefault((word, warning), []).append(f"{rate:g}")
     if not found:
         return "No verdict: there is no sparse training to judge"

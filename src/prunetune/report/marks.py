@@ -8,7 +8,7 @@ from typing import TypeVar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prunetune.analysis.pairing import percent
+from prunetune.analysis.pairing import percent, signed
 from prunetune.report.svg import colour
 
 WIDTH, HEIGHT = 5.0, 3.75  # inches of 72 points: small enough to be read on a phone without shrinking
@@ -222,7 +222,7 @@ def _draw_points(axes: Axes, points: Points, shift: float) -> None:
 
 
 def _point_words(sparsity: float, mean: float, bounds: tuple[float, float] | None) -> str:
-    text = f"{mean:+.2f}" + (f" [{bounds[0]:+.2f}, {bounds[1]:+.2f}]" if bounds else " (no bounds)")
+    text = signed(mean) + (f" [{signed(bounds[0])}, {signed(bounds[1])}]" if bounds else " (no bounds)")
     return f"{text} at {percent(sparsity)}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from prunetune.analysis.comparison import Comparison, errors_changed
-from prunetune.analysis.pairing import Answer, percent, seed_range
+from prunetune.analysis.pairing import Answer, percent, seed_range, signed
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.retention import retention_words
 from prunetune.analysis.statistics import Rule
@@ -139,17 +139,17 @@ def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:
 def _ahead(row: Recommendation) -> str:
     if row.runner_up is None or row.difference is None:
         return ""
-    interval = "" if row.low is None or row.high is None else f" [{row.low:+.2f}, {row.high:+.2f}]"
-    return f"{row.difference:+.2f}{interval} over {row.runner_up}{', a tie' if row.tie else ''}"
+    interval = "" if row.low is None or row.high is None else f" [{signed(row.low)}, {signed(row.high)}]"
+    return f"{signed(row.difference)}{interval} over {row.runner_up}{', a tie' if row.tie else ''}"
 
 
 def _half(half: Comparison, answer: str = "") -> tuple[str, str]:
     """The mean difference with its bounds, and the answer that follows, or the given word for it."""
     if half.mean is None:
         return "no pairs", _SIGNS[half.answer]
-    bounds = "" if half.low is None or half.high is None else f" [{half.low:+.2f}, {half.high:+.2f}]"
+    bounds = "" if half.low is None or half.high is None else f" [{signed(half.low)}, {signed(half.high)}]"
     errors = "" if half.error_change is None else f", {errors_changed(half.error_change)}"
-    return f"{half.mean:+.2f}{bounds}{errors}", answer or _SIGNS[half.answer]
+    return f"{signed(half.mean)}{bounds}{errors}", answer or _SIGNS[half.answer]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prunetune.analysis.pairing import percent
+from prunetune.analysis.pairing import percent, signed
 from prunetune.report import files
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
@@ -175,7 +175,7 @@ def headline(found: Tradeoff) -> str:
     if dense is None or not pruned:
         return "No pruned network: see what is left out"
     row = pruned[-1]
-    change = f"{row.accuracy - dense.accuracy:+.2f}".replace("-", "−")
+    change = signed(row.accuracy - dense.accuracy)
     packed = dense.compressed_bytes / row.compressed_bytes
     quick = [timing for timing in row.timings if faster(timing)]
     speed = f"at least {max(timing.speedup_low for timing in quick):.2f}x faster" if quick else "no faster"
@@ -188,7 +188,7 @@ def faster(timing: Timing) -> bool:
 
 
 def _accuracy_words(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
-    changes = [f"{row.accuracy - dense.accuracy:+.2f} points at {row.label}".replace("-", "−") for row in pruned]
+    changes = [f"{signed(row.accuracy - dense.accuracy)} points at {row.label}" for row in pruned]
     seeds = len(dense.accuracies)
     caution = "" if seeds > 1 else "; one seed, so differences of a few tenths mean little"
     longer = f"after {epochs} more epoch{'s' * (epochs != 1)} of training"

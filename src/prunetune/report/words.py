@@ -8,6 +8,7 @@ from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.report.cells import bounds
 
 STARTS = {
     "ticket": "the initial weights of the dense network",
@@ -52,13 +53,25 @@ def family_words(verdicts: Sequence[Verdict], rule: Rule) -> str:
 
 
 def exceeds_words(verdict: Verdict, rule: Rule) -> str:
-    """The warning that a dense network was trained too little to be matched; empty where it was not."""
+    """The warning that a dense network is no yardstick; empty where the ticket does not exceed it."""
     if not verdict.exceeds_dense:
         return ""
-    return (
+    exceeds = (
         f"At {_listed(verdict.exceeds_dense, 'and')} sparsity the ticket exceeds the dense network (by surely more "
-        f"than {rule.margin:g} points): the dense network is not converged, trained too little to be the yardstick."
+        f"than {rule.margin:g} points)"
     )
+    if dense_converged(verdict):
+        return (
+            f"{exceeds}, although that has converged (a longer training gains less than {rule.margin:g} points): it "
+            "is not a short training that holds it back."
+        )
+    return f"{exceeds}: the dense network is not converged, trained too little to be the yardstick."
+
+
+def dense_converged(verdict: Verdict) -> bool:
+    """Whether a longer training showed that the dense network has converged."""
+    checks = verdict.dense.checks if verdict.dense else ()
+    return any(check.name == "converged" and check.answer == "yes" for check in checks)
 
 
 def choice_words(recommendations: Sequence[Recommendation]) -> str:
@@ -148,7 +161,7 @@ def _ahead(row: Recommendation, rule: Rule) -> str:
         return "with nothing to compare it with"
     if row.low is None or row.high is None:
         return f"{row.difference:.2f} points above {row.runner_up}, a tie as far as one seed can tell"
-    interval = f"{percent(1 - rule.alpha)} interval {row.low:+.2f} to {row.high:+.2f}"
+    interval = f"{percent(1 - rule.alpha)} interval {bounds(row.low, row.high)}"
     tie = ", a tie" if row.tie else ""
     return f"{row.difference:.2f} points above {row.runner_up}{tie} ({interval})"
 

@@ -1,0 +1,58 @@
+"""A difference shown to people has a true minus, on pages and in the terminal; files for machines have numbers."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from planted import planted
+
+from prunetune.report.comparison import compare_studies, read_studies
+from prunetune.report.comparison_cells import cells_text
+from prunetune.report.comparison_page import write_comparison
+from prunetune.report.write import write_report
+
+HYPHEN_AS_MINUS = re.compile(r"(?:^|[\s\[(|])-\d.{0,20}", re.MULTILINE)
+TRUE_MINUS = re.compile(r"−\d")
+
+
+class Text(HTMLParser):
+    """What a page says, its figures' descriptions included, without styles and scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self._silent = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self._silent += tag in ("style", "script")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent -= tag in ("style", "script")
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self.said.append(data)
+
+
+def test_page_and_terminal_of_a_study_have_one_minus(tmp_path: Path) -> None:
+    report = write_report(planted(), tmp_path)
+    for text in ("\n".join(Text(report.page.read_text()).said), report.text):
+        assert HYPHEN_AS_MINUS.findall(text) == []
+        assert TRUE_MINUS.search(text)
+    rows = json.loads((tmp_path / "results.json").read_text())["comparisons"]
+    assert min(row["mean"] for row in rows) < 0
+
+
+def test_comparison_and_its_terminal_have_one_minus_and_its_csv_has_numbers(tmp_path: Path) -> None:
+    write_report(planted(), tmp_path / "one")
+    studies = read_studies([tmp_path / "one"])
+    written = write_comparison(compare_studies(studies, resamples=60), tmp_path / "out")
+    shown = ("\n".join(Text(written.page.read_text()).said), written.text)
+    for text in (*shown, cells_text(studies, ("ticket iterative", "dense"), False, False)):
+        assert HYPHEN_AS_MINUS.findall(text) == []
+    with (tmp_path / "out" / "regimes.csv").open() as file:
+        leads = [float(row["ticket − dense"]) for row in csv.DictReader(file)]
+    assert min(leads) < 0
