@@ -77,12 +77,14 @@ def ignore_all() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def leave_to_parent() -> None:
-    """Let this process go on, as its parent gets the same signals and decides what becomes of it. What is forked or
-    started by it can be ended by SIGTERM as ever."""
+def leave_to_parent(*, but_sigterm: bool = False) -> None:
+    """Let this process go on, as its parent gets the same signals and decides what becomes of it; `but_sigterm` where
+    that is how the parent ends it. What is forked or started by it can be ended by SIGTERM as ever."""
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
+    if but_sigterm:
+        return
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))

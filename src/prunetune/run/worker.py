@@ -39,7 +39,8 @@ def main(store: str, log: str, meeting: str) -> None:
     `store` is the store's folder, `log` the file for everything printed, `meeting` the file by which ranks meet that
     torchrun has started, empty where the worker is one process.
     """
-    leave_to_parent()  # Ctrl-C reaches the whole group, and so do other signals
+    # Ctrl-C reaches the whole group, and so do other signals; torchrun ends ranks, a group of their own, by SIGTERM
+    leave_to_parent(but_sigterm=bool(meeting))
     commands, events = _take_pipes(log)
     if meeting and int(os.environ["RANK"]) > 0:
         threading.Thread(target=_await_end, args=(commands,), daemon=True).start()
