@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PRUNETUNE = [sys.executable, "-c", "from prunetune.cli import main; main()"]
@@ -14,8 +15,8 @@ def prunetune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
     return subprocess.run([*PRUNETUNE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def started(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+def started(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """The command under way, at the head of a process group of its own; its streams are pipes."""
     pipe = subprocess.PIPE
     command = [*PRUNETUNE[:2], LISTENING + PRUNETUNE[2], *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(command, cwd=cwd, env=env, text=True, start_new_session=True, stdout=pipe, stderr=pipe)

@@ -52,8 +52,8 @@ def test_another_machines_name_is_one_line_without_escapes() -> None:
         console=Console(file=raw), epochs={}, labels={}, _name=lambda key: key, _show=lambda: None
     )
     progress._say = lambda text: Progress._say(progress, text)  # type: ignore[arg-type]
-    Progress.__call__(progress, Waiting("key", f"host{ESCAPE}\ndone"))  # type: ignore[arg-type]
-    assert raw.getvalue() == "waiting for another process (host\\x1b]0;title\\x07 done): key\n"
+    Progress.__call__(progress, Waiting("key", f"host{ESCAPE}\ndone", "soon"))  # type: ignore[arg-type]
+    assert raw.getvalue() == "waiting for another process (host\\x1b]0;title\\x07 done): key; done here soon\n"
 
 
 def test_a_working_directory_that_was_deleted(

@@ -15,7 +15,7 @@ from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
 from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, given
 from prunetune.report.files import RESULTS, read_results
 from prunetune.report.words import STARTS, lead, pretraining_words, recommendation_words, whys
 from prunetune.report.write import answers
@@ -179,10 +179,10 @@ def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float
 def _overlaps(
     initial: Weights, trained: Weights | None, p: Sequence[float], names: Sequence[str] | None
 ) -> dict[float, Overlap]:
-    assert trained is not None  # _require_evidence
     if not p:
         raise RequestError("p: is empty; give at least one share of weights in (0, 1)")
-    first, last = _read(initial, "initial", names), _read(trained, "trained", names)
+    given_trained = given(trained, "_require_evidence wants a pair or a model")
+    first, last = _read(initial, "initial", names), _read(given_trained, "trained", names)
     return {share: correlation(first, last, share, names=names) for share in sorted(p)}
 
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import socket
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -70,12 +72,17 @@ def sync_folder(path: Path) -> None:
 
 @cache
 def this_machine() -> str:
-    """Within which process ids mean the same: boot and process namespace, or the host where that is unknown."""
+    """Within which process ids mean the same: boot and process namespace, or the host where a system has no such.
+
+    A container that does not tell is one of which no other process knows anything: neither a host name nor a process
+    id nor a network address is its alone.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return this_host()
+        of_its_own = os.urandom(8).hex() if sys.platform == "linux" else f"{uuid.getnode():012x}"
+        return f"{this_host()} {of_its_own}"
 
 
 def this_owner() -> str:

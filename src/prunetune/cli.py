@@ -3,6 +3,7 @@
 import io
 import json
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import typer
 
 from prunetune import __version__
 from prunetune.errors import DamageError, RequestError, one_line, printable, shown
+from prunetune.interrupts import Listener, ignore_all, listening
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from prunetune.run.tensorboard import Curves
     from prunetune.study.plan import Plan, Remaining
 
-INTERRUPTED = 130
 MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
 
@@ -607,12 +608,18 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: turns a wrong request into one line and exit code 2, an interruption into 130."""
+    """Entry point: turns a wrong request into one line and exit code 2, and Ctrl-C, SIGTERM and SIGHUP into another and
+    128 + the signal's number."""
+    with listening() as listener:
+        _main(listener)
+
+
+def _main(listener: Listener) -> NoReturn:
     _escape_what_an_encoding_lacks()
     try:
         sys.path.insert(0, _here())  # `package.module:callable` of the user's, as `python -m` would find it
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # newer typer turns Ctrl-C into this status by itself, without a word
+        if code == 128 + signal.SIGINT:  # newer typer turns Ctrl-C into this status by itself, without a word
             raise KeyboardInterrupt
     except UsageError as error:
         _end(error.format_message(), 2)
@@ -623,6 +630,7 @@ def main() -> None:
     except OSError as error:  # a path that no file system takes, one that is somebody else's
         _end(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
+        ignore_all()
         kept = "every finished training is stored, and of a longer one its last checkpoint"
-        _end(f"interrupted; {kept}; the same command goes on from here", INTERRUPTED)
+        _end(f"interrupted; {kept}; the same command goes on from here", 128 + (listener.heard or signal.SIGINT))
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,6 +3,9 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LONGEST_LINE = 1000  # characters of an error, whatever it quotes
 LONGEST_SHOWN = 60  # of a value in it
@@ -29,6 +32,13 @@ class DivergedSourceError(RuntimeError):
 
 class DamageError(RuntimeError):
     """Something read from a store is not what was written there."""
+
+
+def given(value: T | None, why: str) -> T:
+    """`value`, which is not None because of `why`; RuntimeError, which is a fault of prunetune, where it is."""
+    if value is None:
+        raise RuntimeError(f"a value is missing though {why}: a fault of prunetune")
+    return value
 
 
 def unknown(field: str, value: object, known: Iterable[str]) -> RequestError:

@@ -1,5 +1,6 @@
 """Live progress of an audit: trainings done, the last accuracy, an honest time left."""
 
+import contextlib
 import time
 from types import TracebackType
 
@@ -71,7 +72,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bars.stop()
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            self.bars.stop()
 
     def __call__(self, event: Event) -> None:
         """Take note of an event, and show it when it is worth a look."""
@@ -84,7 +86,8 @@ class Progress:
         if isinstance(event, Done):
             self._note(event)
         elif isinstance(event, Waiting):
-            self._say(f"waiting for another process ({one_line(event.holder)}): {self._name(event.key)}")
+            told = f"waiting for another process ({one_line(event.holder)}): {self._name(event.key)}"
+            self._say(f"{told}; done here {event.way_out}")
         elif isinstance(event, Blocked):
             self._say(f"not run: {self._name(event.key)}: {event.why}")
         elif isinstance(event, Failed | Notice):
@@ -108,13 +111,15 @@ class Progress:
             self.last = f"{self.labels[event.key]}: {accuracy:.2f} %"
 
     def _show(self) -> None:
-        self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
+        with contextlib.suppress(OSError):
+            self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
         if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_EVERY:
             self.last_line = time.monotonic()
             self._say(f"{self.finished} of {len(self.epochs)} trainings, {self.time_left()}; {self.last}")
 
     def _say(self, text: str) -> None:
-        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        with contextlib.suppress(OSError):  # a line that cannot be shown stops nothing
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _name(self, key: str) -> str:
         return self.labels.get(key, f"step {key[:12]}")

@@ -20,6 +20,7 @@ from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import RequestError, one_line, shown, unknown
+from prunetune.interrupts import raise_lost
 from prunetune.report.ownership import require_ours
 from prunetune.report.tradeoff import (
     GRAPHS,
@@ -404,6 +405,7 @@ def _exported(
     for network, row in measured:
         made = []
         for name in formats if network.mask else ():
+            raise_lost()  # exporters may swallow an exception that is not theirs
             try:
                 made.append(_file(prepared, network, images, name, folder))
             except Exception as error:  # exporters fail in ways of their own

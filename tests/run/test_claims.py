@@ -1,7 +1,11 @@
 """Claims: one process at a step, the dead make room, and nothing that a process does about a lost claim hurts."""
 
+import errno
+import fcntl
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 from toy_study import init
 
+from prunetune.atomic import this_machine
 from prunetune.run.claims import Claims
 from prunetune.run.process import Process
 from prunetune.run.store import Store
@@ -174,3 +179,89 @@ def test_gc_removes_dead_claims_only(store: Store) -> None:
     assert store.gc() == size
     assert [path.name for path in (store.root / "claims").glob("[!.]*")] == [init(1).key]
     living.close()
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        number = getattr(errno, request.param)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_living_keep_their_claims_and_the_silent_lose_them(store: Store) -> None:
+    living, other = Claims(store.root), Claims(store.root)
+    of_another_machine(store)
+    assert living.take(init(1).key)
+    assert not other.take(init(1).key)
+    assert not other.take(KEY)
+    age(store, 1000)
+    assert other.dead() == [KEY]
+    assert other.take(KEY)
+    living.release(init(1).key)
+    assert other.take(init(1).key)
+    of_another_machine(store, init(2).key)
+    age(store, 1000, init(2).key)
+    assert store.gc() > 0
+    other.close()
+    assert list((store.root / "claims").glob("[!.]*")) == []
+
+
+def test_for_whom_a_step_waits(store: Store) -> None:
+    claims = Claims(store.root)
+    assert claims.take(KEY)
+    age(store, 40)
+    who = re.escape(str(Process.this()))
+    when = r"2\d{3}-\d\d-\d\d [0-9:]{8}\+00:00"
+    assert re.fullmatch(rf"{who}, since {when}, last sign of life 4\d s ago", claims.story(KEY))
+    assert claims.way_out(KEY) == f"after 300 s without such a sign, or as soon as {store.root}/claims/{KEY} is removed"
+    (store.root / "claims" / KEY).unlink()
+    assert claims.story(KEY) == "another process"
+    assert Claims(store.root).take(KEY)
+    claims.close()  # which is not its own any more
+    assert claims.holder(KEY) is not None
+
+
+def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither says which it is: what one knows of its own processes says nothing of the other's."""
+    real = Path.readlink
+    monkeypatch.setattr(Path, "readlink", lambda path: real(path / "none" if path.is_relative_to("/proc") else path))
+    this_machine.cache_clear()
+    one = Claims(store.root)
+    assert one.take(KEY)
+    this_machine.cache_clear()
+    two = Claims(store.root)
+    holder = two.holder(KEY)
+    assert holder is not None
+    assert holder._replace(machine="") == Process.this()._replace(machine="")
+    assert holder != Process.this()
+    monkeypatch.setattr("prunetune.run.process.is_alive", lambda pid: False)  # no such process in the other one
+    assert not two.take(KEY)
+    assert two.dead() == []
+    one.close()
+    this_machine.cache_clear()
+
+
+def test_containers_of_one_machine(store: Store) -> None:
+    """The same host name and the same process id in another namespace of processes, and both live."""
+    script = "import sys, os; from pathlib import Path; from prunetune.run.claims import Claims\n"
+    script += "claims = Claims(Path(sys.argv[1]))\n"
+    script += "print(os.getpid(), claims.take(sys.argv[2]), claims.dead(), flush=True); sys.stdin.readline()"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(store.root), KEY]
+    if shutil.which("unshare") is None or subprocess.run([*command[:4], "true"], capture_output=True).returncode:
+        pytest.skip("no namespaces of processes to be had")
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as one,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as two,
+    ):
+        told = []
+        for process in (one, two):
+            assert process.stdout is not None
+            told.append(process.stdout.readline())
+        assert sorted(told) == ["1 False []\n", "1 True []\n"]
+        assert not Claims(store.root).take(KEY)
+        for process in (one, two):
+            process.communicate("end\n")

@@ -15,6 +15,7 @@ import pytest
 from disks import mounted
 from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, sparse
 
+from prunetune.atomic import this_owner
 from prunetune.errors import RequestError
 from prunetune.references import Ref
 from prunetune.run import drive, local
@@ -217,7 +218,8 @@ def _ancestors(step: Step) -> set[Step]:
 
 def test_a_killed_worker_is_replaced_once(store: Store, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
-    (store.root / "logs" / f"{os.getpid()}-1.log").symlink_to(tmp_path / "none" / "log")  # no log: that stops nothing
+    log = store.root / "logs" / f"{this_owner()}-{os.getpid()}-1.log"
+    log.symlink_to(tmp_path / "none" / "log")  # no log: that stops nothing
     step = init(0, "deadly_net", marks=str(tmp_path / "marks"), deaths=1)
     events = run(Work((step,)), store)
     assert Counter(event.kind for event in events) == Counter(started=2, notice=1, done=1)

@@ -48,9 +48,9 @@ def test_time_left_counts_what_was_trained_here(shown: tuple[Progress, list[str]
 
 def test_waiting_is_said(shown: tuple[Progress, list[str], list[float]]) -> None:
     consumer, keys, _ = shown
-    consumer(Waiting(keys[0], "process 7 on there"))
+    consumer(Waiting(keys[0], "process 7 on there", "after 300 s"))
     consumer(Notice(keys[0], "goes on"))
     assert text(consumer).splitlines() == [
-        "waiting for another process (process 7 on there): dense lr 0.05 seed 0",
+        "waiting for another process (process 7 on there): dense lr 0.05 seed 0; done here after 300 s",
         "notice: dense lr 0.05 seed 0: goes on",
     ]

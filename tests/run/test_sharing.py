@@ -1,6 +1,7 @@
 """Several processes on one store: nothing is trained twice while its process lives, and what a dead one had is done."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,12 +113,14 @@ def test_an_expired_claim_is_taken_over_after_a_wait(tmp_path: Path, alone: Stor
     start, other, dense = STUDY.steps[:3]
     for step in (start, other):
         execute(step, store)  # so that no worker must be started before the wait
-    content = '{"host": "elsewhere", "machine": "another boot", "pid": 1, "started": ""}'
+    content = '{"host": "elsewhere", "machine": "another boot", "pid": 1, "started": "", "since": "noon"}'
     (store.root / "claims" / dense.key).write_text(content)
     events = list(LocalExecutor(1, expiry=2.0).run(STUDY, store))
-    assert [event for event in events if isinstance(event, Waiting)] == [
-        Waiting(dense.key, "process 1 on elsewhere"),
-    ]
+    [waiting] = [event for event in events if isinstance(event, Waiting)]
+    assert waiting.key == dense.key
+    assert re.fullmatch(r"process 1 on elsewhere, since noon, last sign of life \d s ago", waiting.holder)
+    claim = store.root / "claims" / dense.key
+    assert waiting.way_out == f"after 2 s without such a sign, or as soon as {claim} is removed"
     assert {event.key for event in events if isinstance(event, Done)} == {step.key for step in STUDY.steps[2:]}
     assert contents(store) == contents(alone)
     assert list(store.verify()) == []

@@ -13,7 +13,7 @@ from toy_study import init
 
 from cli_runs import prunetune
 from prunetune import atomic
-from prunetune.atomic import temporary_beside
+from prunetune.atomic import temporary_beside, this_owner
 from prunetune.errors import RequestError
 from prunetune.run import disk
 from prunetune.run.mirror import open_store
@@ -154,7 +154,7 @@ def test_a_folder_without_a_marker_has_nothing_put_aside(store: Store) -> None:
 
 def in_use(store: Store) -> Callable[[], bool]:
     """What an audit at work has in a store; tells whether all of it is there still."""
-    writing, log = temporary_beside(store.folder(KEY)), store.root / "logs" / f"{os.getpid()}-0.log"
+    writing, log = temporary_beside(store.folder(KEY)), store.root / "logs" / f"{this_owner()}-{os.getpid()}-0.log"
     (store.root / "partial").mkdir()
     checkpoint = store.root / "partial" / KEY
     writing.mkdir(parents=True)
@@ -167,7 +167,8 @@ def test_gc_beside_an_audit_removes_nothing_that_is_in_use(store: Store) -> None
     there = in_use(store)
     claims = store.claims()
     assert claims.take(KEY)
-    set_back(store.root / "logs" / f"{os.getpid()}-0.log", 10 * DAY)  # a worker that has said nothing since
+    [log] = (store.root / "logs").iterdir()
+    set_back(log, 10 * DAY)  # a worker that has said nothing since
     assert store.gc() == 0
     assert there()
     claims.close()

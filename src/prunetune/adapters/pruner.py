@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from prunetune.errors import BreachError, RequestError
+from prunetune.errors import BreachError, RequestError, given
 from prunetune.sparsity.choose import prune
 from prunetune.sparsity.criteria import Criterion
 from prunetune.sparsity.holding import held_mask, hold, is_held
@@ -60,8 +60,7 @@ class Pruner:
     def _choose(self, model: nn.Module) -> Mapping[str, Tensor]:
         if self._sparsity is not None:
             return prune(model, self._sparsity, *self._how)
-        assert self._ready is not None
-        return self._ready
+        return given(self._ready, "either a sparsity or a mask was given")
 
     def _end(self, model: nn.Module) -> None:
         if self._mask is None or self._waits:

@@ -8,6 +8,7 @@ from typing import Literal
 from prunetune.analysis.comparison import Comparison, compare, figures, matches, sample_of
 from prunetune.analysis.pairing import Answer, Evidence, Place, signed
 from prunetune.analysis.statistics import Rule, Sample, plain
+from prunetune.errors import given
 from prunetune.study.results import DENSE, DENSE_LONGER, Correlation
 
 Sufficiency = Literal[
@@ -147,7 +148,7 @@ def _not_worse(
     name: CheckName = "not worse than the best rate tried"
     if hindrance := _hindrance(evidence, rates, best):
         return Check(name, "undecided", hindrance, -rule.margin), None
-    assert best is not None  # _hindrance names a study without one
+    best = given(best, "_hindrance names a study without one")
     if rate == best:
         finding = f"Of the {len(rates)} rates tried, this one gives the dense network its best mean accuracy"
         return Check(name, "yes", finding, -rule.margin), None

@@ -7,6 +7,7 @@ from typing import Literal
 
 from prunetune.analysis.pairing import Chance, Evidence, Place, mean_of, seeds_named
 from prunetune.analysis.statistics import USUAL_RULE, Rule, Sample, plain
+from prunetune.errors import given
 from prunetune.study.results import Missing, Trial
 
 
@@ -89,8 +90,7 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
     if not ranked:
         return None
     best = ranked[0]
-    accuracy = mean_of(evidence.accuracies(best))
-    assert accuracy is not None  # a candidate has results
+    accuracy = given(mean_of(evidence.accuracies(best)), "a candidate has results")
     left_out = tuple(f"{place_named(place)} {why}" for place, why in reasons.items() if why is not None)
     runner_up = next((place for place in ranked if evidence.keys(place) != evidence.keys(best)), None)
     difference, low, high = _lead(best, runner_up, evidence, rule)

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, given
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Run = Callable[["Batch"], list[Tensor]]
@@ -82,8 +82,8 @@ def write_onnx(
     program = _traced(model, batch, _of_tensors)
     try:
         with _quiet():
-            graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch))
-        assert graph is not None
+            made = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch))
+        graph = given(made, "the exporter has raised nothing")
         for node in graph.model.graph.all_nodes():
             node.metadata_props.clear()  # how the node came about: half of a small model's file
         graph.save(path)

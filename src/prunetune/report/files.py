@@ -154,7 +154,7 @@ def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write all of a file or nothing of it; RequestError when the folder cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.urandom(8).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(

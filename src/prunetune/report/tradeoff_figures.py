@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from prunetune.errors import given
 from prunetune.report.figures import Drawing, legend
 from prunetune.report.heat import LEFT, MOST_ROWS, ROW, shortened
 from prunetune.report.marks import BOX, HEIGHT, Line, draw_lines, panel, sparsity_axis, spread
@@ -24,10 +25,10 @@ def tradeoff_drawings(found: Tradeoff) -> tuple[Drawing, ...]:
 
 def curve_figure(found: Tradeoff) -> Drawing:
     """Accuracy against sparsity, with the dense network's line; bands span the seeds."""
-    assert found.dense is not None
-    lines = [_line("dense", "ink", [found.dense]), _line("pruned & fine-tuned", "finetune", found.pruned)]
+    dense = given(found.dense, "there is no figure without a dense network")
+    lines = [_line("dense", "ink", [dense]), _line("pruned & fine-tuned", "finetune", found.pruned)]
     title = f"Accuracy against sparsity, {found.mask} masks"
-    seeds = len(found.dense.accuracies)
+    seeds = len(dense.accuracies)
     with drawing_style():
         figure, axes = panel(title, "test accuracy, %" + (": mean of seeds, band from lowest to highest" * (seeds > 1)))
         draw_lines(axes, lines)

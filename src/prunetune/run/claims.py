@@ -9,11 +9,12 @@ import contextlib
 import json
 import os
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
-
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, short
+from prunetune.locks import locked
 from prunetune.run.disk import clock_of
 from prunetune.run.process import Process
 from prunetune.run.shelves import is_key
@@ -34,8 +35,8 @@ class Claims:
         self._folder = root / CLAIMS
         self._lock = root / ".lock"
         self._expiry = expiry
-        self._content = json.dumps({**Process.this()._asdict(), "token": os.urandom(8).hex()}).encode()
-        self._mine: set[str] = set()
+        self._who = {**Process.this()._asdict(), "token": os.urandom(8).hex()}  # no other claim has the same content
+        self._mine: dict[str, bytes] = {}  # key -> the claim's content
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -43,9 +44,12 @@ class Claims:
         """Whether the step is this process's to do: nobody's so far, or that of a process that is dead."""
         if key in self._mine:
             return True
-        if not self._create(key) and not (self._is_dead(key) and self._bury(key) and self._create(key)):
+        content = json.dumps({**self._who, "since": datetime.now(UTC).isoformat(" ", "seconds")}).encode()
+        if not self._create(key, content) and not (
+            self._is_dead(key) and self._bury(key) and self._create(key, content)
+        ):
             return False
-        self._mine.add(key)
+        self._mine[key] = content
         self._keep_alive()
         return True
 
@@ -56,26 +60,36 @@ class Claims:
         """
         if key not in self._mine:
             return
-        with contextlib.suppress(*MISHAPS), FileLock(self._lock):
-            if self._is_ours(key):
+        with contextlib.suppress(*MISHAPS), locked(self._lock):
+            if self._is(key, self._mine[key]):
                 self._remove(key)
-            self._mine.discard(key)
+            del self._mine[key]
 
     def close(self) -> None:
         """Give up all claims."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
-        for key in self._mine.copy():
+        for key in list(self._mine):
             self.release(key)
 
     def holder(self, key: str) -> Process | None:
         """Who is at a step; None when nobody is, or it cannot be read."""
-        try:
-            found = json.loads(self._read(key))
-            return Process(str(found["host"]), str(found["machine"]), int(found["pid"]), str(found["started"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return _holder(self._content(key))
+
+    def story(self, key: str) -> str:
+        """Who is at a step, since when by the clock there, and how long ago it gave a sign of life."""
+        content = self._content(key)
+        words = [str(_holder(content) or "another process")]
+        if since := content.get("since"):
+            words.append(f"since {short(since)}")
+        with contextlib.suppress(*MISHAPS):
+            words.append(f"last sign of life {max(self._age(key), 0.0):.0f} s ago")
+        return ", ".join(words)
+
+    def way_out(self, key: str) -> str:
+        """When the step is this process's to do though the one that is at it says no more."""
+        return f"after {self._expiry:.0f} s without such a sign, or as soon as {self._where(key)} is removed"
 
     def dead(self) -> list[str]:
         """The steps claimed by processes that are gone, or have given no sign of life for long."""
@@ -83,7 +97,7 @@ class Claims:
 
     def remove_dead(self, key: str) -> int:
         """Remove the claim of such a process; the bytes freed, 0 where one that lives has taken it over."""
-        with FileLock(self._lock):
+        with locked(self._lock):
             return self._remove(key) if self._is_dead(key) else 0
 
     def is_alive(self, key: str) -> bool:
@@ -111,16 +125,17 @@ class Claims:
             return False
 
     def _bury(self, key: str) -> bool:
-        """Remove a dead process's claim, under the lock, since another process may be about to do the same."""
-        with contextlib.suppress(*MISHAPS), FileLock(self._lock):
+        """Remove a dead process's claim, under the lock, since another process may be about to do the same. Where there
+        is no lock, two may get the step, which costs time and no result."""
+        with contextlib.suppress(*MISHAPS), locked(self._lock):
             if self._is_dead(key):
                 self._remove(key)
                 return True
         return False
 
-    def _is_ours(self, key: str) -> bool:
+    def _is(self, key: str, content: bytes) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return self._read(key) == self._content
+            return self._read(key) == content
         return False
 
     def _keep_alive(self) -> None:
@@ -130,10 +145,20 @@ class Claims:
 
     def _beat(self) -> None:
         while not self._closing.wait(self._expiry / BEATS):
-            for key in self._mine.copy():
+            for key, content in self._mine.copy().items():
                 with contextlib.suppress(*MISHAPS):
-                    if self._is_ours(key):
-                        self._renew(key)
+                    if self._is(key, content):
+                        self._renew(key, content)
+
+    def _content(self, key: str) -> dict[str, Any]:
+        """What a claim says; empty where there is none, or it makes no sense."""
+        with contextlib.suppress(*MISHAPS, ValueError, RecursionError):
+            found = json.loads(self._read(key))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def _where(self, key: str) -> str:
+        return str(self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._folder / key
@@ -141,11 +166,11 @@ class Claims:
     def _claimed(self) -> set[str]:
         return {path.name for path in self._folder.glob("*") if is_key(path.name) and path.is_file()}
 
-    def _create(self, key: str) -> bool:
+    def _create(self, key: str, content: bytes) -> bool:
         """Exclusively. On a disk that takes no more the step is done unclaimed: writing its result will say why."""
         try:
             with self._path(key).open("xb") as file:
-                file.write(self._content)
+                file.write(content)
         except FileExistsError:
             return False
         except OSError:
@@ -160,7 +185,7 @@ class Claims:
         """In seconds, by the clock that sets the times of files in the store."""
         return clock_of(self._folder) - self._path(key).stat().st_mtime
 
-    def _renew(self, key: str) -> None:
+    def _renew(self, key: str, content: bytes) -> None:
         os.utime(self._path(key))
 
     def _remove(self, key: str) -> int:
@@ -170,3 +195,10 @@ class Claims:
             self._path(key).unlink()
             return freed
         return 0
+
+
+def _holder(content: dict[str, Any]) -> Process | None:
+    try:
+        return Process(str(content["host"]), str(content["machine"]), int(content["pid"]), str(content["started"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -86,8 +86,7 @@ class Study:
     def masked_start(self, row: Row, weights: Weights) -> dict[str, Tensor]:
         """These weights from the store, zero where the row's mask prunes."""
         step = row.trial.step
-        assert isinstance(step, Train)
-        mask = self.shelves.mask(step.mask.key) if step.mask else None
+        mask = self.shelves.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
         return masked(self.state(weights), mask, self._model)
 
     def _state(self, weights: Weights) -> dict[str, Tensor]:

@@ -1,15 +1,15 @@
 """Run a plan on workers of any kind: ready steps are handed out, what workers tell is passed on, and a step whose
 worker is lost gets another chance."""
 
-import contextlib
+import math
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple, Protocol
 
 from prunetune.errors import BreachError, DamageError, RequestError
+from prunetune.interrupts import first_calls, raise_lost
 from prunetune.run.claims import Claims
 from prunetune.run.events import Blocked, Done, Event, Failed, Notice, Started, Waiting, label
 from prunetune.run.schedule import Schedule, Work
@@ -19,7 +19,8 @@ from prunetune.study.steps import Step, Train
 
 ATTEMPTS = 2  # of a step whose worker was lost: once may be chance, twice is the step
 LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done, and whether to stop
-GRACE = 10.0  # seconds from Ctrl-C to the end of the epochs under way
+SAY_AGAIN = 600.0  # seconds between two lines that say for whom a step waits
+GRACE = 10.0  # seconds from Ctrl-C (SIGTERM, SIGHUP) to the end of the epochs under way
 
 
 class Executor(Protocol):
@@ -29,9 +30,9 @@ class Executor(Protocol):
         """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
 
         What another process is at is left to it, and waited for when nothing else is left. Closing the iterator ends
-        the workers; what is stored stays. Ctrl-C lets trainings end with their epoch and a checkpoint, where workers
-        can be asked to, and then raises KeyboardInterrupt; a second one raises it at once. Raises RequestError when
-        the store cannot be written to, or the workers are not to be had.
+        the workers; what is stored stays. Ctrl-C, SIGTERM and SIGHUP let trainings end with their epoch and a
+        checkpoint, where workers can be asked to, and then have their usual effect; a second Ctrl-C has it at once.
+        Raises RequestError when the store cannot be written to, or the workers are not to be had.
         """
         ...
 
@@ -76,17 +77,19 @@ def drive(
 ) -> Generator[Event, None, None]:
     """Everything that happens until nothing is left to do; workers and claims are ended with it.
 
-    KeyboardInterrupt at the end of what Ctrl-C has cut short.
+    At the end of what Ctrl-C, SIGTERM or SIGHUP has cut short, the signal takes its usual course.
     """
+    raise_lost()
     run = _Run(plan, store, workers, claims, checkpoint_every)
-    try:
-        with _first_interrupt(run.stop):
+    with first_calls(run.stop):
+        try:
             yield from run.events()
-        if run.stopping:
-            raise KeyboardInterrupt
-    finally:
-        workers.end()
-        claims.close()
+        finally:
+            workers.end()
+            claims.close()
+    if run.stopped_by is not None:
+        signal.raise_signal(run.stopped_by)
+        raise KeyboardInterrupt
 
 
 class _Run:
@@ -98,8 +101,8 @@ class _Run:
         self._checkpoint_every = checkpoint_every
         self._schedule = Schedule(plan, store, claims)
         self._attempts: Counter[str] = Counter()
-        self._waited_for: set[str] = set()
-        self.stopping = False
+        self._waited_for: dict[str, float] = {}  # key -> when that was said
+        self.stopped_by: int | None = None  # a signal
 
     def events(self) -> Iterator[Event]:
         while not self.stopping:
@@ -112,9 +115,14 @@ class _Run:
                 yield from self._lost(report) if isinstance(report, Lost) else self._heard(report)
         yield from self._wind_down()
 
-    def stop(self) -> None:
-        """Hand out nothing more, and let trainings end with their epoch."""
-        self.stopping = True
+    def stop(self, number: int) -> None:
+        """Hand out nothing more, and let trainings end with their epoch, because of a signal."""
+        self.stopped_by = number
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is handed out."""
+        return self.stopped_by is not None
 
     def _reports(self) -> list[Event | Lost]:
         """What workers tell next; nothing when it is time for a look at what others have done, or to stop."""
@@ -154,11 +162,12 @@ class _Run:
                 yield found
 
     def _waiting(self) -> Iterator[Event]:
-        """Say once of every step that it is waited for."""
+        """Say of every step that it is waited for, and now and then whether the one that is at it still lives."""
+        now = time.monotonic()
         for key in self._schedule.elsewhere:
-            if key not in self._waited_for:
-                self._waited_for.add(key)
-                yield Waiting(key, str(self._claims.holder(key) or "another process"))
+            if now - self._waited_for.get(key, -math.inf) >= SAY_AGAIN:
+                self._waited_for[key] = now
+                yield Waiting(key, self._claims.story(key), self._claims.way_out(key))
 
     def _heard(self, event: Event) -> Iterator[Event]:
         if isinstance(event, Done):
@@ -182,23 +191,3 @@ class _Run:
         else:
             message = f"{label(step)}: its worker {lost.how}, {ATTEMPTS} times"
             yield from self._schedule.fail(step, message, "WorkerDied")
-
-
-@contextlib.contextmanager
-def _first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`, the next one is as ever. Nothing changes in another thread than the main one, or
-    where Ctrl-C is put to another use."""
-    usual = signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
-        yield
-        return
-
-    def first(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, usual)
-        stop()
-
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)

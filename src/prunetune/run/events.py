@@ -48,10 +48,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Nothing is left to do here before another process has done this step."""
+    """Nothing is left to do here before another process has done this step; told again while that lasts."""
 
     key: str
-    holder: str  # `process 123 on HOST`
+    holder: str  # `process 123 on HOST, since 2026-05-01 14:02:11+00:00, last sign of life 12 s ago`
+    way_out: str  # when the step is done here all the same: `after 300 s without such a sign, or as soon as ...`
     kind: Literal["waiting"] = "waiting"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from prunetune.atomic import this_owner
 from prunetune.run.claims import EXPIRY
 from prunetune.run.drive import Lost, drive
 from prunetune.run.events import Blocked, Done, Event, Failed
@@ -36,7 +37,7 @@ class Worker:
     """
 
     def __init__(self, store: Store, number: int, place: int, ranks: int, inbox: Inbox) -> None:
-        self.log = store.root / "logs" / f"{os.getpid()}-{number}.log"
+        self.log = store.root / "logs" / f"{this_owner()}-{os.getpid()}-{number}.log"
         self.place = place
         self.step: Step | None = None
         self.silent = 0.0  # seconds since the last message, as long as there was somebody to hear it

@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from prunetune.atomic import replace_file
 from prunetune.errors import BreachError, DamageError, RequestError
+from prunetune.locks import locked
 from prunetune.run import upkeep
 from prunetune.run.claims import EXPIRY, Claims
 from prunetune.run.disk import publish_folder, user_cache, writing
@@ -155,7 +154,7 @@ class Mirror(Store):
         self._cut = False
         with writing(self.root):
             if not publish_folder(self.folder(key), {**files, MANIFEST: content}):
-                with FileLock(self.root / ".lock"):
+                with locked(self.root / ".lock"):
                     for name, new in {**files, MANIFEST: content}.items():
                         replace_file(self.folder(key) / name, new)
             self._mark(key)

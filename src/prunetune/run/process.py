@@ -14,7 +14,7 @@ class Process(NamedTuple):
     """A process as another one can recognise it, on this machine and elsewhere."""
 
     host: str  # for people; the same name may stand for many machines and containers
-    machine: str  # within which process ids mean the same: boot and namespace, or the host where that is unknown
+    machine: str  # within which process ids mean the same (`this_machine`)
     pid: int
     started: str  # tells it from a later process of the same id; empty where the system does not say
 

@@ -41,14 +41,17 @@ class RemoteClaims(Claims):
         self._pauses[key] = min(2 * pause, LAST_PAUSE, self._expiry / BEATS)
         return taken
 
+    def _where(self, key: str) -> str:
+        return f"{self._remote.url}/{_name(key)}"
+
     def _claimed(self) -> set[str]:
         names = (path.removeprefix(f"{CLAIMS}/") for path in self._remote.paths(CLAIMS))
         return {name for name in names if is_key(name)}
 
-    def _create(self, key: str) -> bool:
+    def _create(self, key: str, content: bytes) -> bool:
         """Exclusively. Where nothing can be written, the step is done unclaimed."""
         try:
-            return self._remote.create(_name(key), self._content) or self._is_ours(key)
+            return self._remote.create(_name(key), content) or self._is(key, content)
         except FileNotFoundError:  # given up this very moment
             return False
         except RequestError:
@@ -60,8 +63,8 @@ class RemoteClaims(Claims):
     def _age(self, key: str) -> float:
         return self._remote.age(_name(key))
 
-    def _renew(self, key: str) -> None:
-        self._remote.put(_name(key), self._content)
+    def _renew(self, key: str, content: bytes) -> None:
+        self._remote.put(_name(key), content)
 
     def _remove(self, key: str) -> int:
         return self._remote.remove(_name(key))

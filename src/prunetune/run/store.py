@@ -13,11 +13,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from prunetune.atomic import replace_file
 from prunetune.errors import BreachError, RequestError
+from prunetune.locks import locked
 from prunetune.run import upkeep
 from prunetune.run.claims import CLAIMS, EXPIRY, Claims
 from prunetune.run.disk import json_bytes, publish_folder, writing
@@ -160,7 +160,7 @@ class Store(LocalShelves):
 
     def _complete(self, step: Step, files: Mapping[str, bytes]) -> None:
         """Add what an existing step lacks, files first and then the list, after comparing what both have."""
-        with FileLock(self.root / ".lock"):
+        with locked(self.root / ".lock"):
             about = self.manifest(step.key)
             listed = about.pop("files")
             for name in files.keys() & listed.keys():

@@ -14,7 +14,7 @@ from prunetune.run.partial import PARTIAL, orphans, remove_orphan
 from prunetune.run.shelves import MANIFEST, METRICS, Shelves
 
 _ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
-_LOG = re.compile(r"[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
+_LOG = re.compile(r"(\w+_[0-9a-f]{8}-)?[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
 _TEMPORARY = (".tmp-*", "steps/[0-9a-f][0-9a-f]/.tmp-*", f"steps/[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}/.tmp-*")
 
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import queue
 import select
-import signal
 import sys
 import threading
 import time
@@ -20,6 +19,8 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+
+from prunetune.interrupts import leave_to_parent
 
 if TYPE_CHECKING:
     from prunetune.run.events import Blocked, Done, Failed
@@ -38,7 +39,8 @@ def main(store: str, log: str, meeting: str) -> None:
     `store` is the store's folder, `log` the file for everything printed, `meeting` the file by which ranks meet that
     torchrun has started, empty where the worker is one process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study decides what becomes of it
+    # Ctrl-C reaches the whole group, and so do other signals; torchrun ends ranks, a group of their own, by SIGTERM
+    leave_to_parent(but_sigterm=bool(meeting))
     commands, events = _take_pipes(log)
     if meeting and int(os.environ["RANK"]) > 0:
         threading.Thread(target=_await_end, args=(commands,), daemon=True).start()

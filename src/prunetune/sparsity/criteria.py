@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from prunetune.errors import RequestError, shown
+from prunetune.errors import RequestError, given, shown
 from prunetune.registry import Registry
 
 
@@ -193,5 +193,4 @@ class Taylor:
 
 
 def _gathered(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None, "choose() asks for all that `needs` names"
-    return tensor
+    return given(tensor, "choose() asks for all that `needs` names")

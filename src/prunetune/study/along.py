@@ -8,7 +8,7 @@ from prunetune.sparsity.scope import Scope
 from prunetune.study.bench import Bench, training_steps
 from prunetune.study.correlations import DENSE_P, SPARSE_P
 from prunetune.study.ground import Ground
-from prunetune.study.steps import Init, Measure, Weights
+from prunetune.study.steps import Measure, Weights
 from prunetune.train.recipe import Point
 
 
@@ -37,7 +37,6 @@ def moments(ground: Ground, scope: Scope, count: int) -> Iterator[PlannedMoment]
     """
     dense, recipe = ground.theta_t.step, ground.recipe
     for k in range(1, count + 1):
-        assert not isinstance(dense, Init)
         at = Point(float(f"{k * recipe.epochs / count:.12g}"), "ep")  # as the snapshot's file is named
         state, p = (Weights(dense, at), (SPARSE_P,)) if k < count else (ground.theta_t, DENSE_P)
         step = Measure(ground.theta_0, state, None, p, scope)

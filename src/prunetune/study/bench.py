@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, given
 from prunetune.references import Ref
 from prunetune.sparsity.scope import Scope, survey
 from prunetune.study.ground import Ground, Trainer
@@ -50,8 +50,8 @@ class Bench:
             then = Weights(dense, self.rewind) if self.rewind.value else first
             return Ground(first, again, then, Weights(dense), recipe, trainer)
         first, then, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_k", "theta_T"))
-        assert last is not None  # the only state that a user must give
-        return Ground(first, again, then if self.rewind.value else first, last, recipe, trainer)
+        end = given(last, "theta_T is the only state that a user must give")
+        return Ground(first, again, then if self.rewind.value else first, end, recipe, trainer)
 
     def _draw(self, seed: int, purpose: str) -> Weights:
         return Weights(Init(self.model, self.facts.input_shape, self.facts.outputs, derive(seed, purpose)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from prunetune.errors import RequestError, shown
+from prunetune.errors import RequestError, given, shown
 from prunetune.references import Ref
 from prunetune.registry import Registry
 from prunetune.sparsity.criteria import Place
@@ -181,8 +181,7 @@ class Gradual:
             source = Weights(_part(ground.trainer, recipe, begin, end, source, mask))
             kept = round(density + (first - density) * (1 - end / recipe.epochs) ** 3, DIGITS)
             mask = choice.prune(source, kept, mask)
-        assert mask is not None  # there is at least one update
-        return mask
+        return given(mask, "there is at least one update")
 
 
 def _part(trainer: Trainer, recipe: Recipe, begin: int, end: int, source: Weights, mask: Prune | None) -> Train:

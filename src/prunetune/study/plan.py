@@ -197,7 +197,8 @@ def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
 def _dense_trials(ground: Ground, longer: int) -> Iterator[PlannedTrial]:
     """The dense run, and where `longer` is not 0 the one of so many times the epochs, from the same θ0."""
     step = ground.theta_t.step
-    assert not isinstance(step, Init)
+    if isinstance(step, Init):
+        raise RuntimeError("the final state of a dense run is one of initial weights: a fault of prunetune")
     place = None, ground.recipe.learning_rate, 0.0, ground.trainer.seed
     yield PlannedTrial(DENSE, *place, step)
     if longer:

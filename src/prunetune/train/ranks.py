@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prunetune.errors import RequestError
+from prunetune.errors import RequestError, given
 
 T = TypeVar("T")
 Bucket = dist.GradBucket  # pyright: ignore[reportPrivateImportUsage]
@@ -68,8 +68,7 @@ class Ranks:
 
         def add_up(state: object, bucket: Bucket) -> torch.futures.Future[Tensor]:
             summed = dist.all_reduce(bucket.buffer().mul_(weight()), async_op=True)
-            assert summed is not None
-            return summed.get_future().then(lambda future: future.value()[0])
+            return given(summed, "this process is a rank").get_future().then(lambda future: future.value()[0])
 
         network = DistributedDataParallel(model)
         network.register_comm_hook(None, add_up)

@@ -8,9 +8,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from filelock import FileLock
-
 from prunetune.errors import RequestError
+from prunetune.locks import locked
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without an answer
@@ -44,7 +43,7 @@ def download(url: str, target: Path, published: str, what: str) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
+        with locked(target.with_name(f"{target.name}.lock")):
             if not target.exists():
                 _stream(url, target, published)
     except (OSError, http.client.HTTPException) as error:
@@ -57,7 +56,7 @@ def download(url: str, target: Path, published: str, what: str) -> None:
 
 
 def _stream(url: str, target: Path, published: str) -> None:
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.urandom(8).hex()}.part")
     hasher = _hasher(published)
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response, part.open("wb") as file:
