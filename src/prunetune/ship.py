@@ -16,6 +16,7 @@ from prunetune.deploy.export import export
 from prunetune.deploy.files import file_sizes
 from prunetune.deploy.latency import Latency, latencies, speedup
 from prunetune.deploy.model_list import LIST, announce_models, listed_models, note_model
+from prunetune.deploy.savings import Savings, channel_savings, images_like
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
@@ -120,10 +121,25 @@ def prepare_ship(
     spec = _spec(source, overrides, asked)
     state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
     prepared = prepare(spec.resolved(), store=store, device=device)
+    savings(prepared)
     if asked.weights and state is not None:
         model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
         load_weights(model, state, asked.weights, "--weights")
     return prepared
+
+
+def savings(prepared: Prepared) -> tuple[Savings, ...]:
+    """What shrinking would save at each sparsity, tried on fresh networks; empty unless the pattern is `channel`.
+
+    RequestError where a network without its channels would not be the same function.
+    """
+    plan, spec = prepared.plan, prepared.plan.spec
+    if spec.masks[0].pattern != CHANNEL:
+        return ()
+    model = build(plan.model, plan.input_shape, plan.outputs)
+    scope = Scope(spec.scope.include, spec.scope.exclude)
+    images = images_like(plan.input_shape)
+    return tuple(channel_savings(model, sparsity, images, scope) for sparsity in spec.sparsities)
 
 
 def ship(

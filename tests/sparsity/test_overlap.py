@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -52,9 +52,26 @@ def test_a_table_worked_by_hand() -> None:
 
 
 def test_ties_go_to_the_lower_index() -> None:
-    a, b = {"w": torch.ones(2, 4)}, {"w": torch.tensor([[0.1, 0.1, 9.0, 9.0], [0.1, 0.1, 0.1, 0.1]])}
+    first = [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.5]]
+    a, b = {"w": torch.tensor(first)}, {"w": torch.tensor([[0.1, 0.1, 9.0, 9.0], [0.1, 0.1, 0.1, 0.1]])}
     assert correlation(a, b, 0.25).value == 0.0
     assert correlation(a, b, 0.375).value == 2 / 3  # {0, 1, 2} and {2, 3, 0}
+
+
+def test_what_has_no_ranking_is_left_out_by_name() -> None:
+    drawn, others = networks(0, (4, 5))["layer0"], networks(1, (4, 5))["layer0"]
+    rows = torch.arange(1.0, 6.0).repeat(4, 1)  # as Mamba's A_log begins
+    table = torch.arange(20.0).reshape(4, 5).sin()
+    a = {"w": drawn, "head": torch.zeros(4, 5), "scale": torch.ones(4, 5), "rows": rows, "table": table}
+    b = {"w": others, "head": others, "scale": others, "rows": others, "table": table.clone()}
+    for pair in ((a, b), (b, a)):
+        overlap = correlation(*pair, 0.4)
+        assert set(overlap.left_out) == {"head", "scale", "rows", "table"}
+        assert (overlap.value, overlap.expected) == slow({"w": pair[0]["w"]}, {"w": pair[1]["w"]}, 0.4)
+        assert {name for name, layer in overlap.per_layer.items() if not layer.k} == set(overlap.left_out)
+    assert not correlation(a, a, 0.4, names=["w", "table"]).left_out
+    with pytest.raises(RequestError, match=r"^nothing to compare: 'head' has one value alone$"):
+        correlation(a, b, 0.4, names=["head"])
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.4, 0.5, 0.99])
@@ -63,7 +80,7 @@ def test_a_network_overlaps_with_itself_and_its_negative_completely(p: float) ->
     assert correlation(a, {name: -tensor for name, tensor in a.items()}, p).value == 1.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     sizes=st.lists(st.integers(2, 25), min_size=1, max_size=3),
     p=st.sampled_from([0.1, 0.2, 0.25, 0.5, 0.73]),
@@ -82,16 +99,18 @@ def test_against_the_slow_version_with_many_ties(sizes: list[int], p: float, mas
     bits = {name: torch.tensor(data.draw(st.lists(st.booleans(), min_size=t.numel(), max_size=t.numel())))[None]
             for name, t in a.items()}  # fmt: skip
     mask = bits if masked else None
+    for side in (a, b):  # what has one value alone is left out
+        assume(all(len(set(t[bits[n]].tolist() if masked else t.flatten().tolist())) != 1 for n, t in side.items()))
     counted = sum(round(p * (int(bits[n].sum()) if masked else a[n].numel())) for n in a)
     if not counted:
         with pytest.raises(RequestError, match="selects no weight"):
-            correlation(a, b, p, mask)
+            correlation(a, b, p, mask, list(a))
         return
-    overlap = correlation(a, b, p, mask)
+    overlap = correlation(a, b, p, mask, list(a))
     value, chance = slow(a, b, p, mask)
     assert overlap.value == value
     assert overlap.expected == pytest.approx(chance, abs=1e-12)
-    assert correlation(b, a, p, mask).value == overlap.value
+    assert correlation(b, a, p, mask, list(a)).value == overlap.value
 
 
 def test_the_chance_level_by_simulation() -> None:
@@ -130,8 +149,9 @@ def test_sparse_against_dense_below_the_density_counts_all_weights() -> None:
 @pytest.mark.parametrize("p", [0.5, 0.6])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_sparse_against_dense_from_the_density_on_is_refused(p: float, swapped: bool) -> None:
-    sparse = {"ok": torch.ones(2, 5), "thin": torch.tensor([[1.0, 0.0, 2.0, 0.0, 3.0, 0.0]])}
-    dense = {"ok": torch.ones(2, 5), "thin": torch.ones(1, 6)}
+    ok = torch.arange(1.0, 11.0).reshape(2, 5)
+    sparse = {"ok": ok, "thin": torch.tensor([[1.0, 0.0, 2.0, 0.0, 3.0, 0.0]])}
+    dense = {"ok": ok.flip(1), "thin": torch.arange(1.0, 7.0).reshape(1, 6)}
     a, b = (dense, sparse) if swapped else (sparse, dense)
     with pytest.raises(RequestError, match=rf"p: {p} is too large for 'thin', of which 0.5 is zero; .* below 0.5"):
         correlation(a, b, p)
@@ -139,7 +159,7 @@ def test_sparse_against_dense_from_the_density_on_is_refused(p: float, swapped: 
 
 
 def test_a_layer_too_small_for_p_counts_as_nothing() -> None:
-    a = {"big": torch.arange(1.0, 21.0).reshape(4, 5), "small": torch.zeros(1, 2)}
+    a = {"big": torch.arange(1.0, 21.0).reshape(4, 5), "small": torch.tensor([[1.0, 2.0]])}
     overlap = correlation(a, a, 0.2)
     small = overlap.per_layer["small"]
     assert (overlap.value, overlap.expected) == (1.0, 0.2)
@@ -224,4 +244,4 @@ def test_unknown_names_and_masks_that_do_not_fit_are_refused() -> None:
 
 def test_p_that_selects_nothing_anywhere_is_refused() -> None:
     with pytest.raises(RequestError, match=r"p: 0.1 selects no weight"):
-        correlation({"w": torch.ones(1, 3)}, {"w": torch.ones(1, 3)}, 0.1)
+        correlation({"w": torch.arange(3.0)[None]}, {"w": torch.arange(3.0)[None]}, 0.1)

@@ -17,7 +17,7 @@ from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
 from prunetune.sparsity.holding import held_mask, is_held
 from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density
-from prunetune.sparsity.scope import Scope, prunable
+from prunetune.sparsity.scope import Scope, require_prunable
 from prunetune.sparsity.torch_form import masks_in
 
 Look = Callable[[Criterion, Mask | None], Gathered]
@@ -114,10 +114,11 @@ def prune(
     if not 0 < sparsity < 1:
         raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     parameters = dict(model.named_parameters())
+    names = require_prunable(model, scope)
     coupled = (
         channel_groups(model, example_inputs, scope) if pattern == CHANNEL and example_inputs is not None else None
     )
-    weights = {name: parameters[name].detach() for name in scored(prunable(model, scope), coupled or ())}
+    weights = {name: parameters[name].detach() for name in scored(names, coupled or ())}
     require_ranks(weights)
     chosen = CRITERIA[criterion]() if isinstance(criterion, str) else criterion
     look = _look(model, tuple(weights), batches, loss)

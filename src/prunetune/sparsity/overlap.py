@@ -1,9 +1,10 @@
 """R_p, the paper's correlation indicator: how far two networks agree on which weights are the largest."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import fsum, nan
 
+import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError, unknown
@@ -30,11 +31,13 @@ class Overlap:
     """R_p of two networks. `value` in [0, 1]; `expected` is what independent weights give on average.
 
     `float(overlap)` is `value`. `per_layer` has a row for every tensor compared, in the order of the first network.
+    `left_out` names the tensors that have no ranking, and why; they count as nothing, with k = 0.
     """
 
     value: float
     expected: float
     per_layer: Mapping[str, LayerOverlap]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __float__(self) -> float:
         return self.value
@@ -53,6 +56,11 @@ def correlation(
     (N_l = kept; tensors that it does not name count whole). Without one all weights
     count, and where a side is sparse p must be below the layer's share of non-zeros: above it, zeros would be ranked.
 
+    A tensor that on one side has one value alone, such as a head that begins at zero, or the same values in every row,
+    such as Mamba's `A_log`, is left out: its ranking says nothing. So is, without
+    `names`, one that both have the same, such as a table of sinusoids, where other tensors differ. `Overlap.left_out`
+    names them.
+
     RequestError for p outside (0, 1) or too large for a sparse layer, nothing to compare, unknown names, shapes that
     disagree, and weights that are not finite.
 
@@ -68,12 +76,22 @@ def correlation(
     compared = _shared(first, second) if names is None else list(dict.fromkeys(names))
     _require_same_shapes(compared, first, second)
     kept = _checked(mask, first, second)
-    layers = {name: _layer(name, first[name], second[name], p, kept.get(name)) for name in compared}
+    left_out = _without_ranking(compared, first, second, kept)
+    if names is None:
+        left_out |= _untrained(compared, first, second, left_out)
+    layers = {
+        name: LayerOverlap(nan, nan, first[name].numel(), 0, 0)
+        if name in left_out
+        else _layer(name, first[name], second[name], p, kept.get(name))
+        for name in compared
+    }
     total = sum(layer.k for layer in layers.values())
+    if left_out and not total:
+        raise RequestError("nothing to compare: " + "; ".join(f"'{name}' {why}" for name, why in left_out.items()))
     if not total:
         raise RequestError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
     expected = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
-    return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers)
+    return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers, left_out)
 
 
 def chance(p: float, n: int) -> float:
@@ -126,6 +144,30 @@ def _checked(mask: State | None, first: State, second: State) -> Mapping[str, Te
         require_tensor(name, tensor, first)
         require_tensor(name, tensor, second)
     return kept
+
+
+def _without_ranking(names: list[str], first: State, second: State, kept: Mapping[str, Tensor]) -> dict[str, str]:
+    """The tensors whose largest weights are a matter of chance or of design, with the reason."""
+    return {name: why for name in names if (why := _constant(first[name], second[name], kept.get(name)))}
+
+
+def _untrained(names: list[str], first: State, second: State, left_out: Mapping[str, str]) -> dict[str, str]:
+    """The tensors that both sides have the same, where others differ."""
+    others = [name for name in names if name not in left_out]
+    same = [name for name in others if torch.equal(first[name], second[name].to(first[name]))]
+    return dict.fromkeys(same, "is the same on both sides") if len(same) < len(others) else {}
+
+
+def _constant(a: Tensor, b: Tensor, kept: Tensor | None) -> str | None:
+    for side in (a, b):
+        values = side.detach() if kept is None else side.detach()[kept.to(side.device)]
+        if not values.isfinite().all():
+            return None
+        if values.numel() > 1 and bool((values == values.flatten()[0]).all()):
+            return "has one value alone"
+        if kept is None and side.dim() > 1 and len(side) > 1 and bool((values == values[0]).all()):
+            return "has the same values in every row"
+    return None
 
 
 def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> LayerOverlap:

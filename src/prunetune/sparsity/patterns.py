@@ -60,12 +60,12 @@ class Groups:
         return Mask({name: self._of(score.detach().cpu()) for name, score in scores.items()})
 
     def require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """RequestError for a layer whose number of inputs is no multiple of M."""
-        for name, shape in shapes.items():
-            inputs = torch.Size(shape[1:] or shape).numel()
-            if inputs % self.size:
-                what = f"'{self}' needs inputs in groups of {self.size}; '{name}' has {inputs}"
-                raise RequestError(f"pattern: {what}: leave it out with scope.exclude")
+        """RequestError for the layers, all of them, whose number of inputs is no multiple of M."""
+        inputs = {name: torch.Size(shape[1:] or shape).numel() for name, shape in shapes.items()}
+        odd = [f"'{name}' has {count}" for name, count in inputs.items() if count % self.size]
+        if odd:
+            what = f"'{self}' needs inputs in groups of {self.size}; {', '.join(odd)}"
+            raise RequestError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
 
     def _of(self, score: Tensor) -> Tensor:
         rows = score.movedim(1, -1) if score.dim() > 1 else score
