@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import fsum, nan
 
-import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError, unknown
@@ -13,6 +12,7 @@ from prunetune.sparsity.mask import Mask, require_tensor
 from prunetune.sparsity.ranking import largest
 
 State = Mapping[str, Tensor]
+_ROUNDING = 0.02  # of sin² + cos² in half precision
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Overlap:
     """R_p of two networks. `value` in [0, 1]; `expected` is what independent weights give on average.
 
     `float(overlap)` is `value`. `per_layer` has a row for every tensor compared, in the order of the first network.
-    `left_out` names the tensors that have no ranking, and why; they count as nothing, with k = 0.
+    `left_out` has the tensors that are constants rather than weights, and why; they count as nothing, with
+    k = 0.
     """
 
     value: float
@@ -56,10 +57,9 @@ def correlation(
     (N_l = kept; tensors that it does not name count whole). Without one all weights
     count, and where a side is sparse p must be below the layer's share of non-zeros: above it, zeros would be ranked.
 
-    A tensor that on one side has one value alone, such as a head that begins at zero, or the same values in every row,
-    such as Mamba's `A_log`, is left out: its ranking says nothing. So is, without
-    `names`, one that both have the same, such as a table of sinusoids, where other tensors differ. `Overlap.left_out`
-    names them.
+    Without `names`, the tensors of `constants` are left out, and `Overlap.left_out` names them, unless nothing else is
+    there to compare. Frozen layers, and others that are equal on both sides, count: they do agree. Tensors that `names`
+    lists are compared, whatever they hold.
 
     RequestError for p outside (0, 1) or too large for a sparse layer, nothing to compare, unknown names, shapes that
     disagree, and weights that are not finite.
@@ -76,9 +76,9 @@ def correlation(
     compared = _shared(first, second) if names is None else list(dict.fromkeys(names))
     _require_same_shapes(compared, first, second)
     kept = _checked(mask, first, second)
-    left_out = _without_ranking(compared, first, second, kept)
-    if names is None:
-        left_out |= _untrained(compared, first, second, left_out)
+    left_out = constants(first, second, compared, mask) if names is None else {}
+    if len(left_out) == len(compared):
+        left_out = {}  # something must be compared
     layers = {
         name: LayerOverlap(nan, nan, first[name].numel(), 0, 0)
         if name in left_out
@@ -86,12 +86,32 @@ def correlation(
         for name in compared
     }
     total = sum(layer.k for layer in layers.values())
-    if left_out and not total:
-        raise RequestError("nothing to compare: " + "; ".join(f"'{name}' {why}" for name, why in left_out.items()))
     if not total:
         raise RequestError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
     expected = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
     return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers, left_out)
+
+
+def constants(first: State, second: State, names: Iterable[str], mask: State | None = None) -> dict[str, str]:
+    """The tensors whose largest weights are no result of drawing or training, and why.
+
+    Such is a tensor that on one side is zero throughout, as heads, class tokens and tables of biases begin; or whose
+    values other than zero have one magnitude alone (scales that begin at one, tables of zeros and ones); or that has
+    the same magnitudes in every row (Mamba's `A_log` as it begins), or is a table of sinusoids (Whisper's positions).
+    With a `mask` only the weights that it keeps are looked at. It takes the values of one side alone to tell, so that a
+    tensor does not drop out when both sides become equal. RequestError as `correlation` raises it.
+
+    >>> import torch
+    >>> constants({"head": torch.zeros(2, 3)}, {"head": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}, ["head"])
+    {'head': 'is zero throughout'}
+    """
+    listed, kept = list(names), _checked(mask, first, second)
+    _require_same_shapes(listed, first, second)
+    reasons = {
+        name: _constant(name, first[name], kept.get(name)) or _constant(name, second[name], kept.get(name))
+        for name in listed
+    }
+    return {name: why for name, why in reasons.items() if why}
 
 
 def chance(p: float, n: int) -> float:
@@ -146,28 +166,30 @@ def _checked(mask: State | None, first: State, second: State) -> Mapping[str, Te
     return kept
 
 
-def _without_ranking(names: list[str], first: State, second: State, kept: Mapping[str, Tensor]) -> dict[str, str]:
-    """The tensors whose largest weights are a matter of chance or of design, with the reason."""
-    return {name: why for name in names if (why := _constant(first[name], second[name], kept.get(name)))}
+def _constant(name: str, tensor: Tensor, kept: Tensor | None) -> str | None:
+    """Why one side's tensor is a constant, if it is."""
+    values = _magnitudes(name, tensor, kept)
+    above = values[values > 0]
+    if values.numel() and not above.numel():
+        return "is zero throughout"
+    if above.numel() > 1 and bool((above == above[0]).all()):
+        return "has one magnitude alone"
+    if values.numel() < tensor.numel() or tensor.dim() < 2:
+        return None  # rows with holes are not to be compared
+    magnitudes = values.reshape(tensor.shape)
+    if len(magnitudes) > 1 and bool((magnitudes == magnitudes[:1]).all()):
+        return "has the same magnitudes in every row"
+    return "is a table of sinusoids" if _is_sinusoids(magnitudes) else None
 
 
-def _untrained(names: list[str], first: State, second: State, left_out: Mapping[str, str]) -> dict[str, str]:
-    """The tensors that both sides have the same, where others differ."""
-    others = [name for name in names if name not in left_out]
-    same = [name for name in others if torch.equal(first[name], second[name].to(first[name]))]
-    return dict.fromkeys(same, "is the same on both sides") if len(same) < len(others) else {}
-
-
-def _constant(a: Tensor, b: Tensor, kept: Tensor | None) -> str | None:
-    for side in (a, b):
-        values = side.detach() if kept is None else side.detach()[kept.to(side.device)]
-        if not values.isfinite().all():
-            return None
-        if values.numel() > 1 and bool((values == values.flatten()[0]).all()):
-            return "has one value alone"
-        if kept is None and side.dim() > 1 and len(side) > 1 and bool((values == values[0]).all()):
-            return "has the same values in every row"
-    return None
+def _is_sinusoids(magnitudes: Tensor) -> bool:
+    """Whether columns are pairs of sine and cosine of the same angles: next to each other, or half a row apart."""
+    if magnitudes.dim() != 2 or len(magnitudes) < 2 or magnitudes.shape[1] < 4 or magnitudes.shape[1] % 2:
+        return False
+    squares = magnitudes.double() ** 2
+    half = squares.shape[1] // 2
+    pairs = (squares[:, :half] + squares[:, half:], squares[:, ::2] + squares[:, 1::2])
+    return any(bool(((sums - 1).abs() < _ROUNDING).all()) for sums in pairs)
 
 
 def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> LayerOverlap:
@@ -201,6 +223,8 @@ class TooSparseError(RequestError):
 
 def _require_nonzeros(name: str, magnitudes: Tensor, p: float) -> None:
     limit = int(magnitudes.count_nonzero()) / magnitudes.numel()
+    if not limit:
+        raise TooSparseError(f"p: '{name}' is zero throughout on one side, so that it has no largest weights")
     if p >= limit:
         raise TooSparseError(
             f"p: {p} is too large for '{name}', of which {1 - limit:.6g} is zero; it must be below {limit:.6g}"
