@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from channel_nets import Wired, block, randomised
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import RequestError
-from prunetune.sparsity.channel_groups import channel_groups, tensors_in
+from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.channel_trace import tensors_in
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.choose import prune
 from prunetune.sparsity.scope import Scope

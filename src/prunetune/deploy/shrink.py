@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.channel_groups import (
-    ChannelGroup,
-    ExampleInputs,
-    called_with,
-    read_groups,
-    tensors_in,
-    trace,
-)
+from prunetune.sparsity.channel_groups import ChannelGroup, read_groups
+from prunetune.sparsity.channel_trace import ExampleInputs, called_with, tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.channels import without
 from prunetune.sparsity.copying import copied
@@ -42,7 +36,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
     try:
         return _shrunk(model, kept, example_inputs)
     except CannotShrinkError as error:
-        blamed = ", ".join(f"'{layer}'" for layer in _blamed(model, kept, example_inputs))
+        blamed = ", ".join(f"'{layer}.*'" for layer in _blamed(model, kept, example_inputs))
         raise RequestError(f"{error}; leave whole with scope.exclude: {blamed}" if blamed else str(error)) from error
 
 
@@ -52,7 +46,7 @@ class CannotShrinkError(RequestError):
 
 def _blamed(model: nn.Module, mask: Mask, example_inputs: ExampleInputs) -> Iterator[str]:
     """The layers without whose channels, and no others, the network is not the same function."""
-    copy = deepcopy(model)
+    copy = copied(model)
     groups = read_groups(trace(copy, example_inputs), copy)
     removed = [_removed(group, mask) for group in groups]
     shapes = {name: tuple(tensor.shape) for name, tensor in mask.items()}
@@ -166,7 +160,9 @@ def _outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
         model = deepcopy(model).float()
         args, named = tuple(map(_single, args)), {name: _single(x) for name, x in named.items()}
     model.eval()
-    with torch.no_grad():
+    devices = {x.device for x in model.parameters() if x.is_cuda}
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        torch.manual_seed(0)  # of two networks that draw, both draw the same
         return tensors_in(model(*args, **named))
 
 

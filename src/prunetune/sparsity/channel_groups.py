@@ -7,8 +7,7 @@ all its summands go or stay together. A group in which the channels are not what
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,15 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from prunetune.errors import RequestError
-from prunetune.sparsity.channel_operations import layout_of, number_flattened, obstacle
+from prunetune.sparsity.channel_operations import layout_of, obstacle
 from prunetune.sparsity.channel_pad import ChannelPad
-from prunetune.sparsity.channel_walk import Coupled, Walk, to_output, torch_pruning, walk
-from prunetune.sparsity.holding import release
+from prunetune.sparsity.channel_trace import Entry, ExampleInputs, trace
+from prunetune.sparsity.channel_walk import Coupled, to_output, walk
+from prunetune.sparsity.copying import copied
 from prunetune.sparsity.scope import Scope, matching
-
-ExampleInputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-"""What a model is called with: one tensor, a tuple of them, or a mapping of arguments' names to them."""
 
 _ITS_CHANNELS = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU, ChannelPad)  # layers whose channels are known
 
@@ -75,55 +71,8 @@ def channel_groups(
     RequestError for inputs that the model does not take, for a network that Torch-Pruning cannot follow, and without
     the extra `channels`.
     """
-    copy = deepcopy(model)
+    copy = copied(model)
     return read_groups(trace(copy, example_inputs), copy, scope)
-
-
-def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
-    """Torch-Pruning's DependencyGraph of `model`.
-
-    It is a copy's to be traced: weights that are held are released, all require gradients, and it is left in
-    evaluation mode.
-    """
-    release(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    args, named = called_with(example_inputs)
-    scene = _Scene(model, tuple(named))
-    inputs = (*args, *named.values())
-    scene.entries.extend(_Entry() for _ in inputs)
-    graph = torch_pruning().DependencyGraph()
-    pruners = {ChannelPad: _PadPruner(), _Entry: _EntryPruner()}
-    with torch.enable_grad():
-        _require_forward(scene, inputs)
-        try:
-            graph.build_dependency(
-                scene,
-                inputs,
-                forward_fn=lambda network, given: network(*given),
-                output_transform=_marked,
-                customized_pruners=pruners,
-                verbose=False,
-            )
-            number_flattened(graph)
-        except Exception as error:  # Torch-Pruning's, on networks that it does not foresee
-            what = f"Torch-Pruning cannot follow its channels: {type(error).__name__}: {_line(error)}"
-            raise RequestError(f"model: {what}; use another pattern") from error
-    for node in graph.module2node.values():
-        if isinstance(node.module, ChannelPad):
-            _number(node)
-    return graph
-
-
-def called_with(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and the named arguments that example inputs stand for."""
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    return (example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)), {}
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[ChannelGroup, ...]:  # noqa: B008 - frozen
@@ -136,110 +85,6 @@ def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[C
     found = [group for layer in layers for group in reader.groups(layer)]
     order = {name: i for i, name in enumerate(reader.names.values())}
     return tuple(sorted(found, key=lambda group: (order[group.layer], group.outputs)))
-
-
-def _require_forward(scene: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    scene.eval()
-    try:
-        outputs = tensors_in(scene(*inputs))
-    except Exception as error:
-        raise RequestError(f"example_inputs: the model does not take them: {_line(error)}") from error
-    if not any(output.requires_grad for output in outputs):
-        raise RequestError("model: none of its outputs depends on its parameters by operations that autograd records")
-
-
-def tensors_in(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors of outputs in tuples, lists, mappings and dataclasses; what is none is passed over."""
-    if isinstance(outputs, Tensor):
-        return [outputs] if outputs.is_floating_point() else []
-    if isinstance(outputs, Mapping):
-        return tensors_in(list(outputs.values()))
-    if is_dataclass(outputs):
-        return tensors_in([getattr(outputs, field.name) for field in fields(outputs)])
-    return [tensor for part in outputs for tensor in tensors_in(part)] if isinstance(outputs, list | tuple) else []
-
-
-def _marked(outputs: Any) -> list[Tensor]:
-    """Each output behind one more operation, at which Torch-Pruning then sees that it is an output."""
-    return [tensor * 1 for tensor in tensors_in(outputs) if tensor.requires_grad]
-
-
-class _Entry(nn.Module):
-    """Where an input comes in: its channels are known, and stay."""
-
-    channels: int | None = None
-
-    def forward(self, x: Any) -> Any:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return x
-        self.channels = x.shape[1] if x.dim() > 1 else None
-        return x.detach().requires_grad_() * 1
-
-
-class _Scene(nn.Module):
-    """A model with its inputs marked, the last of which are given by name."""
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-        self.entries = nn.ModuleList()
-
-    def forward(self, *inputs: Any) -> Any:
-        marked = [entry(x) for entry, x in zip(self.entries, inputs, strict=True)]
-        first = len(marked) - len(self.names)
-        return self.model(*marked[:first], **dict(zip(self.names, marked[first:], strict=True)))
-
-
-class _EntryPruner:
-    """What Torch-Pruning asks about an _Entry. The group that holds one is kept whole."""
-
-    pruning_dim = 1
-
-    def prune_out_channels(self, layer: _Entry, idxs: list[int]) -> _Entry:
-        return layer
-
-    prune_in_channels = prune_out_channels
-
-    def get_out_channels(self, layer: _Entry) -> int | None:
-        return layer.channels
-
-    get_in_channels = get_out_channels
-
-
-class _PadPruner:
-    """What Torch-Pruning asks about a ChannelPad, whose channels are numbered as its outputs."""
-
-    pruning_dim = 1
-
-    def prune_out_channels(self, layer: ChannelPad, idxs: list[int]) -> ChannelPad:
-        layer.remove(idxs)
-        return layer
-
-    prune_in_channels = prune_out_channels
-
-    def get_out_channels(self, layer: ChannelPad) -> int:
-        return layer.outputs
-
-    def get_in_channels(self, layer: ChannelPad) -> int:
-        return layer.inputs
-
-
-def _number(pad: Any) -> None:
-    """Tell Torch-Pruning that channel i before the pad is channel i + `before` behind it."""
-    before, end = pad.module.before, pad.module.before + pad.module.inputs
-
-    def forth(found: list[Any]) -> list[Any]:
-        return [index._replace(idx=index.idx + before) for index in found]
-
-    def back(found: list[Any]) -> list[Any]:
-        return [index._replace(idx=index.idx - before) for index in found if before <= index.idx < end]
-
-    for source in pad.inputs:
-        for mapping, edges in ((forth, source.dependencies), (back, pad.dependencies)):
-            for edge in edges:
-                if {edge.source, edge.target} == {source, pad}:
-                    edge.index_mapping[1] = mapping
 
 
 class _Part(NamedTuple):
@@ -261,6 +106,7 @@ class _Reader:
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self.tied = _tied(model)
         self._met: defaultdict[nn.Module, set[int]] = defaultdict(set)  # the outputs that are in a group
+        self._kept: defaultdict[nn.Module, set[int]] = defaultdict(set)  # those in one that is kept whole
 
     def groups(self, layer: nn.Module) -> Iterator[ChannelGroup]:
         """The outputs of a layer that are in no group yet: one group, or one for each part of a concatenation."""
@@ -272,10 +118,12 @@ class _Reader:
             return
         found = walk(self.graph, layer, outputs)
         parts = [_part(item, outputs) for item in found.met]
+        why = next(self._obstacles(parts), None) or found.unclear or self._kept_already(parts)
         for part in parts:
             if part.to_output:
                 self._met[part.node.module].update(part.places)
-        if why := next(self._obstacles(parts), None) or _unclear(found):
+                self._kept[part.node.module].update(part.places if why else ())
+        if why:
             yield ChannelGroup(self.names[layer], tuple(outputs), (), why)
         else:
             pieces = tuple(piece for part in parts for piece in self._pieces(part))
@@ -286,6 +134,12 @@ class _Reader:
         name = self._parameter(layer, "weight")
         pattern = matching(self.scope.exclude, [name])
         return f"'{name}' is excluded by '{pattern}'" if pattern else self.tied.get(name)
+
+    def _kept_already(self, parts: list[_Part]) -> str | None:
+        """A layer of theirs that an earlier group keeps whole: what is coupled is so only from one side."""
+        outputs = [part for part in parts if part.to_output and isinstance(part.node.module, _ConvNd | nn.Linear)]
+        met = (part.node.module for part in outputs if self._kept[part.node.module].intersection(part.places))
+        return next((f"it is coupled with '{self.names[module]}', which stays whole" for module in met), None)
 
     def _pieces(self, part: _Part) -> Iterator[Piece]:
         module = part.node.module
@@ -305,7 +159,7 @@ class _Reader:
             module = part.node.module
             if isinstance(module, _ITS_CHANNELS):
                 yield from self._obstacles_at(module, part)
-            elif isinstance(module, _Entry):
+            elif isinstance(module, Entry):
                 yield "it meets the model's input"
             elif isinstance(module, nn.Parameter):
                 yield "it meets a parameter outside of any layer"
@@ -340,13 +194,6 @@ def _tied(model: nn.Module) -> dict[str, str]:
         names[id(parameter)].append(name)
     several = [found for found in names.values() if len(found) > 1]
     return {name: f"'{name}' is tied to '{found[name == found[0]]}'" for found in several for name in found}
-
-
-def _unclear(found: Walk) -> str | None:
-    """Why it is not known which channels go together, if it is not."""
-    if not found.ended:
-        return "it is coupled with more than can be followed"
-    return "its channels are not coupled one by one" if found.doubled else None
 
 
 def _part(item: Coupled, outputs: list[int]) -> _Part:

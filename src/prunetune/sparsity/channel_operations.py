@@ -28,6 +28,7 @@ _SPATIAL = re.compile(
     r"Adaptive(Avg|Max)Pool[123]D|AvgPool[23]D|MaxPool[23]DWithIndices|ReflectionPad[12]D|ReplicationPad[123]D|Squeeze|"
     r"Unsqueeze|Upsample(Nearest|NearestExact|Linear|Bilinear|Bicubic|Trilinear)[123]D"
 )
+_NUMBERED = ("concat", "split", "reshape", "unbind", "expand", "slice")  # Torch-Pruning has a function for each
 _REDUCED = ("Mean", "Sum", "Select")  # of (..., C), along another dimension than the last
 
 
@@ -51,6 +52,8 @@ def obstacle(node: Any, layout: Layout | None, highest: int) -> str | None:
     kind, name = node.type.name, operation_name(node)
     if kind == "OUTPUT":
         return "it reaches the output"
+    if hasattr(node, "unnumbered"):
+        return f"Torch-Pruning fails to number the channels of the operation {name} ({node.unnumbered})"
     if _is_weight(name, node.grad_fn) or _is_product_of_layer(name, node):
         return None
     allowed = _allowed_last(name, kind, node) if layout == "last" else _allowed_first(name, kind, node)
@@ -143,11 +146,26 @@ def number_flattened(graph: Any) -> None:
     """
     if graph._2d_4d:
         return
-    library, graph._2d_4d = torch_pruning(), True
+    graph._2d_4d = True
+    for node in graph.module2node.values():
+        if node.type.name == "RESHAPE" and len(shape_of(node)) == 2:
+            before = tuple(getattr(node.grad_fn, "_saved_self_sym_sizes", ()))
+            if len(before) > 2 and before[0] == shape_of(node)[0]:
+                _number(graph, node)
+
+
+def number_each(graph: Any) -> None:
+    """Number the channels of every operation alone; one at which Torch-Pruning fails is marked as an obstacle."""
+    for node in graph.module2node.values():
+        if node.type.name.lower() in _NUMBERED:
+            _number(graph, node)
+
+
+def _number(graph: Any, node: Any) -> None:
+    numbering = torch_pruning().dependency.index_mapping
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it gave up, at what is then kept whole
-        for node in graph.module2node.values():
-            if node.type.name == "RESHAPE" and len(shape_of(node)) == 2:
-                before = tuple(getattr(node.grad_fn, "_saved_self_sym_sizes", ()))
-                if len(before) > 2 and before[0] == shape_of(node)[0]:
-                    library.dependency.index_mapping.update_reshape_index_mapping(graph, node)
+        try:
+            getattr(numbering, f"update_{node.type.name.lower()}_index_mapping")(graph, node)
+        except Exception as error:
+            node.unnumbered = type(error).__name__

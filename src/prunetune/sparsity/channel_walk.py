@@ -28,8 +28,7 @@ class Walk(NamedTuple):
     """All that is coupled with some outputs, in the order in which it is met, the layer's own first."""
 
     met: list[Coupled]
-    doubled: bool  # an index belongs to two outputs, or to none
-    ended: bool  # False where the limit on the work came first
+    unclear: str | None  # why it is not known which channels go together, if it is not
 
 
 def torch_pruning() -> Any:
@@ -67,7 +66,7 @@ class _Walker:
     def __init__(self, graph: Any, limit: int) -> None:
         self.graph = graph
         self.left = limit
-        self.doubled = False
+        self.unclear: str | None = None
         self.known: dict[tuple[Any, Any], tuple[Any, dict[int, int]]] = {}
 
     def walk(self, layer: Any, outputs: Sequence[int]) -> Walk:
@@ -83,11 +82,22 @@ class _Walker:
             edge, indices = waiting.pop()
             for following in edge.target.dependencies:
                 if following.is_triggered_by(edge.handler):
-                    fresh = self._fresh(following, _mapped(following, indices))
+                    fresh = self._fresh(following, self._mapped(following, indices))
                     if fresh:
                         waiting.append((following, fresh))
         met = [Coupled(edge, list(found), list(found.values())) for edge, found in self.known.values() if found]
-        return Walk(met, self.doubled, not waiting)
+        return Walk(met, "it is coupled with more than can be followed" if waiting else self.unclear)
+
+    def _mapped(self, edge: Any, indices: list[Any]) -> list[Any]:
+        """The indices of the edge's target."""
+        try:
+            for mapping in edge.index_mapping:
+                if mapping is not None:
+                    indices = mapping(indices)
+        except Exception as error:  # Torch-Pruning's, of operations that it does not foresee
+            self.unclear = f"Torch-Pruning fails to number its channels ({type(error).__name__})"
+            return []
+        return indices
 
     def _fresh(self, edge: Any, indices: list[Any]) -> list[Any]:
         """The indices that are new to the target, to go on from; those beyond its width are noted and end there."""
@@ -97,13 +107,13 @@ class _Walker:
         width, fresh = self._width(edge), []
         for index in indices:
             if index.root_idx is None or index.idx < 0:
-                self.doubled = True
+                self.unclear = "its channels are not coupled one by one"
             elif index.idx not in known:
                 known[index.idx] = index.root_idx
                 if index.idx < width:
                     fresh.append(index)
             elif known[index.idx] != index.root_idx:
-                self.doubled = True
+                self.unclear = "its channels are not coupled one by one"
         self.left -= len(indices)
         return fresh
 
@@ -112,10 +122,3 @@ class _Walker:
         get = self.graph.get_out_channels if to_output(edge) else self.graph.get_in_channels
         layer = isinstance(edge.target.module, _ConvNd | nn.Linear | _BatchNorm)
         return get(edge.target) if layer else width_of(edge.target)
-
-
-def _mapped(edge: Any, indices: list[Any]) -> list[Any]:
-    for mapping in edge.index_mapping:
-        if mapping is not None:
-            indices = mapping(indices)
-    return indices

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from prunetune.errors import RequestError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
-from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, channel_groups
+from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channel_trace import ExampleInputs
 from prunetune.sparsity.channels import keep_channels, scored
 from prunetune.sparsity.copying import require_ranks
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((ParametrizationList,), "under a parametrization"),
 )
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_PROJECTION, _INPUTS_FIRST = "attention projection", "linear weight, inputs first"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,17 @@ def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
 def prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
     """Names of the prunable parameters of `model`, in the model's order; see `survey`."""
     return tuple(row.name for row in survey(model, scope) if row.prunable)
+
+
+def written_out(model: nn.Module, scope: Scope) -> Scope:
+    """`scope` with the names in `include` of what of `model` the default scope gained after stores held masks.
+
+    These are attention's packed projections and transformers' `Conv1D`. A step whose scope is written out has another
+    key than one that pruned the same model without them; of all other models the scope, and the key, are as they were.
+    """
+    gained = (row.name for row in survey(model, scope) if row.prunable and row.reason in (_PROJECTION, _INPUTS_FIRST))
+    names = tuple(escape(name) for name in gained if not matching(scope.include, [name]))
+    return Scope((*scope.include, *names), scope.exclude)
 
 
 def _refuse_programs(model: nn.Module) -> None:
@@ -171,8 +184,8 @@ def _linear(module: nn.Module, leaf: str) -> str | None:
     if leaf == "weight" and isinstance(module, nn.Linear):
         return "linear weight"
     if leaf in _PROJECTIONS and isinstance(module, nn.MultiheadAttention):
-        return "attention projection"
-    return "linear weight, inputs first" if leaf == "weight" and _is_transposed_linear(module) else None
+        return _PROJECTION
+    return _INPUTS_FIRST if leaf == "weight" and _is_transposed_linear(module) else None
 
 
 def _on_request(module: nn.Module, leaf: str) -> str | None:

@@ -188,6 +188,7 @@ def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
         bench.scope,
         derive(ground.trainer.seed, "prune"),
         mask.shown(ground, bench.facts),
+        bench.sequences,
     )
     prunes = mask.algorithm().emit(ground, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
     for sparsity, prune in zip(sparsities, prunes, strict=True):
