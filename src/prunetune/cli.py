@@ -325,7 +325,7 @@ def prune(
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.report.tradeoff_page import file_words
-    from prunetune.ship import Asked, prepare_ship, ready_to_ship, require_formats, savings, ship
+    from prunetune.ship import Asked, prepare_ship, ready_to_ship, require_formats, ship
 
     require_formats(formats or ())
     asked = Asked(
@@ -341,10 +341,8 @@ def prune(
         seeds=seeds,
         scale=scale,
     )
-    prepared = prepare_ship(source, changes or (), asked, store=store, device=device)
+    prepared = prepare_ship(source, changes or (), asked, store=store, device=device, tell=lambda it: _say(str(it)))
     ready_to_ship(prepared, formats or (), out)
-    for line in savings(prepared):
-        typer.echo(line)
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     _say(f"\n{shipped}\n")

@@ -222,6 +222,21 @@ def test_what_could_go_is_known_before_training() -> None:
     found = channel_savings(model, 0.5, inputs)
     assert (found.macs, found.macs_left, found.share) == (3 * 5 * 2048, 3 * 5 * 1024, 0.5)
     assert str(found) == "Channels: at sparsity 0.5, 50.0% of the multiply-accumulates can go"
+    assert found.whole == {"2": "it reaches the output"}
+
+
+def test_little_that_could_go_is_told_with_the_reasons() -> None:
+    layers: list[nn.Module] = [nn.Linear(32, 32), nn.LayerNorm(32)]
+    model = nn.Sequential(*layers, nn.Linear(32, 32), nn.Softmax(-1), nn.Linear(32, 1), nn.ReLU(), nn.Linear(1, 2))
+    model = nn.Sequential(model, nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    found = channel_savings(model, 0.5, drawn(2, 32))
+    before, after = 2 * 32 * 32 + 32 + 2 + 3 * 4, 2 * 32 * 32 + 32 + 1 + 1 + 1 + 2  # all of two outputs lose one
+    assert (found.macs, found.macs_left) == (before, after)
+    assert str(found) == (
+        "Channels: at sparsity 0.5, 0.4% of the multiply-accumulates can go; whole stay "
+        "'0.0': '0.1' (LayerNorm) works across channels; '0.2': it goes through the operation Softmax; "
+        "'6': it reaches the output"
+    )
 
 
 def test_what_cannot_shrink_is_refused() -> None:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from channel_nets import Wired, block, randomised
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import RequestError
-from prunetune.sparsity.channel_groups import channel_groups
-from prunetune.sparsity.channel_trace import tensors_in
+from prunetune.sparsity.channel_groups import channel_groups, read_groups
+from prunetune.sparsity.channel_trace import tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.choose import prune
 from prunetune.sparsity.scope import Scope
@@ -145,23 +145,131 @@ def vit() -> nn.Module:
     return transformers.ViTForImageClassification(transformers.ViTConfig(image_size=8, patch_size=4, **SMALL))
 
 
-PUBLISHED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
-    "llama": (llama, IDS),
-    "bert, tied": (masked_bert, IDS),
-    "vit": (vit, torch.randn(2, 3, 8, 8)),
+def mixture() -> nn.Module:
+    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+    config = transformers.Qwen2MoeConfig(**DECODER, **sizes, shared_expert_intermediate_size=12)
+    return transformers.Qwen2MoeForCausalLM(config)
+
+
+def neox() -> nn.Module:
+    return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(vocab_size=30, **SMALL))
+
+
+def bart() -> nn.Module:
+    sides = [
+        {f"{side}_layers": 1, f"{side}_attention_heads": 2, f"{side}_ffn_dim": 12} for side in ("encoder", "decoder")
+    ]
+    return transformers.BartForConditionalGeneration(
+        transformers.BartConfig(vocab_size=30, d_model=16, **sides[0], **sides[1])
+    )
+
+
+PAIR = IDS | {"decoder_input_ids": IDS["input_ids"]}
+PUBLISHED: dict[str, tuple[Callable[[], nn.Module], Any, int]] = {  # how many layers have 12 outputs
+    "llama": (llama, IDS, 4),
+    "qwen2, experts": (mixture, IDS, 4),
+    "gpt-neox": (neox, IDS, 2),
+    "bert, tied": (masked_bert, IDS, 2),
+    "bart, tied": (bart, PAIR, 2),
+    "vit": (vit, torch.randn(2, 3, 8, 8), 2),
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_feed_forward_blocks_of_published_transformers_shrink(name: str) -> None:
-    make, inputs = PUBLISHED[name]
+    make, inputs, wide = PUBLISHED[name]
     model = make().eval()
     mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
     small = shrink(model, mask, inputs)
-    widths = [layer.out_features for layer in small.modules() if isinstance(layer, nn.Linear)]
-    assert widths.count(6) == (4 if name == "llama" else 2)
-    assert 12 not in widths
+    before, after = ([m.out_features for m in net.modules() if isinstance(m, nn.Linear)] for net in (model, small))
+    assert (before.count(12), after.count(12)) == (wide, 0)
+    assert after.count(6) == before.count(6) + wide
+    named = inputs if isinstance(inputs, dict) else {"pixel_values": inputs}
+    others = {key: x.flip(0).flip(-1) for key, x in named.items()}  # not those that shrink has looked at
+    model.load_state_dict(mask.apply(model.state_dict()))
+    with torch.no_grad():
+        torch.testing.assert_close(small(**others).logits, model(**others).logits, rtol=1e-4, atol=1e-5)
+
+
+def shifted() -> nn.Module:
+    """Torch-Pruning takes the shift along time for one of channels, and its own search for groups never ends."""
+
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        for _ in range(4):
+            y = net.a(x)
+            x = net.b(F.gelu(y + torch.cat([y[:, 2:], y[:, :2]], 1)))
+        return x
+
+    return Wired(wiring, a=nn.Linear(16, 12), b=nn.Linear(12, 16))
+
+
+def folded() -> nn.Module:
+    """Time and channels change places, are folded into each other, cut and joined."""
+
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        for layer in (net.a, net.b, net.c):
+            y = layer(x)
+            parts = y.reshape(2, 8, -1).transpose(1, 2).flatten(1).unflatten(1, (16, -1)).chunk(2, 1)
+            x = torch.cat([parts[1], parts[0]], 1).reshape(2, 5, 16) + y
+        return net.d(x)
+
+    return Wired(wiring, **{name: nn.Linear(16, 16) for name in "abcd"})
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("make", [shifted, folded])
+def test_the_search_for_groups_ends_and_what_it_finds_is_exact(make: Callable[[], nn.Module]) -> None:
+    model = nn.Sequential(randomised(make()), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+    mask = prune(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
+    small = shrink(model, mask, SEQUENCE)
+    assert small[1].out_features == 6  # type: ignore[index, union-attr]
+    assert small[0].a.out_features == model[0].a.out_features  # type: ignore[index, union-attr]
+    model.load_state_dict(mask.apply(model.state_dict()))
+    torch.testing.assert_close(small(SEQUENCE.flip(0)), model(SEQUENCE.flip(0)), rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_operation_cannot_number_stays_whole_and_the_rest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: object, node: object) -> None:
+        raise ZeroDivisionError("integer division or modulo by zero")
+
+    monkeypatch.setattr("torch_pruning.dependency.index_mapping.update_reshape_index_mapping", broken)
+    layers = {"a": block(3, 6), "b": block(6, 4), "c": nn.Linear(4 * 64, 10), "d": nn.Linear(10, 5)}
+    model = Wired(lambda net, x: net.d(net.c(net.b(net.a(x)).flatten(1)).relu()), **layers)
+    found = {group.layer: group.whole for group in channel_groups(model, torch.randn(2, 3, 8, 8))}
+    why = found.pop("b.0") or ""
+    assert why.startswith("Torch-Pruning fails to number the channels of the operation ")
+    assert why.endswith(" (ZeroDivisionError)")
+    assert found == {"a.0": None, "c": None, "d": "it reaches the output"}
+
+
+def test_a_walk_that_cannot_go_on_keeps_its_group_whole_and_what_leads_back_into_it() -> None:
+    layers = {"a": nn.Linear(16, 12), "b": nn.Linear(16, 12), "c": nn.Linear(12, 8), "d": nn.Linear(8, 4)}
+    model = Wired(lambda net, x: net.d(net.c(net.a(x) + net.b(x)).relu()), **layers).eval()
+    graph, failures = trace(model, SEQUENCE[:, 0]), iter([IndexError("list index out of range")])
+
+    def broken(indices: list[Any]) -> list[Any]:
+        for error in failures:  # the first time alone
+            raise error
+        return indices
+
+    for edge in graph.module2node[model.a].dependencies:
+        if edge.trigger.__name__ == "prune_out_channels":
+            edge.index_mapping[0] = broken
+    assert {group.layer: group.whole for group in read_groups(graph, model)} == {
+        "a": "Torch-Pruning fails to number its channels (IndexError)",
+        "b": "it is coupled with 'a', which stays whole",
+        "c": None,
+        "d": "it reaches the output",
+    }
+
+
+def test_networks_that_draw_are_compared_with_equal_draws() -> None:
+    model = Wired(lambda net, x: net.b(net.a(x)) + torch.rand(5), a=feed_forward(), b=nn.Linear(16, 5))
+    mask = prune(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
+    before = torch.get_rng_state()
+    assert shrink(model, mask, SEQUENCE).a[0].out_features == 6  # type: ignore[index, union-attr]
+    assert torch.get_rng_state().equal(before)
 
 
 def test_a_tied_tensor_keeps_only_its_own_groups_whole() -> None:

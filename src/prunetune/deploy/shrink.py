@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.channel_groups import ChannelGroup, read_groups
-from prunetune.sparsity.channel_trace import ExampleInputs, called_with, tensors_in, trace
+from prunetune.sparsity.channel_trace import ExampleInputs, called_with, equal_draws, tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.channels import without
 from prunetune.sparsity.copying import copied
@@ -160,9 +160,7 @@ def _outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
         model = deepcopy(model).float()
         args, named = tuple(map(_single, args)), {name: _single(x) for name, x in named.items()}
     model.eval()
-    devices = {x.device for x in model.parameters() if x.is_cuda}
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        torch.manual_seed(0)  # of two networks that draw, both draw the same
+    with torch.no_grad(), equal_draws():
         return tensors_in(model(*args, **named))
 
 

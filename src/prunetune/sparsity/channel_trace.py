@@ -1,7 +1,8 @@
 """Torch-Pruning's graph of a network: its layers and operations, and how the channels of one are those of another."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     inputs = (*args, *named.values())
     scene.entries.extend(Entry() for _ in inputs)
     graph = torch_pruning().DependencyGraph()
-    with torch.enable_grad():
+    with torch.enable_grad(), equal_draws():
         _require_forward(scene, inputs)
         _build(graph, scene, inputs)
     number_flattened(graph)
@@ -72,6 +73,15 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+@contextmanager
+def equal_draws() -> Iterator[None]:
+    """Torch's generators begin at the same point each time; afterwards they are as they were."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        yield
+
+
 def reads_sequences(model: nn.Module, example_inputs: ExampleInputs) -> bool:
     """Whether a linear layer reads (N, L, C), or more dimensions. The model is left in evaluation mode."""
     found: list[int] = []
@@ -82,7 +92,7 @@ def reads_sequences(model: nn.Module, example_inputs: ExampleInputs) -> bool:
     ]
     args, named = called_with(example_inputs)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), equal_draws():
             _run(model, args, named)
     finally:
         for hook in hooks:
