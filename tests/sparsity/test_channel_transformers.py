@@ -333,3 +333,18 @@ def test_what_torch_pruning_fails_at_is_one_line(monkeypatch: pytest.MonkeyPatch
         RequestError, match=r"^model: Torch-Pruning cannot follow its channels: ZeroDivisionError: [^\n]*$"
     ):
         channel_groups(feed_forward(), SEQUENCE)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_what_torch_pruning_warns_of_is_no_news(kind: type[nn.RNNBase]) -> None:
+    rnn = kind(16, 12, num_layers=2, bidirectional=True, batch_first=True)
+    model = Wired(lambda net, x: net.head(net.rnn(x)[0][:, -1]), rnn=rnn, head=nn.Linear(24, 3))
+    (group,) = channel_groups(model, SEQUENCE)  # warnings are errors here
+    assert (group.layer, group.whole) == ("head", "it reaches the output")
+
+
+def test_a_refusal_of_many_groups_is_short() -> None:
+    model = nn.Sequential(*(layer for _ in range(30) for layer in (nn.Linear(16, 16), nn.LayerNorm(16))))
+    with pytest.raises(RequestError, match=r"LayerNorm\) works across channels; and 28 more\)$") as caught:
+        prune(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
+    assert len(str(caught.value)) < 300

@@ -128,6 +128,15 @@ def test_the_linear_layer_of_gpt2_is_prunable() -> None:
     assert rows == {"weight": (True, "linear weight, inputs first"), "bias": (False, "bias")}
 
 
+def test_neighbours_in_the_linear_layer_of_gpt2_are_no_inputs_of_one_output() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), Conv1D(4, 8))
+    with pytest.raises(RequestError, match=r"^pattern: '2:4' .* in '1.weight', '2.weight' are .*scope.exclude$"):
+        prune(model, 0.5, pattern="2:4")
+    assert list(prune(model, 0.5, pattern="2:4", scope=Scope(exclude=("1.*", "2.*")))) == ["0.weight"]
+
+
 class Experts(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -5,7 +5,6 @@ layers; of (N, C) these are the same.
 """
 
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -163,9 +162,7 @@ def number_each(graph: Any) -> None:
 
 def _number(graph: Any, node: Any) -> None:
     numbering = torch_pruning().dependency.index_mapping
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it gave up, at what is then kept whole
-        try:
-            getattr(numbering, f"update_{node.type.name.lower()}_index_mapping")(graph, node)
-        except Exception as error:
-            node.unnumbered = type(error).__name__
+    try:
+        getattr(numbering, f"update_{node.type.name.lower()}_index_mapping")(graph, node)
+    except Exception as error:
+        node.unnumbered = type(error).__name__

@@ -1,6 +1,7 @@
 """Torch-Pruning's graph of a network: its layers and operations, and how the channels of one are those of another."""
 
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -33,10 +34,11 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     inputs = (*args, *named.values())
     scene.entries.extend(Entry() for _ in inputs)
     graph = torch_pruning().DependencyGraph()
-    with torch.enable_grad(), equal_draws():
+    with torch.enable_grad(), equal_draws(), warnings.catch_warnings():
         _require_forward(scene, inputs)
+        warnings.filterwarnings("ignore", module=r"torch_pruning\.")  # what it gives up at stays whole
         _build(graph, scene, inputs)
-    number_flattened(graph)
+        number_flattened(graph)
     for node in graph.module2node.values():
         if isinstance(node.module, ChannelPad):
             _number(node)

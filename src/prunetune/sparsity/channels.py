@@ -10,7 +10,7 @@ from prunetune.sparsity.channel_groups import ChannelGroup
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.ranking import largest
 
-_SHOWN = 6  # reasons in one line
+_SHOWN = 2  # reasons in one line
 
 
 def kept_channels(channels: int, density: float) -> int:

@@ -17,8 +17,8 @@ from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
 from prunetune.sparsity.holding import held_mask, is_held
 from prunetune.sparsity.mask import Mask, keep_top
-from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density
-from prunetune.sparsity.scope import Scope, require_prunable
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density, require_layers
+from prunetune.sparsity.scope import Scope, require_prunable, survey
 from prunetune.sparsity.torch_form import masks_in
 
 Look = Callable[[Criterion, Mask | None], Gathered]
@@ -121,6 +121,7 @@ def prune(
         raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     parameters = dict(model.named_parameters())
     names = require_prunable(model, scope)
+    require_layers(pattern, survey(model, scope))
     coupled = (
         channel_groups(model, example_inputs, scope) if pattern == CHANNEL and example_inputs is not None else None
     )

@@ -21,7 +21,7 @@ _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((ParametrizationList,), "under a parametrization"),
 )
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-_PROJECTION, _INPUTS_FIRST = "attention projection", "linear weight, inputs first"
+_PROJECTION, INPUTS_FIRST = "attention projection", "linear weight, inputs first"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def written_out(model: nn.Module, scope: Scope) -> Scope:
     These are attention's packed projections and transformers' `Conv1D`. A step whose scope is written out has another
     key than one that pruned the same model without them; of all other models the scope, and the key, are as they were.
     """
-    gained = (row.name for row in survey(model, scope) if row.prunable and row.reason in (_PROJECTION, _INPUTS_FIRST))
+    gained = (row.name for row in survey(model, scope) if row.prunable and row.reason in (_PROJECTION, INPUTS_FIRST))
     names = tuple(escape(name) for name in gained if not matching(scope.include, [name]))
     return Scope((*scope.include, *names), scope.exclude)
 
@@ -185,7 +185,7 @@ def _linear(module: nn.Module, leaf: str) -> str | None:
         return "linear weight"
     if leaf in _PROJECTIONS and isinstance(module, nn.MultiheadAttention):
         return _PROJECTION
-    return _INPUTS_FIRST if leaf == "weight" and _is_transposed_linear(module) else None
+    return INPUTS_FIRST if leaf == "weight" and _is_transposed_linear(module) else None
 
 
 def _on_request(module: nn.Module, leaf: str) -> str | None:
