@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +16,9 @@ from prunetune.sparsity.channel_trace import tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.choose import prune
 from prunetune.sparsity.scope import Scope
+
+pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
+transformers: Any = pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
 
 SEQUENCE = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
 IDS = {"input_ids": torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])}
@@ -129,8 +131,8 @@ def test_convolutions_beside_a_sequence_keep_their_flattened_channels() -> None:
     assert shapes == {"conv.0": (3, 3, 3, 3), "fc": (4, 192), "a": (5, 8), "b": (4, 5)}
 
 
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
-DECODER = {**SMALL, "vocab_size": 30, "num_key_value_heads": 1, "use_cache": False}
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+DECODER: dict[str, Any] = {**SMALL, "vocab_size": 30, "num_key_value_heads": 1, "use_cache": False}
 
 
 def llama() -> nn.Module:
@@ -336,11 +338,22 @@ def test_what_torch_pruning_fails_at_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-def test_what_torch_pruning_warns_of_is_no_news(kind: type[nn.RNNBase]) -> None:
+def test_what_torch_pruning_warns_of_is_no_news(kind: Callable[..., nn.Module]) -> None:
     rnn = kind(16, 12, num_layers=2, bidirectional=True, batch_first=True)
     model = Wired(lambda net, x: net.head(net.rnn(x)[0][:, -1]), rnn=rnn, head=nn.Linear(24, 3))
     (group,) = channel_groups(model, SEQUENCE)  # warnings are errors here
     assert (group.layer, group.whole) == ("head", "it reaches the output")
+
+
+def test_layers_that_are_not_looked_at_are_named() -> None:
+    config = transformers.GPT2Config(
+        vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_inner=12, bos_token_id=0, eos_token_id=1
+    )
+    groups = channel_groups(transformers.GPT2Model(config), IDS)
+    why = "the channels of transformers' Conv1D are not followed"
+    places = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert {group.layer: group.whole for group in groups} == {f"h.0.{place}": why for place in places}
+    assert [group.channels for group in groups] == [48, 16, 12, 16]
 
 
 def test_a_refusal_of_many_groups_is_short() -> None:

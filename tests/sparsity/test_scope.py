@@ -122,6 +122,7 @@ def test_projections_of_other_widths_are_prunable() -> None:
 
 
 def test_the_linear_layer_of_gpt2_is_prunable() -> None:
+    pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
     from transformers.pytorch_utils import Conv1D
 
     rows = {row.name: (row.prunable, row.reason) for row in survey(Conv1D(3, 4))}
@@ -129,6 +130,7 @@ def test_the_linear_layer_of_gpt2_is_prunable() -> None:
 
 
 def test_neighbours_in_the_linear_layer_of_gpt2_are_no_inputs_of_one_output() -> None:
+    pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
     from transformers.pytorch_utils import Conv1D
 
     model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), Conv1D(4, 8))

@@ -20,7 +20,7 @@ from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_trace import Entry, ExampleInputs, trace
 from prunetune.sparsity.channel_walk import Coupled, to_output, walk
 from prunetune.sparsity.copying import copied
-from prunetune.sparsity.scope import Scope, matching
+from prunetune.sparsity.scope import Scope, is_conv1d, matching
 
 _ITS_CHANNELS = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU, ChannelPad)  # layers whose channels are known
 
@@ -83,6 +83,9 @@ def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[C
     ]
     layers.sort(key=graph.get_out_channels, reverse=True)  # what is coupled with two others in parts comes before these
     found = [group for layer in layers for group in reader.groups(layer)]
+    why = "the channels of transformers' Conv1D are not followed"
+    others = [(module, name) for module, name in reader.names.items() if is_conv1d(module)]
+    found += [ChannelGroup(name, tuple(range(module.weight.shape[1])), (), why) for module, name in others]
     order = {name: i for i, name in enumerate(reader.names.values())}
     return tuple(sorted(found, key=lambda group: (order[group.layer], group.outputs)))
 
@@ -102,7 +105,7 @@ class _Reader:
     def __init__(self, graph: Any, model: nn.Module, scope: Scope) -> None:
         self.graph = graph
         self.scope = scope
-        self.names: Mapping[nn.Module, str] = {module: name for name, module in model.named_modules()}
+        self.names: Mapping[Any, str] = {module: name for name, module in model.named_modules()}
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self.tied = _tied(model)
         self._met: defaultdict[nn.Module, set[int]] = defaultdict(set)  # the outputs that are in a group

@@ -185,7 +185,7 @@ def _linear(module: nn.Module, leaf: str) -> str | None:
         return "linear weight"
     if leaf in _PROJECTIONS and isinstance(module, nn.MultiheadAttention):
         return _PROJECTION
-    return INPUTS_FIRST if leaf == "weight" and _is_transposed_linear(module) else None
+    return INPUTS_FIRST if leaf == "weight" and is_conv1d(module) else None
 
 
 def _on_request(module: nn.Module, leaf: str) -> str | None:
@@ -202,7 +202,7 @@ def _on_request(module: nn.Module, leaf: str) -> str | None:
     return "weights of several experts"
 
 
-def _is_transposed_linear(module: nn.Module) -> bool:
+def is_conv1d(module: nn.Module) -> bool:
     """Whether it is the linear layer of GPT-2, whose weight is (inputs, outputs)."""
     return any(
         kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
@@ -220,9 +220,11 @@ def require_prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...
         raise RequestError("scope: nothing is prunable; the model has no parameter of two or more dimensions")
     most = max(left, key=lambda row: math.prod(row.shape))
     leaf = most.name.rpartition(".")[2]
-    pattern = most.name if leaf == "weight" or most.reason.startswith("excluded") else f"*{leaf}"
-    why = f"its largest is '{most.name}', {most.reason}"
-    raise RequestError(f"scope: nothing is prunable; {why.partition(';')[0]}; scope.include '{pattern}' would prune it")
+    pattern = most.name if leaf == "weight" else f"*{leaf}"
+    excluded = most.reason.startswith("excluded")
+    cure = "narrow that pattern" if excluded else f"scope.include '{pattern}' would prune it"
+    why = f"its largest is '{most.name}', {most.reason}".partition(";")[0]
+    raise RequestError(f"scope: nothing is prunable; {why}; {cure}")
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> str | None:
