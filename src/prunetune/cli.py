@@ -342,7 +342,7 @@ def prune(
         seeds=seeds,
         scale=scale,
     )
-    prepared = prepare_ship(source, changes or (), asked, store=store, device=device)
+    prepared = prepare_ship(source, changes or (), asked, store=store, device=device, tell=lambda it: _say(str(it)))
     ready_to_ship(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
         shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())

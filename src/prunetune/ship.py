@@ -3,7 +3,7 @@
 The trainings are the steps of a study with the one arm `finetune`, so that they share a store with its audit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from prunetune.deploy.export import export
 from prunetune.deploy.files import file_sizes
 from prunetune.deploy.latency import Latency, latencies, speedup
 from prunetune.deploy.model_list import LIST, announce_models, listed_models, note_model
+from prunetune.deploy.savings import Savings, channel_savings, images_like
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
@@ -47,7 +48,7 @@ from prunetune.study.spec import DIGITS, Spec, is_papers, load_spec, settled_fie
 from prunetune.study.steps import Train
 from prunetune.train.data import Dataset, load
 from prunetune.train.feed import normaliser
-from prunetune.train.models import build
+from prunetune.train.models import build, draw
 
 MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
@@ -113,10 +114,12 @@ def prepare_ship(
     *,
     store: str | Path | None = None,
     device: str = "auto",
+    tell: Callable[[Savings], None] = lambda savings: None,
 ) -> Prepared:
     """Compile the steps that prune & fine-tune the model of a spec, or of `asked`. Trains nothing.
 
-    RequestError for anything that is wrong, weights that do not fit the model included.
+    Under the pattern `channel` a fresh network is shrunk at every sparsity, and `tell` hears what that saves.
+    RequestError for anything that is wrong, weights that do not fit the model and channels that cannot go included.
     """
     spec = _spec(source, overrides, asked)
     state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
@@ -124,7 +127,21 @@ def prepare_ship(
     if asked.weights and state is not None:
         model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
         load_weights(model, state, asked.weights, "--weights")
+    for saved in _savings(prepared):
+        tell(saved)
     return prepared
+
+
+def _savings(prepared: Prepared) -> Iterator[Savings]:
+    """What goes with the channels at every sparsity, where the pattern is `channel`."""
+    plan, spec = prepared.plan, prepared.plan.spec
+    if spec.masks[0].pattern != CHANNEL:
+        return
+    model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
+    scope = Scope(spec.scope.include, spec.scope.exclude)
+    images = images_like(plan.input_shape)
+    for sparsity in spec.sparsities:
+        yield channel_savings(model, sparsity, images, scope)
 
 
 def ship(

@@ -54,7 +54,7 @@ class Recurrent(nn.Module):
 Pair = namedtuple("Pair", "logits features")
 
 
-def program(model: nn.Module, path: Path, inputs: Tensor = X, **options: Any) -> Any:
+def program(model: nn.Module, path: Path, inputs: Any = X, **options: Any) -> Any:
     assert pt.export(model, None, path, inputs, **options).zeros_exact
     return torch.export.load(path).module()
 
@@ -135,3 +135,18 @@ def test_a_state_of_sparse_tensors_is_refused(tmp_path: Path) -> None:
     for name in ("m.safetensors", "m.bitmask.safetensors"):
         with pytest.raises(RequestError, match="model: 'adjacency' of its state is sparse_coo"):
             pt.export(model, None, tmp_path / name)
+
+
+def test_a_decoders_cache_is_no_output_of_an_onnx_file_and_named_elsewhere(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
+    config = transformers.GPT2Config(
+        vocab_size=30, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1, attn_implementation="eager"
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    given = {"input_ids": torch.tensor([[3, 1, 4], [9, 2, 6]])}
+    assert pt.export(model, None, tmp_path / "m.onnx", given).max_error < 1e-5
+    with pytest.raises(RequestError, match=r"^model: its outputs hold a cache .* set model.config.use_cache = False$"):
+        pt.export(model, None, tmp_path / "m.pt2", given)
+    model.config.use_cache = False
+    run = program(model, tmp_path / "m.pt2", given)
+    assert torch.allclose(run(**given)["logits"], model(**given).logits, atol=1e-5)

@@ -114,6 +114,11 @@ def test_a_real_model_takes_time() -> None:
 
 
 @pytest.mark.gpu
+def test_inputs_by_name() -> None:
+    inputs = {"input2": torch.ones(5, 4), "input1": torch.ones(5, 3)}
+    assert latencies({"bilinear": nn.Bilinear(3, 4, 2)}, inputs, rounds=2)["bilinear"].median > 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_clock_waits_for_the_device() -> None:
     """A product that takes the device milliseconds is queued in microseconds: its time shows only when waited for."""

@@ -8,14 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
+from prunetune.deploy.savings import channel_savings
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import RequestError
-from prunetune.sparsity.channel_groups import tensors_in
 from prunetune.sparsity.channel_pad import ChannelPad
+from prunetune.sparsity.channel_trace import tensors_in
 from prunetune.sparsity.choose import prune
 from prunetune.sparsity.digests import digest_tensors
 from prunetune.sparsity.holding import held_mask, hold
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.scope import Scope
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
 
@@ -195,6 +197,45 @@ def written_out() -> nn.Module:
     """The number of channels stands in its code."""
     return Wired(
         lambda net, x: net.fc(F.max_pool2d(net.a(x), 2).reshape(2, 8 * 16)), a=block(3, 8), fc=nn.Linear(128, 5)
+    )
+
+
+def test_the_layer_whose_channels_are_written_out_is_named() -> None:
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        y = net.b(net.a(x))
+        return net.d(net.c(y.reshape(2, 8 * 64)).relu())
+
+    layers = {"a": block(3, 6), "b": block(6, 8), "c": nn.Linear(512, 10), "d": nn.Linear(10, 5)}
+    model, inputs = randomised(Wired(wiring, **layers)), drawn(2, *IMAGES)
+    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    with pytest.raises(RequestError, match=r"; leave whole with scope.exclude: 'b.0.\*'$"):
+        shrink(model, mask, inputs)
+    mask = prune(model, 0.5, pattern="channel", scope=Scope(exclude=("b.0.*",)), example_inputs=inputs)
+    small = shrink(model, mask, inputs)  # a's channels stay too: b's weight has slices of them
+    widths = {name: len(small.get_parameter(f"{name}.bias")) for name in ("a.0", "b.0", "c", "d")}
+    assert widths == {"a.0": 6, "b.0": 8, "c": 5, "d": 5}
+
+
+def test_what_could_go_is_known_before_training() -> None:
+    inputs = drawn(2, 3, 5, 16)
+    model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+    found = channel_savings(model, 0.5, inputs)
+    assert (found.macs, found.macs_left, found.share) == (3 * 5 * 2048, 3 * 5 * 1024, 0.5)
+    assert str(found) == "Channels: at sparsity 0.5, 50.0% of the multiply-accumulates can go"
+    assert found.whole == {"2": "it reaches the output"}
+
+
+def test_little_that_could_go_is_told_with_the_reasons() -> None:
+    layers: list[nn.Module] = [nn.Linear(32, 32), nn.LayerNorm(32)]
+    model = nn.Sequential(*layers, nn.Linear(32, 32), nn.Softmax(-1), nn.Linear(32, 1), nn.ReLU(), nn.Linear(1, 2))
+    model = nn.Sequential(model, nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    found = channel_savings(model, 0.5, drawn(2, 32))
+    before, after = 2 * 32 * 32 + 32 + 2 + 3 * 4, 2 * 32 * 32 + 32 + 1 + 1 + 1 + 2  # all of two outputs lose one
+    assert (found.macs, found.macs_left) == (before, after)
+    assert str(found) == (
+        "Channels: at sparsity 0.5, 0.4% of the multiply-accumulates can go; whole stay "
+        "'0.0': '0.1' (LayerNorm) works across channels; '0.2': it goes through the operation Softmax; "
+        "'6': it reaches the output"
     )
 
 

@@ -304,6 +304,14 @@ def test_named_arguments_are_told_apart() -> None:
     assert count(Named(), inputs).macs == 3 * 64 + 7 * 8 * (6 + 5) + 2 * 3 * 7 * 8 + 3 * 64
 
 
+def test_inputs_by_name() -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    query, key = torch.randn(3, 5, 8), torch.randn(3, 4, 8)
+    by_name = count(attention, {"query": query, "key": key, "value": key})
+    assert by_name == count(attention, (query, key, key))
+    assert by_name.macs > 0
+
+
 def test_the_model_is_as_before() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2)).train()
     model[1].eval()

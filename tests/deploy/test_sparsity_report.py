@@ -49,6 +49,10 @@ def test_sums_and_no_problems() -> None:
     found = pt.sparsity_report(held())
     assert (found.masked, found.masked_nonzeros) == (40, 10)
     assert (found.parameters, found.nonzeros, found.density) == (60, 28, 28 / 60)
+    assert found.covered == 40 / 60
+    assert (
+        found.coverage == "coverage: the mask names 66.7% of the parameters; all of them together are sparse by 53.3%"
+    )
     assert found.problems == ()
 
 
@@ -68,6 +72,7 @@ def test_the_table() -> None:
             "------------------------------------------------------------------------------------",
             "named by the mask                    40        10   0.2500",
             "all parameters                       60        28   0.4667",
+            "coverage: the mask names 66.7% of the parameters; all of them together are sparse by 53.3%",
         ]
     )
 
@@ -77,7 +82,7 @@ def test_without_a_mask() -> None:
     assert found.problems == ("! no mask: nothing is pruned or held; call hold(model, mask)",)
     assert {row.name for row in found.rows if row.reason == UNNAMED} == {"3.weight", "4.weight"}
     assert (found.masked, found.masked_nonzeros, found.nonzeros) == (0, 0, 58)
-    assert str(found).splitlines()[-3].split() == ["named", "by", "the", "mask", "0", "0", "–"]
+    assert str(found).splitlines()[-4].split() == ["named", "by", "the", "mask", "0", "0", "–"]
 
 
 def test_a_mask_that_nobody_applied() -> None:
@@ -172,3 +177,16 @@ def test_a_model_without_parameters() -> None:
 def test_the_name_costs_nothing_until_it_is_used() -> None:
     code = "import sys, prunetune; assert 'sparsity_report' in prunetune.__all__; assert 'torch' not in sys.modules"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_mask_that_leaves_most_of_a_model_out_is_a_problem() -> None:
+    model = nn.ModuleDict({"lstm": nn.LSTM(8, 8), "head": nn.Linear(8, 4)})
+    pt.hold(model, pt.prune(model, 0.5))
+    report = pt.sparsity_report(model)
+    assert report.covered == 32 / 612
+    (problem,) = report.problems
+    assert problem == (
+        "! the mask names 5.2% of the parameters; the largest that it leaves out is lstm.weight_ih_l0 (256 weights): "
+        "recurrent weight; scope.include '*weight_ih_l0' prunes it"
+    )
+    assert report.coverage in str(report)

@@ -175,6 +175,9 @@ def test_channels_are_taken_out_of_what_is_measured_and_exported(tmp_path: Path)
         r"^Model: out/models/user_net-build-50\.(pt2|onnx) \([\d.]+ kB, outputs within \S+ of torch's, zeros exact\)$"
     )
     assert len(re.findall(graphs, done.stdout, re.M)) == 2
+    going = f"{1 - (4 * 9 * 784 + 8 * 36 * 25 + 2000) / (56_448 + 28_800 + 4_000):.1%}"
+    told = f"Channels: at sparsity 0.5, {going} of the multiply-accumulates can go"
+    assert done.stdout.splitlines().count(told) == 1
     dense, row = json.loads((tmp_path / "out" / "tradeoff.json").read_text())["rows"]
     assert (dense["shrunk"], row["shrunk"]) == (False, True)
     left = 4 * 9 + 4 + 8 * 36 + 8 + 200 * 10 + 10  # 4 of 8 channels, then 8 of 16

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from channel_nets import IMAGES, grouped
+from prunetune.deploy.savings import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import RequestError
 from prunetune.ship import Asked, _reason, _whole_layers, prepare_ship
@@ -93,6 +94,33 @@ def test_a_layer_whose_channels_must_stay_has_that_reason() -> None:
     assert found["0.0.weight"] == "first convolution"
     assert next(name for name, reason in found.items() if not reason) == "2.0.weight"
     assert {name for name, reason in found.items() if not reason} == {n for n, keep in mask.items() if not keep.all()}
+
+
+CHANNELS: dict[str, Any] = {"data": "fashion-mini", "pattern": "channel", "epochs": 1}
+
+
+def test_what_channels_save_is_told_once_a_sparsity(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
+    told: list[Savings] = []
+    asked = Asked(model="user_net:build", sparsities=(0.75, 0.5), **CHANNELS)
+    prepare_ship(None, (), asked, store=tmp_path / "store", tell=told.append)
+    macs = 8 * 9 * 784 + 16 * 72 * 25 + 400 * 10
+    left = {0.5: 4 * 9 * 784 + 8 * 36 * 25 + 200 * 10, 0.75: 2 * 9 * 784 + 4 * 18 * 25 + 100 * 10}
+    assert [(saved.sparsity, saved.macs, saved.macs_left) for saved in told] == [(s, macs, left[s]) for s in left]
+    prepare_ship(STUDY, (), Asked(mask="one_shot"), store=tmp_path / "store", tell=told.append)
+    assert len(told) == 2
+
+
+def test_channel_numbers_in_a_models_code_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
+    asked = Asked(model="written_net:build", sparsities=(0.5,), **CHANNELS)
+    with pytest.raises(
+        RequestError, match=r"^model: it has channel numbers written .*; leave whole with scope.exclude: '3\.\*'$"
+    ):
+        prepare_ship(None, (), asked, store=tmp_path / "store")
+    told: list[Savings] = []
+    prepare_ship(None, ["scope.exclude=[3.bias]"], asked, store=tmp_path / "store", tell=told.append)
+    assert told[0].macs_left == 4 * 9 * 784 + 16 * 36 * 25 + 400 * 10  # the other convolution's channels go
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [

@@ -319,7 +319,7 @@ REFUSED: dict[str, tuple[Callable[[], Mask], str]] = {
     ),
     "tied weights": (
         lambda: prune(tied(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
-        "model: '2.weight' is tied to '0.weight'; channels of tied weights cannot be removed",
+        "pattern: 'channel' finds no channel in this model that could go ('0': '0.weight' is tied to '2.weight'; ",
     ),
     "outputs without gradients": (
         lambda: prune(NoGradient(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),

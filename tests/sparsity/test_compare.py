@@ -119,3 +119,26 @@ def test_the_mask_may_be_a_checkpoint_as_torch_prunes_it(files: tuple[Path, Path
         compare(*files, tmp_path / name, [0.5], [], [])["correlations"] for name in ("mask.safetensors", "pruned.pt")
     )
     assert plain == pruned
+
+
+def test_constants_and_equal_layers_are_told(tmp_path: Path) -> None:
+    drawn = torch.arange(1.0, 13).reshape(3, 4)
+    first = {"body": drawn, "frozen": drawn + 1, "head": torch.zeros(3, 4), "log": torch.ones(3, 4)}
+    save_file(first, tmp_path / "a.safetensors")
+    save_file(first | {"body": drawn.flip(0).contiguous(), "head": drawn.clone()}, tmp_path / "b.safetensors")
+    files = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    found = compare(*files, None, [0.25], [], [])
+    assert found["left_out"] == {"head": "is zero throughout", "log": "has one magnitude alone"}
+    assert found["equal"] == ["frozen"]
+    assert found["correlations"][0]["per_layer"] == {"body": 0.0, "frozen": 1.0}
+    assert comparison_table(found).splitlines()[-5:] == [
+        "Left out, for they are constants (--include NAME compares them):",
+        "  head is zero throughout",
+        "  log has one magnitude alone",
+        "The same on both sides, and counted (--exclude NAME leaves them out):",
+        "  frozen",
+    ]
+    named = compare(*files, None, [0.25], ["log", "b*"], [])
+    assert (list(named["tensors"]), named["left_out"]) == (["body", "log"], {})
+    itself = compare(files[1], files[1], None, [0.25], [], [])
+    assert (itself["correlations"][0]["value"], itself["equal"]) == (1.0, [])

@@ -90,6 +90,12 @@ TWO = {"w": torch.rand(4, 8)}
             {},
             "pattern: '2:4' needs inputs in groups of 4; 'fc' has 6: leave it out with scope.exclude",
         ),
+        (
+            {"fc": torch.rand(2, 6), "ok": torch.rand(2, 8), "dw": torch.rand(8, 1, 3, 3)},
+            0.5,
+            {},
+            "pattern: '2:4' needs inputs in groups of 4; 'dw' has 9, 'fc' has 6: leave them out with scope.exclude",
+        ),
         ({"dw": torch.rand(8, 1, 3, 3)}, 0.5, {}, "pattern: '2:4' needs inputs in groups of 4; 'dw' has 9"),
     ],
 )

@@ -57,6 +57,73 @@ def test_ties_go_to_the_lower_index() -> None:
     assert correlation(a, b, 0.375).value == 2 / 3  # {0, 1, 2} and {2, 3, 0}
 
 
+def sinusoids(length: int, columns: int, interleaved: bool) -> Tensor:
+    """Vaswani et al. 2017, section 3.5, its sines and cosines in turns or in two halves."""
+    table = torch.zeros(length, columns)
+    for position in range(length):
+        for i in range(columns // 2):
+            angle = position / 10000 ** (2 * i / columns)
+            places = (2 * i, 2 * i + 1) if interleaved else (i, columns // 2 + i)
+            table[position, places[0]], table[position, places[1]] = math.sin(angle), math.cos(angle)
+    return table
+
+
+CONSTANT = {
+    "head": (torch.zeros(4, 6), "is zero throughout"),
+    "scale": (torch.ones(4, 6), "has one magnitude alone"),
+    "signs": (torch.ones(4, 6).tril() * torch.tensor([1.0, -1, 1, -1, 1, -1]), "has one magnitude alone"),
+    "a_log": (torch.arange(1.0, 7).log().repeat(4, 1), "has the same magnitudes in every row"),
+    "halves": (sinusoids(4, 6, interleaved=False), "is a table of sinusoids"),
+    "turns": (sinusoids(4, 6, interleaved=True).half(), "is a table of sinusoids"),
+}
+
+
+def test_constants_are_left_out_by_name() -> None:
+    drawn, others = networks(0, (4, 6))["layer0"], networks(1, (4, 6))["layer0"]
+    a = {"w": drawn, **{name: table for name, (table, _) in CONSTANT.items()}}
+    for b in ({"w": others} | dict.fromkeys(CONSTANT, others), a | {"w": others}):
+        for pair in ((a, b), (b, a)):
+            overlap = correlation(*pair, 0.4)
+            assert overlap.left_out == {name: why for name, (_, why) in CONSTANT.items()}
+            assert (overlap.value, overlap.expected) == slow({"w": pair[0]["w"]}, {"w": pair[1]["w"]}, 0.4)
+            assert {name for name, layer in overlap.per_layer.items() if layer.k} == {"w"}
+    named = correlation(a, b, 0.4, names=["w", "scale"])
+    assert list(named.per_layer) == ["w", "scale"]
+    assert not named.left_out
+
+
+def test_only_kept_weights_tell_a_constant() -> None:
+    drawn, others = networks(0, (2, 4))["layer0"], networks(1, (2, 4))["layer0"]
+    first = {"w": drawn, "v": torch.tensor([[1.0, 2, 3, 4], [1, 1, 1, 1]])}
+    second = {"w": others, "v": others}
+    assert not correlation(first, second, 0.5).left_out
+    mask = {"v": torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]])}
+    assert correlation(first, second, 0.5, mask).left_out == {"v": "has one magnitude alone"}
+
+
+def test_equal_layers_count_and_r_p_of_a_network_and_itself_is_one() -> None:
+    a = networks(0, (4, 6), (5, 3))
+    frozen = a | {"layer1": networks(1, (5, 3), (5, 3))["layer1"]}
+    overlap = correlation(a, frozen, 0.4)
+    assert (overlap.value, overlap.expected) == slow(a, frozen, 0.4)
+    assert overlap.per_layer["layer0"].value == 1.0
+    for more in ({}, {"head": torch.zeros(3, 3)}, {"a_log": torch.arange(4.0).repeat(2, 1)}):
+        assert correlation(a | more, a | more, 0.4).value == 1.0
+        model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4)).requires_grad_(False)
+        assert correlation(model, model, 0.4).value == 1.0
+    nothing_else = {"w": torch.ones(4, 5)}
+    assert correlation(nothing_else, nothing_else, 0.4).value == 1.0
+    with pytest.raises(RequestError, match=r"^p: 'w' is zero throughout on one side, so that it has no largest "):
+        correlation({"w": torch.zeros(4, 5)}, {"w": torch.randn(4, 5)}, 0.1)
+
+
+def test_no_matrix_of_a_network_is_taken_for_a_constant() -> None:
+    orthogonal = torch.linalg.qr(networks(0, (8, 8))["layer0"])[0]
+    turned = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])  # a rotation: each row a sine and a cosine
+    a = {"one": torch.tensor([[2.0]]), "row": torch.tensor([[1.0, 2, 3]]), "orthogonal": orthogonal, "turned": turned}
+    assert not correlation(a, {name: tensor.flip(0) for name, tensor in a.items()}, 0.5).left_out
+
+
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.4, 0.5, 0.99])
 def test_a_network_overlaps_with_itself_and_its_negative_completely(p: float) -> None:
     a = networks(0, (7, 9), (5, 3, 2, 2))
@@ -85,13 +152,13 @@ def test_against_the_slow_version_with_many_ties(sizes: list[int], p: float, mas
     counted = sum(round(p * (int(bits[n].sum()) if masked else a[n].numel())) for n in a)
     if not counted:
         with pytest.raises(RequestError, match="selects no weight"):
-            correlation(a, b, p, mask)
+            correlation(a, b, p, mask, list(a))
         return
-    overlap = correlation(a, b, p, mask)
+    overlap = correlation(a, b, p, mask, list(a))
     value, chance = slow(a, b, p, mask)
     assert overlap.value == value
     assert overlap.expected == pytest.approx(chance, abs=1e-12)
-    assert correlation(b, a, p, mask).value == overlap.value
+    assert correlation(b, a, p, mask, list(a)).value == overlap.value
 
 
 def test_the_chance_level_by_simulation() -> None:

@@ -1,9 +1,13 @@
 """What is prunable by default, what patterns change, and the reasons that the layer table gives."""
 
+from collections.abc import Callable
+
 import pytest
+import torch
 from torch import nn
 
 from prunetune.errors import RequestError
+from prunetune.sparsity.choose import prune
 from prunetune.sparsity.scope import Scope, ScopeRow, prunable, survey
 
 
@@ -31,7 +35,7 @@ def test_the_whole_table_of_a_small_network() -> None:
         ScopeRow("norm.weight", (4,), False, "normalisation"),
         ScopeRow("norm.bias", (4,), False, "normalisation"),
         ScopeRow("conv2.weight", (4, 4, 3, 3), True, "convolution weight"),
-        ScopeRow("attention.in_proj_weight", (12, 4), False, elsewhere.format("MultiheadAttention")),
+        ScopeRow("attention.in_proj_weight", (12, 4), True, "attention projection"),
         ScopeRow("attention.in_proj_bias", (12,), False, "bias"),
         ScopeRow("attention.out_proj.weight", (4, 4), True, linear),
         ScopeRow("attention.out_proj.bias", (4,), False, "bias"),
@@ -39,7 +43,12 @@ def test_the_whole_table_of_a_small_network() -> None:
         ScopeRow("head.bias", (7,), False, "bias"),
         ScopeRow("copy.weight", (7, 4), False, "tied to 'head.weight'"),
     )
-    assert prunable(Net()) == ("conv2.weight", "attention.out_proj.weight", "head.weight")
+    assert prunable(Net()) == (
+        "conv2.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "head.weight",
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,7 @@ def test_without_convolution_every_linear_weight_is_prunable() -> None:
 
 
 def test_patterns_add_and_remove() -> None:
-    scope = Scope(include=("attention.in_proj_*", "conv1.weight"), exclude=("head.*", "*bias"))
+    scope = Scope(include=("conv1.weight",), exclude=("head.*", "*bias"))
     assert prunable(Net(), scope) == (
         "conv1.weight",
         "conv2.weight",
@@ -105,3 +114,62 @@ def test_one_weight_of_two_modules_that_share_a_module_has_one_row_per_name() ->
     shared = nn.Linear(2, 2, bias=False)
     rows = survey(nn.Sequential(shared, nn.ReLU(), shared))
     assert [(row.name, row.prunable) for row in rows] == [("0.weight", True), ("2.weight", False)]
+
+
+def test_projections_of_other_widths_are_prunable() -> None:
+    attention = nn.MultiheadAttention(4, 2, kdim=3, vdim=5, bias=False)
+    assert prunable(attention) == ("q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight")
+
+
+def test_the_linear_layer_of_gpt2_is_prunable() -> None:
+    pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
+    from transformers.pytorch_utils import Conv1D
+
+    rows = {row.name: (row.prunable, row.reason) for row in survey(Conv1D(3, 4))}
+    assert rows == {"weight": (True, "linear weight, inputs first"), "bias": (False, "bias")}
+
+
+def test_neighbours_in_the_linear_layer_of_gpt2_are_no_inputs_of_one_output() -> None:
+    pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
+    from transformers.pytorch_utils import Conv1D
+
+    model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), Conv1D(4, 8))
+    with pytest.raises(RequestError, match=r"^pattern: '2:4' .* in '1.weight', '2.weight' are .*scope.exclude$"):
+        prune(model, 0.5, pattern="2:4")
+    assert list(prune(model, 0.5, pattern="2:4", scope=Scope(exclude=("1.*", "2.*")))) == ["0.weight"]
+
+
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(3, 4, 5))
+
+
+ON_REQUEST: dict[str, tuple[Callable[[], nn.Module], str, str, str]] = {
+    "recurrent": (lambda: nn.LSTM(3, 4), "weight_hh_l0", "recurrent weight", "*weight_hh_l0"),
+    "cell": (lambda: nn.GRUCell(3, 4), "weight_ih", "recurrent weight", "*weight_ih"),
+    "experts": (Experts, "gate_up_proj", "weights of several experts", "*gate_up_proj"),
+    "weight norm": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)),
+        "parametrizations.weight.original1",
+        "direction of a weight norm",
+        "*original1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_REQUEST)
+def test_what_is_pruned_on_request_says_how(name: str) -> None:
+    make, parameter, what, pattern = ON_REQUEST[name]
+    model = make()
+    rows = {row.name: row for row in survey(model)}
+    assert not rows[parameter].prunable
+    assert rows[parameter].reason == f"{what}; scope.include '{pattern}' prunes it"
+    assert parameter in prunable(model, Scope(include=(pattern,)))
+    with pytest.raises(
+        RequestError, match=r"^scope: nothing is prunable; .*scope.include '\*.*' would prune it$"
+    ) as caught:
+        prune(model, 0.5)
+    wanted = str(caught.value).split("'")[-2]
+    mask = prune(model, 0.5, scope=Scope(include=(wanted,)))
+    assert 0.4 < mask.density < 0.6

@@ -45,6 +45,7 @@ NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
 SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, Point(1.0, "ep")))))
 MIXED = replace(TICKET, start=Weights(INIT, None, Transform.of("mixed", second=Weights(DENSE), alpha=0.5)))
 LIKE = replace(PRUNE, like=NEXT)
+SEQUENCES = replace(PRUNE, pattern="channel", sequences=True)
 PART = replace(DENSE, recipe=replace(RECIPE, schedule=replace(RECIPE.schedule, part=(1, 3))))
 MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
@@ -64,6 +65,7 @@ STEPS = [
     SIGNS,
     MIXED,
     LIKE,
+    SEQUENCES,
     PART,
     TWO_FOUR,
     CONNECT,
@@ -172,6 +174,8 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     second = {"at": None, "step": DENSE.key, "transform": None}
     mixed = {"name": "mixed", "seed": 0, "second": second, "arguments": '{"alpha": 0.5}'}
     assert describe(MIXED)["start"]["transform"] == mixed
+    assert "sequences" not in describe(PRUNE)
+    assert describe(SEQUENCES) == describe(PRUNE) | {"pattern": "channel", "sequences": True}
     assert "like" not in describe(PRUNE)
     assert describe(LIKE)["like"] == NEXT.key
     assert "devices" not in describe(DENSE)

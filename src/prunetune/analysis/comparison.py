@@ -121,7 +121,7 @@ def _answer(estimate: Estimate, question: Question, alpha: float, slack: float) 
 
 def figures(half: Comparison) -> str:
     """`−0.21 points (bounds −0.66 and +0.24, 5 seeds)`, or why there are no bounds."""
-    if half.low is None or half.high is None:
+    if half.mean is None or half.low is None or half.high is None:
         return "no seed has both results" if half.n == 0 else "one seed is never a verdict"
     errors = "" if half.error_change is None else f"; {errors_changed(half.error_change)}"
     return f"{signed(half.mean)} points (bounds {signed(half.low)} and {signed(half.high)}, {half.n} seeds{errors})"

@@ -22,6 +22,7 @@ from prunetune.analysis.regimes import (
 )
 from prunetune.analysis.relations import RESAMPLES, Relation, Slope, relation, slope_within
 from prunetune.analysis.statistics import Estimate, Rule, Sample, holm, plain
+from prunetune.errors import given
 
 Explanation = Literal["holds", "fails", "not decided"]
 FAR = 0.15  # an excess of R_p over chance of at least this is called far above chance
@@ -233,7 +234,10 @@ def _settle(
 ) -> tuple[Explanation, tuple[str, ...]]:
     counter = [row for row in chance if row.answer == "above the gap"]
     if counter:
-        named = "; ".join(f"{row.regime}: {signed(row.mean)} points (Holm p {row.p_above_holm:.2g})" for row in counter)
+        named = "; ".join(
+            f"{row.regime}: {signed(given(row.mean, 'a test was made'))} points (Holm p {row.p_above_holm:.2g})"
+            for row in counter
+        )
         return "fails", (f"R_p is about chance and the ticket leads reinit by more than the gap all the same: {named}",)
     if lacking := _lacking(fixed, main, slope, chance):
         return "not decided", lacking

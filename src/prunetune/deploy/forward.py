@@ -1,22 +1,38 @@
 """Running anybody's model once more without leaving a trace in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
+from prunetune.sparsity.channel_trace import ExampleInputs, called_with
 
-Inputs = Tensor | tuple[Tensor, ...]
-"""What a model is called with: one tensor or several, the batch in the first dimension of the first."""
+Inputs = ExampleInputs
+"""What a model is called with: a tensor, several, or a dict by name; the batch is the first dimension of the first."""
 
 
-def arguments(inputs: Inputs, field: str) -> tuple[Tensor, ...]:
+class Arguments(NamedTuple):
+    """The arguments of a call, and the first of them."""
+
+    args: tuple[Any, ...]
+    named: Mapping[str, Any]
+    first: Tensor
+
+    def given_to(self, model: nn.Module) -> Any:
+        """What the model gives for them."""
+        return model(*self.args, **self.named)
+
+
+def arguments(inputs: Inputs, field: str) -> Arguments:
     """`inputs` as the arguments of a call; RequestError naming `field` unless the first is a tensor with a batch."""
-    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    if not given or not isinstance(given[0], Tensor) or not given[0].dim() or not len(given[0]):
-        raise RequestError(f"{field}: must be a tensor, or a tuple of tensors, whose first dimension is the batch")
-    return given
+    args, named = called_with(inputs)
+    first = next(iter((*args, *named.values())), None)
+    if not isinstance(first, Tensor) or not first.dim() or not len(first):
+        what = "must be a tensor, or a tuple or a dict of tensors, whose first dimension is the batch"
+        raise RequestError(f"{field}: {what}")
+    return Arguments(args, named, first)
 
 
 @contextmanager

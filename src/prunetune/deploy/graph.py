@@ -130,6 +130,11 @@ def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = 
                 "model: its code fixes the batch size, so that the file would take no other; let it read the size from "
                 f"its inputs, or, where dimension {batch.dim} of its inputs is not the batch, say by batch_dim which is"
             ) from error
+        if re.search(r"\w*Cache\b.*pytree|pytree.*\w*Cache\b", str(error), re.DOTALL) and hasattr(model, "config"):
+            raise RequestError(
+                "model: its outputs hold a cache of keys and values, which is no tensor; "
+                "set model.config.use_cache = False"
+            ) from error
         raise RequestError(f"model: torch.export finds no graph in it: {_line(error)}") from error
 
 

@@ -10,9 +10,9 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunetune.deploy.forward import Inputs, arguments, evaluating
+from prunetune.deploy.forward import Arguments, Inputs, arguments, evaluating
 from prunetune.errors import RequestError
 from prunetune.sparsity.holding import is_held
 from prunetune.sparsity.torch_form import masks_in
@@ -73,7 +73,7 @@ def latencies(models: Mapping[str, nn.Module], inputs: Inputs, *, rounds: int = 
     with evaluating(*models.values()), torch.inference_mode(), _on_threads(_THREADS):
         for model in models.values():
             for _ in range(_WARM_UP):
-                model(*given)
+                given.given_to(model)
         for name in _turns(list(models), rounds):
             samples[name].append(_seconds(models[name], given))
     return {name: Latency(tuple(found), _THREADS) for name, found in samples.items()}
@@ -125,11 +125,11 @@ def _turns(names: list[str], rounds: int) -> Iterator[str]:
         yield from names
 
 
-def _seconds(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
-    _wait(inputs[0].device)
+def _seconds(model: nn.Module, inputs: Arguments) -> float:
+    _wait(inputs.first.device)
     start = time.perf_counter()
-    model(*inputs)
-    _wait(inputs[0].device)
+    inputs.given_to(model)
+    _wait(inputs.first.device)
     return time.perf_counter() - start
 
 

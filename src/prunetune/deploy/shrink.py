@@ -1,7 +1,7 @@
 """Shrinking: the channels that a mask prunes are taken out of the network, which then computes the same with less."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, read_groups, tensors_in, trace
+from prunetune.sparsity.channel_groups import ChannelGroup, read_groups
+from prunetune.sparsity.channel_trace import ExampleInputs, called_with, equal_draws, tensors_in, trace
+from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.channels import without
 from prunetune.sparsity.copying import copied
 from prunetune.sparsity.holding import release
@@ -27,9 +29,37 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
     of the largest. The copy has the modes and the device of `model`, and holds no mask.
 
     RequestError for a mask that prunes anything but whole channels with all that belongs to them (the first parameter
-    that does not fit is named), for tied weights, where the outputs differ, and without the extra `channels`.
+    that does not fit is named), where the outputs differ (with the layers whose channels are to blame), and without
+    the extra `channels`.
     """
     kept = mask if isinstance(mask, Mask) else Mask(mask)
+    try:
+        return _shrunk(model, kept, example_inputs)
+    except CannotShrinkError as error:
+        blamed = ", ".join(f"'{layer}.*'" for layer in _blamed(model, kept, example_inputs))
+        raise RequestError(f"{error}; leave whole with scope.exclude: {blamed}" if blamed else str(error)) from error
+
+
+class CannotShrinkError(RequestError):
+    """The network without some channels is not the same function."""
+
+
+def _blamed(model: nn.Module, mask: Mask, example_inputs: ExampleInputs) -> Iterator[str]:
+    """The layers without whose channels, and no others, the network is not the same function."""
+    copy = copied(model)
+    groups = read_groups(trace(copy, example_inputs), copy)
+    removed = [_removed(group, mask) for group in groups]
+    shapes = {name: tuple(tensor.shape) for name, tensor in mask.items()}
+    for group, gone in zip(groups, removed, strict=True):
+        if gone.any():
+            only = without(groups, [other & (other is gone) for other in removed], shapes)
+            try:
+                _shrunk(model, only, example_inputs)
+            except CannotShrinkError:
+                yield group.layer
+
+
+def _shrunk(model: nn.Module, kept: Mask, example_inputs: ExampleInputs) -> nn.Module:
     masked = _masked(model, kept)
     small = deepcopy(masked)
     graph = trace(small, example_inputs)
@@ -83,11 +113,9 @@ def _take_out(graph: Any, model: nn.Module, groups: Sequence[ChannelGroup], remo
     cuts: dict[Any, tuple[Any, set[int]]] = {}
     for group, gone in zip(groups, removed, strict=True):
         layer = model.get_submodule(group.layer)
-        prune = graph.get_pruner_of_module(layer).prune_out_channels
         outputs = torch.tensor(group.outputs)[gone].tolist()
-        for dependency, places in graph.get_pruning_group(layer, prune, outputs) if outputs else ():
-            key = dependency.target.module, dependency.handler
-            cuts.setdefault(key, (dependency, set()))[1].update(places)
+        for edge, places, _ in walk(graph, layer, outputs).met if outputs else ():
+            cuts.setdefault((edge.target.module, edge.handler), (edge, set()))[1].update(places)
     for dependency, places in cuts.values():
         dependency(sorted(places))
 
@@ -116,24 +144,29 @@ def _require_equal_outputs(masked: nn.Module, small: nn.Module, example_inputs: 
         found = _outputs(small, example_inputs)
     except Exception as error:
         what = str(error).strip().splitlines() or [type(error).__name__]
-        raise RequestError(
+        raise CannotShrinkError(
             f"model: it has channel numbers written into its code, and cannot shrink: {what[0]}"
         ) from error
     for a, b in zip(wanted, found, strict=True):
         apart = float((a - b).abs().max()) if a.shape == b.shape else math.inf
         if not apart <= TOLERANCE * torch.finfo(a.dtype).eps * float(a.abs().max()):
-            raise RequestError(f"model: its outputs change by {apart:.3g} when the channels go; it cannot shrink")
+            raise CannotShrinkError(f"model: its outputs change by {apart:.3g} when the channels go; it cannot shrink")
 
 
 def _outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
     """The outputs in evaluation mode, of a network in half precision those of its copy in single precision."""
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    args, named = called_with(example_inputs)
     if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters()):
         model = deepcopy(model).float()
-        inputs = tuple(x.float() if x.is_floating_point() else x for x in inputs)
+        args, named = tuple(map(_single, args)), {name: _single(x) for name, x in named.items()}
     model.eval()
-    with torch.no_grad():
-        return tensors_in(model(*inputs))
+    with torch.no_grad(), equal_draws():
+        return tensors_in(model(*args, **named))
+
+
+def _single(x: Any) -> Any:
+    """A floating-point tensor in single precision; anything else as it is."""
+    return x.float() if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
 def _as_before(small: nn.Module, model: nn.Module) -> nn.Module:

@@ -63,10 +63,10 @@ def count(model: nn.Module, example_inputs: Inputs) -> Counts:
     inputs = arguments(example_inputs, "example_inputs")
     uses: dict[str, _Use] = {}
     with evaluating(model), torch.no_grad(), _recorded(model, uses):
-        model(*inputs)
+        inputs.given_to(model)
     weights = effective_weights(model)
     rows = {name: _Use.of(tensor) for name, tensor in weights.items() if tensor.dim() >= 2} | uses
-    layers = tuple(_layer(model, name, use, len(inputs[0])) for name, use in rows.items())
+    layers = tuple(_layer(model, name, use, len(inputs.first)) for name, use in rows.items())
     return Counts(
         parameters=sum(tensor.numel() for tensor in weights.values()),
         nonzeros=sum(int(tensor.count_nonzero()) for tensor in weights.values()),

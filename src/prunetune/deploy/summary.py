@@ -63,7 +63,20 @@ class SparsityReport:
         ]
         masked = _sum("named by the mask", self.masked, self.masked_nonzeros)
         total = _sum("all parameters", self.parameters, self.nonzeros)
-        return "\n".join([*_table([header, *body, masked, total]), *self.problems])
+        return "\n".join([*_table([header, *body, masked, total]), self.coverage, *self.problems])
+
+    @property
+    def covered(self) -> float:
+        """The share of all parameters that the mask names."""
+        return self.masked / self.parameters if self.parameters else 0.0
+
+    @property
+    def coverage(self) -> str:
+        """How much of the model the mask names, and how sparse the model is as a whole, in one line."""
+        return (
+            f"coverage: the mask names {self.covered:.1%} of the parameters; "
+            f"all of them together are sparse by {1 - self.density:.1%}"
+        )
 
 
 def sparsity_report(
@@ -88,13 +101,14 @@ def sparsity_report(
     first_names = effective_weights(model).keys()
     once = [row for row in rows if row.name in first_names]
     named = [row for row in once if row.name in wanted]
+    parameters, masked = (sum(row.total for row in some) for some in (once, named))
     return SparsityReport(
         rows,
-        sum(row.total for row in once),
+        parameters,
         sum(row.nonzero for row in once),
-        sum(row.total for row in named),
+        masked,
         sum(row.nonzero for row in named),
-        (*_problems(rows, named), *_dead_ends(rows, wanted)),
+        (*_problems(rows, named), *_dead_ends(rows, wanted), *_uncovered(once, masked / max(parameters, 1))),
     )
 
 
@@ -147,6 +161,17 @@ def _dead_ends(rows: tuple[ParameterRow, ...], wanted: Mapping[str, Tensor]) -> 
             yield f"! {name}: held, but no parameter of the model any more"
         elif keep.dim() > 1 and not keep.any():
             yield f"! {name}: no weight of it is left, so that nothing comes through its layer"
+
+
+def _uncovered(once: list[ParameterRow], covered: float) -> Iterator[str]:
+    """What to do where a mask leaves out most of a model; nothing where there is no mask, which is told already."""
+    left = [row for row in once if row.reason and row.reason != KEPT]
+    if left and 0 < covered < 0.5:
+        most = max(left, key=lambda row: row.total)
+        yield (
+            f"! the mask names {covered:.1%} of the parameters; the largest that it leaves out is "
+            f"{most.name} ({most.total:,} weights): {most.reason}"
+        )
 
 
 def _sum(label: str, total: int, nonzero: int) -> tuple[str, ...]:

@@ -5,10 +5,8 @@ its depthwise filter, and the slices of the layers that read it. What is added o
 all its summands go or stay together. A group in which the channels are not what they seem is kept whole, with a reason.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,23 +15,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from prunetune.errors import RequestError
+from prunetune.sparsity.channel_operations import layout_of, obstacle
 from prunetune.sparsity.channel_pad import ChannelPad
-from prunetune.sparsity.holding import release
-from prunetune.sparsity.scope import Scope, matching
-
-ExampleInputs = Tensor | tuple[Tensor, ...]
-"""What `model(*inputs)` takes: one tensor, or a tuple of them."""
+from prunetune.sparsity.channel_trace import Entry, ExampleInputs, trace
+from prunetune.sparsity.channel_walk import Coupled, to_output, walk
+from prunetune.sparsity.copying import copied
+from prunetune.sparsity.scope import Scope, is_conv1d, matching
 
 _ITS_CHANNELS = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU, ChannelPad)  # layers whose channels are known
-
-# Autograd's names of operations that do to each channel the same, whatever the others hold.
-_PER_CHANNEL = re.compile(
-    r"Abs|Adaptive(Avg|Max)Pool[123]D|Add|Alias|AvgPool[23]D|Celu|Clamp(Max|Min)?|Clone|Div|Elu|Exp|Gelu|Hardsigmoid|"
-    r"Hardswish|Hardtanh|LeakyRelu|LogSigmoid|MaxPool[23]DWithIndices|Mish|Mul|NativeDropout|Neg|Pow|ReflectionPad[12]D|"
-    r"Relu|ReplicationPad[123]D|Rsub|Sigmoid|Silu|Softplus|Sqrt|Squeeze|Sub|Tanh|Threshold|ToCopy|Unsqueeze|"
-    r"Upsample(Nearest|NearestExact|Linear|Bilinear|Bicubic|Trilinear)[123]D"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,42 +66,13 @@ def channel_groups(
     The network runs once, on a copy, in evaluation mode. A group is kept whole where it reaches the output or meets
     the input, where one of its parameters matches `scope.exclude`, and where it goes through something whose channels
     are not known one by one: grouped convolutions, normalisation over channels, slices, transpositions, parameters
-    outside of layers.
+    outside of layers, tied parameters.
 
-    RequestError for tied weights, for inputs that the model does not take, and without the extra `channels`.
+    RequestError for inputs that the model does not take, for a network that Torch-Pruning cannot follow, and without
+    the extra `channels`.
     """
-    copy = deepcopy(model)
+    copy = copied(model)
     return read_groups(trace(copy, example_inputs), copy, scope)
-
-
-def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
-    """Torch-Pruning's DependencyGraph of `model`.
-
-    It is a copy's to be traced: weights that are held are released, all require gradients, and it is left in
-    evaluation mode.
-    """
-    _refuse_tied(model)
-    release(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    scene = _Scene(model, len(inputs))
-    graph = _torch_pruning().DependencyGraph()
-    pruners = {ChannelPad: _PadPruner(), _Entry: _EntryPruner()}
-    with torch.enable_grad():
-        _require_forward(scene, inputs)
-        graph.build_dependency(
-            scene,
-            inputs,
-            forward_fn=lambda network, given: network(*given),
-            output_transform=_marked,
-            customized_pruners=pruners,
-            verbose=False,
-        )
-    for node in graph.module2node.values():
-        if isinstance(node.module, ChannelPad):
-            _number(node)
-    return graph
 
 
 def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[ChannelGroup, ...]:  # noqa: B008 - frozen
@@ -123,126 +83,15 @@ def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[C
     ]
     layers.sort(key=graph.get_out_channels, reverse=True)  # what is coupled with two others in parts comes before these
     found = [group for layer in layers for group in reader.groups(layer)]
+    why = "the channels of transformers' Conv1D are not followed"
+    others = [(module, name) for module, name in reader.names.items() if is_conv1d(module)]
+    found += [ChannelGroup(name, tuple(range(module.weight.shape[1])), (), why) for module, name in others]
     order = {name: i for i, name in enumerate(reader.names.values())}
     return tuple(sorted(found, key=lambda group: (order[group.layer], group.outputs)))
 
 
-def _torch_pruning() -> Any:
-    try:
-        import torch_pruning
-    except ImportError as error:
-        what = "pattern: 'channel' needs the extra prunetune[channels]: pip install 'prunetune[channels]'"
-        raise RequestError(what) from error
-    return torch_pruning
-
-
-def _refuse_tied(model: nn.Module) -> None:
-    first: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        known = first.setdefault(id(parameter), name)
-        if known != name:
-            raise RequestError(f"model: '{name}' is tied to '{known}'; channels of tied weights cannot be removed")
-
-
-def _require_forward(scene: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    scene.eval()
-    try:
-        outputs = tensors_in(scene(*inputs))
-    except Exception as error:
-        what = str(error).strip().splitlines() or [type(error).__name__]
-        raise RequestError(f"example_inputs: the model does not take them: {what[0]}") from error
-    if not any(output.requires_grad for output in outputs):
-        raise RequestError("model: none of its outputs depends on its parameters by operations that autograd records")
-
-
-def tensors_in(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors of a model's outputs, however they are nested."""
-    found = _torch_pruning().utils.flatten_as_list(outputs)
-    return [tensor for tensor in found if isinstance(tensor, Tensor) and tensor.is_floating_point()]
-
-
-def _marked(outputs: Any) -> list[Tensor]:
-    """Each output behind one more operation, at which Torch-Pruning then sees that it is an output."""
-    return [tensor * 1 for tensor in tensors_in(outputs) if tensor.requires_grad]
-
-
-class _Entry(nn.Module):
-    """Where an input comes in: its channels are known, and stay."""
-
-    channels: int | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return x
-        self.channels = x.shape[1] if x.dim() > 1 else None
-        return x.detach().requires_grad_() * 1
-
-
-class _Scene(nn.Module):
-    """A model with its inputs marked."""
-
-    def __init__(self, model: nn.Module, inputs: int) -> None:
-        super().__init__()
-        self.model = model
-        self.entries = nn.ModuleList(_Entry() for _ in range(inputs))
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.model(*(entry(x) for entry, x in zip(self.entries, inputs, strict=True)))
-
-
-class _EntryPruner:
-    """What Torch-Pruning asks about an _Entry. The group that holds one is kept whole."""
-
-    pruning_dim = 1
-
-    def prune_out_channels(self, layer: _Entry, idxs: list[int]) -> _Entry:
-        return layer
-
-    prune_in_channels = prune_out_channels
-
-    def get_out_channels(self, layer: _Entry) -> int | None:
-        return layer.channels
-
-    get_in_channels = get_out_channels
-
-
-class _PadPruner:
-    """What Torch-Pruning asks about a ChannelPad, whose channels are numbered as its outputs."""
-
-    pruning_dim = 1
-
-    def prune_out_channels(self, layer: ChannelPad, idxs: list[int]) -> ChannelPad:
-        layer.remove(idxs)
-        return layer
-
-    prune_in_channels = prune_out_channels
-
-    def get_out_channels(self, layer: ChannelPad) -> int:
-        return layer.outputs
-
-    def get_in_channels(self, layer: ChannelPad) -> int:
-        return layer.inputs
-
-
-def _number(pad: Any) -> None:
-    """Tell Torch-Pruning that channel i before the pad is channel i + `before` behind it."""
-    before, end = pad.module.before, pad.module.before + pad.module.inputs
-
-    def forth(found: list[Any]) -> list[Any]:
-        return [index._replace(idx=index.idx + before) for index in found]
-
-    def back(found: list[Any]) -> list[Any]:
-        return [index._replace(idx=index.idx - before) for index in found if before <= index.idx < end]
-
-    for source in pad.inputs:
-        for mapping, edges in ((forth, source.dependencies), (back, pad.dependencies)):
-            for edge in edges:
-                if {edge.source, edge.target} == {source, pad}:
-                    edge.index_mapping[1] = mapping
-
-
 class _Part(NamedTuple):
-    """One entry of a group of Torch-Pruning's."""
+    """One entry of a walk, its outputs counted as channels of the group."""
 
     node: Any
     to_output: bool
@@ -251,31 +100,49 @@ class _Part(NamedTuple):
 
 
 class _Reader:
-    """Turns Torch-Pruning's groups into ours."""
+    """Turns what is coupled in Torch-Pruning's graph into groups."""
 
     def __init__(self, graph: Any, model: nn.Module, scope: Scope) -> None:
         self.graph = graph
         self.scope = scope
-        self.names: Mapping[nn.Module, str] = {module: name for name, module in model.named_modules()}
-        self.parameters = dict(model.named_parameters())
+        self.names: Mapping[Any, str] = {module: name for name, module in model.named_modules()}
+        self.parameters = dict(model.named_parameters(remove_duplicate=False))
+        self.tied = _tied(model)
         self._met: defaultdict[nn.Module, set[int]] = defaultdict(set)  # the outputs that are in a group
+        self._kept: defaultdict[nn.Module, set[int]] = defaultdict(set)  # those in one that is kept whole
 
     def groups(self, layer: nn.Module) -> Iterator[ChannelGroup]:
         """The outputs of a layer that are in no group yet: one group, or one for each part of a concatenation."""
         outputs = sorted(set(range(self.graph.get_out_channels(layer))) - self._met[layer])
         if not outputs:
             return
-        prune = self.graph.get_pruner_of_module(layer).prune_out_channels
-        parts = [_part(item, outputs) for item in self.graph.get_pruning_group(layer, prune, outputs)]
+        if why := self._barred(layer):
+            yield ChannelGroup(self.names[layer], tuple(outputs), (), why)
+            return
+        found = walk(self.graph, layer, outputs)
+        parts = [_part(item, outputs) for item in found.met]
+        why = next(self._obstacles(parts), None) or found.unclear or self._kept_already(parts)
         for part in parts:
             if part.to_output:
                 self._met[part.node.module].update(part.places)
-        why = next(self._obstacles(parts), None) or self._not_one_by_one(layer, prune, outputs)
+                self._kept[part.node.module].update(part.places if why else ())
         if why:
             yield ChannelGroup(self.names[layer], tuple(outputs), (), why)
         else:
             pieces = tuple(piece for part in parts for piece in self._pieces(part))
             yield from _split(ChannelGroup(self.names[layer], tuple(outputs), pieces, None))
+
+    def _barred(self, layer: nn.Module) -> str | None:
+        """Why a layer's own weight keeps its channels whole, whatever they are coupled with."""
+        name = self._parameter(layer, "weight")
+        pattern = matching(self.scope.exclude, [name])
+        return f"'{name}' is excluded by '{pattern}'" if pattern else self.tied.get(name)
+
+    def _kept_already(self, parts: list[_Part]) -> str | None:
+        """A layer of theirs that an earlier group keeps whole: what is coupled is so only from one side."""
+        outputs = [part for part in parts if part.to_output and isinstance(part.node.module, _ConvNd | nn.Linear)]
+        met = (part.node.module for part in outputs if self._kept[part.node.module].intersection(part.places))
+        return next((f"it is coupled with '{self.names[module]}', which stays whole" for module in met), None)
 
     def _pieces(self, part: _Part) -> Iterator[Piece]:
         module = part.node.module
@@ -290,18 +157,21 @@ class _Reader:
 
     def _obstacles(self, parts: list[_Part]) -> Iterator[str]:
         """Why the channels must stay, if they must, for every part that is an obstacle."""
+        layout = layout_of([part.node for part in parts])
         for part in parts:
             module = part.node.module
             if isinstance(module, _ITS_CHANNELS):
                 yield from self._obstacles_at(module, part)
-            elif isinstance(module, _Entry):
+            elif isinstance(module, Entry):
                 yield "it meets the model's input"
             elif isinstance(module, nn.Parameter):
                 yield "it meets a parameter outside of any layer"
             elif module in self.names:
                 yield f"'{self.names[module]}' ({type(module).__name__}) works across channels"
-            elif why := _operation(part.node, self.graph):
+            elif why := obstacle(part.node, layout, max(part.places)):
                 yield why
+        if layout is None:
+            yield "it is read along two dimensions"
 
     def _obstacles_at(self, module: nn.Module, part: _Part) -> Iterator[str]:
         name = self.names[module]
@@ -311,23 +181,29 @@ class _Reader:
             parameter = self._parameter(module, leaf)
             if getattr(module, leaf) is not None and parameter not in self.parameters:
                 yield f"'{parameter}' is computed, not a parameter"
+            elif parameter in self.tied:
+                yield self.tied[parameter]
             elif parameter in self.parameters:
                 if pattern := matching(self.scope.exclude, [parameter]):
                     yield f"'{parameter}' is excluded by '{pattern}'"
                 if max(part.places) >= self.parameters[parameter].shape[dim]:
                     yield f"'{name}' has fewer channels than what it meets"
 
-    def _not_one_by_one(self, layer: nn.Module, prune: Any, outputs: list[int]) -> str | None:
-        """Whether taking one channel takes others, as where one output is read as two."""
-        alone = self.graph.get_pruning_group(layer, prune, outputs[:1])
-        return None if alone[0].idxs == outputs[:1] else "its channels are not coupled one by one"
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """For every parameter that has several names, by each of them, that it is tied to the first, or to the next."""
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    several = [found for found in names.values() if len(found) > 1]
+    return {name: f"'{name}' is tied to '{found[name == found[0]]}'" for found in several for name in found}
 
 
-def _part(item: Any, outputs: list[int]) -> _Part:
-    to_output = item.dep.handler.__name__ == "prune_out_channels"
+def _part(item: Coupled, outputs: list[int]) -> _Part:
     number = {output: channel for channel, output in enumerate(outputs)}
-    pairs = sorted((place, number[output]) for place, output in zip(item.idxs, item.root_idxs, strict=True))
-    return _Part(item.dep.target, to_output, [place for place, _ in pairs], [channel for _, channel in pairs])
+    pairs = sorted((place, number[output]) for place, output in zip(item.places, item.outputs, strict=True))
+    places, channels = [place for place, _ in pairs], [channel for _, channel in pairs]
+    return _Part(item.edge.target, to_output(item.edge), places, channels)
 
 
 def _split(group: ChannelGroup) -> Iterator[ChannelGroup]:
@@ -365,28 +241,3 @@ def _dims(module: Any, to_output: bool) -> tuple[tuple[str, int], ...]:
         outputs = 1 if isinstance(module, _ConvNd) and module.transposed else 0
         return (("weight", outputs), ("bias", 0)) if to_output else (("weight", 1 - outputs),)
     return ()
-
-
-def _operation(node: Any, graph: Any) -> str | None:
-    """What is wrong with an operation that belongs to no layer, for channels one by one."""
-    kind, function = node.type.name, node.grad_fn
-    if kind == "OUTPUT":
-        return "it reaches the output"
-    if kind == "RESHAPE" or (kind == "CONCAT" and node.module.offsets is not None):
-        return None
-    name = re.sub(r"Backward\d*$", "", function.name().rpartition("::")[2])
-    if _PER_CHANNEL.fullmatch(name) or (name == "T" and "AccumulateGrad" in function.next_functions[0][0].name()):
-        return None
-    return None if graph._2d_4d and _is_spatial(name, function) else f"it goes through the operation {name}"
-
-
-def _is_spatial(name: str, function: Any) -> bool:
-    """Whether a mean, sum, slice or padding of (N, C, ...) leaves C alone."""
-    if name == "ConstantPadNd":
-        return len(function._saved_pad) <= 4
-    if name not in ("Mean", "Sum", "Slice"):
-        return False
-    sizes, dims = function._saved_self_sym_sizes, function._saved_dim
-    listed = (dims,) if isinstance(dims, int) else tuple(dims or ())
-    places = [(dim - 2**64 if dim >= 2**63 else dim) % len(sizes) for dim in listed]
-    return bool(places) and (min(places) > 1 or (name == "Slice" and len(sizes) == 4 and places != [1]))

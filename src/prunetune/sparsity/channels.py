@@ -10,6 +10,8 @@ from prunetune.sparsity.channel_groups import ChannelGroup
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.ranking import largest
 
+_SHOWN = 2  # reasons in one line
+
 
 def kept_channels(channels: int, density: float) -> int:
     """How many of a group's channels stay: round(density * channels), at least one."""
@@ -34,11 +36,11 @@ def keep_channels(scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], 
 
 
 def require_channels(groups: Sequence[ChannelGroup]) -> None:
-    """RequestError where all groups are kept whole, with the reasons."""
+    """RequestError where all groups are kept whole, with the reasons of the first."""
     if all(group.whole for group in groups):
-        why = (
-            "; ".join(f"'{group.layer}': {group.whole}" for group in groups) or "it has no convolution or linear layer"
-        )
+        reasons = [f"'{group.layer}': {group.whole}" for group in groups]
+        more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+        why = "; ".join([*reasons[:_SHOWN], *more]) or "it has no convolution or linear layer"
         raise RequestError(f"pattern: 'channel' finds no channel in this model that could go ({why})")
 
 

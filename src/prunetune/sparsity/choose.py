@@ -1,7 +1,7 @@
 """Choosing the weights to keep: criterion, allocation and pattern put together."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from prunetune.errors import RequestError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
-from prunetune.sparsity.channel_groups import ChannelGroup, ExampleInputs, channel_groups
+from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channel_trace import ExampleInputs
 from prunetune.sparsity.channels import keep_channels, scored
 from prunetune.sparsity.copying import require_ranks
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.evidence import Batches, Gathered, Loss, gather
 from prunetune.sparsity.holding import held_mask, is_held
 from prunetune.sparsity.mask import Mask, keep_top
-from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density
-from prunetune.sparsity.scope import Scope, prunable
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density, require_layers
+from prunetune.sparsity.scope import Scope, require_prunable, survey
 from prunetune.sparsity.torch_form import masks_in
 
 Look = Callable[[Criterion, Mask | None], Gathered]
@@ -34,6 +35,7 @@ def choose(
     generator: torch.Generator | None = None,
     look: Look | None = None,
     groups: Sequence[ChannelGroup] | None = None,
+    zeros_last: bool = False,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
 
@@ -44,6 +46,9 @@ def choose(
     A criterion of n rounds scores n times, each time by what `look` finds under the mask so far, and keeps the share
     ρ0 (density / ρ0)^(r/n) in round r, from ρ0 = the density of `within`, or 1. Under a pattern other than
     `unstructured`, which has no densities in between, it scores once.
+
+    With `zeros_last`, weights that are zero rank behind all others of their layer, whatever the criterion; a layer of
+    zeros alone is one that was not trained yet.
 
     Under the pattern `channel`, `density` is the kept share of the channels of every one of `groups`, and `weights` are
     what `channels.scored` lists; the mask names biases and batch norms too.
@@ -64,9 +69,10 @@ def choose(
     allocate = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
     if isinstance(allocation, str):
         require_density(pattern, allocation, density)
+    scoring = _Scoring(weights, criterion, generator, look, zeros_last)
     if pattern == "unstructured":
-        within = _before_the_last_round(weights, density, criterion, allocate, within, generator, look)
-    scores = _scores(weights, criterion, within, generator, look)
+        within = _before_the_last_round(scoring, density, allocate, within)
+    scores = scoring.among(within)
     if pattern == CHANNEL and groups is not None:
         return keep_channels(scores, groups, density)
     counts = allocate(scores, density)
@@ -114,18 +120,19 @@ def prune(
     if not 0 < sparsity < 1:
         raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     parameters = dict(model.named_parameters())
+    names = require_prunable(model, scope)
+    require_layers(pattern, survey(model, scope))
     coupled = (
         channel_groups(model, example_inputs, scope) if pattern == CHANNEL and example_inputs is not None else None
     )
-    weights = {name: parameters[name].detach() for name in scored(prunable(model, scope), coupled or ())}
+    weights = {name: parameters[name].detach() for name in scored(names, coupled or ())}
     require_ranks(weights)
     chosen = CRITERIA[criterion]() if isinstance(criterion, str) else criterion
     look = _look(model, tuple(weights), batches, loss)
     within = _earlier(model, weights)
-    if pattern != CHANNEL:
-        chosen = cast(Criterion, type(type(chosen).__name__, (_ZerosLast,), {})(chosen))  # messages name the criterion
+    rule = chosen, allocation, pattern, within
     try:
-        return choose(weights, 1 - sparsity, chosen, allocation, pattern, within, look=look, groups=coupled)
+        return choose(weights, 1 - sparsity, *rule, look=look, groups=coupled, zeros_last=pattern != CHANNEL)
     except RequestError as error:
         held = "the mask that the model holds" if within is not None else ""
         raise RequestError(str(error).replace("`within`", f"{held}; release the model first")) from error
@@ -140,25 +147,6 @@ def _earlier(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | None:
         return None
     found = {name: earlier.get(name) for name in weights}
     return Mask({n: torch.ones(weights[n].shape, dtype=torch.bool) if k is None else k.cpu() for n, k in found.items()})
-
-
-class _ZerosLast:
-    """A criterion that ranks weights that are zero already, by a mask of earlier, behind all others.
-
-    All else is the criterion's own. A tensor of zeros alone is one that has not been trained yet.
-    """
-
-    def __init__(self, criterion: Criterion) -> None:
-        self._criterion = criterion
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._criterion, name)
-
-    def score(self, evidence: Evidence) -> Tensor:
-        score, zeros = self._criterion.score(evidence), evidence.weight == 0
-        if score.shape != zeros.shape or not score.is_floating_point() or zeros.all():
-            return score
-        return score.masked_fill(zeros & score.isfinite(), torch.finfo(score.dtype).min)
 
 
 def _number(field: str, value: float) -> float:
@@ -179,63 +167,58 @@ def _look(model: nn.Module, names: tuple[str, ...], batches: Batches | None, los
     return lambda criterion, mask: gather(model, names, criterion, held, loss, mask)
 
 
-def _before_the_last_round(
-    weights: Mapping[str, Tensor],
-    density: float,
-    criterion: Criterion,
-    allocate: Allocate,
-    within: Mask | None,
-    generator: torch.Generator | None,
-    look: Look | None,
-) -> Mask | None:
+@dataclass(frozen=True, eq=False)
+class _Scoring:
+    """How the weights of a network are scored, once or several times."""
+
+    weights: Mapping[str, Tensor]
+    criterion: Criterion
+    generator: torch.Generator | None
+    look: Look | None
+    zeros_last: bool
+
+    def among(self, within: Mask | None) -> dict[str, Tensor]:
+        """Scores in sorted order of names, minus infinity where `within` prunes."""
+        looks = self.look if self.criterion.needs > {"weight"} else None
+        found = looks(self.criterion, within) if looks is not None else {}
+        scores = {name: self._score(name, found.get(name, {})) for name in sorted(self.weights)}
+        if within is None:
+            return scores
+        return {name: _among_survivors(name, score, within) for name, score in scores.items()}
+
+    def _score(self, name: str, found: Mapping[str, Tensor]) -> Tensor:
+        kind, weight = type(self.criterion).__name__, self.weights[name].detach().cpu()
+        if missing := sorted(self.criterion.needs - {"weight"} - found.keys()):
+            what = f"{kind} needs {', '.join(missing)}"
+            raise RequestError(f"criterion: {what}; only weights are at hand without `batches`")
+        score = self.criterion.score(Evidence(weight, generator=self.generator, **found))
+        if score.shape != weight.shape:
+            raise RequestError(f"criterion: {kind} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}")
+        if not score.isfinite().all():
+            raise RequestError(f"criterion: {kind} scores '{name}' as NaN or infinite; is it diverged?")
+        return _zeros_last(score, weight == 0) if self.zeros_last else score
+
+
+def _zeros_last(score: Tensor, zeros: Tensor) -> Tensor:
+    if zeros.all() or not score.is_floating_point():
+        return score
+    return score.masked_fill(zeros, torch.finfo(score.dtype).min)
+
+
+def _before_the_last_round(scoring: _Scoring, density: float, allocate: Allocate, within: Mask | None) -> Mask | None:
     """The mask after all the criterion's rounds but one, inside `within`; `within` itself for a single round."""
-    rounds = rounds_of(criterion)
+    rounds = rounds_of(scoring.criterion)
     whole = max(density, within.density) if within is not None else 1.0
     for done in range(1, rounds):
-        scores = _scores(weights, criterion, within, generator, look)
+        scores = scoring.among(within)
         counts = allocate(scores, whole * (density / whole) ** (done / rounds))
         # A layer may have fewer survivors than the mean density of `within` says.
         within = keep_top(scores, {name: min(counts[name], _alive(score)) for name, score in scores.items()})
     return within
 
 
-def _scores(
-    weights: Mapping[str, Tensor],
-    criterion: Criterion,
-    within: Mask | None,
-    generator: torch.Generator | None,
-    look: Look | None,
-) -> dict[str, Tensor]:
-    """Scores in sorted order of names, minus infinity where `within` prunes."""
-    found = look(criterion, within) if look is not None and criterion.needs > {"weight"} else {}
-    scores = {name: _score(name, weights[name], criterion, generator, found.get(name, {})) for name in sorted(weights)}
-    if within is None:
-        return scores
-    return {name: _among_survivors(name, score, within) for name, score in scores.items()}
-
-
 def _alive(score: Tensor) -> int:
     return int((score > -torch.inf).sum())
-
-
-def _score(
-    name: str,
-    weight: Tensor,
-    criterion: Criterion,
-    generator: torch.Generator | None,
-    found: Mapping[str, Tensor],
-) -> Tensor:
-    if missing := sorted(criterion.needs - {"weight"} - found.keys()):
-        what = f"{type(criterion).__name__} needs {', '.join(missing)}"
-        raise RequestError(f"criterion: {what}; only weights are at hand without `batches`")
-    score = criterion.score(Evidence(weight.detach().cpu(), generator=generator, **found))
-    if score.shape != weight.shape:
-        raise RequestError(
-            f"criterion: {type(criterion).__name__} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}"
-        )
-    if not score.isfinite().all():
-        raise RequestError(f"criterion: {type(criterion).__name__} scores '{name}' as NaN or infinite; is it diverged?")
-    return score
 
 
 def _among_survivors(name: str, score: Tensor, within: Mask) -> Tensor:

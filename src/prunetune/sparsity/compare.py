@@ -1,16 +1,17 @@
 """R_p between two checkpoint files of a model that need not be known here."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prunetune.errors import RequestError, one_line
 from prunetune.sparsity.checkpoint import read_mask, read_state
-from prunetune.sparsity.overlap import correlation
+from prunetune.sparsity.overlap import constants, correlation
 
 
 def compare(
@@ -25,19 +26,30 @@ def compare(
     """R_p of two checkpoints at every `p`, in total and per tensor, as plain JSON values.
 
     Without a mask all weights of the compared tensors count; with one, only those it keeps (all, of a tensor that it
-    does not name). Raises RequestError for
+    does not name). `left_out` has the tensors that are constants (`overlap.constants`), and why; what an `include`
+    pattern names is compared in any case. `equal` lists compared tensors that are the same on both sides, where others
+    are not: frozen layers, which count. Raises RequestError for
     files that cannot be read, shapes that disagree, p outside (0, 1), or p >= 1 - sparsity of a sparse checkpoint.
     """
     states = read_state(first, "A", key), read_state(second, "B", key)
     kept = read_mask(mask) if mask is not None else None
     names = _compared(*states, include, exclude)
+    asked = {name for name in names if any(fnmatchcase(name, pattern) for pattern in include)}
+    left_out = constants(*states, [name for name in names if name not in asked], kept)
+    if len(left_out) < len(names):
+        names = [name for name in names if name not in left_out]
+    else:
+        left_out = {}
     found = [(share, correlation(*states, share, mask=kept, names=names)) for share in p]
     tensors = {name: {"shape": list(states[0][name].shape)} for name in names}
+    equal = [name for name in names if torch.equal(states[0][name], states[1][name].to(states[0][name].dtype))]
     return {
         "a": str(first),
         "b": str(second),
         "mask": str(mask) if mask is not None else None,
         "tensors": tensors,
+        "left_out": left_out,
+        "equal": equal if len(equal) < len(names) else [],
         "correlations": [
             {
                 "p": share,
@@ -64,7 +76,17 @@ def comparison_table(found: Mapping[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
+    return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:], *_notes(found)])
+
+
+def _notes(found: Mapping[str, Any]) -> Iterator[str]:
+    """Which tensors do not count and why, and which count though they are the same on both sides."""
+    if found["left_out"]:
+        yield "Left out, for they are constants (--include NAME compares them):"
+        yield from (f"  {one_line(name)} {why}" for name, why in found["left_out"].items())
+    if found["equal"]:
+        yield "The same on both sides, and counted (--exclude NAME leaves them out):"
+        yield from (f"  {one_line(name)}" for name in found["equal"])
 
 
 def _compared(

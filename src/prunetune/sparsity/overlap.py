@@ -1,7 +1,7 @@
 """R_p, the paper's correlation indicator: how far two networks agree on which weights are the largest."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import fsum, nan
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from prunetune.sparsity.mask import Mask, require_tensor
 from prunetune.sparsity.ranking import largest
 
 State = Mapping[str, Tensor]
+_ROUNDING = 0.02  # of sin² + cos² in half precision
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Overlap:
     """R_p of two networks. `value` in [0, 1]; `expected` is what independent weights give on average.
 
     `float(overlap)` is `value`. `per_layer` has a row for every tensor compared, in the order of the first network.
+    `left_out` has the tensors that are constants rather than weights, and why; they count as nothing, with
+    k = 0.
     """
 
     value: float
     expected: float
     per_layer: Mapping[str, LayerOverlap]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __float__(self) -> float:
         return self.value
@@ -53,6 +57,10 @@ def correlation(
     (N_l = kept; tensors that it does not name count whole). Without one all weights
     count, and where a side is sparse p must be below the layer's share of non-zeros: above it, zeros would be ranked.
 
+    Without `names`, the tensors of `constants` are left out, and `Overlap.left_out` names them, unless nothing else is
+    there to compare. Frozen layers, and others that are equal on both sides, count: they do agree. Tensors that `names`
+    lists are compared, whatever they hold.
+
     RequestError for p outside (0, 1) or too large for a sparse layer, nothing to compare, unknown names, shapes that
     disagree, and weights that are not finite.
 
@@ -68,12 +76,42 @@ def correlation(
     compared = _shared(first, second) if names is None else list(dict.fromkeys(names))
     _require_same_shapes(compared, first, second)
     kept = _checked(mask, first, second)
-    layers = {name: _layer(name, first[name], second[name], p, kept.get(name)) for name in compared}
+    left_out = constants(first, second, compared, mask) if names is None else {}
+    if len(left_out) == len(compared):
+        left_out = {}  # something must be compared
+    layers = {
+        name: LayerOverlap(nan, nan, first[name].numel(), 0, 0)
+        if name in left_out
+        else _layer(name, first[name], second[name], p, kept.get(name))
+        for name in compared
+    }
     total = sum(layer.k for layer in layers.values())
     if not total:
         raise RequestError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
     expected = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
-    return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers)
+    return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers, left_out)
+
+
+def constants(first: State, second: State, names: Iterable[str], mask: State | None = None) -> dict[str, str]:
+    """The tensors whose largest weights are no result of drawing or training, and why.
+
+    Such is a tensor that on one side is zero throughout, as heads, class tokens and tables of biases begin; or whose
+    values other than zero have one magnitude alone (scales that begin at one, tables of zeros and ones); or that has
+    the same magnitudes in every row (Mamba's `A_log` as it begins), or is a table of sinusoids (Whisper's positions).
+    With a `mask` only the weights that it keeps are looked at. It takes the values of one side alone to tell, so that a
+    tensor does not drop out when both sides become equal. RequestError as `correlation` raises it.
+
+    >>> import torch
+    >>> constants({"head": torch.zeros(2, 3)}, {"head": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}, ["head"])
+    {'head': 'is zero throughout'}
+    """
+    listed, kept = list(names), _checked(mask, first, second)
+    _require_same_shapes(listed, first, second)
+    reasons = {
+        name: _constant(name, first[name], kept.get(name)) or _constant(name, second[name], kept.get(name))
+        for name in listed
+    }
+    return {name: why for name, why in reasons.items() if why}
 
 
 def chance(p: float, n: int) -> float:
@@ -128,6 +166,32 @@ def _checked(mask: State | None, first: State, second: State) -> Mapping[str, Te
     return kept
 
 
+def _constant(name: str, tensor: Tensor, kept: Tensor | None) -> str | None:
+    """Why one side's tensor is a constant, if it is."""
+    values = _magnitudes(name, tensor, kept)
+    above = values[values > 0]
+    if values.numel() and not above.numel():
+        return "is zero throughout"
+    if above.numel() > 1 and bool((above == above[0]).all()):
+        return "has one magnitude alone"
+    if values.numel() < tensor.numel() or tensor.dim() < 2:
+        return None  # rows with holes are not to be compared
+    magnitudes = values.reshape(tensor.shape)
+    if len(magnitudes) > 1 and bool((magnitudes == magnitudes[:1]).all()):
+        return "has the same magnitudes in every row"
+    return "is a table of sinusoids" if _is_sinusoids(magnitudes) else None
+
+
+def _is_sinusoids(magnitudes: Tensor) -> bool:
+    """Whether columns are pairs of sine and cosine of the same angles: next to each other, or half a row apart."""
+    if magnitudes.dim() != 2 or len(magnitudes) < 2 or magnitudes.shape[1] < 4 or magnitudes.shape[1] % 2:
+        return False
+    squares = magnitudes.double() ** 2
+    half = squares.shape[1] // 2
+    pairs = (squares[:, :half] + squares[:, half:], squares[:, ::2] + squares[:, 1::2])
+    return any(bool(((sums - 1).abs() < _ROUNDING).all()) for sums in pairs)
+
+
 def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> LayerOverlap:
     sides = [_magnitudes(name, tensor, kept) for tensor in (a, b)]
     n = sides[0].numel()
@@ -159,6 +223,8 @@ class TooSparseError(RequestError):
 
 def _require_nonzeros(name: str, magnitudes: Tensor, p: float) -> None:
     limit = int(magnitudes.count_nonzero()) / magnitudes.numel()
+    if not limit:
+        raise TooSparseError(f"p: '{name}' is zero throughout on one side, so that it has no largest weights")
     if p >= limit:
         raise TooSparseError(
             f"p: {p} is too large for '{name}', of which {1 - limit:.6g} is zero; it must be below {limit:.6g}"

@@ -1,7 +1,7 @@
 """Patterns: which positions of a layer may be kept together."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Optional
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from prunetune.errors import RequestError
 from prunetune.registry import Registry
 from prunetune.sparsity.mask import Mask, keep_top
+from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
 
 Select = Callable[[Mapping[str, Tensor], Mapping[str, int]], Mask]
 """Scores and kept counts per layer to a mask with exactly these counts: the highest scores that the pattern allows."""
@@ -60,12 +61,12 @@ class Groups:
         return Mask({name: self._of(score.detach().cpu()) for name, score in scores.items()})
 
     def require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """RequestError for a layer whose number of inputs is no multiple of M."""
-        for name, shape in shapes.items():
-            inputs = torch.Size(shape[1:] or shape).numel()
-            if inputs % self.size:
-                what = f"'{self}' needs inputs in groups of {self.size}; '{name}' has {inputs}"
-                raise RequestError(f"pattern: {what}: leave it out with scope.exclude")
+        """RequestError for the layers, all of them, whose number of inputs is no multiple of M."""
+        inputs = {name: torch.Size(shape[1:] or shape).numel() for name, shape in shapes.items()}
+        odd = [f"'{name}' has {count}" for name, count in inputs.items() if count % self.size]
+        if odd:
+            what = f"'{self}' needs inputs in groups of {self.size}; {', '.join(odd)}"
+            raise RequestError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
 
     def _of(self, score: Tensor) -> Tensor:
         rows = score.movedim(1, -1) if score.dim() > 1 else score
@@ -105,6 +106,18 @@ def unstructured(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mas
 def channel(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     """Whole channels (`sparsity.channels`): what belongs to one is not to be seen in scores and counts of layers."""
     raise RequestError("pattern: 'channel' needs to see the model run; give example_inputs")
+
+
+def require_layers(pattern: str, rows: Iterable[ScopeRow]) -> None:
+    """RequestError where the prunable layers of a survey do not have the pattern's groups, with all of them."""
+    select = PATTERNS[pattern]
+    if not isinstance(select, Groups):
+        return
+    prunable = [row for row in rows if row.prunable]
+    if odd := [f"'{row.name}'" for row in prunable if row.reason == INPUTS_FIRST]:
+        what = f"'{pattern}' groups the inputs of one output, which in {', '.join(odd)} are no neighbours (Conv1D)"
+        raise RequestError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
+    select.require_shapes({row.name: row.shape for row in prunable})
 
 
 def require_density(pattern: str, allocation: str, density: float) -> None:

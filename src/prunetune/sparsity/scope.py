@@ -1,8 +1,10 @@
 """What of a model is prunable, and why: the default scope, the user's name patterns, and the layer table."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 
 import torch
 from torch import nn
@@ -18,6 +20,8 @@ _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Embedding, nn.EmbeddingBag), "embedding"),
     ((ParametrizationList,), "under a parametrization"),
 )
+_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_PROJECTION, INPUTS_FIRST = "attention projection", "linear weight, inputs first"
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,13 @@ class _Weight:
 def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
     """Every parameter of `model` in its own order, with the reason why it is prunable or not.
 
-    By default the weights of convolutions and linear layers are prunable, except the first convolution in the order
-    of registration (Liu et al. 2021); biases, normalisation and embeddings are not. A tied weight counts once,
-    under its first name; its other names are listed as tied.
+    By default the weights of convolutions and linear layers are prunable, the projections of `MultiheadAttention` and
+    the `Conv1D` of transformers among them, except the first convolution in the order of registration (Liu et al.
+    2021); biases, normalisation and embeddings are not. A vision transformer's patch embedding is such a first
+    convolution; of a stem of several parallel convolutions only the first is. Recurrent weights, tensors of three
+    dimensions that hold the weights of several experts, and the directions of weight norm are prunable where a pattern
+    includes them, which their reason names. A tied weight counts once, under its first name; its other names are
+    listed as tied.
 
     Raises RequestError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
     """
@@ -81,6 +89,17 @@ def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
 def prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
     """Names of the prunable parameters of `model`, in the model's order; see `survey`."""
     return tuple(row.name for row in survey(model, scope) if row.prunable)
+
+
+def written_out(model: nn.Module, scope: Scope) -> Scope:
+    """`scope` with the names in `include` of what of `model` the default scope gained after stores held masks.
+
+    These are attention's packed projections and transformers' `Conv1D`. A step whose scope is written out has another
+    key than one that pruned the same model without them; of all other models the scope, and the key, are as they were.
+    """
+    gained = (row.name for row in survey(model, scope) if row.prunable and row.reason in (_PROJECTION, INPUTS_FIRST))
+    names = tuple(escape(name) for name in gained if not matching(scope.include, [name]))
+    return Scope((*scope.include, *names), scope.exclude)
 
 
 def _refuse_programs(model: nn.Module) -> None:
@@ -137,20 +156,75 @@ def _judge(weight: _Weight, first: nn.Module | None, scope: Scope) -> tuple[bool
 
 
 def _default(module: nn.Module, leaf: str, first: nn.Module | None) -> tuple[bool, str]:
-    for kinds, reason in _NEVER:
-        if isinstance(module, kinds):
-            return False, reason
-    if leaf.endswith("_orig") and hasattr(module, leaf.removesuffix("_orig") + "_mask"):
-        return False, "in the form of torch.nn.utils.prune"
-    if "bias" in leaf:
-        return False, "bias"
+    if why := _unprunable(module, leaf):
+        return False, why
     if leaf == "weight" and isinstance(module, _ConvNd):
         return module is not first, "first convolution" if module is first else "convolution weight"
-    if leaf == "weight" and isinstance(module, nn.Linear):
-        return True, "linear weight"
+    if what := _linear(module, leaf):
+        return True, what
     if isinstance(module, (_ConvNd, nn.Linear)):
         return False, f"a part of which {type(module).__name__} computes its weight"
     return False, f"parameter of {type(module).__name__}, neither convolution nor linear layer"
+
+
+def _unprunable(module: nn.Module, leaf: str) -> str | None:
+    """Why a parameter of any module is not pruned by default, if it is not."""
+    if what := _on_request(module, leaf):
+        return f"{what}; scope.include '*{leaf}' prunes it"
+    for kinds, reason in _NEVER:
+        if isinstance(module, kinds):
+            return reason
+    if leaf.endswith("_orig") and hasattr(module, leaf.removesuffix("_orig") + "_mask"):
+        return "in the form of torch.nn.utils.prune"
+    return "bias" if "bias" in leaf else None
+
+
+def _linear(module: nn.Module, leaf: str) -> str | None:
+    """What kind of linear layer's weight it is, if it is one."""
+    if leaf == "weight" and isinstance(module, nn.Linear):
+        return "linear weight"
+    if leaf in _PROJECTIONS and isinstance(module, nn.MultiheadAttention):
+        return _PROJECTION
+    return INPUTS_FIRST if leaf == "weight" and is_conv1d(module) else None
+
+
+def _on_request(module: nn.Module, leaf: str) -> str | None:
+    """What a parameter is that is pruned where a pattern includes it, if it is that."""
+    if leaf.startswith("weight_") and isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return "recurrent weight"
+    normed = isinstance(module, ParametrizationList) and type(module[0]).__name__ == "_WeightNorm"
+    if (normed and leaf == "original1") or (leaf == "weight_v" and hasattr(module, "weight_g")):
+        return "direction of a weight norm"
+    tensor = getattr(module, leaf, None)
+    known = isinstance(module, (_ConvNd, *(kind for kinds, _ in _NEVER for kind in kinds)))
+    if tensor is None or tensor.dim() != 3 or min(tensor.shape) < 2 or known or "bias" in leaf:
+        return None
+    return "weights of several experts"
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether it is the linear layer of GPT-2, whose weight is (inputs, outputs)."""
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in type(module).__mro__
+    )
+
+
+def require_prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
+    """The prunable names; RequestError where there is none, with a pattern that includes the largest weights."""
+    rows = survey(model, scope)
+    found = tuple(row.name for row in rows if row.prunable)
+    if found:
+        return found
+    left = [row for row in rows if len(row.shape) > 1 and not row.reason.startswith("tied to")]
+    if not left:
+        raise RequestError("scope: nothing is prunable; the model has no parameter of two or more dimensions")
+    most = max(left, key=lambda row: math.prod(row.shape))
+    leaf = most.name.rpartition(".")[2]
+    pattern = most.name if leaf == "weight" else f"*{leaf}"
+    excluded = most.reason.startswith("excluded")
+    cure = "narrow that pattern" if excluded else f"scope.include '{pattern}' would prune it"
+    why = f"its largest is '{most.name}', {most.reason}".partition(";")[0]
+    raise RequestError(f"scope: nothing is prunable; {why}; {cure}")
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> str | None:

@@ -4,9 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from prunetune.errors import RequestError, given
 from prunetune.references import Ref
-from prunetune.sparsity.scope import Scope, survey
+from prunetune.sparsity.channel_trace import reads_sequences
+from prunetune.sparsity.patterns import CHANNEL
+from prunetune.sparsity.scope import Scope, written_out
 from prunetune.study.ground import Ground, Trainer
 from prunetune.study.recipes import steps_per_epoch
 from prunetune.study.seeds import derive
@@ -27,6 +31,7 @@ class Bench:
     facts: Facts
     model: Ref
     scope: Scope
+    sequences: bool | None  # whether the pattern `channel` meets linear layers on (N, L, C), where it is asked for
     rewind: Point
 
     @classmethod
@@ -35,9 +40,11 @@ class Bench:
         dataset = data.identify(spec.data, spec.data_args)
         facts = data.facts(dataset)
         model = models.identify(spec.model, spec.model_args, facts.input_shape, facts.outputs)
-        scope = Scope(spec.scope.include, spec.scope.exclude)
-        survey(models.draw(model, facts.input_shape, facts.outputs, seed=0), scope)  # refuses a pattern without a match
-        return cls(spec, device, dataset, facts, model, scope, _rewind(spec, facts))
+        network = models.draw(model, facts.input_shape, facts.outputs, seed=0)
+        scope = written_out(network, Scope(spec.scope.include, spec.scope.exclude))  # refuses one without a match
+        by_channel = any(mask.pattern == CHANNEL for mask in spec.masks)
+        sequences = (by_channel and reads_sequences(network, torch.zeros(1, *facts.input_shape))) or None
+        return cls(spec, device, dataset, facts, model, scope, sequences, _rewind(spec, facts))
 
     def ground(self, seed: int, learning_rate: float) -> Ground:
         """The states that exist before any mask does, at one seed and learning rate."""

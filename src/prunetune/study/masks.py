@@ -28,12 +28,14 @@ class Choice:
     scope: Scope
     seed: int  # for criteria that draw
     probe: Probe | None = None  # for criteria that look at data
+    sequences: bool | None = None  # where whole channels of (N, L, C) can go
 
     def prune(self, source: Weights, density: float, within: Prune | None = None) -> Prune:
         """The step that chooses `density` of the weights of `source`, only among those that `within` keeps."""
         require_density(self.pattern, self.allocation, density)
         rule = self.criterion, self.allocation, self.pattern, self.scope, self.seed
-        return Prune(source, density, within, *rule, probe=self.probe)
+        sequences = self.sequences if self.pattern == CHANNEL else None
+        return Prune(source, density, within, *rule, probe=self.probe, sequences=sequences)
 
 
 class MaskAt(NamedTuple):

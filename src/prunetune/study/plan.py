@@ -10,7 +10,7 @@ import torch
 from prunetune.references import Ref
 from prunetune.sparsity.channel_groups import channel_groups
 from prunetune.sparsity.channels import require_channels
-from prunetune.sparsity.patterns import CHANNEL, PATTERNS, Groups
+from prunetune.sparsity.patterns import CHANNEL, require_layers
 from prunetune.sparsity.scope import survey
 from prunetune.study import connections, correlations, graph
 from prunetune.study.along import PlannedMoment, moments, require_moments
@@ -170,10 +170,8 @@ def _require_patterns_fit(bench: Bench) -> None:
     if not named:
         return
     model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
-    shapes = {row.name: row.shape for row in survey(model, bench.scope) if row.prunable}
-    for pattern in map(PATTERNS.__getitem__, named):
-        if isinstance(pattern, Groups):
-            pattern.require_shapes(shapes)
+    for pattern in sorted(named):
+        require_layers(pattern, survey(model, bench.scope))
     if CHANNEL in named:
         require_channels(channel_groups(model, torch.zeros(1, *bench.facts.input_shape), bench.scope))
 
@@ -188,6 +186,7 @@ def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
         bench.scope,
         derive(ground.trainer.seed, "prune"),
         mask.shown(ground, bench.facts),
+        bench.sequences,
     )
     prunes = mask.algorithm().emit(ground, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
     for sparsity, prune in zip(sparsities, prunes, strict=True):

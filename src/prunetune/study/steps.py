@@ -145,6 +145,7 @@ class Prune(Step):
     seed: int = 0  # for criteria that draw
     like: "Prune | None" = field(default=None, metadata=KEYED_WHERE_SET)  # its layer counts, not the allocation's
     probe: Probe | None = field(default=None, metadata=KEYED_WHERE_SET)  # None for criteria that look at no data
+    sequences: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where channels of (N, L, C) can go
 
 
 @dataclass(frozen=True, eq=False)
