@@ -10,6 +10,6 @@ class Flat(nn.Module):
 
 
 def build(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    layers = list(user_net.build(input_shape, outputs))
+    layers = list(user_net.build(input_shape, outputs).children())
     layers[5] = Flat()
     return nn.Sequential(*layers)
