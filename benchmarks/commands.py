@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PYTHON = (sys.executable,)
-PRUNETUNE = (sys.executable, "-c", "from prunetune.cli import main; main()")
+PRUNETUNE = (sys.executable, "-c", "from prunetune.cli.main import main; main()")
 
 
 class Cost(NamedTuple):

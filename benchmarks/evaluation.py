@@ -12,9 +12,9 @@ from benchmarks.material import Setting, cifar10, origin
 from benchmarks.peak import peak_note, peaks, with_shares
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import served
-from prunetune.train.evaluate import evaluate
-from prunetune.train.feed import normaliser
-from prunetune.train.recipe import Precision
+from prunetune.training.batches import normaliser
+from prunetune.training.evaluate import evaluate
+from prunetune.training.recipe import Precision
 
 ROUNDS = 7
 FORWARD = 3  # a training step is a forward pass and twice its arithmetic backward

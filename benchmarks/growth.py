@@ -18,8 +18,8 @@ from benchmarks.material import Setting, origin
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import served
 from prunetune.api import audit
-from prunetune.report.svg import colour, drawing_style, standalone
-from prunetune.run.launch import default_jobs
+from prunetune.execution.executors.launch import default_jobs
+from prunetune.report.figures.style import colour, drawing_style, standalone
 
 ROUNDS = 3
 WIDTHS = (8, 16, 32, 64)

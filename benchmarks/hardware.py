@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prunetune.run.environment import environment
+from prunetune.core.environment import environment
 
 TELLING = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")  # what decides the fastest kernels
 

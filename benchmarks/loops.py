@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.material import Setting, mask_of
-from prunetune.train.augment import PADDING, crop, flip
-from prunetune.train.loop import train
-from prunetune.train.recipe import Precision
+from prunetune.training.augment import PADDING, crop, flip
+from prunetune.training.loop import train
+from prunetune.training.recipe import Precision
 
 
 def ours(

@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rounds import Options
-from prunetune.sparsity.choose import prune
+from prunetune import models
+from prunetune.data import DATA, Cifar, Dataset, identify, load
+from prunetune.data.fetch import cache_folder
 from prunetune.sparsity.mask import Mask
-from prunetune.train import models
-from prunetune.train.data import DATA, Cifar, Dataset, identify, load
-from prunetune.train.data.fetch import cache_folder
-from prunetune.train.recipe import Precision, Recipe, Schedule
+from prunetune.sparsity.prune import prune
+from prunetune.training.recipe import Precision, Recipe, Schedule
 
 SPARSITY = 0.8
 SHAPE, CLASSES = (3, 32, 32), 10

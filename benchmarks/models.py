@@ -14,7 +14,7 @@ from benchmarks.material import Setting, origin
 from benchmarks.peak import peak_note, peaks, with_shares
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import served
-from prunetune.train import loop
+from prunetune.training import loop
 
 ROUNDS = 5
 MODELS = ("resnet20", "vgg11", "mobilenetv2")  # the last alone where a run is quick

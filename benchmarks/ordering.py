@@ -6,11 +6,11 @@ from itertools import chain
 from benchmarks.findings import Findings, Table
 from benchmarks.rounds import Options
 from benchmarks.tables import short
-from prunetune.run.simulate import simulate
-from prunetune.study import graph
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Step
+from prunetune.execution.simulate import simulate
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps import graph
+from prunetune.steps.steps import Step
 
 ROUNDS = 1
 PRESETS = ("quick", "paper/fig6-resnet20-cifar10")

@@ -7,7 +7,7 @@ from benchmarks.commands import PRUNETUNE, run_command
 from benchmarks.findings import Comparison, Findings, Goal, Measured, spread
 from benchmarks.load import Watch
 from benchmarks.rounds import Options
-from prunetune.run.launch import default_jobs
+from prunetune.execution.executors.launch import default_jobs
 
 ROUNDS = 1
 LEAST_BUSY = 0.9

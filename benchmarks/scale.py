@@ -10,13 +10,13 @@ from benchmarks.findings import Findings, Goal, Table
 from benchmarks.rounds import Options
 from benchmarks.synthetic import fill, planned
 from benchmarks.tables import short
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.simulate import simulate
+from prunetune.plan.compile import Plan, plan
 from prunetune.report.write import write_report
-from prunetune.run.collect import collect
-from prunetune.run.local import LocalExecutor
-from prunetune.run.simulate import simulate
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, plan
-from prunetune.study.results import Results
+from prunetune.results.collect import collect
+from prunetune.rows import Results
+from prunetune.store.store import Store
 
 ROUNDS = 1
 SIZES = ((30, 1), (30, 10), (30, 98))  # seeds and learning rates

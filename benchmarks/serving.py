@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, TypeVar, cast
 
-from prunetune.run.launch import WORKER_ENVIRONMENT, default_jobs
-from prunetune.run.wire import receive, send
+from prunetune.execution.executors.launch import WORKER_ENVIRONMENT, default_jobs
+from prunetune.execution.executors.protocol import receive, send
 
 T = TypeVar("T")
 

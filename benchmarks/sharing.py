@@ -5,10 +5,10 @@ from typing import Any
 
 from benchmarks.findings import Findings, Goal, Table
 from benchmarks.rounds import Options
-from prunetune.study.bench import training_steps
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.train.data import facts
+from prunetune.data import facts
+from prunetune.plan.compile import Plan, plan
+from prunetune.plan.context import training_steps
+from prunetune.spec.study import load_spec
 
 ROUNDS = 1
 MOST = 0.5

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 from benchmarks.findings import Findings
 from benchmarks.material import CLASSES, SHAPE
 from benchmarks.rounds import Options, Variant, compare
+from prunetune import models
+from prunetune.plan.compile import Plan, plan
 from prunetune.report.write import render_again
-from prunetune.run.store import Store
-from prunetune.study import presets
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Init
-from prunetune.train import models
+from prunetune.spec import load as presets
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Init
+from prunetune.store.store import Store
 
 ROUNDS = 5
 STUDIES = Path(__file__).parents[1] / "studies"

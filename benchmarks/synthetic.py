@@ -7,14 +7,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from prunetune.run.disk import json_bytes, publish_folder
-from prunetune.run.execute import execute
-from prunetune.run.shelves import MANIFEST, METRICS, STEP, digest_bytes
-from prunetune.run.store import Store
-from prunetune.study import graph
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Step, describe
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps import graph
+from prunetune.steps.steps import Step, describe
+from prunetune.store.disk import json_bytes, publish_folder
+from prunetune.store.layout import MANIFEST, METRICS, STEP, digest_bytes
+from prunetune.store.store import Store
 
 KEY = 64  # digits, with which the name of an input begins
 STUDY: dict[str, Any] = {

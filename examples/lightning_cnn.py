@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
-from prunetune.adapters.lightning import PruneCallback
-from prunetune.deploy.files import file_sizes
+from prunetune.data import identify, load
 from prunetune.deploy.latency import latencies
-from prunetune.train.data import identify, load
+from prunetune.deploy.sizes import file_sizes
+from prunetune.integrations.lightning import PruneCallback
 
 data = load(identify("fashion-mini"))
 tests = data.test_images / 255

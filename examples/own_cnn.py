@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import prunetune as pt
-from prunetune.deploy.files import file_sizes
+from prunetune.data import identify, load
 from prunetune.deploy.latency import latencies, speedup
-from prunetune.train.data import identify, load
+from prunetune.deploy.sizes import file_sizes
 
 data = load(identify("fashion-mini"))
 images, tests = data.train_images / 255, data.test_images / 255

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
 import prunetune as pt
-from prunetune.adapters.transformers import PruneCallback
-from prunetune.deploy.files import file_sizes
 from prunetune.deploy.latency import latencies
+from prunetune.deploy.sizes import file_sizes
+from prunetune.integrations.transformers import PruneCallback
 
 texts: dict[str, int] = {}
 for label, module in enumerate((numpy, torch)):

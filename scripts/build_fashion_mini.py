@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunetune.train.data import Dataset, identify, load
-from prunetune.train.data.fashion import DEBIAN, MINI
+from prunetune.data import Dataset, identify, load
+from prunetune.data.fashion import DEBIAN, MINI
 
 TRAIN = 10_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip member can carry
@@ -55,7 +55,7 @@ def pack(members: dict[str, np.ndarray]) -> bytes:
 
 
 def main() -> None:
-    """Build, write atomically, print the checksum that train/data/fashion.py must hold."""
+    """Build, write atomically, print the checksum that data/fashion.py must hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=DEBIAN)
     parser.add_argument("--out", type=Path, default=MINI)

@@ -23,15 +23,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from prunetune.data import load
+from prunetune.models import draw
+from prunetune.plan.context import Bench
 from prunetune.sparsity.overlap import correlation
 from prunetune.sparsity.scope import prunable
-from prunetune.study.bench import Bench
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Init, Train
-from prunetune.train.data import load
-from prunetune.train.loop import train
-from prunetune.train.models import draw
-from prunetune.train.retention import decay_exponent
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Init, Train
+from prunetune.training.loop import train
+from prunetune.training.recipe import decay_exponent
 
 LOW, HIGH = 0.01, 0.1
 P = 0.2

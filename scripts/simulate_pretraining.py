@@ -15,7 +15,7 @@ import numpy as np
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.pretraining import Pretraining, pretraining
 from prunetune.analysis.statistics import USUAL_RULE
-from prunetune.study.results import DENSE, DENSE_LONGER, Correlation, Trial
+from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Trial
 
 LOW, HIGH = 0.01, 0.1  # learning rates; the lower one is judged
 MARGIN = USUAL_RULE.margin

@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 
 from prunetune.api import prepare
-from prunetune.run.environment import cpu_model
-from prunetune.run.events import Event
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
+from prunetune.core.environment import cpu_model
+from prunetune.execution.events import Event
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.store.store import Store
 
 STUDY = [
     *("epochs=8", "rewind=1ep", "learning_rates=[0.1]", "seeds=1", "sparsities=[0.5]", "data_args.train_limit=2560"),

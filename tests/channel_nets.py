@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunetune.references import Ref
-from prunetune.train.models import build
+from prunetune.core.references import Ref
+from prunetune.models import build
 
 IMAGES = (3, 8, 8)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-PRUNETUNE = [sys.executable, "-c", "from prunetune.cli import main; main()"]
+PRUNETUNE = [sys.executable, "-c", "from prunetune.cli.main import main; main()"]
 # A process that is started in a shell's background ignores Ctrl-C, and so do its children: also those of these tests.
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 

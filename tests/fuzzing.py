@@ -13,14 +13,14 @@ from zlib import crc32
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 
+from prunetune.data import DATA
+from prunetune.data.split import CUTS
 from prunetune.errors import LONGEST_LINE, RequestError
+from prunetune.models import MODELS
 from prunetune.sparsity.criteria import CRITERIA
-from prunetune.study.masks import MASKS
-from prunetune.study.part import Part
-from prunetune.study.spec import Rounds, Spec
-from prunetune.train.data import DATA
-from prunetune.train.data.cut import CUTS
-from prunetune.train.models import MODELS
+from prunetune.spec.base import Part
+from prunetune.spec.study import Rounds, Spec
+from prunetune.steps.mask_algorithms import MASKS
 
 FULL = "PRUNETUNE_FUZZ" in os.environ  # so many examples a test, other ones at every run: `make fuzz`
 EXAMPLES = int(os.environ.get("PRUNETUNE_FUZZ", "100"))

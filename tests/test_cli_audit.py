@@ -14,7 +14,7 @@ import pytest
 
 import prunetune as pt
 from cli_runs import prunetune
-from prunetune.study.results import Correlation, Trial
+from prunetune.rows import Correlation, Trial
 
 pytestmark = pytest.mark.slow
 

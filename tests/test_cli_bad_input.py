@@ -14,7 +14,8 @@ import torch
 from data_makers import write_cifar10, write_cifar100, write_idx
 from safetensors.torch import save_file
 
-from prunetune import __version__, cli
+from prunetune import __version__
+from prunetune.cli import main as cli
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -314,8 +315,6 @@ def test_help_version_presets_and_an_empty_store(run: Run) -> None:
 def test_help_is_quick_because_heavy_imports_are_lazy() -> None:
     import sys
 
-    code = (
-        "import sys, prunetune.cli; print([m for m in ('torch', 'scipy', 'matplotlib', 'numpy') if m in sys.modules])"
-    )
+    code = "import sys, prunetune.cli.main; print([m for m in ('torch', 'scipy', 'matplotlib', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import EXAMPLES, FIELDS, HOSTILE_TEXTS, TEXTS, fuzz
-from prunetune import cli
+from prunetune.cli import main as cli
 from prunetune.errors import LONGEST_LINE, RequestError
-from prunetune.study import spec as spec_module
-from prunetune.train.models import building
+from prunetune.models import building
+from prunetune.spec import study as spec_module
 
 STOPPED = "test: everything was right, and nothing is to be trained here"
 
@@ -34,7 +34,7 @@ def nothing_trains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PRUNETUNE_DATA", str(folder / "data"))
         patch.setattr("sys.path", list(sys.path))
         patch.setattr("prunetune.api.conduct", stop)
-        patch.setattr("prunetune.ship.ship", stop)
+        patch.setattr("prunetune.compress.ship", stop)
         patch.setattr(spec_module, "MOST_STEPS", 1000)
         patch.setattr(building, "MOST_PARAMETERS", 300_000)
         yield

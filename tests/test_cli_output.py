@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from prunetune import cli
+from prunetune.cli import main as cli
+from prunetune.cli.progress import Progress
 from prunetune.errors import printable
-from prunetune.progress import Progress
-from prunetune.run.events import Waiting
+from prunetune.execution.events import Waiting
 
 VERDICT = "θ_0 is a ticket, R_p ≥ .2, kept ✓"
 ESCAPE = "\x1b]0;title\x07"

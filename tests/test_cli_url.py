@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli_runs import PRUNETUNE
-from prunetune import cli
+from prunetune.cli import main as cli
 
 pytestmark = pytest.mark.slow
 

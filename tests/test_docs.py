@@ -11,18 +11,18 @@ import yaml
 from typer.testing import CliRunner
 
 import prunetune
-from prunetune.cli import app
+from prunetune.cli.main import app
+from prunetune.data import DATA
+from prunetune.models import MODELS
+from prunetune.plan.compile import plan
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA
-from prunetune.study.arms import ARMS
-from prunetune.study.masks import MASKS
-from prunetune.study.plan import plan
-from prunetune.study.recipe_fields import RecipeSpec
-from prunetune.study.spec import Spec, load_spec
-from prunetune.study.transforms import TRANSFORMS
-from prunetune.train.augment import AUGMENTATIONS
-from prunetune.train.data import DATA
-from prunetune.train.models import MODELS
+from prunetune.spec.recipe import RecipeSpec
+from prunetune.spec.study import Spec, load_spec
+from prunetune.steps.arms import ARMS
+from prunetune.steps.mask_algorithms import MASKS
+from prunetune.steps.transforms import TRANSFORMS
+from prunetune.training.augment import AUGMENTATIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

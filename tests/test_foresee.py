@@ -6,8 +6,8 @@ import pytest
 
 from cli_runs import prunetune
 from prunetune.api import prepare
+from prunetune.cli.plan_summary import Machines, foresee
 from prunetune.errors import RequestError
-from prunetune.foresee import Machines, foresee
 
 STUDY = ["seeds=2", "learning_rates=[0.1]", "sparsities=[0.3, 0.5]", "pretraining.longer=0"]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
 from prunetune.errors import RequestError
-from prunetune.references import Ref, is_callable_name, load_callable, source_digest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import prunetune.registry
+import prunetune.core.registry
 from cli_runs import PRUNETUNE
+from prunetune.core.registry import Registry
 from prunetune.errors import RequestError
-from prunetune.registry import Registry
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def install(folder: Path, entry_points: str, source: str, monkeypatch: pytest.Mo
 
 
 def test_the_example_of_the_docstring_runs() -> None:
-    result = doctest.testmod(prunetune.registry)
+    result = doctest.testmod(prunetune.core.registry)
     assert result.attempted > 0
     assert result.failed == 0
 

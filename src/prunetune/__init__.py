@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from prunetune.api import audit
     from prunetune.deploy.export import export
     from prunetune.deploy.summary import sparsity_report
-    from prunetune.sparsity.choose import prune
-    from prunetune.sparsity.holding import held_mask, hold, release
+    from prunetune.sparsity.enforce import held_mask, hold, release
     from prunetune.sparsity.mask import Mask
     from prunetune.sparsity.overlap import correlation
+    from prunetune.sparsity.prune import prune
     from prunetune.sparsity.scope import Scope, survey
 
 __version__ = "0.1.0"
@@ -24,10 +24,10 @@ _HOME = {
     "export": "prunetune.deploy.export",
     "sparsity_report": "prunetune.deploy.summary",
     "recommend": "prunetune.advice",
-    "prune": "prunetune.sparsity.choose",
-    "held_mask": "prunetune.sparsity.holding",
-    "hold": "prunetune.sparsity.holding",
-    "release": "prunetune.sparsity.holding",
+    "prune": "prunetune.sparsity.prune",
+    "held_mask": "prunetune.sparsity.enforce",
+    "hold": "prunetune.sparsity.enforce",
+    "release": "prunetune.sparsity.enforce",
     "Mask": "prunetune.sparsity.mask",
     "correlation": "prunetune.sparsity.overlap",
     "Scope": "prunetune.sparsity.scope",

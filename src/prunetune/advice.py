@@ -16,16 +16,16 @@ from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
 from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
 from prunetune.errors import RequestError, given
+from prunetune.plan.measurements import DENSE_P
 from prunetune.report.files import RESULTS, read_results
-from prunetune.report.words import STARTS, lead, pretraining_words, recommendation_words, whys
+from prunetune.report.text import STARTS, lead, pretraining_words, recommendation_words, whys
 from prunetune.report.write import answers
+from prunetune.rows import Results
 from prunetune.sparsity.allocation import uniform
 from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.independence import Independence, independence, p_above
-from prunetune.sparsity.overlap import Overlap, correlation
+from prunetune.sparsity.overlap import Independence, Overlap, correlation, independence, p_above
 from prunetune.sparsity.scope import Scope, prunable
-from prunetune.study.correlations import DENSE_P
-from prunetune.study.results import RecipeSummary, Results
+from prunetune.spec.recipes import RecipeSummary
 
 Weights = nn.Module | Mapping[str, Tensor] | str | Path
 Strength = Literal["exact", "weak", "undecided", "tested"]

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from prunetune.analysis.verdict import Verdict
+from prunetune.data import load
 from prunetune.errors import RequestError
+from prunetune.execution.events import Event
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.runner import Executor
+from prunetune.execution.tensorboard import DIARY, Diary
+from prunetune.plan.compile import Plan, Remaining, every_cell, plan
 from prunetune.report.ownership import require_ours
 from prunetune.report.write import REPORT_FILES, Report, answers, write_report
-from prunetune.run.collect import collect
-from prunetune.run.diary import DIARY, Diary
-from prunetune.run.disk import user_cache
-from prunetune.run.drive import Executor
-from prunetune.run.events import Event
-from prunetune.run.local import LocalExecutor
-from prunetune.run.mirror import Mirror, open_store
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, Remaining, every_cell, plan
-from prunetune.study.results import Results
-from prunetune.study.spec import Spec, load_spec
-from prunetune.train.data import load
+from prunetune.results.collect import collect
+from prunetune.rows import Results
+from prunetune.spec.study import Spec, load_spec
+from prunetune.store.cache import Mirror, open_store
+from prunetune.store.disk import user_cache
+from prunetune.store.store import Store
 
 Source = str | Path | Mapping[str, Any] | None
 
@@ -216,7 +216,7 @@ def audit(
 ) -> Audit:
     """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
 
-    Steps run on `jobs` processes of this machine, or on an executor such as `prunetune.run.ray.RayExecutor("auto")`.
+    Steps run on `jobs` processes of this machine, or on an executor such as `RayExecutor("auto")` (`execution.executors.ray`).
 
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP

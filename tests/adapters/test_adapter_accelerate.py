@@ -16,8 +16,8 @@ pytest.importorskip("accelerate", reason="needs the extra prunetune[transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from prunetune.adapters.accelerate import MaskState
-from prunetune.sparsity.holding import masks_gradients
+from prunetune.integrations.accelerate import MaskState
+from prunetune.sparsity.enforce import masks_gradients
 
 
 def network(seed: int = 0) -> nn.Sequential:

@@ -19,7 +19,7 @@ pytest.importorskip("lightning", reason="needs the extra prunetune[lightning]")
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
-from prunetune.adapters.lightning import PruneCallback
+from prunetune.integrations.lightning import PruneCallback
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.. is deprecated:FutureWarning"),  # Lightning 2.6 with torch 2.13

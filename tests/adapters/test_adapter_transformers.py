@@ -18,8 +18,8 @@ pytest.importorskip("transformers", reason="needs the extra prunetune[transforme
 
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from prunetune.adapters.transformers import PruneCallback
-from prunetune.sparsity.holding import masks_gradients
+from prunetune.integrations.transformers import PruneCallback
+from prunetune.sparsity.enforce import masks_gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory. argument is set as true:UserWarning")  # without a GPU
 SCOPE = pt.Scope(exclude=("classifier.*",))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import prunetune as pt
 from prunetune.errors import RequestError
-from prunetune.sparsity.torch_form import to_torch_prune
+from prunetune.sparsity.torch_prune import to_torch_prune
 
 transformers = pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
 

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from fuzzing import assert_one_clear_line
+from prunetune.data import checks, identify, load
+from prunetune.data import fashion as idx
+from prunetune.data.unpickle import load_batch
 from prunetune.errors import RequestError
-from prunetune.train.data import checks, identify, idx, load
-from prunetune.train.data.unpickle import load_batch
 
 ROOM = 300_000  # kB
 

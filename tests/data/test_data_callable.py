@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunetune.data import DATA, Dataset, facts, identify, load
 from prunetune.errors import RequestError
-from prunetune.train.data import DATA, Dataset, facts, identify, load
 
 MODULE = """
 import itertools
 import numpy as np
 import torch
-from prunetune.train.data import Dataset
+from prunetune.data import Dataset
 
 calls = itertools.count()
 

@@ -13,9 +13,9 @@ import data_makers as make
 import numpy as np
 import pytest
 
+from prunetune.data import identify, load
+from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar, Layout
 from prunetune.errors import RequestError
-from prunetune.train.data import identify, load
-from prunetune.train.data.cifar import CIFAR10, CIFAR100, Cifar, Layout
 
 
 def _archive(root: Path, folder: str, path: Path, extra: dict[str, bytes] | None = None) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunetune.train.data import facts, identify, load
+from prunetune.data import facts, identify, load
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 TOOL = SHARED / "tools" / "expand_cifar10.py"

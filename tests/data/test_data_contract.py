@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from prunetune.data import DATA, facts, identify, load
 from prunetune.errors import RequestError
-from prunetune.train.data import DATA, facts, identify, load
 
 CALLABLE = """
 import torch

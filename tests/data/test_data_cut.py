@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunetune.data import Dataset, facts, identify, load
+from prunetune.data.base import mean_and_std
+from prunetune.data.split import cut
 from prunetune.errors import RequestError
-from prunetune.train.data import Dataset, facts, identify, load
-from prunetune.train.data.base import mean_and_std
-from prunetune.train.data.cut import cut
 
 
 def _numbered(count: int, **more: Any) -> Dataset:

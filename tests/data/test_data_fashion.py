@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from prunetune.data import fashion, identify, load
+from prunetune.data.fashion import DEBIAN, MINI, FashionMini
 from prunetune.errors import RequestError
-from prunetune.train.data import fashion, identify, load
-from prunetune.train.data.fashion import DEBIAN, MINI, FashionMini
 
 REPOSITORY = Path(__file__).parents[2]
 needs_debian = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")

@@ -15,10 +15,10 @@ from threading import Thread
 import data_makers as make
 import pytest
 
+from prunetune.data import fashion
+from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
+from prunetune.data.fetch import cache_folder, download
 from prunetune.errors import RequestError
-from prunetune.train.data import fashion
-from prunetune.train.data.cifar import CIFAR10, CIFAR100, Cifar
-from prunetune.train.data.fetch import cache_folder, download
 
 CONTENT = b"0123456789" * 300_000
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()

@@ -7,8 +7,8 @@ import data_makers as make
 import pytest
 import torch
 
+from prunetune.data import facts, identify, load
 from prunetune.errors import RequestError
-from prunetune.train.data import facts, identify, load
 
 REPO = "hf:somebody/shapes"
 

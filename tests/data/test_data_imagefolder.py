@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from prunetune.data import identify, load
 from prunetune.errors import RequestError
-from prunetune.train.data import identify, load
 
 
 def test_pixels_classes_and_order(tmp_path: Path):

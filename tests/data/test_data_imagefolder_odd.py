@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from prunetune.data.imagefolder import ImageFolder
 from prunetune.errors import RequestError
-from prunetune.train.data.imagefolder import ImageFolder
 
 SOURCE = ImageFolder()
 

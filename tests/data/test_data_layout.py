@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from prunetune.data import imagefolder
+from prunetune.data.function import Function
+from prunetune.data.imagefolder import ImageFolder
 from prunetune.errors import RequestError
-from prunetune.train.data import imagefolder
-from prunetune.train.data.function import Function
-from prunetune.train.data.imagefolder import ImageFolder
 
 ORIENTATION = 0x0112
 

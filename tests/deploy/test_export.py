@@ -21,12 +21,12 @@ from torch.func import functional_call
 from torch.nn.functional import dropout, pad
 
 import prunetune as pt
+from prunetune.data import identify, load
 from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.export import Exported, _looked_at
 from prunetune.deploy.graph import Batch, _compare, _zeros_are_in
 from prunetune.errors import RequestError
-from prunetune.train.data import identify, load
-from prunetune.train.models import MODELS
+from prunetune.models import MODELS
 
 onnx = pytest.importorskip("onnx", reason="needs the extra prunetune[onnx]")
 ort = pytest.importorskip("onnxruntime", reason="needs the extra prunetune[onnx]")

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from prunetune.deploy.files import file_sizes
-from prunetune.references import Ref
-from prunetune.sparsity.choose import prune
-from prunetune.train.models import build
+from prunetune.core.references import Ref
+from prunetune.deploy.sizes import file_sizes
+from prunetune.models import build
+from prunetune.sparsity.prune import prune
 
 
 def test_raw_and_compressed_are_those_of_real_files(tmp_path: Path) -> None:

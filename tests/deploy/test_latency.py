@@ -13,7 +13,7 @@ from torch.nn.utils import prune as torch_prune
 from prunetune.deploy import latency
 from prunetune.deploy.latency import Latency, latencies, speedup
 from prunetune.errors import RequestError
-from prunetune.sparsity.holding import hold, release
+from prunetune.sparsity.enforce import hold, release
 
 INPUT = torch.ones(2, 3)
 

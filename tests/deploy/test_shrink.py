@@ -13,10 +13,10 @@ from prunetune.deploy.shrink import shrink
 from prunetune.errors import RequestError
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_trace import tensors_in
-from prunetune.sparsity.choose import prune
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.sparsity.holding import held_mask, hold
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.enforce import held_mask, hold
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import Scope
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from prunetune.api import Audit, audit
+from prunetune.data import load
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import RequestError
-from prunetune.run.store import Store
+from prunetune.models import build
+from prunetune.plan.compile import plan
 from prunetune.sparsity.scope import prunable
-from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Train
-from prunetune.train.data import load
-from prunetune.train.models import build
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Train
+from prunetune.store.store import Store
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")

@@ -11,12 +11,12 @@ from torch.nn.utils import prune as torch_prune
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunetune.core.references import Ref
 from prunetune.deploy.sizes import LayerCount, count
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.sparsity.choose import prune
-from prunetune.sparsity.holding import hold
-from prunetune.train.models import build
+from prunetune.models import build
+from prunetune.sparsity.enforce import hold
+from prunetune.sparsity.prune import prune
 
 CIFAR = (3, 32, 32)
 

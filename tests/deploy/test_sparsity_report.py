@@ -10,7 +10,7 @@ from torch.nn.utils import prune as torch_prune
 
 import prunetune as pt
 from prunetune.errors import RequestError
-from prunetune.sparsity.torch_form import from_torch_prune
+from prunetune.sparsity.torch_prune import from_torch_prune
 
 UNNAMED = "in scope, but no mask names it"
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import prunetune as pt
-from prunetune.references import Ref
-from prunetune.train.models import build
+from prunetune.core.references import Ref
+from prunetune.models import build
 
 GENERATOR = torch.Generator().manual_seed(4)
 IMAGES = torch.randn(2, 3, 16, 16, generator=GENERATOR)

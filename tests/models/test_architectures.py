@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunetune.references import Ref
-from prunetune.train.models import build
-from prunetune.train.models.mobilenet import InvertedResidual
-from prunetune.train.models.resnet import Block
+from prunetune.core.references import Ref
+from prunetune.models import build
+from prunetune.models.mobilenet import InvertedResidual
+from prunetune.models.resnet import Block
 
 
 def maps(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunetune.core.references import Ref
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.train.models import MODELS, build, draw, identify
+from prunetune.models import MODELS, build, draw, identify
 
 SHAPE = (1, 4, 4)
 GOOD = """

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunetune.core.references import Ref
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.train.models import MODELS, build, draw, identify
+from prunetune.models import MODELS, build, draw, identify
 
 SHAPE = (3, 32, 32)
 every_model = pytest.mark.parametrize("name", list(MODELS))

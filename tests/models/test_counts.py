@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from prunetune.references import Ref
-from prunetune.train.models import build
+from prunetune.core.references import Ref
+from prunetune.models import build
 
 CIFAR = (3, 32, 32)
 MNIST = (1, 28, 28)

@@ -5,7 +5,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from prunetune.study.results import Correlation, Invariant, Layer, Missing, Results, Spent, Trial
+from prunetune.rows import Correlation, Invariant, Layer, Missing, Results, Spent, Trial
 
 HOSTILE = '<script>alert("x")</script>'
 ARMS = ("ticket", "reinit", "rewind", "finetune")

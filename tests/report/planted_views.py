@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from planted import OVERLAP, SPARSITIES, planted
 
-from prunetune.study.results import Layer, LayerOverlap, MaskOverlap, MomentOverlap, Results
+from prunetune.rows import Layer, LayerOverlap, MaskOverlap, MomentOverlap, Results
 
 LAYERS = ("features.3.weight", "features.6.weight", "head.weight")
 P = 0.2

@@ -15,7 +15,7 @@ from prunetune.advice import NO_ACCURACY, Advice, Line, recommend
 from prunetune.api import Audit
 from prunetune.errors import RequestError
 from prunetune.report.write import write_report
-from prunetune.study.results import Layer, Results
+from prunetune.rows import Layer, Results
 
 ROOT = Path(__file__).parents[2]
 State = Mapping[str, Tensor]

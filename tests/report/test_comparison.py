@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 from verdict_trials import trial
 
 from prunetune.analysis.cells import between, pair
-from prunetune.cli import app
+from prunetune.cli.main import app
 from prunetune.errors import RequestError
-from prunetune.report.comparison import compare_studies, read_studies
-from prunetune.report.comparison_cells import cells_text
-from prunetune.report.comparison_figures import comparison_drawings
-from prunetune.report.comparison_page import write_comparison
+from prunetune.report.comparison.cells import cells_text
+from prunetune.report.comparison.figures import comparison_drawings
+from prunetune.report.comparison.page import write_comparison
+from prunetune.report.comparison.rows import compare_studies, read_studies
 from prunetune.report.write import write_report
-from prunetune.study.results import Results
+from prunetune.rows import Results
 
 compared = functools.partial(compare_studies, resamples=60)
 

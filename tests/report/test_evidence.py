@@ -9,7 +9,7 @@ from verdict_trials import missing, one, planted, said, spread, study, trial
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.verdict import judge
 from prunetune.errors import RequestError
-from prunetune.study.results import Trial
+from prunetune.rows import Trial
 
 
 def changed(trials: Sequence[Trial], arm: str, seed: int, **values: object) -> list[Trial]:

@@ -9,8 +9,8 @@ from verdict_trials import spread, study
 
 from prunetune.analysis.statistics import Rule, holm
 from prunetune.analysis.verdict import judge
-from prunetune.report.words import family_words
-from prunetune.study.results import Trial
+from prunetune.report.text import family_words
+from prunetune.rows import Trial
 
 STUDY, CELL = Rule(), Rule(family="cell")
 

@@ -12,9 +12,9 @@ from planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.verdict import Rule, judge
-from prunetune.report.figures import Drawing, accuracy_figure, drawings
-from prunetune.report.svg import COLOURS, inline, standalone
-from prunetune.study.results import Results
+from prunetune.report.figures.accuracy import Drawing, accuracy_figure, drawings
+from prunetune.report.figures.style import COLOURS, inline, standalone
+from prunetune.rows import Results
 
 BOUNDS_WIDTH = 2.2  # of a line that shows bounds
 SVG = "{http://www.w3.org/2000/svg}"

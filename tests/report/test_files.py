@@ -11,7 +11,7 @@ from planted import planted, scarred
 from prunetune.errors import RequestError
 from prunetune.report.files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write import render_again, write_report
-from prunetune.study.results import Correlation, Results, Trial
+from prunetune.rows import Correlation, Results, Trial
 
 TRIAL_COLUMNS = (
     "key,arm,mask,learning_rate,sparsity,density,seed,epochs,steps,test_accuracy,test_loss,diverged,cached,seconds,"

@@ -14,10 +14,10 @@ from PIL import Image
 from planted import HOSTILE, planted, scarred
 
 from prunetune.analysis.verdict import Rule, Verdict, judge
-from prunetune.report.html import headline, page_text
-from prunetune.report.words import whys
+from prunetune.report.page import headline, page_text
+from prunetune.report.text import whys
 from prunetune.report.write import Report, write_report
-from prunetune.study.results import Results
+from prunetune.rows import Results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -13,7 +13,7 @@ from prunetune.analysis.pretraining import Check, Pretraining, label
 from prunetune.analysis.verdict import Verdict, judge
 from prunetune.report.files import read_results
 from prunetune.report.write import answers, render_again
-from prunetune.study.results import Correlation, Missing, Trial
+from prunetune.rows import Correlation, Missing, Trial
 
 STUDIES = Path(__file__).parents[2] / "studies"
 

@@ -8,7 +8,7 @@ from scipy import stats
 from verdict_trials import missing, trial
 
 from prunetune.analysis.recommend import Recommendation, Rule, recommend
-from prunetune.study.results import Trial
+from prunetune.rows import Trial
 
 Table = dict[tuple[str, str, float], Sequence[float]]  # (arm, mask, rate) -> accuracy by seed
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from planted import ARMS, SPARSITIES, planted
 
-from prunetune.report.connectivity import connectivity_figures, connectivity_table
+from prunetune.report.figures.connectivity import connectivity_figures, connectivity_table
+from prunetune.report.figures.style import standalone
 from prunetune.report.files import read_results
-from prunetune.report.svg import standalone
 from prunetune.report.write import render_again, write_report
-from prunetune.study.results import Connectivity, Results
+from prunetune.rows import Connectivity, Results
 
 ALPHAS = tuple(i / 10 for i in range(11))
 

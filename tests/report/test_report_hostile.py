@@ -16,10 +16,10 @@ from planted_views import viewed
 from test_tradeoff import found  # noqa: F401 - a fixture
 
 from prunetune.errors import LONGEST_LINE, RequestError
-from prunetune.report.tradeoff import ParameterDensity, Tradeoff
-from prunetune.report.tradeoff_page import render_tradeoff_again, write_tradeoff
+from prunetune.report.tradeoff.page import render_tradeoff_again, write_tradeoff
+from prunetune.report.tradeoff.rows import ParameterDensity, Tradeoff
 from prunetune.report.write import render_again, write_report
-from prunetune.study.results import Results
+from prunetune.rows import Results
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NAMES = {

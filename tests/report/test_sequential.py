@@ -17,11 +17,11 @@ from verdict_trials import missing, one, said, spread, study, substance
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule, plan_looks, spent, taken
 from prunetune.analysis.verdict import judge
+from prunetune.core.looks import looks
 from prunetune.errors import RequestError
-from prunetune.report.summary import summary
+from prunetune.report.text import summary
 from prunetune.report.write import render_again, write_report
-from prunetune.study.looks import looks
-from prunetune.study.results import Results, Trial
+from prunetune.rows import Results, Trial
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 RANGES = [(2, 3), (5, 20), (3, 12), (4, 10), (2, 12), (19, 20)]

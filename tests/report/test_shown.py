@@ -14,14 +14,13 @@ from prunetune.analysis.pairing import Chance, guessing
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
-from prunetune.report.html import headline
-from prunetune.report.summary import summary
-from prunetune.report.words import choice_words, exceeds_words, recommendation_words, whys
+from prunetune.core.environment import guessing_accuracy
+from prunetune.report.page import headline
+from prunetune.report.text import choice_words, exceeds_words, recommendation_words, summary, whys
 from prunetune.report.write import write_report
-from prunetune.run.environment import chance
-from prunetune.study.presets import path
-from prunetune.study.results import Results, Trial
-from prunetune.study.spec import load_spec
+from prunetune.rows import Results, Trial
+from prunetune.spec.load import path
+from prunetune.spec.study import load_spec
 
 RULE = Rule()
 LABELS = torch.tensor([0] * 950 + [1] * 50)
@@ -97,8 +96,8 @@ def test_what_must_not_be_a_yes_does_not_exceed() -> None:
 
 
 def test_chance_is_the_share_of_the_most_frequent_class() -> None:
-    assert chance(LABELS) == 95.0
-    assert chance(torch.arange(10)) == 10.0
+    assert guessing_accuracy(LABELS) == 95.0
+    assert guessing_accuracy(torch.arange(10)) == 10.0
     found = Chance.of(2, 1000, 95.0)
     assert found is not None
     assert (found.accuracy, found.noise) == (95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
@@ -111,7 +110,7 @@ def test_two_baselines_that_always_say_the_majority_give_no_winning_ticket() -> 
     trials = study({0.75: spread(3.0, 0.1)}, {0.75: spread(3.0, 0.1)}, dense=[95.0] * 5)
     known: dict[str, Any] = {"outputs": 2, "test_images": 1000}
     assert one(trials, **known).winning_property == "holds"  # which a chance of 1 / classes gives
-    verdict = one(trials, **known, chance=chance(LABELS))
+    verdict = one(trials, **known, chance=guessing_accuracy(LABELS))
     assert verdict.winning_property == "inconclusive"
     assert "stuck at chance" in verdict.outlook
 

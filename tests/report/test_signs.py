@@ -8,9 +8,9 @@ from pathlib import Path
 
 from planted import planted
 
-from prunetune.report.comparison import compare_studies, read_studies
-from prunetune.report.comparison_cells import cells_text
-from prunetune.report.comparison_page import write_comparison
+from prunetune.report.comparison.cells import cells_text
+from prunetune.report.comparison.page import write_comparison
+from prunetune.report.comparison.rows import compare_studies, read_studies
 from prunetune.report.write import write_report
 
 HYPHEN_AS_MINUS = re.compile(r"(?:^|[\s\[(|])-\d.{0,20}", re.MULTILINE)

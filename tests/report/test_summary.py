@@ -8,8 +8,8 @@ from verdict_trials import LEVEL, overlap, spread, study, trial
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
-from prunetune.report.summary import summary
-from prunetune.study.results import RecipeSummary
+from prunetune.report.text import summary
+from prunetune.spec.recipes import RecipeSummary
 
 RULE = Rule()
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from prunetune.errors import RequestError
-from prunetune.report.tradeoff import (
+from prunetune.report.tradeoff.figures import layers_figure
+from prunetune.report.tradeoff.page import render_tradeoff_again, tradeoff_text, write_tradeoff
+from prunetune.report.tradeoff.rows import (
     ModelFile,
     ModelRow,
     ParameterDensity,
@@ -17,8 +19,6 @@ from prunetune.report.tradeoff import (
     read_tradeoff,
     tradeoff_words,
 )
-from prunetune.report.tradeoff_figures import layers_figure
-from prunetune.report.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
 
 HOSTILE = "<script>alert('x')</script>"
 

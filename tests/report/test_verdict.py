@@ -13,7 +13,7 @@ from scipy import stats
 from verdict_trials import DENSE, REINIT, Differences, one, planted, said, spread, study, substance
 
 from prunetune.analysis.verdict import Rule, SparsityTest, judge
-from prunetune.study.results import Trial
+from prunetune.rows import Trial
 
 
 @pytest.mark.parametrize("dense", DENSE)
@@ -289,5 +289,5 @@ def test_at_the_margin_no_number_of_seeds_is_promised() -> None:
 
 
 def test_the_judge_does_without_torch() -> None:
-    code = "import sys, prunetune.report.words, prunetune.analysis.verdict; sys.exit('torch' in sys.modules)"
+    code = "import sys, prunetune.report.text, prunetune.analysis.verdict; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

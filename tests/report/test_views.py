@@ -17,14 +17,14 @@ from planted import HOSTILE, planted
 from planted_views import LAYERS, viewed
 from test_html import Page, browse, needs_browser
 
-from prunetune.report.agreement import agreement_figures, agreement_table
-from prunetune.report.along import along_figures, along_table
-from prunetune.report.figures import Drawing
+from prunetune.report.figures.accuracy import Drawing
+from prunetune.report.figures.layers import STRONGEST, layer_figures, shortened, spread
+from prunetune.report.figures.masks import agreement_figures, agreement_table
+from prunetune.report.figures.style import COLOURS, inline, standalone
+from prunetune.report.figures.training import along_figures, along_table
 from prunetune.report.files import read_results, results_text
-from prunetune.report.heat import STRONGEST, layer_figures, shortened, spread
-from prunetune.report.svg import COLOURS, inline, standalone
 from prunetune.report.write import Report, write_report
-from prunetune.study.results import LayerOverlap, MaskOverlap, Results
+from prunetune.rows import LayerOverlap, MaskOverlap, Results
 
 VIEWS = ("along_training", "overlap_by_layer", "mask_overlap")
 

@@ -7,8 +7,8 @@ from verdict_trials import LEVEL, overlap, spread, study, trial
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
-from prunetune.report.words import definition_words, lead, pretraining_words, recommendation_words, whys
-from prunetune.study.results import Trial
+from prunetune.report.text import definition_words, lead, pretraining_words, recommendation_words, whys
+from prunetune.rows import Trial
 
 RULE = Rule()
 DENSE = {"yes": 0.0, "undecided": -0.5, "no": -1.0}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.verdict import Verdict, judge
-from prunetune.study.results import Correlation, Missing, Trial
+from prunetune.rows import Correlation, Missing, Trial
 
 Differences = Mapping[float, Sequence[float]]  # by sparsity, one value a seed
 LEVEL = 90.0

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from toy_study import small_study
 
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
+from prunetune.execution.run_step import execute
+from prunetune.store.store import Store
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 from toy_study import Work, init
 
-from prunetune.run.ray import RayExecutor
-from prunetune.run.store import Store
+from prunetune.execution.executors.ray import RayExecutor
+from prunetune.store.store import Store
 
 
 def listening() -> list[str]:

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Prune, Train
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
+from prunetune.results.collect import collect
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Prune, Train
+from prunetune.store.store import Store
 
 SPEC: dict[str, Any] = {
     "model": "toy_study:net",

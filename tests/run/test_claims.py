@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from toy_study import init
 
-from prunetune.atomic import this_machine
-from prunetune.run.claims import Claims
-from prunetune.run.process import Process
-from prunetune.run.store import Store
+from prunetune.core.files import this_machine
+from prunetune.store.leases import Claims
+from prunetune.store.process import Process
+from prunetune.store.store import Store
 
 KEY = init().key
 
@@ -51,7 +51,7 @@ def test_one_at_a_time(store: Store) -> None:
 
 
 def test_a_dead_process_of_this_machine_makes_room_at_once(store: Store) -> None:
-    script = "import sys, os, signal; from pathlib import Path; from prunetune.run.claims import Claims\n"
+    script = "import sys, os, signal; from pathlib import Path; from prunetune.store.leases import Claims\n"
     script += "assert Claims(Path(sys.argv[1])).take(sys.argv[2]); os.kill(os.getpid(), signal.SIGKILL)"
     with subprocess.Popen([sys.executable, "-c", script, str(store.root), KEY]) as dead:
         deadline = time.monotonic() + 60
@@ -118,7 +118,7 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(store: Store) -> None:
     for key in keys:
         of_another_machine(store, key)
         age(store, 1000, key)
-    script = "import sys, time; from pathlib import Path; from prunetune.run.claims import Claims\n"
+    script = "import sys, time; from pathlib import Path; from prunetune.store.leases import Claims\n"
     script += (
         "root, *keys = sys.argv[1:]; claims = Claims(Path(root)); print('here', flush=True); sys.stdin.readline()\n"
     )
@@ -237,7 +237,7 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
     assert holder is not None
     assert holder._replace(machine="") == Process.this()._replace(machine="")
     assert holder != Process.this()
-    monkeypatch.setattr("prunetune.run.process.is_alive", lambda pid: False)  # no such process in the other one
+    monkeypatch.setattr("prunetune.store.process.is_alive", lambda pid: False)  # no such process in the other one
     assert not two.take(KEY)
     assert two.dead() == []
     one.close()
@@ -246,7 +246,7 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
 
 def test_containers_of_one_machine(store: Store) -> None:
     """The same host name and the same process id in another namespace of processes, and both live."""
-    script = "import sys, os; from pathlib import Path; from prunetune.run.claims import Claims\n"
+    script = "import sys, os; from pathlib import Path; from prunetune.store.leases import Claims\n"
     script += "claims = Claims(Path(sys.argv[1]))\n"
     script += "print(os.getpid(), claims.take(sys.argv[2]), claims.dead(), flush=True); sys.stdin.readline()"
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(store.root), KEY]

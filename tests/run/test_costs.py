@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from prunetune.core.environment import fingerprint
 from prunetune.errors import RequestError
-from prunetune.run.costs import costs
-from prunetune.run.environment import fingerprint
-from prunetune.run.estimate import bytes_read
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Connect, Init, Prune, Step, Train
+from prunetune.execution.cost import costs
+from prunetune.execution.estimate import bytes_read
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Connect, Init, Prune, Step, Train
+from prunetune.store.store import Store
 
 STUDY: dict[str, Any] = {
     "model": "toy_study:net",

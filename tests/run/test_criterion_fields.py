@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from prunetune.errors import RequestError
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.criteria import CRITERIA, Evidence, Grasp, SynFlow
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Prune, Train, describe
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Prune, Train, describe
+from prunetune.store.store import Store
 
 
 @dataclass(frozen=True)

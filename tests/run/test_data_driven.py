@@ -9,14 +9,14 @@ import torch
 from toy_study import IMAGES, OUTPUTS, SHAPE, images, net
 
 from prunetune.errors import RequestError
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.study.budget import budget
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Init, Prune, Train
-from prunetune.train.probe import pick
+from prunetune.execution.run_step import execute
+from prunetune.plan.budget import budget
+from prunetune.plan.compile import Plan, plan
+from prunetune.results.collect import collect
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Init, Prune, Train
+from prunetune.store.store import Store
+from prunetune.training.probe import pick
 
 LAYERS = ("3.weight", "6.weight")
 SHOWN = 30  # ten of each class

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prunetune.api import conduct, prepare
-from prunetune.run.estimate import estimate
+from prunetune.execution.estimate import estimate
 
 BLOCK = 4096
 STUDY: dict[str, Any] = {

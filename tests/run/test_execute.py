@@ -29,17 +29,17 @@ from toy_study import (
     sparse,
 )
 
+from prunetune.core.references import Ref
+from prunetune.data import identify
 from prunetune.errors import BreachError, DivergedSourceError, RequestError
-from prunetune.references import Ref
-from prunetune.run import execute as execution
-from prunetune.run.events import Event, Notice
-from prunetune.run.execute import Finished, execute, load_weights
-from prunetune.run.store import Store
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.study.steps import Import, Prune, Step, Train, Weights
-from prunetune.train.data import identify
-from prunetune.train.loop import Trained
-from prunetune.train.recipe import Point, Recipe
+from prunetune.execution import run_step as execution
+from prunetune.execution.events import Event, Notice
+from prunetune.execution.run_step import Finished, execute, load_weights
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.steps.steps import Import, Prune, Step, Train, Weights
+from prunetune.store.store import Store
+from prunetune.training.loop import Trained
+from prunetune.training.recipe import Point, Recipe
 
 START, OTHER = init(0), init(1)
 DENSE = dense(START)
@@ -177,7 +177,7 @@ def test_a_first_snapshot_is_added_too(finished: Store) -> None:
 
 
 def test_a_training_that_comes_out_otherwise_adds_no_snapshot(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prunetune.run import execute as module
+    from prunetune.execution import run_step as module
 
     def another(*args, **kwargs):
         trained = train(*args, **kwargs)

@@ -7,8 +7,8 @@ from toy_study import TINY_AUDIT
 
 from prunetune.api import prepare
 from prunetune.errors import RequestError
-from prunetune.run.executors import executor_named
-from prunetune.run.local import LocalExecutor
+from prunetune.execution.executors.factory import executor_named
+from prunetune.execution.executors.local import LocalExecutor
 
 
 def test_the_local_one() -> None:
@@ -19,7 +19,7 @@ def test_the_local_one() -> None:
 
 def test_ray_with_its_options() -> None:
     pytest.importorskip("ray", reason="needs the extra prunetune[ray]")
-    from prunetune.run.ray import RayExecutor
+    from prunetune.execution.executors.ray import RayExecutor
 
     ray = executor_named("ray", 3, "10.0.0.1:6379", 0.5)
     assert isinstance(ray, RayExecutor)
@@ -30,7 +30,7 @@ def test_ray_with_its_options() -> None:
 
 def test_slurm_with_its_options() -> None:
     pytest.importorskip("submitit", reason="needs the extra prunetune[slurm]")
-    from prunetune.run.slurm import SlurmExecutor
+    from prunetune.execution.executors.slurm import SlurmExecutor
 
     slurm = executor_named("slurm", 5, slurm=["time=5"])
     assert isinstance(slurm, SlurmExecutor)
@@ -55,7 +55,7 @@ def test_refused(name: str, options: dict[str, object], why: str) -> None:
 @pytest.mark.parametrize(("name", "library"), [("ray", "ray"), ("slurm", "submitit")])
 def test_an_extra_that_is_missing(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"prunetune.run.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, f"prunetune.execution.{name}", raising=False)
     with pytest.raises(RequestError) as caught:
         executor_named(name)
     assert str(caught.value).endswith(f"needs the extra prunetune[{name}]: pip install 'prunetune[{name}]'")

@@ -11,14 +11,14 @@ import pytest
 from disks import Disk, mounted
 from toy_study import ONE_EPOCH, Work, dense, init, prune, sparse
 
-from prunetune import cli
+from prunetune.cli import main as cli
 from prunetune.errors import RequestError
-from prunetune.run.claims import Claims
-from prunetune.run.events import Event
-from prunetune.run.execute import execute
-from prunetune.run.schedule import Schedule
-from prunetune.run.store import Store
-from prunetune.study.steps import Step, Weights
+from prunetune.execution.events import Event
+from prunetune.execution.run_step import execute
+from prunetune.execution.scheduler import Schedule
+from prunetune.steps.steps import Step, Weights
+from prunetune.store.leases import Claims
+from prunetune.store.store import Store
 
 START = init(0)
 DENSE = dense(START)

@@ -7,10 +7,10 @@ import torch
 
 from prunetune import api
 from prunetune.errors import RequestError
-from prunetune.run import launch
-from prunetune.run.launch import environment, jobs_for
-from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
+from prunetune.execution.executors import launch
+from prunetune.execution.executors.launch import environment, jobs_for
+from prunetune.plan.compile import plan
+from prunetune.spec.study import load_spec
 
 
 def have_gpus(monkeypatch: pytest.MonkeyPatch, *memory: int) -> None:

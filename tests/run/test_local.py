@@ -15,15 +15,16 @@ import pytest
 from disks import mounted
 from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, sparse
 
-from prunetune.atomic import this_owner
+from prunetune.core.files import this_owner
+from prunetune.core.references import Ref
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.run import drive, local
-from prunetune.run.events import Blocked, Done, Event, Failed, Found, Notice, Progress, Started
-from prunetune.run.execute import execute
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
-from prunetune.study.steps import Step, Train, Weights
+from prunetune.execution import runner as drive
+from prunetune.execution.events import Blocked, Done, Event, Failed, Found, Notice, Progress, Started
+from prunetune.execution.executors import local
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.run_step import execute
+from prunetune.steps.steps import Step, Train, Weights
+from prunetune.store.store import Store
 
 START = init(0)
 DENSE = dense(START)
@@ -373,8 +374,8 @@ def test_a_disk_that_fills_in_the_middle_fails_in_one_line(tmp_path: Path) -> No
 PARENT = """
 import sys
 from toy_study import small_study
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.store.store import Store
 store, jobs, seconds = sys.argv[1:]
 for event in LocalExecutor(int(jobs)).run(small_study("slow_net", seconds=float(seconds)), Store(store)):
     print(event.kind, getattr(event, "message", ""), flush=True)

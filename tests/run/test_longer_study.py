@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
 from prunetune.report.write import render_again, write_report
-from prunetune.run import comparisons
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, plan
-from prunetune.study.results import Results
-from prunetune.study.spec import load_spec
+from prunetune.results import cross_checks as comparisons
+from prunetune.results.collect import collect
+from prunetune.rows import Results
+from prunetune.spec.study import load_spec
+from prunetune.store.store import Store
 
 STUDY: dict[str, Any] = {
     "name": "toy",

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from toy_study import init
 
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.store.store import Store
 
 Count = Callable[[Callable[[], object]], Counter[str]]
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
-from prunetune.run import execute as module
-from prunetune.run import partial
-from prunetune.run.claims import Claims
-from prunetune.run.events import Event, Notice, Progress
-from prunetune.run.execute import execute
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
-from prunetune.study.steps import Train, Weights
-from prunetune.train.admm import Penalty
+from prunetune.execution import run_step as module
+from prunetune.execution.events import Event, Notice, Progress
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.run_step import execute
+from prunetune.steps.steps import Train, Weights
+from prunetune.store import checkpoints as partial
+from prunetune.store.leases import Claims
+from prunetune.store.store import Store
+from prunetune.training.admm import Penalty
 
 START = init()
 MASK = prune(dense(START))
@@ -40,8 +40,8 @@ FILES = ("metrics.json", "state.safetensors", "state@1ep.safetensors", "step.jso
 KILLED = """
 import os, signal, sys
 from test_partial import KINDS, ONE_EPOCH
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
+from prunetune.execution.run_step import execute
+from prunetune.store.store import Store
 store, kind, epoch = sys.argv[1:]
 def tell(event):
     if event.kind == "progress" and event.epoch == int(epoch):

@@ -6,14 +6,14 @@ import pytest
 from rich.console import Console
 from toy_study import TINY_AUDIT
 
-from prunetune import progress as module
-from prunetune.progress import Progress
-from prunetune.run.events import Found, Notice, Waiting
-from prunetune.run.events import Progress as EpochDone
-from prunetune.run.store import Store
-from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Train
+from prunetune.cli import progress as module
+from prunetune.cli.progress import Progress
+from prunetune.execution.events import Found, Notice, Waiting
+from prunetune.execution.events import Progress as EpochDone
+from prunetune.plan.compile import plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Train
+from prunetune.store.store import Store
 
 STUDY = TINY_AUDIT | {"model": "toy_study:net", "model_args": {}}  # four trainings of ten epochs
 

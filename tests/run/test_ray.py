@@ -18,14 +18,14 @@ import pytest
 from toy_study import TINY_AUDIT, Work, dense, init, prune
 
 import prunetune as pt
+from prunetune.core.environment import versions
 from prunetune.errors import RequestError
-from prunetune.run.environment import versions
-from prunetune.run.store import Store
-from prunetune.run.wire import Assignment
+from prunetune.execution.executors.protocol import Assignment
+from prunetune.store.store import Store
 
 pytest.importorskip("ray", reason="needs the extra prunetune[ray]")
 
-from prunetune.run.ray import Basis, RayExecutor, RayWorkers
+from prunetune.execution.executors.ray import Basis, RayExecutor, RayWorkers
 
 CANNOT_START = 77  # exit status of two_nodes.py
 
@@ -136,7 +136,7 @@ def test_what_is_no_cluster_is_told_before_ray_waits_for_it(store: Store) -> Non
 
 
 def test_a_silent_address_is_not_waited_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunetune.run.ray.ANSWER", 0.2)
+    monkeypatch.setattr("prunetune.execution.executors.ray.ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RequestError, match="timed out"):
         next(RayExecutor(f"127.0.0.1:{server.getsockname()[1]}").run(Work((init(),)), store))
 
@@ -152,7 +152,7 @@ def test_only_what_runs_on_a_gpu_takes_a_share_of_one(store: Store, monkeypatch:
         def remote(self, *arguments: Any) -> object:
             return object()
 
-    monkeypatch.setattr("prunetune.run.ray.ray.remote", lambda function: Task())
+    monkeypatch.setattr("prunetune.execution.executors.ray.ray.remote", lambda function: Task())
     workers = RayWorkers(Basis("", "", {}), None, 0.5)
     training = dense(init())
     for step in (training, replace(training, device="cuda"), prune(training)):

@@ -18,13 +18,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from toy_study import ONE_EPOCH, Work, dense, init, small_study
 
 from prunetune.errors import BreachError, DamageError, RequestError
-from prunetune.run import remote
-from prunetune.run.events import Done, Event, Failed, Found, Notice
-from prunetune.run.execute import execute
-from prunetune.run.local import LocalExecutor
-from prunetune.run.mirror import Mirror
-from prunetune.run.process import Process
-from prunetune.run.store import Store
+from prunetune.execution.events import Done, Event, Failed, Found, Notice
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.run_step import execute
+from prunetune.store import remote
+from prunetune.store.cache import Mirror
+from prunetune.store.process import Process
+from prunetune.store.store import Store
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3)}
 OTHER = {"w": torch.ones(2, 3)}
@@ -485,8 +485,8 @@ def test_a_protocol_that_does_not_exist_is_refused() -> None:
 ALONE = """
 import sys
 from toy_study import small_study
-from prunetune.run.execute import execute
-from prunetune.run.mirror import open_store
+from prunetune.execution.run_step import execute
+from prunetune.store.cache import open_store
 store, work = open_store(sys.argv[1]), small_study()
 store.prepare()
 for step in work.steps:

@@ -11,17 +11,17 @@ import pytest
 import torch
 from toy_study import ONE_EPOCH
 
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, PlannedTrial, plan
 from prunetune.report.write import write_report
-from prunetune.run import comparisons
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
+from prunetune.results import cross_checks as comparisons
+from prunetune.results.collect import collect
+from prunetune.rows import Invariant, Results
 from prunetune.sparsity.mask import Mask
-from prunetune.study import graph
-from prunetune.study.plan import Plan, PlannedTrial, plan
-from prunetune.study.results import Invariant, Results
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Prune, Train, Transform, Weights
+from prunetune.spec.study import load_spec
+from prunetune.steps import graph
+from prunetune.steps.steps import Prune, Train, Transform, Weights
+from prunetune.store.store import Store
 
 STUDY: dict[str, Any] = {
     "name": "toy",

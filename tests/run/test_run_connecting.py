@@ -14,21 +14,22 @@ from toy_study import OUTPUTS, SHAPE, Work, dense, images, init, net, prune, rec
 import prunetune as pt
 from prunetune import api
 from prunetune.api import Audit
+from prunetune.cli.progress import Progress
 from prunetune.errors import BreachError, DivergedSourceError
-from prunetune.progress import Progress
-from prunetune.run import connecting, estimate
-from prunetune.run.claims import Claims
-from prunetune.run.collect import collect
-from prunetune.run.events import Failed, Found
-from prunetune.run.execute import execute
-from prunetune.run.schedule import Schedule
-from prunetune.run.store import Store
-from prunetune.study.connections import twin
-from prunetune.study.plan import Plan, plan
-from prunetune.study.results import Results
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Connect, Init, Train, Weights
-from prunetune.train.connect import Line
+from prunetune.execution import estimate
+from prunetune.execution import run_step as connecting
+from prunetune.execution.events import Failed, Found
+from prunetune.execution.run_step import execute
+from prunetune.execution.scheduler import Schedule
+from prunetune.plan.compile import Plan, plan
+from prunetune.plan.measurements import twin
+from prunetune.results.collect import collect
+from prunetune.rows import Results
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Connect, Init, Train, Weights
+from prunetune.store.leases import Claims
+from prunetune.store.store import Store
+from prunetune.training.interpolate import Line
 
 START = init(0)
 DENSE = dense(START)

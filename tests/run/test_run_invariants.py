@@ -20,16 +20,16 @@ from toy_study import (
 )
 
 from prunetune.errors import BreachError
-from prunetune.run import execute as execution
-from prunetune.run import inputs, invariants
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
+from prunetune.execution import inputs, invariants
+from prunetune.execution import run_step as execution
+from prunetune.execution.run_step import execute
 from prunetune.sparsity.mask import Mask
-from prunetune.study.steps import Train, Transform, Weights
-from prunetune.study.transforms import TRANSFORMS
-from prunetune.train import loop
-from prunetune.train.ranks import ALONE, Ranks
-from prunetune.train.recipe import Point
+from prunetune.steps.steps import Train, Transform, Weights
+from prunetune.steps.transforms import TRANSFORMS
+from prunetune.store.store import Store
+from prunetune.training import loop
+from prunetune.training.distributed import ALONE, Ranks
+from prunetune.training.recipe import Point
 
 START, OTHER = init(0), init(1)
 DENSE = dense(START)

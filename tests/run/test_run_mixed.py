@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from prunetune.run import comparisons
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Train, Transform, Weights
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
+from prunetune.results import cross_checks as comparisons
+from prunetune.results.collect import collect
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Train, Transform, Weights
+from prunetune.store.store import Store
 
 NAME = "mixed starts as its alpha says"
 STUDY: dict[str, Any] = {

@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from toy_study import images, net
 
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
 from prunetune.report.files import read_results
 from prunetune.report.write import write_report
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.study.plan import Plan, plan
-from prunetune.study.results import Results
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Step, Train
+from prunetune.results.collect import collect
+from prunetune.rows import Results
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Step, Train
+from prunetune.store.store import Store
 
 STUDY: dict[str, Any] = {
     "name": "toy",

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from prunetune import api, cli
+from prunetune import api
 from prunetune.api import Audit, conduct, prepare
-from prunetune.progress import Progress
+from prunetune.cli import main as cli
+from prunetune.cli.progress import Progress
+from prunetune.execution.events import Event, Found
 from prunetune.report.write import render_again
-from prunetune.run.collect import collect
-from prunetune.run.events import Event, Found
-from prunetune.study.results import Results, Trial
-from prunetune.study.steps import Train
+from prunetune.results.collect import collect
+from prunetune.rows import Results, Trial
+from prunetune.steps.steps import Train
 
 STUDY: dict[str, Any] = {
     "name": "toy",

@@ -14,11 +14,11 @@ from test_local import workers_of
 from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
 from prunetune.errors import RequestError
-from prunetune.run.events import Done, Event, Failed, Notice, Progress
-from prunetune.run.execute import execute
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
-from prunetune.study.steps import Step, Train, Weights
+from prunetune.execution.events import Done, Event, Failed, Notice, Progress
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.run_step import execute
+from prunetune.steps.steps import Step, Train, Weights
+from prunetune.store.store import Store
 
 SECONDS = 0.03  # a forward pass
 START = init(0, "normless_net", seconds=SECONDS)
@@ -100,8 +100,8 @@ def listening(pid: int) -> list[str]:
 PARENT = """
 import sys
 from test_several_devices import study
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.store.store import Store
 for event in LocalExecutor(1).run(study(2), Store(sys.argv[1])):
     print(event.kind, flush=True)
 """

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from toy_study import Work, small_study
 
-from prunetune.run.claims import Claims
-from prunetune.run.events import Done, Found, Waiting
-from prunetune.run.execute import execute
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
-from prunetune.study.steps import Train
+from prunetune.execution.events import Done, Found, Waiting
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.run_step import execute
+from prunetune.steps.steps import Train
+from prunetune.store.leases import Claims
+from prunetune.store.store import Store
 
 SECONDS = 0.03  # of a pass: a training takes about a third of a second
 STUDY = small_study("slow_net", seconds=SECONDS)
@@ -25,8 +25,8 @@ STUDY = small_study("slow_net", seconds=SECONDS)
 PARTNER = """
 import sys
 from toy_study import small_study
-from prunetune.run.local import LocalExecutor
-from prunetune.run.store import Store
+from prunetune.execution.executors.local import LocalExecutor
+from prunetune.store.store import Store
 store, seconds = sys.argv[1:]
 for event in LocalExecutor(1).run(small_study("slow_net", seconds=float(seconds)), Store(store)):
     print(event.kind, event.key, flush=True)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_study import Work
 
-from prunetune.run.schedule import Schedule
-from prunetune.run.simulate import simulate
-from prunetune.study import graph
-from prunetune.study.steps import Step
+from prunetune.execution.scheduler import Schedule
+from prunetune.execution.simulate import simulate
+from prunetune.steps import graph
+from prunetune.steps.steps import Step
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ import pytest
 from toy_study import Work, init, small_study
 
 from prunetune.errors import RequestError
-from prunetune.run.events import Done, Event, Notice, Progress
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
+from prunetune.execution.events import Done, Event, Notice, Progress
+from prunetune.execution.run_step import execute
+from prunetune.store.store import Store
 
 pytest.importorskip("submitit", reason="needs the extra prunetune[slurm]")
 
-from prunetune.run.slurm import SlurmExecutor, SlurmWorkers, read_parameters
+from prunetune.execution.executors.slurm import SlurmExecutor, SlurmWorkers, read_parameters
 
 
 def jobs_of(store: Store) -> list[int]:

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from toy_study import ONE_EPOCH, dense, init
 
 from prunetune.errors import BreachError, DamageError, RequestError
-from prunetune.run import disk
-from prunetune.run.shelves import entry, manifest_bytes
-from prunetune.run.store import Store
 from prunetune.sparsity.mask import Mask
-from prunetune.study.steps import Init
+from prunetune.steps.steps import Init
+from prunetune.store import disk
+from prunetune.store.layout import entry, manifest_bytes
+from prunetune.store.store import Store
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
@@ -90,7 +90,7 @@ WRITER = """
 import sys, time
 import torch
 from toy_study import init
-from prunetune.run.store import Store
+from prunetune.store.store import Store
 store = Store(sys.argv[1])
 store.prepare()
 (store.root / sys.argv[2]).touch()

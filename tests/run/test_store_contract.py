@@ -7,9 +7,9 @@ import torch
 from toy_study import ONE_EPOCH, dense, init, prune
 
 from prunetune.errors import BreachError
-from prunetune.run.mirror import open_store
-from prunetune.run.store import Store
 from prunetune.sparsity.mask import Mask
+from prunetune.store.cache import open_store
+from prunetune.store.store import Store
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 

@@ -12,13 +12,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from toy_study import init
 
 from cli_runs import prunetune
-from prunetune import atomic
-from prunetune.atomic import temporary_beside, this_owner
+from prunetune.core import files as atomic
+from prunetune.core.files import temporary_beside, this_owner
 from prunetune.errors import RequestError
-from prunetune.run import disk
-from prunetune.run.mirror import open_store
-from prunetune.run.store import Store
-from prunetune.run.upkeep import Leftover
+from prunetune.store import disk
+from prunetune.store.cache import open_store
+from prunetune.store.maintenance import Leftover
+from prunetune.store.store import Store
 
 KEY = init().key
 DAY = 24 * 3600.0
@@ -104,7 +104,7 @@ def test_gc_of_a_store_at_a_url_leaves_names_of_another_form(
     names = ["claims/patent.pdf", f"claims/more/{KEY}", "steps/draft/thesis.tex", f"steps/{KEY[:2]}/{KEY}/thesis.tex"]
     for name in names:
         memory.pipe_file(f"{tmp_path}/a/{name}", b"mine")
-    monkeypatch.setattr("prunetune.run.remote.Remote.age", lambda *_: 10 * DAY)
+    monkeypatch.setattr("prunetune.store.remote.Remote.age", lambda *_: 10 * DAY)
     assert place.gc() == 0
     assert {path.removeprefix(f"{tmp_path}/a/") for path in memory.find(f"{tmp_path}/a")} >= set(names)
 
@@ -193,7 +193,7 @@ def test_gc_on_another_machine_of_the_same_name_removes_nothing(store: Store, mo
     atomic.this_machine.cache_clear()
     monkeypatch.setattr(Path, "readlink", lambda path: Path("pid:[another]"))
     monkeypatch.setattr(disk, "is_alive", lambda pid: False)
-    monkeypatch.setattr("prunetune.run.process.is_alive", lambda pid: False)
+    monkeypatch.setattr("prunetune.store.process.is_alive", lambda pid: False)
     assert Store(store.root).gc() == 0
     assert there()
     atomic.this_machine.cache_clear()

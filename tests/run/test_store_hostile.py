@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from toy_study import init
 
-from prunetune.run.shelves import MANIFEST, METRICS, entry, manifest_bytes
-from prunetune.run.store import Store
+from prunetune.store.layout import MANIFEST, METRICS, entry, manifest_bytes
+from prunetune.store.store import Store
 
 
 def forged(tmp_path: Path, about: dict[str, Any], files: Any = None, metrics: bytes | None = None) -> Store:

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from test_progress import STUDY
 
-from prunetune import cli
-from prunetune.run.events import Done, Event, Found, Progress, Started
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.study.labels import labels
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Train
+from prunetune.cli import main as cli
+from prunetune.execution.events import Done, Event, Found, Progress, Started
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
+from prunetune.plan.labels import labels
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Train
+from prunetune.store.store import Store
 
 pytest.importorskip("tensorboard", reason="the optional extra tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from prunetune.run.tensorboard import Curves
+from prunetune.execution.tensorboard import Curves
 
 Curve = list[tuple[int, float]]
 
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_is_drawn_as_such(planned: Plan, store: Store, 
 @pytest.mark.slow
 def test_the_command_writes_them(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(json.dumps(STUDY | {"arms": ["ticket"]}))
-    script = f"import sys; sys.path[:] = {sys.path}; from prunetune.cli import main; main()"
+    script = f"import sys; sys.path[:] = {sys.path}; from prunetune.cli.main import main; main()"
     arguments = ["audit", "study.yaml", "--store", "store", "--out", "out", "--jobs", "1", "--tensorboard", "curves"]
     done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

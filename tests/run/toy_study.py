@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunetune.references import Ref
+from prunetune.core.references import Ref
+from prunetune.data import identify
 from prunetune.sparsity.scope import Scope
-from prunetune.study.steps import Init, Measure, Prune, Step, Train, Transform, Weights
-from prunetune.train.data import identify
-from prunetune.train.recipe import Point, Recipe, Schedule
+from prunetune.steps.steps import Init, Measure, Prune, Step, Train, Transform, Weights
+from prunetune.training.recipe import Point, Recipe, Schedule
 
 SHAPE, OUTPUTS, IMAGES = (1, 6, 6), 3, 64
 ONE_EPOCH = Point(1.0, "ep")

@@ -16,10 +16,10 @@ from toy_study import TINY_AUDIT, Work, init
 
 import prunetune as pt
 from prunetune.errors import RequestError
-from prunetune.run import ray as executor
-from prunetune.run.events import Event, Progress
-from prunetune.run.ray import RayExecutor
-from prunetune.run.store import Store
+from prunetune.execution.events import Event, Progress
+from prunetune.execution.executors import ray as executor
+from prunetune.execution.executors.ray import RayExecutor
+from prunetune.store.store import Store
 
 CANNOT_START = 77
 NODE = {

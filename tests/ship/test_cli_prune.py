@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cli_runs import prunetune
-from prunetune.train.data import identify, load
+from prunetune.data import identify, load
 
 pytestmark = pytest.mark.slow
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from channel_nets import IMAGES, grouped
+from prunetune.compress import Asked, _reason, _whole_layers, prepare_ship
 from prunetune.deploy.savings import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import RequestError
-from prunetune.ship import Asked, _reason, _whole_layers, prepare_ship
-from prunetune.sparsity.choose import prune
+from prunetune.models import draw, identify
+from prunetune.plan.compile import plan
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import Scope
-from prunetune.study.plan import plan
-from prunetune.study.spec import Spec, load_spec
-from prunetune.train.models import draw, identify
+from prunetune.spec.study import Spec, load_spec
 
 STUDY: dict[str, Any] = {
     "model": "small",

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from prunetune.compress import Asked, _pretrained
+from prunetune.core.references import Ref
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.ship import Asked, _pretrained
-from prunetune.study.spec import PretrainedSpec, load_spec
-from prunetune.study.steps import Import, describe
-from prunetune.train.recipe import Recipe
+from prunetune.spec.study import PretrainedSpec, load_spec
+from prunetune.steps.steps import Import, describe
+from prunetune.training.recipe import Recipe
 
 
 def test_what_is_asked_for_becomes_the_specs() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.agreement import flat, jaccard
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.overlap import flat, jaccard
 
 Position = tuple[str, int]
 

@@ -14,7 +14,7 @@ from prunetune.errors import RequestError
 from prunetune.sparsity.channel_groups import channel_groups, read_groups
 from prunetune.sparsity.channel_trace import tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
-from prunetune.sparsity.choose import prune
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import Scope
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")

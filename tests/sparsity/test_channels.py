@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from channel_nets import EXACT, IMAGES, WHOLE, block, chain, end, randomised
 from prunetune.errors import RequestError
-from prunetune.run.invariants import mask_counts
+from prunetune.execution.invariants import mask_counts
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channels import channel_scores, kept_channels
-from prunetune.sparsity.choose import choose, prune
+from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Magnitude
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.sparsity.holding import hold
+from prunetune.sparsity.enforce import hold
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.prune import choose, prune
 from prunetune.sparsity.scope import Scope, prunable
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")

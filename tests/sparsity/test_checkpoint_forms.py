@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
-from prunetune.run.execute import load_weights
+from prunetune.execution.run_step import load_weights
 from prunetune.sparsity.checkpoint import read_state
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"

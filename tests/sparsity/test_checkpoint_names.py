@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import prunetune as pt
 from prunetune.errors import RequestError
-from prunetune.run.execute import load_weights
+from prunetune.execution.run_step import load_weights
 from prunetune.sparsity.checkpoint import read_state
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.allocation import ALLOCATIONS
-from prunetune.sparsity.choose import choose, prune
+from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Magnitude, Random
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.sparsity.evidence import Gathered
+from prunetune.sparsity.gradients import Gathered
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS
+from prunetune.sparsity.prune import choose, prune
 from prunetune.sparsity.scope import Scope
 
 SELECTING = [name for name in PATTERNS if name != CHANNEL]  # whole channels have a contract of their own: test_channels

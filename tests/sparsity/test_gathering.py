@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
 from prunetune.errors import RequestError
-from prunetune.sparsity.choose import choose, prune
+from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Grasp, Snip, SynFlow, Taylor
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.sparsity.evidence import gather
+from prunetune.sparsity.gradients import gather
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.prune import choose, prune
 
 DRIVEN = [name for name in CRITERIA if CRITERIA[name].needs > {"weight"}]
 STEP = 1e-5

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.choose import choose, prune
 from prunetune.sparsity.criteria import Magnitude
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import PATTERNS, Groups, require_density
+from prunetune.sparsity.prune import choose, prune
 
 
 def by_every_choice(score: Tensor, kept: int, size: int) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunetune.sparsity.holding import hold
+from prunetune.sparsity.enforce import hold
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

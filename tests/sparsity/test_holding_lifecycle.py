@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.holding import _BY_PARAMETER, held_mask, hold, release
+from prunetune.sparsity.enforce import _BY_PARAMETER, held_mask, hold, release
 from prunetune.sparsity.mask import Mask
 
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
-from prunetune.sparsity.holding import hold, release
+from prunetune.sparsity.enforce import hold, release
 
 Make = Callable[[Any], Optimizer]
 Batch = tuple[Tensor, Tensor]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunetune.sparsity.independence import independence, p_above
-from prunetune.sparsity.overlap import LayerOverlap, Overlap, correlation
+from prunetune.sparsity.overlap import LayerOverlap, Overlap, correlation, independence, p_above
 
 
 def layer(n: int, k: int, common: int) -> LayerOverlap:

@@ -23,9 +23,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.choose import prune
-from prunetune.sparsity.holding import held_mask, hold, release
+from prunetune.sparsity.enforce import held_mask, hold, release
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import survey
 
 Make = Callable[[Any], Optimizer]

@@ -12,8 +12,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.mask_file import packed, unpacked
+from prunetune.sparsity.mask import Mask, packed, unpacked
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4)
 

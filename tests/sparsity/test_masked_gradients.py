@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from prunetune.sparsity.holding import hold, masks_gradients, release
+from prunetune.sparsity.enforce import hold, masks_gradients, release
 
 Mask = dict[str, Tensor]
 

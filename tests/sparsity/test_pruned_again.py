@@ -8,7 +8,7 @@ from torch.nn.utils import prune as torch_prune
 import prunetune as pt
 from prunetune.errors import RequestError
 from prunetune.sparsity.criteria import CRITERIA
-from prunetune.sparsity.holding import is_held, release
+from prunetune.sparsity.enforce import is_held, release
 
 BATCHES = [(torch.randn(4, 8), torch.arange(4))]
 

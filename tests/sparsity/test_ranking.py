@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunetune.sparsity.ranking import largest
+from prunetune.sparsity.mask import largest
 
 
 def by_sorting(scores: Tensor, k: int) -> list[bool]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.choose import prune
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import Scope, ScopeRow, prunable, survey
 
 

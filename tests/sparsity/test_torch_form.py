@@ -10,11 +10,11 @@ from torch.nn.utils import prune as torch_prune
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.checkpoint import read_mask, read_state
-from prunetune.sparsity.choose import prune
-from prunetune.sparsity.holding import hold, is_held
+from prunetune.sparsity.enforce import hold, is_held
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import Scope, survey
-from prunetune.sparsity.torch_form import (
+from prunetune.sparsity.torch_prune import (
     effective_weights,
     fold_masks,
     from_torch_prune,

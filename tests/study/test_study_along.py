@@ -7,10 +7,10 @@ import pytest
 from study_specs import spec
 
 from prunetune.errors import RequestError
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Init, Measure, Train, Weights
-from prunetune.train.recipe import Point
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Init, Measure, Train, Weights
+from prunetune.training.recipe import Point
 
 STEPS_PER_EPOCH = 157  # 10,000 images in batches of 64
 

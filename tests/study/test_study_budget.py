@@ -5,10 +5,10 @@ from typing import Any
 
 from study_specs import spec
 
-from prunetune.study.budget import budget
-from prunetune.study.plan import plan
-from prunetune.study.results import Spent
-from prunetune.study.spec import load_spec
+from prunetune.plan.budget import budget
+from prunetune.plan.compile import plan
+from prunetune.rows import Spent
+from prunetune.spec.study import load_spec
 
 Row = tuple[float, str | None, float, str]
 

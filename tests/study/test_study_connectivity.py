@@ -7,10 +7,10 @@ import pytest
 from study_specs import ARMS, spec
 
 from prunetune.errors import RequestError
-from prunetune.study.budget import budget
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Connect, Step, Train, Weights
+from prunetune.plan.budget import budget
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Connect, Step, Train, Weights
 
 GRID: dict[str, Any] = {"masks": ["one_shot", "iterative"], "sparsities": [0.5, 0.75], "learning_rates": [0.01, 0.1]}
 

@@ -8,12 +8,12 @@ from study_specs import spec
 from torch import Tensor
 
 from prunetune.errors import RequestError
+from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.mask import Mask
-from prunetune.study.arms import ARMS, Arm, redrawn, ticket
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Prune, Train, Transform, Weights
-from prunetune.study.transforms import TRANSFORMS
+from prunetune.spec.study import load_spec
+from prunetune.steps.arms import ARMS, Arm, redrawn, ticket
+from prunetune.steps.steps import Prune, Train, Transform, Weights
+from prunetune.steps.transforms import TRANSFORMS
 
 
 def planned(**fields: Any) -> Plan:

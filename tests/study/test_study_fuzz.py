@@ -23,13 +23,13 @@ from fuzzing import (
     replaced,
     texts,
 )
+from prunetune.data.fashion import FashionMNIST
 from prunetune.errors import RequestError
-from prunetune.study import spec as spec_module
-from prunetune.study.part import Part
-from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
-from prunetune.train.data.fashion import FashionMNIST
-from prunetune.train.models import building
+from prunetune.models import building
+from prunetune.plan.compile import plan
+from prunetune.spec import study as spec_module
+from prunetune.spec.base import Part
+from prunetune.spec.study import load_spec
 
 WORDS = {str(part) for place, _ in PLACES for part in place} | {"spec", "allocation", "updates", "initial", "data"}
 MEMORY = 1_500_000  # kB that all of it may take at the most, libraries included

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from study_specs import spec
 
-from prunetune.study.budget import budget
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Prune, Train, Weights
-from prunetune.train.schedule import factor
+from prunetune.plan.budget import budget
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Prune, Train, Weights
+from prunetune.training.recipe import factor
 
 FOUR = {"kind": "gradual", "epochs": 4, "updates": 4}
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from prunetune.references import Ref
+from prunetune.core.references import Ref
+from prunetune.models import identify
 from prunetune.sparsity.scope import Scope
-from prunetune.study.steps import (
+from prunetune.steps.steps import (
     Connect,
     Import,
     Init,
@@ -24,9 +25,8 @@ from prunetune.study.steps import (
     Weights,
     describe,
 )
-from prunetune.train.admm import Penalty
-from prunetune.train.models import identify
-from prunetune.train.recipe import Point, Recipe, Schedule
+from prunetune.training.admm import Penalty
+from prunetune.training.recipe import Point, Recipe, Schedule
 
 MODEL = Ref.of("lenet", {"width": 2})
 DATA = Ref.of("images", {"train_limit": 9}, digest="abc", root="/somewhere")

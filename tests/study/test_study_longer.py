@@ -7,10 +7,10 @@ import pytest
 from study_specs import spec
 
 from prunetune.errors import RequestError
-from prunetune.study.budget import budget
-from prunetune.study.plan import Plan, PlannedTrial, every_cell, plan
-from prunetune.study.spec import MOST_STEPS, load_spec
-from prunetune.study.steps import Train
+from prunetune.plan.budget import budget
+from prunetune.plan.compile import Plan, PlannedTrial, every_cell, plan
+from prunetune.spec.study import MOST_STEPS, load_spec
+from prunetune.steps.steps import Train
 
 GRID: dict[str, Any] = {
     "recipe": {"epochs": 6, "batch_size": 64, "schedule": {"warmup": "1/6"}},

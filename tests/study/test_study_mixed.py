@@ -11,17 +11,17 @@ from study_specs import spec
 from torch import Generator, Tensor
 
 from prunetune.analysis.recommend import recommend
-from prunetune.report.figures import arm_order, role_of
-from prunetune.report.marks import SHAPES
-from prunetune.report.svg import COLOURS
-from prunetune.study.arm_fields import ArmSpec
-from prunetune.study.arms import ARMS, Arm
-from prunetune.study.ground import Ground
-from prunetune.study.plan import Plan, plan
-from prunetune.study.results import Trial
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Train, Transform, Weights, describe
-from prunetune.study.transforms import TRANSFORMS
+from prunetune.plan.compile import Plan, plan
+from prunetune.report.figures.accuracy import arm_order, role_of
+from prunetune.report.figures.marks import SHAPES
+from prunetune.report.figures.style import COLOURS
+from prunetune.rows import Trial
+from prunetune.spec.arm_fields import ArmSpec
+from prunetune.spec.study import load_spec
+from prunetune.steps.arms import ARMS, Arm
+from prunetune.steps.states import Ground
+from prunetune.steps.steps import Train, Transform, Weights, describe
+from prunetune.steps.transforms import TRANSFORMS
 
 ALPHAS = [0.25, 0.5, 0.75]
 MIXES = [{"kind": "mixed", "alpha": alpha} for alpha in (0, *ALPHAS, 1)]

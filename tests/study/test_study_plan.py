@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from study_specs import spec, specs
 
 from prunetune.errors import RequestError
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Import, Init, Measure, Prune, Step, Train, Weights
-from prunetune.train.recipe import Point
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Import, Init, Measure, Prune, Step, Train, Weights
+from prunetune.training.recipe import Point
 
 some = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -11,14 +11,14 @@ from data_makers import write_cifar10, write_cifar100
 from prunetune.analysis.paper.compare import paper_rows
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
+from prunetune.cli.plan_summary import Together
 from prunetune.errors import RequestError
-from prunetune.run.collect import collect
-from prunetune.run.execute import execute
-from prunetune.run.store import Store
-from prunetune.study import presets
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import Spec, load_spec
-from prunetune.study.together import Together
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
+from prunetune.results.collect import collect
+from prunetune.spec import load as presets
+from prunetune.spec.study import Spec, load_spec
+from prunetune.store.store import Store
 
 R10, R100 = ("resnet20", "cifar10"), ("resnet20", "cifar100")
 M10, M100 = ("mobilenetv2", "cifar10"), ("mobilenetv2", "cifar100")

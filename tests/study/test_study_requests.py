@@ -8,8 +8,8 @@ import pytest
 from study_specs import spec
 
 from prunetune.errors import RequestError
-from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
+from prunetune.plan.compile import plan
+from prunetune.spec.study import load_spec
 
 
 def line_of(source: Any, *changes: str) -> str:

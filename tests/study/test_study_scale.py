@@ -5,8 +5,8 @@ import yaml
 
 from cli_runs import prunetune
 from prunetune.errors import RequestError
-from prunetune.study.plan import plan
-from prunetune.study.spec import Spec, load_spec
+from prunetune.plan.compile import plan
+from prunetune.spec.study import Spec, load_spec
 
 FIG2 = "paper/fig2-resnet20-cifar10"
 PAPER = 1e-4 * 391 * (80 + 40 * 0.1 + 30 * 0.01) / (1 - 0.9)  # κ over the rate, by hand

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from study_specs import spec
 
+from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.scope import Scope
-from prunetune.study.plan import Plan, plan
-from prunetune.study.spec import load_spec
-from prunetune.study.steps import Measure, Prune, Step, Train
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Measure, Prune, Step, Train
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
 

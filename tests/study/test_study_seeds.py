@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from study_specs import spec
 
-from prunetune.study.labels import look_words
-from prunetune.study.looks import looks
-from prunetune.study.plan import Plan, every_cell, plan
-from prunetune.study.spec import load_spec
+from prunetune.core.looks import looks
+from prunetune.plan.compile import Plan, every_cell, plan
+from prunetune.plan.labels import look_words
+from prunetune.spec.study import load_spec
 
 GRID: dict[str, Any] = {
     "learning_rates": [0.01, 0.1],

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from prunetune.sparsity.mask import Mask
-from prunetune.study.transforms import TRANSFORMS, shuffle
+from prunetune.steps.transforms import TRANSFORMS, shuffle
 
 
 @pytest.fixture

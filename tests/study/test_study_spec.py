@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from study_specs import SMALL, spec
 
-from prunetune.study import presets
-from prunetune.study.mask_fields import MaskSpec
-from prunetune.study.plan import plan
-from prunetune.study.spec import Spec, load_spec
+from prunetune.plan.compile import plan
+from prunetune.spec import load as presets
+from prunetune.spec.masks import MaskSpec
+from prunetune.spec.study import Spec, load_spec
 
 DESIGNS_SPEC = """
 name: resnet20-cifar10

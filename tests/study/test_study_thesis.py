@@ -3,9 +3,9 @@
 import pytest
 
 from prunetune.errors import RequestError
-from prunetune.study import presets
-from prunetune.study.plan import plan
-from prunetune.study.spec import load_spec
+from prunetune.plan.compile import plan
+from prunetune.spec import load as presets
+from prunetune.spec.study import load_spec
 
 RECIPES = {  # name -> epochs, weight decay
     "1ep-kappa0.5": (1, 5.7e-3),

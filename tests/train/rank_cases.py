@@ -12,12 +12,12 @@ from test_resume import Killed, Shelf
 from torch import nn
 from train_makers import RECIPE, dataset, half_mask, network
 
-from prunetune.run.partial import Shared
-from prunetune.train.admm import Penalty
-from prunetune.train.loop import EpochEnd, Trained, train
-from prunetune.train.ranks import ALONE, Ranks, join
-from prunetune.train.recipe import Point, Schedule
-from prunetune.train.resume import Checkpoints
+from prunetune.store.checkpoints import Shared
+from prunetune.training.admm import Penalty
+from prunetune.training.checkpoint import Checkpoints
+from prunetune.training.distributed import ALONE, Ranks, join
+from prunetune.training.loop import EpochEnd, Trained, train
+from prunetune.training.recipe import Point, Schedule
 
 RANKS = 2
 UNEVEN = replace(RECIPE, batch_size=15, epochs=2)  # shares of 7 and 8, and of 2 and 3 at the end of an epoch

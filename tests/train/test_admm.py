@@ -10,8 +10,8 @@ from train_makers import PRUNABLE, RECIPE, network, run
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.scope import Scope
-from prunetune.train.admm import Admm, Penalty
-from prunetune.train.recipe import Schedule
+from prunetune.training.admm import Admm, Penalty
+from prunetune.training.recipe import Schedule
 
 LONG = replace(RECIPE, epochs=70, batch_size=4, schedule=Schedule("step", (37.3, 56)))  # 910 steps
 

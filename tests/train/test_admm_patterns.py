@@ -13,7 +13,7 @@ from train_makers import PRUNABLE, RECIPE, network, run
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.scope import Scope
-from prunetune.train.admm import Admm, Penalty
+from prunetune.training.admm import Admm, Penalty
 
 SHAPES = [(1, 8), (3, 12), (2, 4, 1, 1), (1, 4, 2, 1), (2, 8, 3, 2), (2, 6, 2, 2), (1, 12, 2)]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from train_makers import slow_crop, slow_flip
 
 from prunetune.errors import RequestError
-from prunetune.train.augment import AUGMENTATIONS, EpochAugmentation, augmented, crop, flip
+from prunetune.training.augment import AUGMENTATIONS, EpochAugmentation, augmented, crop, flip
 
 CPU = torch.device("cpu")
 

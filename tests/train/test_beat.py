@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from train_makers import RECIPE, dataset, network, run
 
 from prunetune.errors import RequestError
-from prunetune.run import worker
-from prunetune.run.wire import receive
-from prunetune.train import beat
-from prunetune.train.evaluate import evaluate
-from prunetune.train.memory import enough_memory
+from prunetune.execution.executors import worker
+from prunetune.execution.executors.protocol import receive
+from prunetune.training import heartbeat as beat
+from prunetune.training.evaluate import evaluate
+from prunetune.training.numerics import enough_memory
 
 NO_MORE = (
     "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes."

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 
-from prunetune.references import Ref
+from prunetune.core.references import Ref
+from prunetune.data import Dataset
 from prunetune.sparsity.mask import Mask
-from prunetune.train.connect import Line, barrier, between, recompute_statistics, walk
-from prunetune.train.data import Dataset
-from prunetune.train.evaluate import Score, evaluate
-from prunetune.train.recipe import Recipe
+from prunetune.training.evaluate import Score, evaluate
+from prunetune.training.interpolate import Line, barrier, between, recompute_statistics, walk
+from prunetune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from train_makers import RECIPE, dataset, network
 
+from prunetune.core.references import Ref
+from prunetune.data import Dataset
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.train.data import Dataset
-from prunetune.train.evaluate import BATCH, Score, evaluate
+from prunetune.training.evaluate import BATCH, Score, evaluate
 
 LABELS = torch.tensor([0, 1, 2, 2])
 OUTPUTS = torch.tensor([[3.0, 1, 0], [0, 2, 1], [5, 4, 3], [0, 2, 2.5]])  # right, right, third guess, right

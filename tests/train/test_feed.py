@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from train_makers import COUNT, RECIPE, dataset
 
-from prunetune.train.data import Dataset
-from prunetune.train.feed import Feed, normaliser
-from prunetune.train.order import epoch_order, order_digest
+from prunetune.core.seeding import epoch_order, order_digest
+from prunetune.data import Dataset
+from prunetune.training.batches import Feed, normaliser
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,9 @@ def test_the_digest_is_of_what_was_handed_out(monkeypatch: pytest.MonkeyPatch) -
     for epoch in range(2):
         batches_of(feed, epoch)
     assert feed.used.hexdigest() == order_digest(7, 2, COUNT)
-    monkeypatch.setattr("prunetune.train.feed.epoch_order", lambda seed, epoch, n: torch.arange(n))  # the classic bug
+    monkeypatch.setattr(
+        "prunetune.training.batches.epoch_order", lambda seed, epoch, n: torch.arange(n)
+    )  # the classic bug
     unshuffled = Feed(dataset(), RECIPE, 7, 8, CPU)
     for epoch in range(2):
         batches_of(unshuffled, epoch)

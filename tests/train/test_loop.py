@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from train_makers import COUNT, RECIPE, dataset, network, reference, run
 
+from prunetune.core.references import Ref
+from prunetune.core.seeding import order_digest
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.train.evaluate import evaluate
-from prunetune.train.loop import EpochEnd
-from prunetune.train.order import order_digest
-from prunetune.train.recipe import Point, Recipe
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.training.evaluate import evaluate
+from prunetune.training.loop import EpochEnd
+from prunetune.training.recipe import Point, Recipe
 
 AUGMENTED = replace(RECIPE, augment=("crop", "flip"))
 POINTS = (Point(0.0, "ep"), Point(3, "it"), Point(1.0, "ep"), Point(1.5, "ep"), Point(3.0, "ep"))

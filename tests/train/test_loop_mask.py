@@ -8,9 +8,9 @@ from torch import nn
 from train_makers import PRUNABLE, RECIPE, half_mask, network, reference, run
 
 from prunetune.errors import RequestError
-from prunetune.sparsity.digests import digest_tensors
+from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.mask import Mask
-from prunetune.train.recipe import Point
+from prunetune.training.recipe import Point
 
 MASK = half_mask(network())
 
@@ -59,7 +59,7 @@ def test_a_mask_of_ones_changes_nothing() -> None:
 
 
 def test_momentum_revives_what_is_zeroed_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunetune.train.loop.hold", no_hold)
+    monkeypatch.setattr("prunetune.training.loop.hold", no_hold)
     trained = run(mask=MASK)
     pruned = MASK.total - MASK.kept
     assert 0.9 * pruned < trained.revived <= pruned
@@ -75,7 +75,7 @@ def test_a_revival_between_two_zeroings_is_caught(monkeypatch: pytest.MonkeyPatc
         model.register_forward_pre_hook(lambda module, _: no_hold(module, mask))
         model.register_state_dict_pre_hook(lambda module, *_: no_hold(module, mask))
 
-    monkeypatch.setattr("prunetune.train.loop.hold", hold_too_late)
+    monkeypatch.setattr("prunetune.training.loop.hold", hold_too_late)
     trained = run(mask=MASK)
     assert trained.density == 0.5
     assert trained.revived > 0

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from train_makers import RECIPE, half_mask, network, run
 
-from prunetune.sparsity.choose import prune
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.train import loop
-from prunetune.train.admm import Penalty
-from prunetune.train.data import identify, load
-from prunetune.train.loop import train
-from prunetune.train.recipe import Recipe
+from prunetune.data import identify, load
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.prune import prune
+from prunetune.training import loop
+from prunetune.training.admm import Penalty
+from prunetune.training.loop import train
+from prunetune.training.recipe import Recipe
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LONG = replace(RECIPE, epochs=5, augment=("crop", "flip"), precision="bf16")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from train_makers import RECIPE, run
 
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.train.numerics import strided_depthwise_in_float32
-from prunetune.train.recipe import Recipe
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.training.numerics import strided_depthwise_in_float32
+from prunetune.training.recipe import Recipe
 
 BF16 = replace(RECIPE, precision="bf16")
 CPU = torch.device("cpu")

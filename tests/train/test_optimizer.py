@@ -9,8 +9,8 @@ from torch import nn
 from train_makers import RECIPE
 
 from prunetune.errors import RequestError
-from prunetune.train.optimizer import build_optimizer
-from prunetune.train.recipe import Recipe
+from prunetune.training.objective import build_optimizer
+from prunetune.training.recipe import Recipe
 
 GRADIENTS = (0.5, -1.5, 2.0)
 PLAIN = replace(RECIPE, learning_rate=0.1, weight_decay=0.01, momentum=0.9)

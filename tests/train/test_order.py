@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunetune.train.order import OrderDigest, derived, epoch_order, order_digest
+from prunetune.core.seeding import OrderDigest, derived, epoch_order, order_digest
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 500), st.integers(1, 200))

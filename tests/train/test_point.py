@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunetune.train.recipe import Point
+from prunetune.training.recipe import Point
 
 
 @pytest.mark.parametrize(

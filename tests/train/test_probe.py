@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunetune.train.data import Dataset
-from prunetune.train.probe import batches_of, pick
+from prunetune.data import Dataset
+from prunetune.training.probe import batches_of, pick
 
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 3)
 

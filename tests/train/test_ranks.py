@@ -13,13 +13,13 @@ from rank_cases import CASES, RANKS, run
 from torch import nn
 from train_makers import COUNT, PRUNABLE, RECIPE, dataset, half_mask, network
 
+from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.errors import RequestError
-from prunetune.sparsity.digests import digest_tensors
-from prunetune.train.feed import normaliser
-from prunetune.train.loop import Trained
-from prunetune.train.order import epoch_order, order_digest
-from prunetune.train.ranks import Ranks, Share
-from prunetune.train.recipe import Point
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.training.batches import normaliser
+from prunetune.training.distributed import Ranks, Share
+from prunetune.training.loop import Trained
+from prunetune.training.recipe import Point
 
 Found = dict[str, Trained]
 ALIKE = [case for case in CASES if case not in ("batch norm", "dropout")]  # what micro-batches do not change

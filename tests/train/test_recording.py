@@ -10,10 +10,10 @@ from test_resume import EPOCHS, KINDS, Killed, Shelf, require_equal
 from test_resume import run as run_kind
 from torch import Tensor
 
-from prunetune.train import loop
-from prunetune.train.feed import Pick
-from prunetune.train.recipe import Schedule
-from prunetune.train.recording import WARM_UP, Recorded, Work
+from prunetune.training import loop
+from prunetune.training.batches import Pick
+from prunetune.training.cuda_graphs import WARM_UP, Recorded, Work
+from prunetune.training.recipe import Schedule
 
 STEPS_OF_16, STEPS_OF_2 = 3 * EPOCHS, EPOCHS  # 50 images in batches of 16
 

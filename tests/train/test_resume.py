@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from train_makers import RECIPE, dataset, half_mask, network
 
-from prunetune.train.admm import Penalty
-from prunetune.train.loop import EpochEnd, Trained, train
-from prunetune.train.recipe import Point, Schedule
-from prunetune.train.resume import Saved
+from prunetune.training.admm import Penalty
+from prunetune.training.checkpoint import Saved
+from prunetune.training.loop import EpochEnd, Trained, train
+from prunetune.training.recipe import Point, Schedule
 
 EPOCHS = 4
 PLAIN = replace(RECIPE, epochs=EPOCHS)

@@ -10,11 +10,9 @@ import torch
 from torch import nn
 from train_makers import dataset
 
-from prunetune.train.loop import train
-from prunetune.train.optimizer import build_optimizer
-from prunetune.train.recipe import Recipe, Schedule
-from prunetune.train.retention import decay_exponent, retention
-from prunetune.train.schedule import factor, factor_sum
+from prunetune.training.loop import train
+from prunetune.training.objective import build_optimizer
+from prunetune.training.recipe import Recipe, Schedule, decay_exponent, factor, factor_sum, retention
 
 PAPER = Schedule("step", (80.0, 120.0), 0.1)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prunetune.sparsity.mask import Mask
-from prunetune.train.revival import RevivalWatch
+from prunetune.training.zero_check import RevivalWatch
 
 KEPT = torch.tensor([[True, False, False], [False, True, True]])
 

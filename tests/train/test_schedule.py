@@ -5,8 +5,7 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from prunetune.train.recipe import Schedule
-from prunetune.train.schedule import factor
+from prunetune.training.recipe import Schedule, factor
 
 
 def factors(schedule: Schedule, steps_per_epoch: int, epochs: int) -> list[float]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunetune.core.references import Ref
+from prunetune.data.base import Dataset
 from prunetune.errors import RequestError
-from prunetune.references import Ref
-from prunetune.train.data.base import Dataset
-from prunetune.train.loop import train
-from prunetune.train.recipe import Recipe, Schedule
+from prunetune.training.loop import train
+from prunetune.training.recipe import Recipe, Schedule
 
 
 class Auxiliary(nn.Module):

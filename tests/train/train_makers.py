@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunetune.core.seeding import epoch_order, generator
+from prunetune.data import Dataset
 from prunetune.sparsity.mask import Mask
-from prunetune.train.augment import AUGMENTATIONS
-from prunetune.train.data import Dataset
-from prunetune.train.loop import Trained, train
-from prunetune.train.order import epoch_order, generator
-from prunetune.train.recipe import Recipe, Schedule
+from prunetune.training.augment import AUGMENTATIONS
+from prunetune.training.loop import Trained, train
+from prunetune.training.recipe import Recipe, Schedule
 
 COUNT = 50
 RECIPE = Recipe(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prunetune.analysis.regimes import SAME_SPARSITY, Study
 from prunetune.analysis.statistics import Sample, plain
 from prunetune.errors import RequestError
-from prunetune.study.results import Trial
+from prunetune.rows import Trial
 
 LEVEL = 0.95  # of the two-sided intervals
 

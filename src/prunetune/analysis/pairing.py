@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prunetune.errors import RequestError
-from prunetune.study.results import Missing, Trial
+from prunetune.rows import Missing, Trial
 
 Place = tuple[str, str | None, float, float]  # arm, mask, learning rate, sparsity
 Answer = Literal["yes", "no", "undecided"]

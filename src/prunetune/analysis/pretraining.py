@@ -9,7 +9,7 @@ from prunetune.analysis.comparison import Comparison, compare, figures, matches,
 from prunetune.analysis.pairing import Answer, Evidence, Place, signed
 from prunetune.analysis.statistics import Rule, Sample, plain
 from prunetune.errors import given
-from prunetune.study.results import DENSE, DENSE_LONGER, Correlation
+from prunetune.rows import DENSE, DENSE_LONGER, Correlation
 
 Sufficiency = Literal[
     "sufficient", "insufficient", "converged, still correlated", "best of those tried", "inconclusive"

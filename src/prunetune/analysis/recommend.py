@@ -8,7 +8,7 @@ from typing import Literal
 from prunetune.analysis.pairing import Chance, Evidence, Place, mean_of, seeds_named
 from prunetune.analysis.statistics import USUAL_RULE, Rule, Sample, plain
 from prunetune.errors import given
-from prunetune.study.results import Missing, Trial
+from prunetune.rows import Missing, Trial
 
 
 @dataclass(frozen=True)

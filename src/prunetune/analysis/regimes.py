@@ -9,7 +9,7 @@ from prunetune.analysis.comparison import compare, matches, sample_of
 from prunetune.analysis.pairing import Answer, Evidence, Pairs, Place, mean_of, percent
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P, dense
 from prunetune.analysis.statistics import Rule, plain
-from prunetune.study.results import Results
+from prunetune.rows import Results
 
 LEADS = {  # name -> the arms that it is the difference of
     "ticket − reinit": ("ticket", "reinit"),

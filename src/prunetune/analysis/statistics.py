@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from scipy.special import stdtr, stdtrit
 
+from prunetune.core.looks import looks
 from prunetune.errors import RequestError
-from prunetune.study.looks import looks
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
 SETTINGS = ("margin", "gap", "alpha", "nontrivial_sparsity")  # of a spec's `verdict`: those that are numbers

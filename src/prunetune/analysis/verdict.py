@@ -10,7 +10,7 @@ from prunetune.analysis.comparison import Comparison, Question, beats, compare, 
 from prunetune.analysis.pairing import Answer, Chance, Evidence, Pairs, percent
 from prunetune.analysis.pretraining import Pretraining, Sufficiency, dense, pretraining
 from prunetune.analysis.statistics import USUAL_RULE, Look, Rule, Sample, holm, plan_looks, shrink, taken
-from prunetune.study.results import Correlation, Missing, Trial
+from prunetune.rows import Correlation, Missing, Trial
 
 __all__ = ["Comparison", "Rule", "SparsityTest", "Verdict", "judge"]
 

@@ -20,11 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from prunetune.atomic import replace_file
+from prunetune.core.files import replace_file
 from prunetune.errors import RequestError
 from prunetune.sparsity.checkpoint import BITMASK
-from prunetune.sparsity.mask import memory_of
-from prunetune.sparsity.mask_file import elements
+from prunetune.sparsity.mask import elements, memory_of
 
 BITS = "bits:"
 ENTRY = 192  # bytes: about what the second entry and the shape of a compact tensor cost in the file's header

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunetune.atomic import replacing
+from prunetune.core.files import replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph import Inputs, write_onnx, write_program
 from prunetune.errors import RequestError
 from prunetune.sparsity.copying import copied, require_values
-from prunetune.sparsity.holding import held_mask, hold, is_held, release
+from prunetune.sparsity.enforce import held_mask, hold, is_held, release
 from prunetune.sparsity.scope import prunable
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from prunetune.deploy.forward import Arguments, Inputs, arguments, evaluating
 from prunetune.errors import RequestError
-from prunetune.sparsity.holding import is_held
-from prunetune.sparsity.torch_form import masks_in
+from prunetune.sparsity.enforce import is_held
+from prunetune.sparsity.torch_prune import masks_in
 
 _THREADS = 1  # as a CPU training uses: several make times depend on what else the machine does
 _WARM_UP = 3  # calls that are not timed: first calls choose kernels and fill caches

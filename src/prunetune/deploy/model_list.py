@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from prunetune.atomic import replace_file
+from prunetune.core.files import replace_file
 
 LIST, KIND = "LIST", "prunetune models"
 

@@ -10,7 +10,7 @@ from prunetune.deploy.forward import Inputs
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.sparsity.channel_groups import channel_groups
-from prunetune.sparsity.choose import prune
+from prunetune.sparsity.prune import prune
 from prunetune.sparsity.scope import Scope
 
 _LITTLE = 0.1  # a share of the multiply-accumulates below which the reasons are told

@@ -14,7 +14,7 @@ from prunetune.sparsity.channel_trace import ExampleInputs, called_with, equal_d
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.channels import without
 from prunetune.sparsity.copying import copied
-from prunetune.sparsity.holding import release
+from prunetune.sparsity.enforce import release
 from prunetune.sparsity.mask import Mask, require_tensor
 
 TOLERANCE = 1000  # rounding errors of the outputs' type, times their largest magnitude: sums come in another order

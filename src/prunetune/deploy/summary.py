@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunetune.sparsity.copying import FLOAT8, require_values
-from prunetune.sparsity.holding import by_first_name, held_mask, is_held
+from prunetune.sparsity.enforce import by_first_name, held_mask, is_held
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.scope import Scope, ScopeRow, survey
-from prunetune.sparsity.torch_form import effective_weights, masks_in
+from prunetune.sparsity.torch_prune import effective_weights, masks_in
 
 KEPT = "in scope, but the mask keeps all of it"
 _UNNAMED = "in scope, but no mask names it"

@@ -19,10 +19,10 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 
 from prunetune.analysis.paper.compare import PaperRow
 from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.retention import summaries_of
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.errors import RequestError
-from prunetune.study.recipes import summaries_of
-from prunetune.study.results import (
+from prunetune.rows import (
     READ_VERSIONS,
     SCHEMA_VERSION,
     Connectivity,

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from prunetune.errors import RequestError
-from prunetune.study.results import Correlation, Trial
+from prunetune.rows import Correlation, Trial
 
 GENERATOR = '<meta name="generator" content="prunetune">'
 _HEAD = 4096  # bytes of a page in which its generator and its title are

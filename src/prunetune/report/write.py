@@ -11,17 +11,16 @@ from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
 from prunetune.errors import RequestError
 from prunetune.report import files
-from prunetune.report.agreement import agreement_figures
-from prunetune.report.along import along_figures
-from prunetune.report.connectivity import connectivity_figures
-from prunetune.report.figures import drawings
-from prunetune.report.heat import layer_figures
-from prunetune.report.html import page_text
+from prunetune.report.figures.accuracy import drawings
+from prunetune.report.figures.connectivity import connectivity_figures
+from prunetune.report.figures.layers import layer_figures
+from prunetune.report.figures.masks import agreement_figures
+from prunetune.report.figures.style import standalone
+from prunetune.report.figures.training import along_figures, residual_drawings
 from prunetune.report.ownership import is_our_figure, is_ours, require_ours
-from prunetune.report.residuals import residual_drawings
-from prunetune.report.summary import summary
-from prunetune.report.svg import standalone
-from prunetune.study.results import Correlation, Results, Trial
+from prunetune.report.page import page_text
+from prunetune.report.text import summary
+from prunetune.rows import Correlation, Results, Trial
 
 PAGE, FIGURES = "report.html", "figures"
 REPORT_FILES = (files.RESULTS, files.TRIALS, files.CORRELATIONS, PAGE)

@@ -7,8 +7,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from prunetune.registry import Registry
-from prunetune.sparsity.ranking import largest
+from prunetune.core.registry import Registry
+from prunetune.sparsity.mask import largest
 
 Allocate = Callable[[Mapping[str, Tensor], float], Mapping[str, int]]
 """Scores per layer and the density (kept share of the original weights, in (0, 1]) to kept counts per layer.

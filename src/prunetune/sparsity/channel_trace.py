@@ -14,7 +14,7 @@ from prunetune.errors import RequestError
 from prunetune.sparsity.channel_operations import number_each, number_flattened
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_walk import torch_pruning
-from prunetune.sparsity.holding import release
+from prunetune.sparsity.enforce import release
 
 ExampleInputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 """What a model is called with: one tensor, a tuple of them, or a mapping of arguments' names to them."""

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from prunetune.errors import RequestError
 from prunetune.sparsity.channel_groups import ChannelGroup
-from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.ranking import largest
+from prunetune.sparsity.mask import Mask, largest
 
 _SHOWN = 2  # reasons in one line
 

@@ -1,5 +1,6 @@
 """Reading anybody's checkpoint as a plain state dict, without running anything that it may carry."""
 
+import hashlib
 import io
 import pickle
 import warnings
@@ -16,7 +17,29 @@ from torch import Tensor
 from prunetune.errors import RequestError, shown
 from prunetune.sparsity.checkpoint_forms import choose_state, other_format
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.torch_form import fold_masks, masks_in
+from prunetune.sparsity.torch_prune import fold_masks, masks_in
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the tensors in sorted order of their names, 64 hexadecimal digits.
+
+    Each tensor enters as the UTF-8 line `name|dtype|shape` (`conv.weight|float32|16,1,5,5`), ended by a line feed, then
+    its elements' bytes in row-major order. Device, strides and aliasing do not matter.
+
+    >>> a, b = torch.zeros(2), torch.ones(1)
+    >>> digest_tensors({"a": a, "b": b}) == digest_tensors({"b": b, "a": a})
+    True
+    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"a": -torch.zeros(2)})
+    False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
+        shape = ",".join(map(str, tensor.shape))
+        digest.update(f"{name}|{str(tensor.dtype).removeprefix('torch.')}|{shape}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
 
 _MOST_TIMES = 10  # as large as its file may be what it unpacks to: torch.save does not compress
 BITMASK = "prunetune-bitmask-1"  # the `format` in the metadata of a file that `deploy.bitmask` writes

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from prunetune.core.registry import Registry
 from prunetune.errors import RequestError, given, shown
-from prunetune.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,21 +1,77 @@
 """Masks: which weights are kept, with exact counts, and the same bits on every machine."""
 
 import hashlib
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from prunetune.atomic import replace_file
+from prunetune.core.files import replace_file
 from prunetune.errors import RequestError, unknown
-from prunetune.sparsity.mask_file import unpacked
-from prunetune.sparsity.ranking import largest
+
+
+def largest(scores: Tensor, k: int) -> Tensor:
+    """The k largest elements as a bool tensor of the shape of `scores` on the CPU; ties go to the lower flat index.
+
+    `scores` must hold no NaN, and 0 <= k <= its size. `torch.topk` promises nothing about ties; the k-th largest value
+    is unique, so everything above it is in and the elements equal to it fill up from the front. Linear time.
+
+    >>> largest(torch.tensor([2.0, 3.0, 2.0, 2.0]), 3)
+    tensor([ True,  True,  True, False])
+    """
+    flat = scores.detach().cpu().flatten()
+    if k == 0:
+        return torch.zeros(scores.shape, dtype=torch.bool)
+    threshold = flat.kthvalue(flat.numel() - k + 1).values
+    chosen = flat > threshold
+    ties = (flat == threshold).nonzero().flatten()
+    chosen[ties[: k - int(chosen.sum())]] = True
+    return chosen.reshape(scores.shape)
+
+
+SHAPES = "shapes"
+
+
+def packed(mask: Mapping[str, Tensor]) -> bytes:
+    """The content of a file with one bit for each element of these bool tensors, the same bytes each time."""
+    shapes = {name: list(kept.shape) for name, kept in sorted(mask.items()) if kept.numel()}
+    bits = {name: torch.from_numpy(np.packbits(mask[name].numpy())) for name in shapes}
+    return save({**mask, **bits}, {SHAPES: json.dumps(shapes)})
+
+
+def unpacked(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a file of either form, in the order of their names; those of bits are bool and of their shape.
+
+    SafetensorError for what is no safetensors, ValueError for bits that are not as many as the shapes say.
+    """
+    stored = dict(sorted(load(content).items()))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {})
+    if SHAPES not in metadata:
+        return stored
+    shapes = json.loads(metadata[SHAPES])
+    if not isinstance(shapes, dict) or not shapes.keys() <= stored.keys():
+        raise ValueError(f"{SHAPES} must be an object that names tensors of the file")
+    return stored | {name: elements(name, stored[name], shape) for name, shape in shapes.items()}
+
+
+def elements(name: str, bits: Tensor, shape: Any) -> Tensor:
+    """The bool tensor of a shape, a list from JSON, that these bits are; ValueError where they are none of its."""
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"the shape of '{name}' is {shape}; it must be a list of positive integers")
+    total = math.prod(shape)
+    if bits.dtype is not torch.uint8 or bits.shape != (math.ceil(total / 8),):
+        raise ValueError(f"'{name}' of shape {shape} has bits of shape {list(bits.shape)} and type {bits.dtype}")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=total).view(bool)).reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)

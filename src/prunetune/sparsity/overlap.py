@@ -1,15 +1,67 @@
 """R_p, the paper's correlation indicator: how far two networks agree on which weights are the largest."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import fsum, nan
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from scipy.stats import hypergeom
 from torch import Tensor, nn
 
 from prunetune.errors import RequestError, unknown
 from prunetune.sparsity.copying import FLOAT8, require_values
-from prunetune.sparsity.mask import Mask, require_tensor
-from prunetune.sparsity.ranking import largest
+from prunetune.sparsity.mask import Mask, largest, require_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A mask as one row of bits with its layers' counts, in sorted order of names: what comparing many masks takes."""
+
+    names: tuple[str, ...]
+    bits: NDArray[np.bool_]  # (N,)
+    kept: NDArray[np.int64]  # (L,) of each layer
+    total: NDArray[np.int64]  # (L,)
+
+
+class Agreement(NamedTuple):
+    """Jaccard index of two masks in [0, 1], and the ratio of expectations that independent masks give."""
+
+    value: float
+    expected: float
+
+
+def flat(mask: Mask) -> Flat:
+    """The mask's bits side by side."""
+    names = tuple(sorted(mask))
+    layers = [mask[name].numpy().ravel() for name in names]
+    kept, total = ([count(layer) for layer in layers] for count in (np.count_nonzero, np.size))
+    return Flat(names, np.concatenate(layers), np.array(kept, dtype=np.int64), np.array(total, dtype=np.int64))
+
+
+def jaccard(a: Flat, b: Flat) -> Agreement:
+    """|A and B| / |A or B| over all weights of both masks, and E / (|A| + |B| - E) beside it.
+
+    E = sum_l a_l * b_l / N_l is the expected number of common weights of two masks that are drawn independently, each
+    uniformly among those that keep a_l and b_l of a layer's N_l weights. The mean of a ratio is not the ratio of the
+    means, which is given; for more than some hundred weights they are as good as equal. Two masks that keep nothing
+    agree: both are 1.
+
+    RequestError for masks of other layers or of other sizes.
+    """
+    if a.names != b.names or not np.array_equal(a.total, b.total):
+        raise RequestError("masks: they name other layers, or layers of other sizes; both must come from one model")
+    both = a.kept.sum() + b.kept.sum()
+    if not both:
+        return Agreement(1.0, 1.0)
+    common = np.count_nonzero(a.bits & b.bits)
+    filled = a.total > 0
+    expected = (a.kept[filled] * b.kept[filled] / a.total[filled]).sum()
+    return Agreement(float(common / (both - common)), float(expected / (both - expected)))
+
 
 State = Mapping[str, Tensor]
 _ROUNDING = 0.02  # of sin² + cos² in half precision
@@ -229,3 +281,37 @@ def _require_nonzeros(name: str, magnitudes: Tensor, p: float) -> None:
         raise TooSparseError(
             f"p: {p} is too large for '{name}', of which {1 - limit:.6g} is zero; it must be below {limit:.6g}"
         )
+
+
+@dataclass(frozen=True)
+class Independence:
+    """R_p of independent networks has mean `expected` and standard deviation `deviation`; where a value lies in it."""
+
+    expected: float
+    deviation: float
+    errors: float  # standard deviations that the value lies above the mean
+    p: float  # two-sided: independent networks are so far from the mean with this probability
+
+
+def independence(overlap: Overlap) -> Independence:
+    """How an observed R_p lies among those of networks whose weights are ranked independently.
+
+    If the weights of a layer are exchangeable in one network (drawn alike, as initial weights are) and independent of
+    the other network, then of the k largest of N weights C ~ Hypergeometric(N, k, k) are in common, with mean k² / N
+    and variance k² (N - k)² / (N² (N - 1)); layers are independent. R_p = sum C / sum k, taken as normal: many
+    thousands of weights are compared. See `p_above` for one layer without that.
+    """
+    layers = [layer for layer in overlap.per_layer.values() if layer.k]
+    deviation = math.sqrt(math.fsum(map(_variance, layers))) / sum(layer.k for layer in layers)
+    errors = (overlap.value - overlap.expected) / deviation if deviation else 0.0
+    return Independence(overlap.expected, deviation, errors, float(2 * ndtr(-abs(errors))))
+
+
+def p_above(layer: LayerOverlap) -> float:
+    """The exact probability that independent rankings have so many or more of a layer's largest weights in common."""
+    return float(hypergeom.sf(layer.common - 1, layer.n, layer.k, layer.k)) if layer.k else 1.0
+
+
+def _variance(layer: LayerOverlap) -> float:
+    n, k = layer.n, layer.k
+    return (k * (n - k) / n) ** 2 / (n - 1) if n > 1 else 0.0

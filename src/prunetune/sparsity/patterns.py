@@ -8,8 +8,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from prunetune.core.registry import Registry
 from prunetune.errors import RequestError
-from prunetune.registry import Registry
 from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
 

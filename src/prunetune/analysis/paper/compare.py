@@ -22,7 +22,7 @@ from prunetune.analysis.paper.scale import Scale
 from prunetune.analysis.pretraining import NEAR_CHANCE
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict
-from prunetune.study.results import Correlation, Results
+from prunetune.rows import Correlation, Results
 
 SAME_SPARSITY = 0.005  # the paper gives its sparsities in whole percents
 TABLE_A1 = Cell("finetune", "admm", 0.1)

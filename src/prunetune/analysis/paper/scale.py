@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunetune.study.results import Results
-from prunetune.train.recipe import Recipe, Schedule
-from prunetune.train.retention import decay_exponent
+from prunetune.rows import Results
+from prunetune.training.recipe import Recipe, Schedule, decay_exponent
 
 EPOCHS, SEEDS = 150, 5
 MODELS, DATA = ("resnet20", "vgg11", "mobilenetv2"), ("cifar10", "cifar100")

@@ -1,0 +1,1 @@
+"""The command line: verbs and options, progress, and what a plan says."""

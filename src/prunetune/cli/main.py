@@ -1,0 +1,635 @@
+"""The command line. Everything heavy is imported inside a verb, so that `--help` answers at once."""
+
+import io
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from prunetune import __version__
+from prunetune.core.interrupts import Listener, ignore_all, listening
+from prunetune.errors import DamageError, RequestError, one_line, printable, shown
+
+if TYPE_CHECKING:
+    from prunetune.api import Prepared
+    from prunetune.cli.progress import Progress
+    from prunetune.execution.events import Event
+    from prunetune.execution.runner import Executor as Runs
+    from prunetune.execution.tensorboard import Curves
+    from prunetune.plan.compile import Plan, Remaining
+    from prunetune.store.store import Store
+
+MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
+
+app = typer.Typer(
+    name="prunetune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """What should my sparse network be trained from? Ask `prunetune audit`."""
+    if show:
+        _say(f"prunetune {__version__}")
+        raise typer.Exit
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print lines; what they quote of files and of other machines reaches no terminal as a command to it."""
+    typer.echo(printable(text), err=err)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= len(text.lstrip("0")) <= 9:
+        raise typer.BadParameter(f"{shown(text)} is not a whole number of at least 1")
+    return int(text)
+
+
+def _processes(text: str) -> int:
+    if (count := _count(text)) > MOST_JOBS:
+        raise typer.BadParameter(f"{shown(text)}; at most {MOST_JOBS} processes")
+    return count
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return tuple(_share(part) for part in text.split(","))
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{shown(text)} is not a number, such as 0.2") from error
+
+
+Source = Annotated[
+    str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec file or a preset; without it: `quick`.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        parser=_share,
+        metavar="S",
+        help="Multiply all epochs by S and set the weight decay so that as much of the initial weights is left "
+        "(docs/kappa.md); --set changes the scaled study.",
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        parser=_count,
+        metavar="N",
+        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
+    ),
+]
+StoreDir = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(parser=_processes, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|slurm",
+        help="Where steps run: here, on a Ray cluster, or as Slurm jobs. For ray and slurm the store must be a folder "
+        "that all machines share, and --jobs is the number of steps handed over at once.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="With ray: a running cluster's head, or auto; else a local one is started."),
+]
+GpuShare = Annotated[
+    float | None,
+    typer.Option(parser=_share, metavar="SHARE", help="With ray: a training's share of a GPU; else 0.25."),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Of a checkpoint that holds several states, the one to take, such as ema or model.state_dict.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def audit(
+    source: Source = None,
+    changes: Set = None,
+    scale: Scale = None,
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report goes; else runs/NAME.")] = None,
+    store: StoreDir = None,
+    jobs: Jobs = None,
+    executor: Executor = "local",
+    address: Address = None,
+    gpus_per_training: GpuShare = None,
+    slurm: Slurm = None,
+    device: Device = "auto",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the trainings' curves there, for TensorBoard (an optional extra)."),
+    ] = None,
+) -> None:
+    """Train the arms, judge the winning property, and write the report.
+
+    Nothing is trained twice: the same command after an interruption goes on, and a second audit only reports.
+    A spec that names package.module:callable has that code imported and run, so audit only specs that you trust.
+
+        prunetune audit
+
+        prunetune audit quick --set recipe.epochs=2 --seeds 2
+
+        prunetune audit quick --set seeds=auto    (5 seeds, and up to 20 where a verdict is undecided)
+
+        prunetune audit my-study.yaml --jobs 8
+
+        prunetune audit paper/a1 --scale 0.1 --seeds 2    (all of its studies, each into a folder of its own)
+
+        prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
+    """
+    from prunetune.api import prepare, ready
+    from prunetune.execution.executors.factory import executor_named
+
+    chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+
+    asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
+    options = _options(changes, scale, seeds, store, device, executor)
+    for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
+        ready(prepare(name, **options), folder)
+    codes = []
+    for name, folder in asked:
+        curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
+        codes.append(_audit_one(prepare(name, **options), folder, jobs, chosen, curves))
+    raise typer.Exit(max(codes))
+
+
+@app.command()
+def plan(
+    source: Source = None,
+    changes: Set = None,
+    scale: Scale = None,
+    seeds: Seeds = None,
+    store: StoreDir = None,
+    jobs: Jobs = None,
+    executor: Executor = "local",
+    address: Address = None,
+    gpus_per_training: GpuShare = None,
+    slurm: Slurm = None,
+    device: Device = "auto",
+    simulated: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
+            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+        ),
+    ] = None,
+) -> None:
+    """Show what `audit` with the same arguments would run and cost. Trains nothing.
+
+    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    """
+    from prunetune.api import prepare
+    from prunetune.cli.plan_summary import Machines, foresee, outline, outline_of_group
+    from prunetune.execution.executors.factory import executor_named
+    from prunetune.execution.executors.launch import jobs_for
+
+    executor_named(executor, jobs, address, gpus_per_training, slurm or ())
+    machines = Machines.parse(simulated) if simulated is not None else None
+    options = _options(changes, scale, seeds, store, device, executor)
+    if members := _members(source):
+        if machines:
+            raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
+        _say(outline_of_group(str(source), [prepare(name, **options) for name in members]))
+        return
+    prepared = prepare(source, **options)
+    foreseen = foresee(prepared, machines) if machines else None
+    _say(outline(prepared, jobs or jobs_for(prepared.plan)))
+    if foreseen:
+        _say(f"\n{foreseen}")
+
+
+@app.command()
+def prune(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A registered model, or package.module:callable, which is run; arguments by --set model_args.width=8.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your trained model: safetensors, or torch.save of tensors; without it a dense one is trained first.",
+        ),
+    ] = None,
+    weights_key: WeightsKey = None,
+    sparsity: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=_shares,
+            metavar="S[,S…]",
+            help="Share of the prunable weights to remove, one or a list; may be repeated.",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="How weights are chosen: one_shot (default), iterative, admm or gradual."),
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="unstructured (default), 2:4, another N:M, or channel.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(parser=_count, metavar="N", help="Of every training; else the spec's (150).")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(parser=_share, metavar="RATE", help="Of every training; else the spec's, or 0.01.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT",
+            help="onnx, pt2 or bitmask, beside the safetensors that is always written; may be repeated.",
+        ),
+    ] = None,
+    changes: Set = None,
+    scale: Scale = None,
+    seeds: Annotated[int | None, typer.Option(parser=_count, metavar="N", help="Repetitions; one by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where report and models go; else runs/NAME-pruned.")
+    ] = None,
+    store: StoreDir = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+) -> None:
+    """Prune & fine-tune a model, measure what that costs and wins on this machine, and export it.
+
+    Accuracy, non-zeros, MACs, file size and latency of every network; what was not pruned, and why; a report with
+    the trade-off; the models as files. Shares its trainings with `audit`.
+
+        prunetune prune --model small --data fashion-mini --epochs 6 --sparsity 0.5,0.9
+
+        prunetune prune --model nets:build --weights trained.pt --data cifar10 --epochs 9 --sparsity 0.8 --export onnx
+
+        prunetune prune study.yaml --mask admm --pattern 2:4
+
+        prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
+    """
+    from prunetune.compress import Asked, prepare_ship, ready_to_ship, require_formats, ship
+    from prunetune.report.tradeoff.page import file_words
+
+    require_formats(formats or ())
+    asked = Asked(
+        model=model,
+        data=data,
+        weights=weights,
+        weights_key=weights_key,
+        sparsities=tuple(share for shares in sparsity or () for share in shares),
+        mask=mask,
+        pattern=pattern,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seeds=seeds,
+        scale=scale,
+    )
+    prepared = prepare_ship(source, changes or (), asked, store=store, device=device, tell=lambda it: _say(str(it)))
+    ready_to_ship(prepared, formats or (), out)
+    with _progress(prepared, jobs) as progress:
+        shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
+    _say(f"\n{shipped}\n")
+    for path, file in shipped.files:
+        _say(f"Model: {path} ({file_words(file)})")
+    _say(f"Report: {shipped.report.page}")
+    raise typer.Exit(_told(shipped.failures))
+
+
+@app.command()
+def correlate(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint: safetensors, or torch.save of tensors.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another checkpoint of the same model.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Count only weights that this mask keeps: bool or 0/1, or the masks of torch.nn.utils.prune.",
+        ),
+    ] = None,
+    p: Annotated[
+        list[float] | None,
+        typer.Option(
+            "-p",
+            parser=_share,
+            metavar="SHARE",
+            help="Share of largest weights to compare; may be repeated; else .1 to .5.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only tensors whose name matches.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
+    ] = None,
+    weights_key: WeightsKey = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
+) -> None:
+    """Print the weight correlation R_p between two checkpoints of anybody's model.
+
+    R_p is the share of the p largest-magnitude weights that two states have in common. Near p: independent;
+    above: correlated. All shared floating tensors of two or more dimensions count, those listed.
+
+        prunetune correlate initial.safetensors trained.safetensors -p 0.2
+    """
+    from prunetune.sparsity.compare import compare, comparison_table
+
+    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key)
+    _say(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `audit` or `prune` wrote.")],
+) -> None:
+    """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
+    from prunetune.report.tradeoff.page import render_tradeoff_again
+    from prunetune.report.tradeoff.rows import TRADEOFF
+    from prunetune.report.write import render_again
+
+    rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
+    _say(f"{rendered.text}\n\nReport: {rendered.page}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Folders that `audit` wrote, or their results.json files.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the comparison goes; else runs/comparison.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Mask algorithm of the relation; else the one most dense runs have."),
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(parser=_share, metavar="S", help="Sparsity of the relation; else the middle one.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="CELL CELL",
+            help="Only print the paired differences of two cells: 'ARM MASK', 'dense', or 'STUDY: ARM MASK'.",
+        ),
+    ] = None,
+    between: Annotated[
+        bool, typer.Option("--between", help="Only print the paired differences of two studies in every common cell.")
+    ] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="By held-out images, and alone: every cell's mean on them.")
+    ] = False,
+) -> None:
+    """Read several studies together: does the paper's explanation of tickets hold over them? Trains nothing.
+
+    prunetune compare runs/one runs/two --out runs/comparison
+
+    prunetune compare studies/fashion-mnist --pair "finetune iterative" "ticket iterative"
+
+    prunetune compare studies/precision studies/fashion-mnist --between
+    """
+    from prunetune.report.comparison.cells import cells_text
+    from prunetune.report.comparison.rows import compare_studies, read_studies
+
+    studies = read_studies(runs)
+    if pair or between or held_out:
+        _say(cells_text(studies, pair, between, held_out))
+        return
+    from prunetune.report.comparison.page import write_comparison
+
+    written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
+    _say(f"{written.text}\n\nReport: {written.page}")
+
+
+@app.command()
+def presets() -> None:
+    """List the studies that come with prunetune."""
+    from prunetune.spec.load import summaries
+
+    found = summaries()
+    width = max(map(len, found))
+    for name, summary in found.items():
+        _say(f"{name:<{width}}  {summary}")
+    _say(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
+    _say(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
+
+
+@store_app.command("ls")
+def store_ls(store: StoreDir = None) -> None:
+    """List what is stored: kind, key, size, and what was measured."""
+    for entry in _open(store).ls():
+        _say(str(entry))
+
+
+@store_app.command("verify")
+def store_verify(store: StoreDir = None) -> None:
+    """Read everything again and compare it with its checksum; exit code 1 when something is damaged."""
+    opened = _open(store)
+    problems = list(opened.verify())
+    for problem in problems:
+        _say(f"damaged: {problem}")
+    _say(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
+    raise typer.Exit(1 if problems else 0)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: StoreDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+) -> None:
+    """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
+    doing = "would remove" if dry_run else "removing"
+    freed = _open(store).gc(dry_run, lambda leftover: _say(f"{doing}: {leftover}"))
+    _say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
+
+
+def _options(
+    changes: list[str] | None, scale: float | None, seeds: int | None, store: str | None, device: str, executor: str
+) -> dict[str, Any]:
+    """What `prepare` is told beside the study, by audit and plan alike."""
+    elsewhere = executor != "local"
+    where = {"store": store, "device": device, "elsewhere": elsewhere}
+    return {"overrides": changes or (), "scale": scale, "seeds": seeds} | where
+
+
+def _members(source: str | None) -> tuple[str, ...]:
+    from prunetune.spec.load import members
+
+    return members(source or "")
+
+
+def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[str | None, Path | None]]:
+    """The studies of a group, each with a folder of its own within the group's."""
+    group = out or Path("runs") / str(source).replace("/", "-")
+    return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
+
+
+def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
+    from prunetune.api import conduct, ready
+    from prunetune.cli.progress import duration
+
+    ready(prepared, out)
+    began = time.monotonic()
+    with _followers(prepared, jobs, curves) as followers:
+
+        def follow(event: "Event") -> None:
+            for follower in followers:
+                follower(event)
+
+        def more(plan: "Plan", remaining: "Remaining") -> None:
+            for follower in followers:
+                follower.more(plan, remaining)
+
+        finished = conduct(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
+    took = duration(time.monotonic() - began)
+    _say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
+    return _told(finished.failures)
+
+
+@contextmanager
+def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> Iterator[Sequence["Progress | Curves"]]:
+    """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
+    if curves is None:
+        with _progress(prepared, jobs) as progress:
+            yield [progress]
+        return
+    from prunetune.execution.tensorboard import Curves
+
+    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, _progress(prepared, jobs) as progress:
+        yield [drawn, progress]
+
+
+def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
+    """Say what is about to run and what it will take, and follow it."""
+    from prunetune.cli.plan_summary import cost_line
+    from prunetune.cli.progress import Progress
+    from prunetune.execution.executors.launch import jobs_for
+    from prunetune.plan.labels import look_words
+
+    _say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
+    if look := look_words(prepared.plan):
+        _say(look, err=True)
+    return Progress(prepared.plan, prepared.remaining)
+
+
+def _command() -> str:
+    return shlex.join(["prunetune", *sys.argv[1:]])
+
+
+def _told(failures: Sequence[str]) -> int:
+    """The exit code, after a line for everything that failed."""
+    for line in failures:
+        _say(f"failed: {line}", err=True)
+    return 1 if failures else 0
+
+
+def _open(store: str | None) -> "Store":
+    from prunetune.api import default_store
+    from prunetune.store.cache import open_store
+
+    return open_store(store or default_store())
+
+
+def _escape_what_an_encoding_lacks() -> None:
+    """Let no line end the program because a stream's encoding (cp1252, ASCII) lacks one of its characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise RequestError("working directory: it was deleted; change to a folder that is there") from error
+
+
+def _end(message: str, code: int) -> NoReturn:
+    if message:  # a verb without arguments has shown its help already
+        _say(f"prunetune: {one_line(message)}", err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point: turns a wrong request into one line and exit code 2, and Ctrl-C, SIGTERM and SIGHUP into another and
+    128 + the signal's number."""
+    with listening() as listener:
+        _main(listener)
+
+
+def _main(listener: Listener) -> NoReturn:
+    _escape_what_an_encoding_lacks()
+    try:
+        sys.path.insert(0, _here())  # `package.module:callable` of the user's, as `python -m` would find it
+        code = app(standalone_mode=False)
+        if code == 128 + signal.SIGINT:  # newer typer turns Ctrl-C into this status by itself, without a word
+            raise KeyboardInterrupt
+    except UsageError as error:
+        _end(error.format_message(), 2)
+    except RequestError as error:
+        _end(str(error), 2)
+    except DamageError as error:
+        _end(str(error), 1)
+    except OSError as error:  # a path that no file system takes, one that is somebody else's
+        _end(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        ignore_all()
+        kept = "every finished training is stored, and of a longer one its last checkpoint"
+        _end(f"interrupted; {kept}; the same command goes on from here", 128 + (listener.heard or signal.SIGINT))
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,254 @@
+"""What a planned study would run and cost, as a person reads it."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from prunetune.analysis.retention import retention_words
+from prunetune.api import Prepared
+from prunetune.cli.progress import duration
+from prunetune.errors import RequestError, unknown
+from prunetune.execution.cost import Costs, costs
+from prunetune.execution.estimate import bytes_read, bytes_written, estimate
+from prunetune.execution.simulate import Simulation, simulate
+from prunetune.plan.compile import Plan, Remaining, plan
+from prunetune.plan.labels import labels
+from prunetune.steps import graph
+from prunetune.steps.steps import Step, Train
+from prunetune.training.recipe import Point
+
+OPTION = "--simulate"
+EXAMPLE = f"{OPTION} nodes=64,gpus=8"
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Alike nodes, each with so many GPUs or processor cores, and a training at a time on each of these."""
+
+    nodes: int
+    each: int  # GPUs or cores of a node
+    device: str  # cuda or cpu
+    per_training: float | None = None  # seconds of a training of the study's recipe there, where somebody knows them
+
+    @property
+    def workers(self) -> int:
+        """How many steps are done at once."""
+        return self.nodes * self.each
+
+    def __str__(self) -> str:
+        what = "GPUs" if self.device == "cuda" else "cores"
+        return f"nodes × {what}: {self.nodes} × {self.each} = {self.workers} workers, a step at a time on each"
+
+    @classmethod
+    def parse(cls, text: str) -> "Machines":
+        """From `nodes=64,gpus=8` or `nodes=1,cpus=16`, either with `seconds=60`; RequestError where it is none."""
+        given = dict(_pairs(text))
+        if ("gpus" in given) == ("cpus" in given):
+            raise RequestError(f"{OPTION}: '{text}'; give one of gpus and cpus, such as {EXAMPLE}")
+        device, each = ("cuda", "gpus") if "gpus" in given else ("cpu", "cpus")
+        seconds = _seconds(given["seconds"]) if "seconds" in given else None
+        return cls(_count("nodes", given.get("nodes", "1")), _count(each, given[each]), device, seconds)
+
+
+def foresee(prepared: Prepared, machines: Machines) -> str:
+    """What a replay of the whole study on these machines comes to, as a person reads it; nothing counts as stored.
+
+    Where seeds may be added, it is that of the least.
+    RequestError where it is not known what a training takes there.
+    """
+    planned = plan(prepared.spec, machines.device)  # steps on another device have other keys
+    cost = costs(planned, prepared.store, machines.device, machines.per_training)
+    found = simulate(planned.steps, cost.seconds, machines.workers)
+    return "\n".join(_lines(planned, machines, cost, found))
+
+
+class _Nothing:
+    """A store that holds nothing."""
+
+    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+        return False
+
+
+def _lines(planned: Plan, machines: Machines, cost: Costs, found: Simulation) -> Iterator[str]:
+    written, read = bytes_written(planned, planned.against(_Nothing())), bytes_read(planned, planned.steps)
+    yield f"simulated with {planned.spec.looks[0]} seeds, from an empty store: {machines}"
+    yield from (f"  cost: {source}" for source in cost.sources)
+    yield f"  makespan {duration(found.makespan)}, utilisation {100 * found.utilisation:.1f} %"
+    yield (
+        f"  no order can beat {duration(max(found.shared_evenly, found.chain_seconds))}: work / workers is "
+        f"{duration(found.shared_evenly)}, the critical path {duration(found.chain_seconds)}"
+    )
+    yield f"  busy at once: at most {found.most_at_once} of {found.workers} workers"
+    yield f"  answer at sparsity {planned.spec.asked_sparsity:g} after {duration(found.end_of(planned.answer))}"
+    yield (
+        f"  store traffic: {written / 1e6:,.1f} MB written, {read / 1e6:,.1f} MB read"
+        f"{_rate(written + read, found.makespan)}"
+    )
+    yield "  critical path, one after the other:"
+    names = labels(planned)
+    trainings = [step for step in found.chain if isinstance(step, Train)]
+    for step in trainings:
+        yield f"    {duration(cost.seconds[step.key])}  {names.get(step.key, f'Train {step.key[:12]}')}"
+    yield f"    and {len(found.chain) - len(trainings)} steps that do not train"
+
+
+def _rate(moved: int, makespan: float) -> str:
+    return f", {moved / makespan / 1e6:,.1f} MB/s on average" if makespan else ""
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    known, seen = ("nodes", "gpus", "cpus", "seconds"), set[str]()
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            raise RequestError(f"{OPTION}: '{part}' is no NAME=NUMBER, such as {EXAMPLE}")
+        if name not in known:
+            raise unknown(OPTION, name, known)
+        if name in seen:
+            raise RequestError(f"{OPTION}: {name} is given twice")
+        seen.add(name)
+        yield name, value
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise RequestError(f"{OPTION}: {name}='{text}'; must be a whole number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise RequestError(f"{OPTION}: seconds='{text}'; must be a number above 0")
+    return value
+
+
+@dataclass(frozen=True)
+class Together:
+    """Plans and the union of their steps."""
+
+    plans: tuple[Plan, ...]
+    steps: tuple[Step, ...]  # each once
+
+    @classmethod
+    def of(cls, plans: Sequence[Plan]) -> "Together":
+        """The union of at least one plan."""
+        return cls(tuple(plans), union(plan.steps for plan in plans))
+
+    @property
+    def trainings(self) -> int:
+        """Distinct trainings of all studies."""
+        return graph.trainings(self.steps)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the distinct trainings."""
+        return graph.total_epochs(self.steps)
+
+    @property
+    def one_by_one(self) -> tuple[int, int]:
+        """Trainings and epochs if each study shared its own steps but none with the others."""
+        return sum(plan.trainings for plan in self.plans), sum(plan.epochs for plan in self.plans)
+
+    @property
+    def separate(self) -> tuple[int, int]:
+        """Trainings and epochs if every row of every study were an experiment of its own."""
+        plans = self.plans
+        return sum(plan.separate_trainings for plan in plans), sum(plan.separate_epochs for plan in plans)
+
+
+def union(parts: Iterable[Sequence[Step]]) -> tuple[Step, ...]:
+    """Every step of the parts once, in order of first appearance."""
+    return tuple(dict.fromkeys(step for part in parts for step in part))
+
+
+Bound = tuple[str, Plan, Remaining]
+"""A title, empty where there is but one; a plan; and what of it is left."""
+
+
+def outline(prepared: Prepared, jobs: int) -> str:
+    """Steps, trainings and cost with `jobs` workers, and the plan's notes; where seeds may be added, least and most."""
+    kappas = [f"learning rate {row.learning_rate:g}: {retention_words(row)}" for row in prepared.plan.recipes]
+    scaled = _scaled(prepared.plan)
+    blocks = [(title, _size(plan), cost_line(plan, left, jobs)) for title, plan, left in _bounds(prepared)]
+    lines = [line for block in blocks for line in block if line]
+    return "\n".join([*lines, *scaled, *kappas, *(f"note: {note}" for note in prepared.plan.notes)])
+
+
+def outline_of_group(group: str, studies: Sequence[Prepared]) -> str:
+    """A line for each study, and what they come to together."""
+    heads = [_left(study.plan, study.remaining) for study in studies]
+    return "\n".join([*heads, f"{group}: {len(studies)} studies", *_together(studies)])
+
+
+def cost_line(plan: Plan, remaining: Remaining, jobs: int) -> str:
+    """What is left to train, how long that takes with `jobs` workers, and what it takes of the disk."""
+    if not remaining.left:
+        return _left(plan, remaining)
+    expected = estimate(plan, remaining, jobs)
+    time = "time unknown without data and device" if expected.seconds is None else f"about {duration(expected.seconds)}"
+    return f"{_left(plan, remaining)}; {time} with --jobs {jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
+
+
+def _together(studies: Sequence[Prepared]) -> Iterator[str]:
+    for bounds in zip(*map(_bounds, studies), strict=True):
+        titles, plans, remainders = zip(*bounds, strict=True)
+        together, left = Together.of(plans), union(remaining.left for remaining in remainders)
+        (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
+        if titles[0]:
+            yield titles[0]
+        yield (
+            f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
+            f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run"
+        )
+        yield (
+            f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate "
+            f"experiments {separate} ({separate_epochs} epochs)"
+        )
+
+
+def _bounds(prepared: Prepared) -> list[Bound]:
+    """The least and the most that a study takes; of a fixed number of seeds the one."""
+    least = prepared.plan, prepared.remaining
+    if prepared.most is prepared.plan:
+        return [("", *least)]
+    first, *_, last = prepared.spec.looks
+    most = prepared.most, prepared.most.against(prepared.store)
+    return [
+        (f"the least, where {first} seeds decide every verdict:", *least),
+        (f"the most, where no verdict is decided before {last} seeds:", *most),
+    ]
+
+
+def _scaled(plan: Plan) -> list[str]:
+    """What `--scale` changed, in a line; nothing where the study was not scaled."""
+    was, recipe = plan.spec.scaled, plan.spec.recipe
+    if was is None:
+        return []
+    steps = plan.recipes[0].steps // recipe.epochs
+    share = plan.spec.data_args.get("validation")
+    held = f", {share:g} of the training images held out" if share else ""
+    return [
+        f"scaled by {was.factor:g}: {recipe.epochs} epochs for {was.epochs}, {steps} steps an epoch for "
+        f"{was.steps_per_epoch}, weight decay {recipe.weight_decay:g} for {was.weight_decay:g}{held}"
+    ]
+
+
+def _left(plan: Plan, remaining: Remaining) -> str:
+    trainings = f"{remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run"
+    return f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
+
+
+def _size(plan: Plan) -> str:
+    kinds = Counter(type(step).__name__ for step in plan.steps)
+    steps = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return (
+        f"model {plan.model.name}, data {plan.data.name}: {len(plan.trials)} trials\n"
+        f"steps: {steps}\n"
+        f"distinct trainings: {plan.trainings} ({plan.epochs} epochs); as separate experiments they would be "
+        f"{plan.separate_trainings} ({plan.separate_epochs} epochs)"
+    )

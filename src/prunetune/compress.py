@@ -1,0 +1,453 @@
+"""Prune & fine-tune a model, measure what that costs and wins on this machine, and export it: what `prune` does.
+
+The trainings are the steps of a study with the one arm `finetune`, so that they share a store with its audit.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunetune.analysis.pairing import percent
+from prunetune.api import Prepared, Source, failures_of, prepare, ready, run_steps
+from prunetune.core.interrupts import raise_lost
+from prunetune.data import Dataset, load
+from prunetune.deploy.export import export
+from prunetune.deploy.latency import Latency, latencies, speedup
+from prunetune.deploy.model_list import LIST, announce_models, listed_models, note_model
+from prunetune.deploy.savings import Savings, channel_savings, images_like
+from prunetune.deploy.shrink import shrink
+from prunetune.deploy.sizes import count, file_sizes
+from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
+from prunetune.errors import RequestError, one_line, shown, unknown
+from prunetune.execution.events import Event
+from prunetune.execution.run_step import load_weights
+from prunetune.models import build, draw
+from prunetune.report.ownership import require_ours
+from prunetune.report.tradeoff.page import TradeoffReport, write_tradeoff
+from prunetune.report.tradeoff.rows import (
+    GRAPHS,
+    TRADEOFF,
+    ModelFile,
+    ModelRow,
+    ParameterDensity,
+    Timing,
+    Tradeoff,
+    read_tradeoff,
+)
+from prunetune.report.write import PAGE
+from prunetune.rows import Results, Trial
+from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.patterns import CHANNEL, Groups
+from prunetune.sparsity.scope import Scope
+from prunetune.spec.load import read_fields
+from prunetune.spec.study import DIGITS, Spec, is_papers, load_spec, settled_fields
+from prunetune.steps.steps import Train
+from prunetune.training.batches import normaliser
+
+MODELS = "models"  # the folder of the exported ones, within the report's
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
+BATCHES = (1, 64)  # images at a time, of the measured times
+LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
+_IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pretraining": {}, "rewind": "0ep"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for beside a spec; None leaves it to the spec, or to the default where there is none."""
+
+    model: str | None = None
+    data: str | None = None
+    weights: Path | None = None
+    weights_key: str | None = None
+    sparsities: tuple[float, ...] = ()
+    mask: str | None = None
+    pattern: str | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+    seeds: int | None = None
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A finished prune: the rows, the page that shows them, and what failed."""
+
+    report: TradeoffReport
+    failures: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[ModelRow, ...]:
+        """The dense network, then one for every sparsity."""
+        return self.report.found.rows
+
+    @property
+    def files(self) -> tuple[tuple[Path, ModelFile], ...]:
+        """The exported models: where they lie, and what was found when they were read back."""
+        folder = self.report.page.parent
+        return tuple((folder / file.path, file) for row in self.rows for file in row.files)
+
+    def __str__(self) -> str:
+        return self.report.text
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as it is measured and shipped, with what is known of its trainings."""
+
+    trial: Trial
+    accuracies: tuple[float, ...]
+    whole: nn.Module  # with its zeros, in the shapes of the user's model
+    mask: Mask | None
+    shipped: nn.Module  # `whole`, or the smaller network without its zero channels
+
+
+def prepare_ship(
+    source: Source = None,
+    overrides: Sequence[str] = (),
+    asked: Asked = Asked(),
+    *,
+    store: str | Path | None = None,
+    device: str = "auto",
+    tell: Callable[[Savings], None] = lambda savings: None,
+) -> Prepared:
+    """Compile the steps that prune & fine-tune the model of a spec, or of `asked`. Trains nothing.
+
+    Under the pattern `channel` a fresh network is shrunk at every sparsity, and `tell` hears what that saves.
+    RequestError for anything that is wrong, weights that do not fit the model and channels that cannot go included.
+    """
+    spec = _spec(source, overrides, asked)
+    state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
+    prepared = prepare(spec.resolved(), store=store, device=device)
+    if asked.weights and state is not None:
+        model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
+        load_weights(model, state, asked.weights, "--weights")
+    for saved in _savings(prepared):
+        tell(saved)
+    return prepared
+
+
+def _savings(prepared: Prepared) -> Iterator[Savings]:
+    """What goes with the channels at every sparsity, where the pattern is `channel`."""
+    plan, spec = prepared.plan, prepared.plan.spec
+    if spec.masks[0].pattern != CHANNEL:
+        return
+    model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
+    scope = Scope(spec.scope.include, spec.scope.exclude)
+    images = images_like(plan.input_shape)
+    for sparsity in spec.sparsities:
+        yield channel_savings(model, sparsity, images, scope)
+
+
+def ship(
+    prepared: Prepared,
+    formats: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    command: str | None = None,
+) -> Shipped:
+    """Train what is left, measure every network, and write report and models to `out` (runs/NAME-pruned).
+
+    >>> from prunetune.compress import Asked, prepare_ship, ship
+    >>> print(ship(prepare_ship("quick", ["epochs=2"], Asked(learning_rate=0.1)), ["onnx"]))  # doctest: +SKIP
+    """
+    folder = ready_to_ship(prepared, formats, out)
+    results, _ = run_steps(prepared, folder, jobs, on_event, command)
+    measured, failures = _measured(prepared, results)
+    spec = prepared.plan.spec
+    found = Tradeoff(
+        name=spec.name,
+        model=spec.model,
+        data=spec.data,
+        mask=spec.masks[0].label,
+        pattern=spec.masks[0].pattern,
+        learning_rate=spec.learning_rates[0],
+        epochs=spec.recipe.epochs,
+        rows=tuple(row for _, row in measured),
+        missing=(*_missing(results), *failures),
+        study=results.study,
+        environment=results.environment,
+    )
+    write_tradeoff(found, folder)  # before anything is exported, which may fail in many ways
+    rows, failed = _exported(prepared, measured, _formats(formats), folder)
+    found = replace(found, rows=rows, missing=(*found.missing, *failed))
+    return Shipped(write_tradeoff(found, folder), (*failures_of(results), *failures, *failed))
+
+
+def ready_to_ship(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
+    """The report's folder, once it is certain that nothing else lies there under the names of report and models."""
+    folder = output_folder(prepared, out)
+    sparsities = prepared.plan.spec.sparsities
+    models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in _formats(formats)]
+    return ready(prepared, folder, (TRADEOFF, PAGE, *models), _listed(folder))
+
+
+def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
+    """Where the report goes."""
+    return Path(out).expanduser() if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+
+
+def require_formats(formats: Sequence[str]) -> Sequence[str]:
+    """RequestError for a format that there is not."""
+    for name in formats:
+        if name not in SUFFIXES:
+            raise unknown("--export", name, SUFFIXES)
+    return formats
+
+
+def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
+    """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
+    changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
+    changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
+    fields = settled_fields(_fields(source, asked), [*overrides, *changes], asked.scale, is_papers(source))
+    fields |= _IGNORED | _pretrained(asked)
+    fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
+    whole = load_spec(fields)
+    if len(whole.looks) > 1:
+        raise RequestError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
+    mask = _mask(whole, asked)
+    one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
+    return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+
+
+def _pretrained(asked: Asked) -> dict[str, Any]:
+    if asked.weights is None:
+        if asked.weights_key is not None:
+            raise RequestError(f"--weights-key: {shown(asked.weights_key)}, and no file; give it by --weights")
+        return {}
+    key = {"key": asked.weights_key} if asked.weights_key is not None else {}
+    return {"pretrained": {"theta_T": str(asked.weights), **key}}
+
+
+def _fields(source: Source, asked: Asked) -> dict[str, Any]:
+    """The fields of a spec, or of a model and data without one."""
+    if source is not None:
+        for name in ("model", "data"):
+            if getattr(asked, name) is not None:
+                raise RequestError(f"--{name}: a spec is given too; change the spec's by --set {name}=…")
+        return read_fields(source) | {"seeds": 1}
+    if asked.model is None:
+        raise RequestError("--model: missing; give a model, or a spec's YAML file or a preset in its place")
+    if asked.data is None:
+        raise RequestError(f"--data: missing; '{asked.model}' needs data to be trained and tested on")
+    defaults = {"learning_rates": [LEARNING_RATE], "masks": [MASK], "seeds": 1}
+    return {"model": asked.model, "data": asked.data} | defaults
+
+
+def _mask(spec: Spec, asked: Asked) -> dict[str, Any]:
+    """The spec's own entry of the algorithm that is asked for, with its settings, where it has one."""
+    first, *others = spec.masks
+    if asked.mask is None and others:
+        raise RequestError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")
+    kind = asked.mask or first.kind
+    found = next((mask.resolved() for mask in spec.masks if mask.kind == kind), {"kind": kind})
+    return {"pattern": "unstructured"} | found | ({"pattern": asked.pattern} if asked.pattern else {})
+
+
+def _sparsities(spec: Spec, asked: Asked, pattern: str, given: bool) -> list[float]:
+    """Those that are asked for, else the spec's; the pattern N:M has only one."""
+    if asked.sparsities:
+        return sorted(set(asked.sparsities))
+    if groups := Groups.named(pattern):
+        return [round(1 - groups.density, DIGITS)]
+    if not given:
+        raise RequestError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
+    return list(spec.sparsities)
+
+
+def _rate(spec: Spec) -> float:
+    first, *others = spec.learning_rates
+    if others:
+        rates = ", ".join(f"{rate:g}" for rate in spec.learning_rates)
+        raise RequestError(f"--learning-rate: the spec has {rates}; give one of them")
+    return first
+
+
+def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(["safetensors", *require_formats(formats)]))
+
+
+def _model_path(prepared: Prepared, sparsity: float, name: str) -> str:
+    """Where a model goes, from the report's folder."""
+    stem = f"{prepared.spec.model.replace(':', '-').replace('/', '-')}-{100 * sparsity:.12g}"
+    return f"{MODELS}/{stem}{SUFFIXES[name]}"
+
+
+def _listed(folder: Path) -> frozenset[str]:
+    """The models in a report's folder that are ours, from that folder."""
+    return frozenset(f"{MODELS}/{name}" for name in listed_models(folder / MODELS)) | _models_of_report(folder)
+
+
+def _models_of_report(folder: Path) -> frozenset[str]:
+    """Those that an earlier report lists and that have the size it says, where no list of models was kept yet."""
+    try:
+        rows = read_tradeoff(folder / TRADEOFF).rows if not (folder / MODELS / LIST).exists() else ()
+    except RequestError:
+        return frozenset()
+    sizes = {file.path: file.bytes for row in rows for file in row.files}
+    return frozenset(path for path, size in sizes.items() if _size(folder / path) == size)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _failed(what: str, error: Exception) -> str:
+    """A line of what failed; of an error that is not ours its kind too."""
+    kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
+    return f"{what}: {kind}{one_line(str(error))}"
+
+
+def _measured(prepared: Prepared, results: Results) -> tuple[list[tuple[Network, ModelRow]], list[str]]:
+    """Every network that trained, measured together, the dense one first; with a line for all that failed."""
+    failures: list[str] = []
+    sound = [trial for trial in results.trials if not trial.diverged and trial.test_accuracy is not None]
+    images = _images(load(prepared.plan.data))
+    networks = [
+        _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
+        for sparsity in sorted({trial.sparsity for trial in sound})
+    ]
+    device = next(trial.step.device for trial in prepared.plan.trials)
+    timings = _timings(networks, images.to(device))
+    rows = zip(networks, timings, strict=True)
+    return [(network, _row(prepared, network, times, images)) for network, times in rows], failures
+
+
+def _images(data: Dataset) -> Tensor:
+    """As many test images as the largest batch, as a network takes them; repeated where there are fewer."""
+    most = max(BATCHES)
+    images = data.test_images[:most]
+    images = images.repeat(-(-most // len(images)), 1, 1, 1)[:most]
+    return normaliser(data, images.device)(images)
+
+
+def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor, failures: list[str]) -> Network:
+    """The network of the first seed, from the store, with the accuracies of all.
+
+    One whose channels cannot be taken out after all ships whole, with a line in `failures`.
+    """
+    plan, trial = prepared.plan, min(trials, key=lambda trial: trial.seed)
+    step = next(planned.step for planned in plan.trials if planned.step.key == trial.key)
+    whole = build(plan.model, plan.input_shape, plan.outputs)
+    whole.load_state_dict(prepared.store.state(trial.key))
+    whole.eval()
+    mask = prepared.store.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
+    removes = plan.spec.masks[0].pattern == CHANNEL
+    shipped = whole
+    if mask and removes:
+        try:
+            shipped = shrink(whole, mask, images[:2])
+        except Exception as error:  # surgery on a network of somebody's
+            failures.append(_failed(f"{percent(trial.sparsity)}: its channels stay in", error))
+    accuracies = tuple(t.test_accuracy for t in trials if t.test_accuracy is not None)
+    return Network(trial, accuracies, whole, mask, shipped)
+
+
+def _timings(networks: Sequence[Network], images: Tensor) -> list[tuple[Timing, ...]]:
+    """The times of all networks at every batch size, each against the first's (the dense one's)."""
+    models = {str(i): network.shipped.to(images.device) for i, network in enumerate(networks)}
+    by_batch = {batch: latencies(models, images[:batch]) for batch in BATCHES} if models else {}
+    found = [tuple(_timing(batch, times["0"], times[name]) for batch, times in by_batch.items()) for name in models]
+    for network in networks:
+        network.shipped.cpu()
+    return found
+
+
+def _timing(batch: int, dense: Latency, own: Latency) -> Timing:
+    return Timing(batch, own.median, own.low, own.high, own.rounds, *speedup(dense, own))
+
+
+def _row(
+    prepared: Prepared,
+    network: Network,
+    timings: tuple[Timing, ...],
+    images: Tensor,
+) -> ModelRow:
+    trial, counts = network.trial, count(network.shipped, images[:2])
+    sizes = file_sizes(network.shipped.state_dict())
+    return ModelRow(
+        sparsity=trial.sparsity,
+        density=trial.density,
+        seed=trial.seed,
+        accuracies=network.accuracies,
+        parameters=counts.parameters,
+        nonzeros=counts.nonzeros,
+        macs=counts.macs,
+        effective_macs=round(counts.effective_macs),
+        raw_bytes=sizes.raw,
+        compressed_bytes=sizes.compressed,
+        shrunk=network.shipped is not network.whole,
+        timings=timings,
+        layers=_densities(prepared, network, images[:2]),
+        files=(),
+    )
+
+
+def _densities(prepared: Prepared, network: Network, inputs: Tensor) -> tuple[ParameterDensity, ...]:
+    """Every parameter of the user's model; of the dense network, none has a reason: nothing was to be pruned."""
+    spec = prepared.plan.spec
+    scope = Scope(spec.scope.include, spec.scope.exclude)
+    rows = sparsity_report(network.whole, network.mask, scope).rows
+    by_channel = network.mask and spec.masks[0].pattern == CHANNEL
+    whole = _whole_layers(network.whole, inputs, scope) if by_channel else {}
+    return tuple(
+        ParameterDensity(r.name, r.kind, r.total, r.nonzero, _reason(r, whole) if network.mask else "") for r in rows
+    )
+
+
+def _whole_layers(model: nn.Module, inputs: Tensor, scope: Scope) -> dict[str, str]:
+    """Why layers keep all their channels, by name."""
+    groups = channel_groups(model, inputs, scope)
+    return {group.layer: f"its channels stay: {group.whole}" for group in groups if group.whole}
+
+
+def _reason(row: ParameterRow, whole: Mapping[str, str]) -> str:
+    """Why a parameter is not pruned; where the mask keeps all of it since its layer's channels must stay, that."""
+    return whole.get(row.name.rpartition(".")[0], row.reason) if row.reason == KEPT else row.reason
+
+
+def _exported(
+    prepared: Prepared, measured: Sequence[tuple[Network, ModelRow]], formats: Sequence[str], folder: Path
+) -> tuple[tuple[ModelRow, ...], list[str]]:
+    """The rows with their exported files, and a line for every file that could not be made; the others are."""
+    images = _images(load(prepared.plan.data))[:2]
+    rows, failures = [], []
+    for network, row in measured:
+        made = []
+        for name in formats if network.mask else ():
+            raise_lost()  # exporters may swallow an exception that is not theirs
+            try:
+                made.append(_file(prepared, network, images, name, folder))
+            except Exception as error:  # exporters fail in ways of their own
+                failures.append(_failed(f"export {name} of {row.label}", error))
+        rows.append(replace(row, files=tuple(made)))
+    return tuple(rows), failures
+
+
+def _file(prepared: Prepared, network: Network, inputs: Tensor, name: str, folder: Path) -> ModelFile:
+    """An exported file: a graph of the network that ships, or weights in the shapes of the user's model."""
+    graph = name in GRAPHS and network.shipped is not network.whole
+    model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
+    where = _model_path(prepared, network.trial.sparsity, name)
+    target = folder / where
+    require_ours(folder, [where], _listed(folder))
+    announce_models(target.parent, [target.name])
+    made = export(model, mask, target, inputs)
+    note_model(target)
+    return ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact)
+
+
+def _missing(results: Results) -> tuple[str, ...]:
+    """What there is not, in words: a training that diverged, and what needed one that did or failed."""
+    diverged = (f"{_place(trial)}: diverged" for trial in results.trials if trial.diverged)
+    return (*diverged, *(f"{_place(row)}: {row.why}" for row in results.missing))
+
+
+def _place(row: Any) -> str:
+    return f"{percent(row.sparsity) if row.sparsity else 'dense'}, seed {row.seed}"

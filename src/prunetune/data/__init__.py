@@ -1,0 +1,17 @@
+"""Data sets: registered names, image folders and callables of the user's, all as tensors in memory."""
+
+from prunetune.data.base import DATA, Dataset, Facts, Source
+from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
+from prunetune.data.fashion import FashionMini, FashionMNIST
+from prunetune.data.huggingface import HuggingFace
+from prunetune.data.imagefolder import ImageFolder
+from prunetune.data.resolve import facts, identify, load
+
+DATA.register("fashion-mini")(FashionMini())
+DATA.register("fashion_mnist")(FashionMNIST())
+DATA.register("cifar10")(Cifar(CIFAR10))
+DATA.register("cifar100")(Cifar(CIFAR100))
+DATA.register("hf")(HuggingFace())
+DATA.register("imagefolder")(ImageFolder())
+
+__all__ = ["DATA", "Dataset", "Facts", "Source", "facts", "identify", "load"]

@@ -1,0 +1,132 @@
+"""From a spec's `data` and `data_args` to a Ref that pins the content, and from a Ref to the images."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from prunetune.core.references import Ref, is_callable_name, load_callable
+from prunetune.data.base import DATA, OFFICIAL, Dataset, Facts, Source
+from prunetune.data.checks import check_dataset
+from prunetune.data.function import Function
+from prunetune.data.split import CUTS, clean, cut, cut_facts, drawn_by_class
+from prunetune.errors import RequestError, short, shown, unknown
+
+FOLDER_PREFIX = "imagefolder:"
+HUB_PREFIX = "hf:"
+KEPT_SETS = 4  # data sets that a process keeps in memory
+
+
+def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
+    """Resolve a registered name, `imagefolder:DIR`, `hf:REPO` or `package.module:callable`, with data_args, to one Ref.
+
+    The Ref holds the arguments that change anything, the digest of the content (OFFICIAL for official content, also
+    where the files are absent), and apart from those, and not part of any key, the folder `root` as an absolute path.
+    RequestError for an unknown name or argument, a wrong value, or a folder that is not as it must be.
+    """
+    given = dict(arguments or {})
+    if name.startswith(FOLDER_PREFIX):
+        if "root" in given:
+            raise RequestError(f"data_args.root: '{name}' names its folder already; leave root out")
+        name, given["root"] = FOLDER_PREFIX.rstrip(":"), name.removeprefix(FOLDER_PREFIX)
+    if name.startswith(HUB_PREFIX):
+        name, given["repo"] = HUB_PREFIX.rstrip(":"), name.removeprefix(HUB_PREFIX)
+    source = _source(name)
+    _check(source, given)
+    cuts = clean({key: given.pop(key) for key in CUTS if key in given})
+    if not source.official_order:
+        cuts = drawn_by_class(cuts)
+    root = _absolute(given.pop("root")) if "root" in given else ""
+    with _readable(name):
+        digest = source.digest(**_call(root, given))
+    ref = Ref.of(name, {**given, **cuts}, digest, root)
+    if cuts:
+        facts(ref)  # says now, and not in the middle of a study, that there are too few images, or of some class none
+    return ref
+
+
+def facts(ref: Ref) -> Facts:
+    """Input shape, classes and counts of what `load(ref)` returns; official content need not be present."""
+    source = _source(ref.name)
+    if source.facts is not None and ref.digest == OFFICIAL:
+        return cut_facts(source.facts, _cuts(ref))
+    data = load(ref)
+    counts = (len(labels) for labels in (data.train_labels, data.validation_labels, data.test_labels))
+    return Facts(data.input_shape, data.outputs, *counts)
+
+
+@lru_cache(maxsize=KEPT_SETS)
+def load(ref: Ref) -> Dataset:
+    """The images and labels that `ref` names, read once per process and shared: change no tensor of them.
+
+    RequestError when they cannot be had, are damaged, or are not those that `identify` saw (a Ref without a digest
+    takes what there is).
+    """
+    options = {key: value for key, value in ref.kwargs.items() if key not in CUTS}
+    with _readable(ref.name):
+        data, digest = _source(ref.name).read(**_call(ref.root, options))
+    if ref.digest and digest != ref.digest:
+        raise RequestError(
+            f"data: '{ref.name}' is not what it was when the study was planned (content {digest[:12]}, "
+            f"then {ref.digest[:12]}); its files must not change, and a callable must return the same every time"
+        )
+    check_dataset(data, ref.name)
+    return cut(data, _cuts(ref))
+
+
+def _source(name: str) -> Source:
+    if name not in DATA and is_callable_name(name):
+        return Function(load_callable(name, "data"), name)
+    entry = DATA[name]
+    return entry if isinstance(entry, Source) else Function(entry, name)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(f"data: {shown(name)} cannot be read: {error}") from error
+
+
+def _absolute(root: str) -> str:
+    if not root:
+        raise RequestError("data_args.root: ''; want a folder")
+    try:
+        path = Path(root).expanduser().resolve()
+        path.exists()  # refuses a name that no file system takes
+    except (OSError, RuntimeError, ValueError) as error:  # the second: no such user's home
+        raise RequestError(f"data_args.root: {shown(root)}; want a folder: {error}") from error
+    return str(path)
+
+
+def _cuts(ref: Ref) -> dict[str, Any]:
+    return {key: value for key, value in ref.kwargs.items() if key in CUTS}
+
+
+def _call(root: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**options, "root": root} if root else dict(options)
+
+
+def _check(source: Source, given: Mapping[str, Any]) -> None:
+    """RequestError unless every argument is known to the source, of the right type and expressible in JSON."""
+    for key, value in given.items():
+        if key in CUTS:
+            continue
+        if key not in source.options and not source.any_options:
+            raise unknown("data_args", key, {*source.options, *CUTS})
+        wanted = str if key == "root" else source.options.get(key, object)
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            raise RequestError(
+                f"data_args.{short(key)}: {shown(value)}; want {'a folder' if key == 'root' else wanted.__name__}"
+            )
+        _check_json(key, value)
+
+
+def _check_json(key: str, value: Any) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"data_args.{short(key)}: {shown(value)} is no JSON value: {error}") from error

@@ -1,0 +1,84 @@
+"""What a step reads of its parents' results, and the record of it that its own results carry."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from prunetune.errors import DivergedSourceError
+from prunetune.sparsity.allocation import Allocate
+from prunetune.sparsity.mask import Mask
+from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
+from prunetune.steps.transforms import TRANSFORMS
+from prunetune.store.layout import MASK, LocalShelves, Shelves, state_file
+
+
+class Inputs:
+    """Reads states and masks from a store; `read` maps `KEY/FILE` to the checksum of what was read."""
+
+    def __init__(self, store: LocalShelves) -> None:
+        self.store = store
+        self.read: dict[str, str] = {}
+
+    def state(self, weights: Weights) -> dict[str, Tensor]:
+        """The state as it was stored, before any transform; DivergedSourceError when its training diverged."""
+        refuse_diverged(weights.step, self.store)
+        self._record(weights.step, state_file(weights.at))
+        return self.store.state(weights.step.key, weights.at)
+
+    def second(self, weights: Weights) -> dict[str, Tensor] | None:
+        """The state that the weights' transform mixes in, as it was stored; None without one."""
+        return self.state(weights.states[1]) if len(weights.states) > 1 else None
+
+    def mask(self, step: Prune | None) -> Mask | None:
+        """The mask that `step` chose; None for None."""
+        if step is None:
+            return None
+        self._record(step, MASK)
+        return self.store.mask(step.key)
+
+    def allocation(self, step: Prune) -> str | Allocate:
+        """What decides on the counts of a mask: its allocation, or the mask that it is to be like."""
+        like = self.mask(step.like)
+        if like is None:
+            return step.allocation
+        return lambda scores, density: {name: int(like[name].sum()) for name in scores}
+
+    def _record(self, step: Step, file: str) -> None:
+        self.read[f"{step.key}/{file}"] = self.store.manifest(step.key)["files"][file]["sha256"]
+
+
+def transformed(
+    weights: Weights, state: Mapping[str, Tensor], mask: Mask | None, second: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The state after the registered transform that `weights` asks for, drawn by its own seed.
+
+    `second` is the stored state that the transform mixes in, for one that asks for it.
+    """
+    if weights.transform is None or mask is None:
+        return dict(state)
+    generator = torch.Generator().manual_seed(weights.transform.seed)
+    more = () if second is None else (second,)
+    return TRANSFORMS[weights.transform.name](state, mask, generator, *more, **weights.transform.settings)
+
+
+def refuse_diverged(source: Step, store: Shelves) -> None:
+    """DivergedSourceError when a stored training diverged: nothing can be built on it."""
+    if isinstance(source, Train) and store.metrics(source.key)["diverged"]:
+        raise DivergedSourceError(f"diverged source: {source.label} at learning rate {source.recipe.learning_rate:g}")
+
+
+def weights_read(step: Step) -> tuple[Weights, ...]:
+    """The states that a step reads."""
+    if isinstance(step, Train):
+        return step.start.states
+    if isinstance(step, Prune):
+        return (step.source,)
+    return (step.first, step.second) if isinstance(step, Measure | Connect) else ()
+
+
+def origin(step: Step) -> Init | Import:
+    """The step at the beginning of a chain, which knows the model."""
+    while not isinstance(step, Init | Import):
+        step = weights_read(step)[0].step
+    return step

@@ -1,0 +1,401 @@
+"""One step done: its inputs read from the store, the work, the invariants, the results written back."""
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from prunetune.core.environment import fingerprint
+from prunetune.core.seeding import OrderDigest
+from prunetune.data import load
+from prunetune.errors import RequestError
+from prunetune.execution import invariants
+from prunetune.execution.events import Event, Notice, Progress
+from prunetune.execution.inputs import Inputs, origin, transformed
+from prunetune.models import build, draw
+from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channels import scored
+from prunetune.sparsity.checkpoint import digest_tensors, read_state, under_names
+from prunetune.sparsity.checkpoint_forms import fitted
+from prunetune.sparsity.criteria import Criterion
+from prunetune.sparsity.gradients import Gathered, gather
+from prunetune.sparsity.mask import Mask, memory_of
+from prunetune.sparsity.overlap import TooSparseError, correlation
+from prunetune.sparsity.patterns import CHANNEL
+from prunetune.sparsity.prune import Look, choose
+from prunetune.sparsity.scope import prunable
+from prunetune.spec.masks import criterion_of
+from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, Step, Train, device_of
+from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
+from prunetune.store.disk import finite
+from prunetune.store.store import Store
+from prunetune.training.distributed import ALONE, Ranks
+from prunetune.training.evaluate import Score, evaluate
+from prunetune.training.interpolate import walk
+from prunetune.training.loop import EpochEnd, Trained, train
+from prunetune.training.numerics import reproducible
+from prunetune.training.objective import loss_by
+from prunetune.training.probe import batches_of, pick
+from prunetune.training.recipe import Point
+
+
+def look_of(probe: Probe | None, model: nn.Module, beginning: Init | Import, names: Sequence[str]) -> Look:
+    """How `choose` sees `model`: by the probe's images and loss, or without a probe by the shape of an input alone."""
+    device = torch.device(probe.device if probe else "cpu")
+    model.to(device)
+    batches = _batches(probe) if probe else [(torch.zeros(1, *beginning.input_shape), torch.zeros(1))]
+    loss, seed = (loss_by(probe.loss), probe.seed) if probe else (loss_by(None), 0)
+
+    def look(criterion: Criterion, mask: Mask | None) -> Gathered:
+        with reproducible(device):
+            return gather(model, names, criterion, batches, loss, mask, seed)
+
+    return look
+
+
+def probe_metrics(probe: Probe | None) -> dict[str, str]:
+    """The digest of the training images that the criterion was shown; nothing without a probe."""
+    if probe is None:
+        return {}
+    digest = OrderDigest()
+    digest.update(_shown(probe))
+    return {"probe_digest": digest.hexdigest()}
+
+
+def _batches(probe: Probe) -> list[tuple[Tensor, Tensor]]:
+    return batches_of(load(probe.data), _shown(probe), probe.batch_size, probe.device)
+
+
+def _shown(probe: Probe) -> Tensor:
+    return pick(load(probe.data).train_labels, probe.images, probe.seed)
+
+
+def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
+    """The step's metrics; `model` is a network of the finals' kind, and is overwritten.
+
+    DivergedSourceError when an end diverged, BreachError when the ends are no twins or a pruned weight is not zero.
+    """
+    first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
+    ends = [inputs.store.metrics(weights.step.key) for weights in (step.first, step.second)]
+    held = [invariants.ends_are_twins(step, *ends)]
+    line = walk(model, first, second, mask, load(step.data), step.recipe, step.points, step.device)
+    held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
+    return {
+        "alpha": list(line.alpha),
+        "test_loss": [finite(score.loss) for score in line.test],
+        "test_accuracy": [finite(score.accuracy) for score in line.test],
+        "loss_barrier": finite(line.loss_barrier),
+        "accuracy_barrier": finite(line.accuracy_barrier),
+        "invariants": held,
+    }
+
+
+Tell = Callable[[Event], None]
+State = Mapping[str, Tensor]
+
+
+class Finished(NamedTuple):
+    """What a step measured, and how long it took (a training: itself, without reading, checking and writing)."""
+
+    metrics: dict[str, Any]
+    seconds: float
+
+
+class Asked(NamedTuple):
+    """What is wanted of a step beside its result."""
+
+    points: Collection[Point]  # moments of a training whose states are kept
+    tell: Tell  # what happens on the way
+    checkpoint_every: float  # seconds
+    stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
+    ranks: Ranks  # that do it together
+
+
+@dataclass(frozen=True)
+class Product:
+    """A step's results before they are stored."""
+
+    metrics: dict[str, Any]
+    state: State | None = None
+    mask: Mask | None = None
+    snapshots: Mapping[Point, State] = field(default_factory=dict)
+    seconds: float | None = None  # where it is not all that the step took
+
+
+def execute(
+    step: Step,
+    store: Store,
+    points: Collection[Point] = (),
+    tell: Tell = lambda event: None,
+    checkpoint_every: float = EVERY,
+    stopping: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
+) -> Finished:
+    """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
+
+    A training goes on from the checkpoint that a killed attempt left, if there is one; it leaves one of its own at the
+    end of an epoch when `checkpoint_every` seconds have passed. `tell` gets Progress and Notice on the way. Once
+    `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError. A training on
+    several devices is done with all `ranks`, of which this is the first; the others call `take_part`.
+
+    Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
+    cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
+    """
+    began = time.perf_counter()
+    inputs = Inputs(store)
+    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping, ranks))
+    seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
+    store.write(
+        step,
+        product.metrics,
+        state=product.state,
+        mask=product.mask,
+        snapshots=product.snapshots,
+        inputs=inputs.read,
+        environment=_environment(step),
+        seconds=seconds,
+    )
+    discard(store.root, step.key)
+    return Finished(product.metrics, seconds)
+
+
+def take_part(step: Train, store: Store, points: Collection[Point], ranks: Ranks) -> None:
+    """Do this rank's share of a training that the first rank executes: all but to tell of it and to store it."""
+    _train(step, Inputs(store), Asked(points, lambda event: None, EVERY, lambda: False, ranks))
+
+
+def _init(step: Init, inputs: Inputs, asked: Asked) -> Product:
+    first, again, other = (_draw(step, seed) for seed in (step.seed, step.seed, step.seed ^ 1))
+    held = [invariants.initialiser_seeded(step, first, again, other)]
+    return Product({"digest": digest_tensors(first), "invariants": held}, state=first)
+
+
+def _import(step: Import, inputs: Inputs, asked: Asked) -> Product:
+    path = Path(step.path)
+    state = read_state(path, "pretrained", step.weights_key)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != step.content:
+        raise RequestError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
+    model = build(step.model, step.input_shape, step.outputs)
+    load_weights(model, state, path, "pretrained")
+    data = load(step.data)
+    score = evaluate(model.to(step.device), data.test_images, data.test_labels, data, step.recipe, step.device)
+    final = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return Product(
+        {**_scored(score), "diverged": False, "digest": digest_tensors(final), "invariants": []}, state=final
+    )
+
+
+def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
+    if asked.ranks.count != (step.devices or 1):
+        raise RequestError(f"devices: {step.devices}; only the local executor trains on several devices at once")
+    mask = inputs.mask(step.mask)
+    model = _model(step)
+    counted = prunable(model, step.mask.scope) if step.mask else None
+    start = transformed(step.start, inputs.state(step.start), mask, inputs.second(step.start))
+    model.load_state_dict(start, strict=True)
+
+    def report(end: EpochEnd) -> None:
+        asked.tell(Progress(step.key, end.epoch, end.epochs, end.train_loss))
+
+    def notice(text: str) -> None:
+        asked.tell(Notice(step.key, f"{step.label} {text}"))
+
+    basis = {"inputs": inputs.read, "environment": _environment(step)}
+    kept = Partial(inputs.store.root, step, basis, notice, asked.checkpoint_every, asked.stopping)
+    trained = train(
+        model,
+        load(step.data),
+        step.recipe,
+        order_seed=step.order_seed,
+        augment_seed=step.augment_seed,
+        device=step.device,
+        mask=mask,
+        counted=counted,
+        penalty=step.penalty,
+        snapshots=asked.points,
+        on_epoch=report,
+        on_notice=notice,
+        checkpoints=Shared(kept, asked.ranks),
+        ranks=asked.ranks,
+    )
+    held = _check_training(step, trained, mask, inputs, asked.points, model)
+    metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
+    return Product(metrics, state=trained.state, snapshots=trained.snapshots, seconds=trained.seconds)
+
+
+def _prune(step: Prune, inputs: Inputs, asked: Asked) -> Product:
+    state, within = inputs.state(step.source), inputs.mask(step.within)
+    model = _model(step)
+    names, groups = prunable(model, step.scope), _groups(step, model)
+    weights = {name: state[name] for name in scored(names, groups or ())}
+    held = [invariants.source_is_finite(step, weights)]
+    criterion = criterion_of(step.criterion)
+    generator = Generator().manual_seed(step.seed)
+    model.load_state_dict(state)
+    look = look_of(step.probe, model, origin(step), tuple(weights))
+    rule = criterion, inputs.allocation(step), step.pattern
+    mask = choose(weights, step.density, *rule, within, generator, look, groups)
+    held.append(invariants.mask_counts(step, mask, groups))
+    held += [invariants.mask_is_nested(step, mask, within)] if within else []
+    layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}
+    metrics = {"density": mask.of(names).density, "digest": mask.digest, "layers": layers, "invariants": held}
+    return Product(metrics | probe_metrics(step.probe), mask=mask)
+
+
+def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
+    """What is coupled in the model, where the pattern asks for it."""
+    shown = torch.zeros(1, *origin(step).input_shape)
+    return channel_groups(model, shown, step.scope) if step.pattern == CHANNEL else None
+
+
+def _measure(step: Measure, inputs: Inputs, asked: Asked) -> Product:
+    first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
+    names = prunable(_model(step), step.scope)
+    rows = [_overlap(first, second, p, mask, names) for p in step.p]
+    return Product({"correlations": rows, "invariants": []})
+
+
+def _connect(step: Connect, inputs: Inputs, asked: Asked) -> Product:
+    return Product(connect(step, inputs, _model(step)))
+
+
+_WORK: dict[type[Step], Callable[..., Product]] = {
+    Init: _init,
+    Import: _import,
+    Train: _train,
+    Prune: _prune,
+    Measure: _measure,
+    Connect: _connect,
+}
+
+
+def _check_training(
+    step: Train, trained: Trained, mask: Mask | None, inputs: Inputs, points: Collection[Point], model: nn.Module
+) -> list[str]:
+    """The rules of a training, with the start weights read from their file once more. Returns the names that held."""
+    plain, second = inputs.state(step.start), inputs.second(step.start)
+    start = transformed(step.start, plain, mask, second)
+    # The names are part of the metrics, which must not depend on the snapshots asked for: no rule may either.
+    held = [
+        invariants.starts_as_stored(step, trained.start_digest, start, mask, model),
+        invariants.snapshots_are_copies(step, trained, [] if trained.diverged else points, model),
+    ]
+    if step.devices is not None:
+        held.append(invariants.ranks_agree(step, trained))
+    if mask is not None and step.mask is not None:
+        held.append(invariants.zeros_stay(step, trained, mask))
+        held.append(invariants.density_is_the_masks(step, trained, mask.of(prunable(model, step.mask.scope))))
+        held.extend(_check_transform(step, plain, start, mask, second))
+    return held
+
+
+def _check_transform(step: Train, plain: State, start: State, mask: Mask, second: State | None) -> Iterator[str]:
+    """The rule of the control that the start was changed for, if one was."""
+    transform = step.start.transform
+    if transform is not None and transform.name == "shuffle":
+        yield invariants.shuffle_permutes(step, plain, start, mask)
+    if transform is not None and transform.name == "sign_reinit" and second is not None:
+        yield invariants.signs_are_kept(step, plain, start, second)
+    if transform is not None and transform.name == "mixed" and second is not None:
+        yield invariants.mixed_as_asked(step, plain, start, second, transform.settings["alpha"])
+
+
+def _model(step: Step) -> nn.Module:
+    beginning = origin(step)
+    return build(beginning.model, beginning.input_shape, beginning.outputs)
+
+
+def _environment(step: Step) -> dict[str, Any]:
+    return fingerprint(device_of(step), step.recipe.precision if isinstance(step, Train | Connect) else None)
+
+
+def _draw(step: Init, seed: int) -> dict[str, Tensor]:
+    return dict(draw(step.model, step.input_shape, step.outputs, seed).state_dict())
+
+
+def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None:
+    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite.
+
+    A tied weight may be in the file under one of its names, as safetensors and our own export have it.
+    """
+    own = model.state_dict()
+    given = _with_tied(_named_as(under_names(state, own), own, f"{field}: '{path}'"), own)
+    if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
+        raise RequestError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
+            raise RequestError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
+        _require_same_numbers(name, given[name], tensor, f"{field}: '{path}'")
+        if not torch.isfinite(given[name].to(tensor.dtype)).all():
+            raise RequestError(f"{field}: '{path}': '{name}' holds values that are not finite")
+    model.load_state_dict(given)
+
+
+def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> None:
+    """RequestError where loading would make other numbers of a tensor than it holds.
+
+    Between floating types a number is rounded and no more. Integers in the place of floating numbers are taken for
+    quantised ones, whose scale is elsewhere.
+    """
+    floats = given.is_floating_point() and own.is_floating_point()
+    same = given.is_complex() == own.is_complex() and given.is_floating_point() == own.is_floating_point()
+    if not same or not (floats or given.is_complex() or torch.equal(given.to(own.dtype).to(given.dtype), given)):
+        kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (given, own)]
+        raise RequestError(
+            f"{where}: '{name}' holds {kinds[0]} and the model {kinds[1]}, so that loading would change its values; "
+            f"save it as {kinds[1]}"
+        )
+
+
+def _named_as(state: State, own: State, where: str) -> State:
+    try:
+        return fitted(state, own)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
+
+
+def _with_tied(state: State, own: State) -> State:
+    known = {memory_of(tensor): state[name] for name, tensor in own.items() if name in state}
+    return {name: known[memory_of(tensor)] for name, tensor in own.items() if memory_of(tensor) in known} | dict(state)
+
+
+def _left_over(where: str, names: State, others: State) -> list[str]:
+    """What one side alone has: the first name and how many more."""
+    left = sorted(names.keys() - others.keys())
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return [f"only {where} has '{left[0]}'{more}"] if left else []
+
+
+def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        found = correlation(first, second, p, mask=mask, names=names)
+    except TooSparseError as error:  # an allocation may take from one layer what it leaves to another
+        return {"p": p, "value": None, "expected": None, "per_layer": {}, "why": str(error)}
+    layers = {name: finite(layer.value) for name, layer in found.per_layer.items()}
+    return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
+
+
+def _measured(trained: Trained) -> dict[str, Any]:
+    return {
+        **_scored(trained.test),
+        "validation_accuracy": finite(trained.validation.accuracy) if trained.validation else None,
+        "epochs": trained.epochs,
+        "steps": trained.steps,
+        "diverged": trained.diverged,
+        "density": 1.0 if trained.density is None else trained.density,
+        "revived": trained.revived,
+        "start_digest": trained.start_digest,
+        "data_order_digest": trained.data_order_digest,
+        "train_loss": [finite(loss) for loss in trained.train_loss],
+        "residuals": [finite(residual) for residual in trained.residuals],
+    }
+
+
+def _scored(score: Score) -> dict[str, Any]:
+    return {"test_accuracy": finite(score.accuracy), "test_loss": finite(score.loss)}

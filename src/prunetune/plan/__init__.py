@@ -1,0 +1,1 @@
+"""A spec compiled to steps, rows and budget."""

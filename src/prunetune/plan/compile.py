@@ -1,0 +1,275 @@
+"""A study compiled to its steps: each distinct computation once, in an order in which it can be run."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Protocol
+
+import torch
+
+from prunetune.core.references import Ref
+from prunetune.core.seeding import derive
+from prunetune.models import draw
+from prunetune.plan import measurements as connections
+from prunetune.plan import measurements as correlations
+from prunetune.plan.context import Bench
+from prunetune.plan.measurements import PlannedConnection, PlannedCorrelation, PlannedMoment, moments, require_moments
+from prunetune.rows import DENSE, DENSE_LONGER
+from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.channels import require_channels
+from prunetune.sparsity.patterns import CHANNEL, require_layers
+from prunetune.sparsity.scope import survey
+from prunetune.spec.masks import MaskSpec
+from prunetune.spec.recipes import RecipeSummary, steps_per_epoch, summarise
+from prunetune.spec.study import DIGITS, Spec
+from prunetune.steps import graph
+from prunetune.steps.arms import Arm
+from prunetune.steps.mask_algorithms import Choice, MaskAt
+from prunetune.steps.states import Ground
+from prunetune.steps.steps import Import, Init, Prune, Step, Train, Weights
+from prunetune.training.recipe import Point
+
+__all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedMoment", "PlannedTrial", "Remaining", "plan"]
+
+
+Cell = tuple[float, str]
+"""A learning rate and a mask algorithm's label: what a verdict is about."""
+
+
+class Has(Protocol):
+    """What a plan asks of a store."""
+
+    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+        """Whether the step of this key is stored whole, with its states at these points."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One row of the study's table and the step that measures it; a dense run has mask None and sparsity 0."""
+
+    arm: str
+    mask: str | None
+    learning_rate: float
+    sparsity: float
+    seed: int
+    step: Train | Import
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a store spares a plan, and what is left to do."""
+
+    cached: frozenset[str]  # keys of the plan's steps that are stored whole
+    left: tuple[Step, ...]  # the others, in the plan's order
+    trainings_cached: int
+    trainings_left: int
+    epochs_cached: int
+    epochs_left: int
+    longest_epochs: int  # of the longest chain among the steps left: no number of jobs ends sooner
+    states_left: int  # network states still to be written, snapshots included
+    masks_left: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's steps (topological order, each once), and the rows that they fill.
+
+    `separate_*` is what the same table would cost without sharing: every trial an experiment of its own, which trains
+    whatever its result rests on (its dense run, the trainings that find its mask), then itself, and its twin where
+    the study looks at its connectivity.
+    """
+
+    spec: Spec
+    steps: tuple[Step, ...]  # those of `answer` first; of those that could run next, that with the longest chain
+    trials: tuple[PlannedTrial, ...]
+    correlations: tuple[PlannedCorrelation, ...]
+    connections: tuple[PlannedConnection, ...]
+    along: tuple[PlannedMoment, ...]  # R_p along the dense runs
+    snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
+    notes: tuple[str, ...]  # what was left out, and why
+    model: Ref
+    data: Ref
+    input_shape: tuple[int, ...]
+    outputs: int
+    recipes: tuple[RecipeSummary, ...]  # one for every rate that has a dense run
+    trainings: int
+    epochs: int
+    separate_trainings: int
+    separate_epochs: int
+    urgency: Mapping[str, int] = field(repr=False)  # key -> epochs of the longest chain that starts with the step
+
+    def against(self, store: Has) -> Remaining:
+        """What of this plan `store` holds already. A training without a snapshot that is needed is not held."""
+        held = [step for step in self.steps if store.has(step.key, self.snapshots.get(step.key, frozenset()))]
+        cached = frozenset(step.key for step in held)
+        left = tuple(step for step in self.steps if step.key not in cached)
+        return Remaining(
+            cached=cached,
+            left=left,
+            trainings_cached=graph.trainings(held),
+            trainings_left=graph.trainings(left),
+            epochs_cached=graph.total_epochs(held),
+            epochs_left=graph.total_epochs(left),
+            longest_epochs=max(graph.longest_below(left, graph.epochs_of).values(), default=0),
+            states_left=sum(self.states(step) for step in left),
+            masks_left=sum(isinstance(step, Prune) for step in left),
+        )
+
+    @property
+    def answer(self) -> tuple[Step, ...]:
+        """What the verdict at the asked sparsity rests on: the trainings there, the dense runs, and all before them."""
+        return _answer(self.spec, self.trials)
+
+    def states(self, step: Step) -> int:
+        """How many network states a step leaves in the store, snapshots included."""
+        return isinstance(step, Init | Import | Train) + len(self.snapshots.get(step.key, ()))
+
+
+def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = None) -> Plan:
+    """Compile a study. Trains nothing, and loads no more of the data than its identity takes.
+
+    `seeds`: how many each learning rate and mask label has; without it all have the number at the spec's first look.
+    More seeds only add steps.
+
+    Raises RequestError, one line, where the spec asks for what there is not.
+    """
+    bench = Bench.of(spec, device)
+    _require_patterns_fit(bench)
+    require_moments(bench)
+    ground_at, arms = cache(bench.ground), spec.named_arms
+    trials: list[PlannedTrial] = []
+    measured: list[PlannedCorrelation] = []
+    along: list[PlannedMoment] = []
+    counts = every_cell(spec, spec.looks[0]) if seeds is None else seeds
+    for seed in range(max(counts.values())):
+        for rate in spec.learning_rates:
+            masks = [mask for mask in spec.masks if seed < counts[rate, mask.label]]
+            if not masks:
+                continue
+            ground = ground_at(seed, rate)
+            trials.extend(_dense_trials(ground, spec.pretraining.longer))
+            measured.extend(correlations.dense_pair(ground, bench.scope))
+            along.extend(moments(ground, bench.scope, spec.along_training))
+            for mask in masks:
+                for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
+                    rows = _sparse_trials(ground, arms, found)
+                    trials.extend(rows)
+                    measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
+    return _assembled(bench, tuple(trials), tuple(measured), tuple(along))
+
+
+def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
+    """The same number of seeds for every learning rate and mask algorithm."""
+    return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}
+
+
+def _require_patterns_fit(bench: Bench) -> None:
+    """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
+    named = {mask.pattern for mask in bench.spec.masks} - {"unstructured"}
+    if not named:
+        return
+    model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
+    for pattern in sorted(named):
+        require_layers(pattern, survey(model, bench.scope))
+    if CHANNEL in named:
+        require_channels(channel_groups(model, torch.zeros(1, *bench.facts.input_shape), bench.scope))
+
+
+def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
+    """The masks of one algorithm, one for every sparsity of the study, found on `ground`."""
+    sparsities = bench.spec.sparsities
+    choice = Choice(
+        mask.criterion,
+        mask.allocation,
+        mask.pattern,
+        bench.scope,
+        derive(ground.trainer.seed, "prune"),
+        mask.shown(ground, bench.facts),
+        bench.sequences,
+    )
+    prunes = mask.algorithm().emit(ground, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
+    for sparsity, prune in zip(sparsities, prunes, strict=True):
+        yield MaskAt(mask.label, sparsity, prune)
+
+
+def _dense_trials(ground: Ground, longer: int) -> Iterator[PlannedTrial]:
+    """The dense run, and where `longer` is not 0 the one of so many times the epochs, from the same θ0."""
+    step = ground.theta_t.step
+    if isinstance(step, Init):
+        raise RuntimeError("the final state of a dense run is one of initial weights: a fault of prunetune")
+    place = None, ground.recipe.learning_rate, 0.0, ground.trainer.seed
+    yield PlannedTrial(DENSE, *place, step)
+    if longer:
+        yield PlannedTrial(DENSE_LONGER, *place, ground.trainer.train(ground.recipe.stretched(longer), ground.theta_0))
+
+
+def _sparse_trials(ground: Ground, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:
+    rate, seed = ground.recipe.learning_rate, ground.trainer.seed
+    rows = []
+    for name, arm in arms.items():
+        step = ground.train(arm.start(ground), arm.mask(ground, found.prune))
+        rows.append(PlannedTrial(name, found.label, rate, found.sparsity, seed, step))
+    return rows
+
+
+def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
+    return {row.arm: row.step for row in rows if isinstance(row.step, Train)}
+
+
+def _assembled(
+    bench: Bench,
+    trials: tuple[PlannedTrial, ...],
+    measured: tuple[PlannedCorrelation, ...],
+    along: tuple[PlannedMoment, ...],
+) -> Plan:
+    joined = tuple(connections.lines(trials, bench.spec.connectivity))
+    steps = graph.closure([row.step for row in (*trials, *measured, *along, *joined)])
+    urgency = graph.longest_below(steps, graph.epochs_of)
+    alone = [graph.closure([trial.step]) for trial in trials]
+    twins = [line.twin for line in joined]
+    has_theta_0 = bench.spec.pretrained is None or bench.spec.pretrained.theta_0 is not None
+    return Plan(
+        spec=bench.spec,
+        steps=graph.by_urgency(steps, urgency, frozenset(_answer(bench.spec, trials))),
+        trials=trials,
+        correlations=measured,
+        connections=joined,
+        along=along,
+        snapshots=_snapshots(steps),
+        notes=(
+            *correlations.left_out(bench.spec.named_arms, bench.spec.sparsities, has_theta_0),
+            *connections.notes(joined),
+        ),
+        model=bench.model,
+        data=bench.data,
+        input_shape=bench.facts.input_shape,
+        outputs=bench.facts.outputs,
+        recipes=_recipes(bench),
+        trainings=graph.trainings(steps),
+        epochs=graph.total_epochs(steps),
+        separate_trainings=sum(map(graph.trainings, (*alone, twins))),
+        separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
+        urgency=urgency,
+    )
+
+
+def _recipes(bench: Bench) -> tuple[RecipeSummary, ...]:
+    recipe = bench.spec.recipe
+    steps = steps_per_epoch(recipe, bench.facts.train)
+    return tuple(summarise(recipe, rate, steps) for rate in sorted(bench.spec.dense_rates))
+
+
+def _answer(spec: Spec, trials: Iterable[PlannedTrial]) -> tuple[Step, ...]:
+    return graph.closure([trial.step for trial in trials if trial.sparsity in (0.0, spec.asked_sparsity)])
+
+
+def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
+    """The moments of each training, by its key, that some step reads."""
+    moments: dict[str, set[Point]] = {}
+    for step in steps:
+        for value in (getattr(step, f.name) for f in fields(step)):  # type: ignore[arg-type]
+            for weights in value.states if isinstance(value, Weights) else ():
+                if weights.at is not None:
+                    moments.setdefault(weights.step.key, set()).add(weights.at)
+    return {key: frozenset(points) for key, points in moments.items()}

@@ -1,0 +1,101 @@
+"""A spec's names resolved to things: the model, the data, and the ground that each seed and learning rate stands on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from prunetune import data, models
+from prunetune.core.references import Ref
+from prunetune.core.seeding import derive
+from prunetune.data import Facts
+from prunetune.errors import RequestError, given
+from prunetune.sparsity.channel_trace import reads_sequences
+from prunetune.sparsity.patterns import CHANNEL
+from prunetune.sparsity.scope import Scope, written_out
+from prunetune.spec.recipes import steps_per_epoch
+from prunetune.spec.study import Spec
+from prunetune.steps.states import Ground, Trainer
+from prunetune.steps.steps import Import, Init, Weights
+from prunetune.training.recipe import Point, Recipe
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all steps of a study share."""
+
+    spec: Spec
+    device: str
+    data: Ref
+    facts: Facts
+    model: Ref
+    scope: Scope
+    sequences: bool | None  # whether the pattern `channel` meets linear layers on (N, L, C), where it is asked for
+    rewind: Point
+
+    @classmethod
+    def of(cls, spec: Spec, device: str) -> "Bench":
+        """Look up the data, the model, the scope's patterns and the rewind moment; RequestError says what is wrong."""
+        dataset = data.identify(spec.data, spec.data_args)
+        facts = data.facts(dataset)
+        model = models.identify(spec.model, spec.model_args, facts.input_shape, facts.outputs)
+        network = models.draw(model, facts.input_shape, facts.outputs, seed=0)
+        scope = written_out(network, Scope(spec.scope.include, spec.scope.exclude))  # refuses one without a match
+        by_channel = any(mask.pattern == CHANNEL for mask in spec.masks)
+        sequences = (by_channel and reads_sequences(network, torch.zeros(1, *facts.input_shape))) or None
+        return cls(spec, device, dataset, facts, model, scope, sequences, _rewind(spec, facts))
+
+    def ground(self, seed: int, learning_rate: float) -> Ground:
+        """The states that exist before any mask does, at one seed and learning rate."""
+        recipe = self.spec.recipe.at(learning_rate, self.device)
+        trainer = Trainer(self.data, seed, self.device, self.spec.devices)
+        again = self._draw(seed, "reinit")
+        if self.spec.pretrained is None:
+            first = self._draw(seed, "init")
+            dense = trainer.train(recipe, first)
+            then = Weights(dense, self.rewind) if self.rewind.value else first
+            return Ground(first, again, then, Weights(dense), recipe, trainer)
+        first, then, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_k", "theta_T"))
+        end = given(last, "theta_T is the only state that a user must give")
+        return Ground(first, again, then if self.rewind.value else first, end, recipe, trainer)
+
+    def _draw(self, seed: int, purpose: str) -> Weights:
+        return Weights(Init(self.model, self.facts.input_shape, self.facts.outputs, derive(seed, purpose)))
+
+    def _import(self, field: str, seed: int, recipe: Recipe) -> Weights | None:
+        """The user's state, if there is one. Its key holds only what its accuracy is measured with, not our recipe."""
+        pattern = getattr(self.spec.pretrained, field)
+        if pattern is None:
+            return None
+        named = pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}")
+        path = Path(named).expanduser()
+        measured = Recipe(0, recipe.batch_size, 0.0, precision=recipe.precision, loss=recipe.loss, metric=recipe.metric)
+        shape, outputs = self.facts.input_shape, self.facts.outputs
+        content = _sha256(path, f"pretrained.{field}")
+        origin = self.model, shape, outputs, self.data
+        key = self.spec.pretrained.key if self.spec.pretrained else None
+        return Weights(Import(*origin, content, measured, str(path), self.device, key))
+
+
+def training_steps(spec: Spec, facts: Facts) -> int:
+    """Optimizer steps of every training of the study."""
+    return spec.recipe.epochs * steps_per_epoch(spec.recipe, facts.train)
+
+
+def _rewind(spec: Spec, facts: Facts) -> Point:
+    point = Point.parse(spec.rewind)
+    steps = training_steps(spec, facts)
+    if point.unit == "it" and point.value >= steps:
+        raise RequestError(f"rewind: '{point}'; must come before the end of the training's {steps} steps")
+    return point
+
+
+def _sha256(path: Path, field: str) -> str:
+    try:
+        if path.is_char_device():  # without an end
+            raise RequestError(f"{field}: '{path}' is a device; must be a checkpoint's file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(f"{field}: '{path}': {error.strerror}; must be a checkpoint's file") from error

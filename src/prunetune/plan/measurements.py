@@ -1,0 +1,164 @@
+"""Which R_p a study measures (PAPER.md section 3), and which it must leave out."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from prunetune.core.seeding import derive
+from prunetune.errors import RequestError
+from prunetune.plan.context import Bench, training_steps
+from prunetune.sparsity.scope import Scope
+from prunetune.steps import graph
+from prunetune.steps.mask_algorithms import MaskAt
+from prunetune.steps.states import Ground
+from prunetune.steps.steps import Connect, Measure, Step, Train, Weights
+from prunetune.training.recipe import Point
+
+if TYPE_CHECKING:
+    from prunetune.plan.compile import PlannedTrial
+
+
+@dataclass(frozen=True)
+class PlannedConnection:
+    """A line of the study: from the final of the trial at this place, which is `step.first`, to its twin's."""
+
+    arm: str
+    mask: str | None
+    learning_rate: float
+    sparsity: float
+    seed: int
+    step: Connect
+
+    def __str__(self) -> str:
+        under = f" under {self.mask} at sparsity {self.sparsity:g}" if self.mask else ""
+        return f"{self.arm}{under}, learning rate {self.learning_rate:g}, seed {self.seed}"
+
+    @property
+    def twin(self) -> Step:
+        """The training at the other end of the line."""
+        return self.step.second.step
+
+
+def lines(trials: Iterable["PlannedTrial"], arms: Collection[str]) -> Iterator[PlannedConnection]:
+    """A line for every trial of `arms`, in the order of the trials."""
+    for trial in trials:
+        step = trial.step
+        if trial.arm in arms and isinstance(step, Train):
+            ends = Weights(step), Weights(twin(step, trial.seed))
+            line = Connect(*ends, step.mask, step.data, step.recipe, device=step.device)
+            yield PlannedConnection(trial.arm, trial.mask, trial.learning_rate, trial.sparsity, trial.seed, line)
+
+
+def twin(step: Train, seed: int) -> Train:
+    """The same start, mask and recipe with another data order and augmentation: all of SGD's noise, and no more."""
+    return replace(step, order_seed=derive(seed, "twin order"), augment_seed=derive(seed, "twin augment"))
+
+
+def notes(connections: Sequence[PlannedConnection]) -> tuple[str, ...]:
+    """What twins cost, which no row of the budget holds; none without connections."""
+    if not connections:
+        return ()
+    twins = {connection.twin for connection in connections}
+    arms = ", ".join(dict.fromkeys(connection.arm for connection in connections))
+    count, epochs = graph.trainings(twins), graph.total_epochs(twins)
+    return (f"connectivity: {count} twins of {arms} train {epochs} epochs, which are in no row of the budget",)
+
+
+DENSE_P = (0.1, 0.2, 0.3, 0.4, 0.5)
+SPARSE_P = 0.2
+DENSE_PAIR = "theta_0/theta_T"
+WITHIN = {"ticket": "ticket_0/finetune_T", "reinit": "reinit_0/finetune_T"}  # start of the arm against θT ⊙ m trained
+AGAINST_DENSE = ("finetune_T/theta_0", "finetune_T/theta_T")
+
+
+@dataclass(frozen=True)
+class PlannedCorrelation:
+    """One R_p of the study: `step` measures it, for this `p` among others; `mask` names the mask algorithm."""
+
+    pair: str
+    learning_rate: float
+    mask: str | None
+    sparsity: float
+    seed: int
+    p: float
+    step: Measure
+
+
+def dense_pair(ground: Ground, scope: Scope) -> Iterator[PlannedCorrelation]:
+    """R_p(θ0, θT) at p = .1 … .5: is pre-training sufficient? Nothing where the user gave no θ0."""
+    if ground.initial is None:
+        return
+    step = Measure(ground.theta_0, ground.theta_t, None, DENSE_P, scope)
+    for p in DENSE_P:
+        yield PlannedCorrelation(DENSE_PAIR, ground.recipe.learning_rate, None, 0.0, ground.trainer.seed, p, step)
+
+
+def sparse_pairs(
+    ground: Ground, scope: Scope, found: MaskAt, trained: Mapping[str, Train]
+) -> Iterator[PlannedCorrelation]:
+    """The pairs of one mask whose arms are among `trained`, at p = .2.
+
+    Sparse against sparse within the mask; sparse against dense over all weights, while p < 1 − sparsity.
+    """
+    if "finetune" not in trained:
+        return
+    final = Weights(trained["finetune"])
+    steps = {
+        pair: Measure(trained[arm].start, final, found.prune, (SPARSE_P,), scope)
+        for arm, pair in WITHIN.items()
+        if arm in trained
+    }
+    if allowed(found.sparsity):
+        known = zip(AGAINST_DENSE, (ground.initial, ground.theta_t), strict=True)
+        steps |= {pair: Measure(final, dense, None, (SPARSE_P,), scope) for pair, dense in known if dense}
+    rate, seed = ground.recipe.learning_rate, ground.trainer.seed
+    for pair, step in steps.items():
+        yield PlannedCorrelation(pair, rate, found.label, found.sparsity, seed, SPARSE_P, step)
+
+
+def allowed(sparsity: float) -> bool:
+    """Whether R_.2 of sparse against dense has a meaning: only while p < 1 − sparsity."""
+    return round(1 - sparsity, 12) > SPARSE_P
+
+
+def left_out(arms: Iterable[str], sparsities: Sequence[float], has_theta_0: bool = True) -> tuple[str, ...]:
+    """Notes on what of the correlations a study does not measure."""
+    notes = () if has_theta_0 else ("correlations with theta_0 are left out: pretrained.theta_0 is not given",)
+    if "finetune" not in arms:
+        return (*notes, "correlations with finetune_T are left out: the arm `finetune` is not in the study")
+    high = [f"{sparsity:g}" for sparsity in sparsities if not allowed(sparsity)]
+    if not high:
+        return notes
+    pairs = " and ".join(AGAINST_DENSE)
+    return (*notes, f"{pairs} at p = {SPARSE_P} need p < 1 − sparsity: left out at {', '.join(high)}")
+
+
+@dataclass(frozen=True)
+class PlannedMoment:
+    """R_p(θ0, θ_t) of one dense run after `epoch` epochs: `step` measures it, for this `p` and perhaps for others."""
+
+    learning_rate: float
+    seed: int
+    epoch: float
+    p: float
+    step: Measure
+
+
+def require_moments(bench: Bench) -> None:
+    """RequestError where a study asks for more moments than its trainings have optimizer steps."""
+    asked, steps = bench.spec.along_training, training_steps(bench.spec, bench.facts)
+    if asked > steps:
+        raise RequestError(f"along_training: {asked}; must be at most {steps}, the optimizer steps of a training")
+
+
+def moments(ground: Ground, scope: Scope, count: int) -> Iterator[PlannedMoment]:
+    """The moments k * T / count epochs, k = 1 … count, of a dense run of T epochs.
+
+    The last one is the final state itself, which needs no snapshot and which the study's own R_p(θ0, θT) measures.
+    """
+    dense, recipe = ground.theta_t.step, ground.recipe
+    for k in range(1, count + 1):
+        at = Point(float(f"{k * recipe.epochs / count:.12g}"), "ep")  # as the snapshot's file is named
+        state, p = (Weights(dense, at), (SPARSE_P,)) if k < count else (ground.theta_t, DENSE_P)
+        step = Measure(ground.theta_0, state, None, p, scope)
+        yield PlannedMoment(recipe.learning_rate, ground.trainer.seed, at.value, SPARSE_P, step)

@@ -1,0 +1,1 @@
+"""The page of `compare`: several studies read together."""

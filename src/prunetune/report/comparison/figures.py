@@ -1,0 +1,262 @@
+"""The pictures of a comparison: a point for every regime, the ticket's lead by κ and sparsity, and the arm `mixed`."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from prunetune.analysis.comparison import sample_of
+from prunetune.analysis.pairing import Pairs, percent, signed
+from prunetune.analysis.regimes import LEAD, TO_DENSE, Regime, pick, sparsity_names
+from prunetune.analysis.statistics import plain
+from prunetune.report.comparison.rows import Found
+from prunetune.report.figures.accuracy import Drawing, Group, legend, short
+from prunetune.report.figures.marks import panel
+from prunetune.report.figures.style import colour, drawing_style
+from prunetune.spec.study import slug
+
+ROLES = ("ticket", "reinit", "finetune", "rewind", "shuffle", "other-1", "other-2", "other-3")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+KAPPAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+MIXED = re.compile(r"mixed\(([0-9.eE+-]+)\)")
+EXCESS_AXIS = "R_p(θ_0, θ_T) − chance"
+DASHES: tuple[Any, ...] = ((0, ()), (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.6, 1.4, 1.6)))
+KAPPA_AXIS = "κ, logarithmic"
+MIXED_AXIS = "α, the weight of θ_0 in the start"
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A mean in points with its two-sided interval, where there is one."""
+
+    x: float
+    mean: float
+    bounds: tuple[float, float] | None
+    series: str
+    filled: bool = True
+    thread: str = ""  # dots of one series and one thread are joined by a line
+    dashes: int = 0  # of that line
+
+    def words(self) -> str:
+        """`12 epochs at 0.31: +0.83 [+0.5, +1.1]`."""
+        ends = f" [{signed(self.bounds[0])}, {signed(self.bounds[1])}]" if self.bounds else ""
+        return f"{self.series} at {self.x:.3g}: {signed(self.mean)}{ends}"
+
+
+def comparison_drawings(found: Found) -> tuple[Drawing, ...]:
+    """Every figure that there are regimes for."""
+    thesis = found.thesis
+    fixed = [] if thesis.mask is None else pick(found.regimes, thesis.mask, thesis.sparsity or 0.0)
+    fixed.sort(key=lambda row: row.epochs)
+    drawn = [_excess_figure(fixed, lead, found) for lead in (LEAD, TO_DENSE)]
+    drawn += [_kappa_figure(fixed, lead, found) for lead in (LEAD, TO_DENSE)]
+    drawn.append(_every_figure(found))
+    cells = sorted({(row.task, row.mask, row.learning_rate) for row in found.regimes if row.kappa is not None})
+    drawn += [_phase_figure(found, *cell, number) for number, cell in enumerate(cells)]
+    drawn += _mixed_figures(fixed, found)
+    return tuple(drawing for drawing in drawn if drawing is not None)
+
+
+def _excess_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | None:
+    dots = [_dot(row, lead, row.mean_excess, _length(row), found) for row in rows if row.leads[lead].differences]
+    name = f"regimes-{slug(lead)}-excess"
+    return _scatter(name, "regimes", f"{lead} and R_p", _at(found), dots, EXCESS_AXIS, found, limit=_limit(lead, found))
+
+
+def _kappa_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | None:
+    dots = [
+        _dot(row, lead, row.kappa, _length(row), found)
+        for row in rows
+        if row.leads[lead].differences and row.kappa is not None
+    ]
+    name = f"regimes-{slug(lead)}-kappa"
+    return _scatter(
+        name, "regimes", f"{lead} and κ", _at(found), dots, KAPPA_AXIS, found, True, limit=_limit(lead, found)
+    )
+
+
+def _every_figure(found: Found) -> Drawing | None:
+    rows = [row for row in found.regimes if row.sparsity >= found.rule.nontrivial_sparsity - 0.005]
+    names = sparsity_names(rows)
+    dots = [_dot(row, LEAD, row.mean_excess, names[row.sparsity], found) for row in rows]
+    title = f"{LEAD} and R_p, every regime"
+    return _scatter(
+        "regimes-every-excess", "regimes", title, "all masks and non-trivial sparsities", dots, EXCESS_AXIS, found
+    )
+
+
+def _phase_figure(found: Found, task: str, mask: str, rate: float, number: int) -> Drawing | None:
+    """The ticket's lead by κ, a series for every sparsity; filled where the winning property holds."""
+    rows = [
+        row
+        for row in found.regimes
+        if (row.task, row.mask, row.learning_rate) == (task, mask, rate) and row.kappa is not None
+    ]
+    names = sparsity_names(rows)
+    lengths = sorted({row.epochs for row in rows})
+    dots = [
+        replace(
+            _dot(row, LEAD, row.kappa or 0.0, names[row.sparsity], found),
+            filled=row.winning == "yes",
+            thread=f"{row.epochs} {names[row.sparsity]}",
+            dashes=lengths.index(row.epochs),
+        )
+        for row in rows
+    ]
+    title = f"{LEAD}, rate {rate:g}, {mask} masks"
+    says = "points; filled: the winning property holds"
+    return _scatter(
+        f"phase-{number}",
+        "phase",
+        title,
+        says,
+        dots,
+        KAPPA_AXIS,
+        found,
+        True,
+        task,
+        dashed=list(map(_counted, lengths)),
+    )
+
+
+def _mixed_figures(rows: Sequence[Regime], found: Found) -> list[Drawing]:
+    """The gain over reinit of a start α θ0 + √(1 − α²) θ0', by α: 0 is reinit itself and 1 the ticket.
+
+    A panel for every task, length and rate, in it a line for every regime, named by its R_p.
+    """
+    rows = [row for row in rows if any(MIXED.fullmatch(arm) for arm in row.arms)]
+    cells = sorted({(row.task, row.epochs, row.learning_rate) for row in rows})
+    drawn = (_mixed_figure(rows, found, *cell, number) for number, cell in enumerate(cells))
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def _mixed_figure(
+    rows: Sequence[Regime], found: Found, task: str, epochs: int, rate: float, number: int
+) -> Drawing | None:
+    here = [row for row in rows if (row.task, row.epochs, row.learning_rate) == (task, epochs, rate)]
+    here.sort(key=lambda row: row.mean_excess)
+    dots = [dot for row in here for dot in _mixed_dots(row, found)]
+    title = f"Gain over reinit, rate {rate:g}, {_counted(epochs)}"
+    return _scatter(f"mixed-{number}", "mixed", title, _at(found), dots, MIXED_AXIS, found, about=task)
+
+
+def _mixed_dots(row: Regime, found: Found) -> list[Dot]:
+    shares = {0.0: "reinit", 1.0: "ticket"} | {float(m[1]): arm for arm in row.arms if (m := MIXED.fullmatch(arm))}
+    series = f"R_p {short(round(row.mean_excess + row.p, 2))}"
+    gains = ((share, _over_reinit(row, arm)) for share, arm in sorted(shares.items()))
+    return [_placed(share, gain, series, found, thread=row.label) for share, gain in gains if gain.differences]
+
+
+def _over_reinit(row: Regime, arm: str) -> Pairs:
+    above, below = row.arms.get(arm, {}), row.arms.get("reinit", {})
+    seeds = tuple(sorted(above.keys() & below.keys()))
+    return Pairs(arm, "reinit", seeds, tuple(round(above[seed] - below[seed], 9) for seed in seeds))
+
+
+def _scatter(
+    name: str,
+    group: Group,
+    title: str,
+    subtitle: str,
+    dots: Sequence[Dot],
+    axis: str,
+    found: Found,
+    kappa: bool = False,
+    about: str = "",
+    limit: tuple[float, str] | None = None,
+    dashed: Sequence[str] = (),  # what each kind of line stands for
+) -> Drawing | None:
+    if not dots:
+        return None
+    place = _kappa_place(dots) if kappa else float
+    limit = limit or (found.rule.gap, f"gap ({found.rule.gap:g})")
+    with drawing_style():
+        figure, axes = panel(title, subtitle)
+        axes.axhline(0.0, color=colour("muted"), linewidth=1.0)
+        axes.axhline(
+            found.rule.gap, color=colour("ink"), linewidth=1.1, linestyle=(0, (2, 2)), label=f"gap ({found.rule.gap:g})"
+        )
+        series = list(dict.fromkeys(dot.series for dot in dots))
+        for index, label in enumerate(series):
+            here = [dot for dot in dots if dot.series == label]
+            _draw(axes, here, label, ROLES[index % len(ROLES)], MARKERS[index % len(MARKERS)], place)
+        if kappa:
+            _kappa_ticks(axes, dots, place)
+        for number, label in enumerate(dashed):
+            axes.plot([], [], color=colour("muted"), linewidth=1.3, linestyle=DASHES[number % len(DASHES)], label=label)
+        axes.set_xlabel(axis, size=10)
+        legend(figure, axes)
+    words = "; ".join(dot.words() for dot in dots)
+    return Drawing(name, group, title, f"{about}{': ' if about else ''}{subtitle}. {axis}. {words}.", figure)
+
+
+def _draw(axes: Axes, dots: Sequence[Dot], label: str, role: str, marker: str, place: Callable[[float], float]) -> None:
+    paint = colour(role)
+    for thread in dict.fromkeys(dot.thread for dot in dots if dot.thread):
+        joined = sorted((place(dot.x), dot.mean) for dot in dots if dot.thread == thread)
+        dashes = next(dot.dashes for dot in dots if dot.thread == thread)
+        style: Any = {"color": paint, "linewidth": 1.3, "alpha": 0.7, "linestyle": DASHES[dashes % len(DASHES)]}
+        axes.plot([x for x, _ in joined], [y for _, y in joined], **style)
+    for dot in dots:
+        if dot.bounds:
+            axes.plot([place(dot.x)] * 2, dot.bounds, color=paint, linewidth=1.4, alpha=0.7, solid_capstyle="round")
+    for filled in (True, False):
+        here = [(place(dot.x), dot.mean) for dot in dots if dot.filled is filled]
+        face: dict[str, Any] = {"markerfacecolor": paint if filled else colour("paper"), "markeredgewidth": 1.3}
+        edge = colour("paper") if filled else paint
+        axes.plot(
+            [x for x, _ in here],
+            [y for _, y in here],
+            marker,
+            color=paint,
+            markersize=6.5,
+            markeredgecolor=edge,
+            **face,
+        )
+    axes.plot([], [], marker, color=paint, markersize=6.5, label=label)
+
+
+def _dot(row: Regime, lead: str, x: float, series: str, found: Found) -> Dot:
+    return _placed(x, row.leads[lead], series, found)
+
+
+def _placed(x: float, pairs: Pairs, series: str, found: Found, thread: str = "") -> Dot:
+    estimate = plain(sample_of(pairs))
+    tail = found.rule.alpha / 2
+    ends = (estimate.low(tail), estimate.high(tail)) if estimate else None
+    return Dot(x, math.fsum(pairs.differences) / len(pairs.differences), ends, series, thread=thread)
+
+
+def _kappa_place(dots: Sequence[Dot]) -> Callable[[float], float]:
+    """Logarithmic; a κ of 0 stands a step left of the least other."""
+    least = min((dot.x for dot in dots if dot.x > 0), default=0.01)
+    return lambda kappa: math.log10(kappa if kappa > 0 else least / 3)
+
+
+def _kappa_ticks(axes: Axes, dots: Sequence[Dot], place: Callable[[float], float]) -> None:
+    low, high = axes.get_xlim()
+    ticks = [(place(kappa), f"{kappa:g}") for kappa in KAPPAS if low <= place(kappa) <= high]
+    ticks = [(place(0.0), "0")] * any(dot.x == 0 for dot in dots) + ticks
+    axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
+
+
+def _length(row: Regime) -> str:
+    return _counted(row.epochs)
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'s' * (epochs != 1)}"
+
+
+def _limit(lead: str, found: Found) -> tuple[float, str]:
+    """What the lead is held against: the gap, or for ticket − dense the margin."""
+    rule = found.rule
+    return (-rule.margin, f"−margin ({rule.margin:g})") if lead == TO_DENSE else (rule.gap, f"gap ({rule.gap:g})")
+
+
+def _at(found: Found) -> str:
+    level = 100 * (1 - found.rule.alpha)
+    return f"points, {level:g} % intervals; {found.thesis.mask} masks, {percent(round(found.thesis.sparsity or 0, 4))}"

@@ -1,0 +1,211 @@
+"""All files of a comparison of several studies: comparison.json, regimes.csv, figures, and the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunetune.analysis.retention import kappa_text
+from prunetune.analysis.thesis import Explanation, Thesis
+from prunetune.report import files
+from prunetune.report.comparison.figures import comparison_drawings
+from prunetune.report.comparison.rows import (
+    ANSWERS,
+    COMPARISON,
+    REGIMES,
+    Found,
+    comparison_json,
+    comparison_words,
+    regimes_csv,
+    relation_words,
+)
+from prunetune.report.figures.style import standalone
+from prunetune.report.ownership import require_ours
+from prunetune.report.page import inlined, render
+from prunetune.report.tables import NONE, Column, Table, bounds, mean, number, numeric, p_value, signed
+from prunetune.report.write import FIGURES, write_figures
+
+PAGE = "comparison.html"
+_WORDS = {"yes": "holds", "no": "fails", "undecided": "not decided", None: "not asked"}
+_VERDICTS: dict[Explanation, str] = {"holds": "holds", "fails": "fails", "not decided": "inconclusive"}
+_PREDICTORS = {"R_p excess": "R_p excess", "kappa": "κ"}
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """What was found, in plain words, and the page that shows it."""
+
+    found: Found
+    text: str
+    page: Path
+
+
+def write_comparison(found: Found, out: Path) -> ComparisonReport:
+    """Write all files to `out`; equal studies give equal bytes.
+
+    RequestError where it cannot be written, or holds a file of one of these names that is not of an earlier comparison.
+    """
+    require_ours(out, (COMPARISON, REGIMES, PAGE))
+    drawn = comparison_drawings(found)
+    svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
+    files.write_text(out / COMPARISON, comparison_json(found))
+    files.write_text(out / REGIMES, regimes_csv(found))
+    write_figures(svgs, out / FIGURES)
+    page = render(
+        "comparison.html",
+        found=found,
+        thesis=found.thesis,
+        answer=ANSWERS[found.thesis.explanation],
+        verdict=_VERDICTS[found.thesis.explanation],
+        relation=relation_words(found),
+        facts=_facts(found),
+        tables=_tables(found),
+        figures=inlined([(d, svgs[d.name]) for d in drawn]),
+    )
+    files.write_text(out / PAGE, page)
+    return ComparisonReport(found, comparison_words(found), out / PAGE)
+
+
+def _facts(found: Found) -> list[str]:
+    runs = len({row.setting for row in found.regimes})
+    counts = (
+        (len(found.studies), "study", "studies"),
+        (runs, "dense run", "dense runs"),
+        (len(found.regimes), "regime", "regimes"),
+    )
+    tasks = sorted({row.task for row in found.regimes})
+    return [*(f"{count} {one if count == 1 else many}" for count, one, many in counts), *tasks[:3]]
+
+
+def _tables(found: Found) -> dict[str, Table]:
+    return {
+        "relations": _relations_table(found.thesis),
+        "slopes": _slopes_table(found.thesis),
+        "chance": _chance_table(found.thesis),
+        "together": _together_table(found.thesis),
+        "scores": _scores_table(found),
+        "improvements": _improvements_table(found),
+        "regimes": _regimes_table(found),
+    }
+
+
+def _relations_table(thesis: Thesis) -> Table:
+    columns = (
+        Column("Of"), Column("With"), Column("Regimes"), numeric("Regimes"), numeric("Dense runs"), numeric("ρ"),
+        numeric("Interval"), numeric("p, rises"), numeric("p, falls"), numeric("Partial ρ"), numeric("Interval"),
+    )  # fmt: skip
+    at = f"{thesis.mask}, {100 * (thesis.sparsity or 0):.4g} %"
+    rows = tuple(
+        (
+            _PREDICTORS[row.predictor], row.lead, at if row.regimes == "fixed" else "all", f"{row.n}", f"{row.runs}",
+            signed(row.rho), bounds(row.low, row.high), p_value(row.p_rise), p_value(row.p_fall),
+            signed(row.partial), bounds(row.partial_low, row.partial_high),
+        )
+        for row in thesis.relations
+    )  # fmt: skip
+    caption = (
+        "Spearman's ρ over regimes. Intervals resample dense runs and seeds within them; p permutes over dense runs; "
+        "the partial ρ is given sparsity and dense accuracy. The verdict reads the first row."
+    )
+    return Table(caption, columns, rows)
+
+
+def _slopes_table(thesis: Thesis) -> Table:
+    columns = (
+        Column("Among regimes of one"), Column("Of"), numeric("Regimes"), numeric("Strata"), numeric("Slope"),
+        numeric("Interval"), numeric("p, rises"), numeric("p, falls"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row.within, row.lead, f"{row.n}", f"{row.strata}", signed(row.slope), bounds(row.low, row.high),
+            p_value(row.p_rise), p_value(row.p_fall),
+        )
+        for row in thesis.slopes
+    )  # fmt: skip
+    caption = (
+        "Points of accuracy for every 0.1 of R_p, at the fixed mask and sparsity, beside dense accuracy. Intervals "
+        "resample seeds; p permutes regimes within strata. The verdict reads the first row."
+    )
+    return Table(caption, columns, rows)
+
+
+def _chance_table(thesis: Thesis) -> Table:
+    columns = (
+        Column("Regime"), numeric("Seeds"), numeric("ticket − reinit"), numeric("Bounds"), numeric("p, within the gap"),
+        numeric("Holm"), numeric("p, above the gap"), numeric("Holm"), numeric("Dense short of the best"),
+        Column("As good as the best"), Column("Answer"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row.regime, f"{row.n}", signed(row.mean), bounds(row.low, row.high), p_value(row.p_equal),
+            p_value(row.p_equal_holm), p_value(row.p_above), p_value(row.p_above_holm), number(row.shortfall),
+            "yes" if row.dense_matches else "not shown", row.answer,
+        )
+        for row in thesis.at_chance
+    )  # fmt: skip
+    caption = (
+        "Points of accuracy, one-sided bounds, paired t. A lead above the gap is a counterexample where the dense "
+        "network is as good as the best of those compared."
+    )
+    return Table(caption, columns, rows)
+
+
+def _together_table(thesis: Thesis) -> Table:
+    columns = (
+        Column("Regimes about chance of"), numeric("Regimes"), numeric("Seeds"), numeric("ticket − reinit"),
+        numeric("Bounds"), numeric("p, within the gap"),
+    )  # fmt: skip
+    rows = tuple(
+        (row.of, f"{row.regimes}", f"{row.n}", signed(row.mean), bounds(row.low, row.high), p_value(row.p_equal))
+        for row in thesis.together
+    )
+    return Table(
+        "The mean lead where R_p is about chance; for the explanation to hold, all must be within the gap of zero.",
+        columns,
+        rows,
+    )
+
+
+def _scores_table(found: Found) -> Table:
+    columns = (Column("Arm"), numeric("Regimes"), numeric("Interquartile mean"), numeric("Interval"))
+    rows = tuple(
+        (row.arm, f"{row.regimes}", signed(row.iqm), bounds(row.low, row.high)) for row in found.scores if row.regimes
+    )
+    caption = (
+        "Accuracy less the dense run's of the same seed, in points, over regimes and seeds; intervals resample seeds "
+        "within regimes."
+    )
+    return Table(caption, columns, rows)
+
+
+def _improvements_table(found: Found) -> Table:
+    columns = (Column("Arm"), Column("Over"), numeric("Regimes"), numeric("Probability"), numeric("Interval"))
+    rows = tuple(
+        (row.first, row.second, f"{row.regimes}", number(row.probability), _span(row.low, row.high))
+        for row in found.improvements
+    )
+    return Table(
+        "How often a training of one arm beats one of another in the same regime, whatever their seeds.", columns, rows
+    )
+
+
+def _regimes_table(found: Found) -> Table:
+    leads: Sequence[str] = list(found.regimes[0].leads)
+    columns = (
+        Column("Study"), numeric("Rate"), Column("Masks"), numeric("Sparsity %"), numeric("Epochs"), numeric("κ"),
+        numeric("R_p excess"), numeric("Dense %"), *(numeric(lead) for lead in leads),
+        Column("Winning property", "answer"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row.study, f"{row.learning_rate:g}", row.mask, f"{100 * row.sparsity:.4g}", f"{row.epochs}",
+            NONE if row.kappa is None else kappa_text(row.kappa), signed(row.mean_excess, 3),
+            number(mean(list(row.dense.values()))),
+            *(signed(row.mean(lead)) for lead in leads), _WORDS[row.winning],
+        )
+        for row in found.regimes
+    )  # fmt: skip
+    return Table("Every regime: means over seeds; differences in points, paired by seed.", columns, rows)
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return f"{number(low)} to {number(high)}"

@@ -1,0 +1,234 @@
+"""The marks of which figures are made: lines with bands, points with bounds, bars with a chance level."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prunetune.analysis.pairing import percent, signed
+from prunetune.report.figures.style import colour
+
+WIDTH, HEIGHT = 5.0, 3.75  # inches of 72 points: small enough to be read on a phone without shrinking
+BOX = (0.115, 0.25, 0.87, 0.56)  # of the axes in the panel
+LABEL_ROOM = 0.085  # of the axis, for one tick label
+SPARSITY_AXIS = "sparsity, % of the prunable weights removed"
+CHANCE = "chance"
+SHAPES = {  # role -> marker, dashes
+    "ink": ("", (0, ())),
+    "ticket": ("o", (0, ())),
+    "reinit": ("s", (0, (4, 1.6))),
+    "rewind": ("^", (0, (6, 1.6, 1.4, 1.6))),
+    "finetune": ("D", (0, ())),
+    "shuffle": ("v", (0, (1.4, 1.6))),
+    "other-1": ("P", (0, ())),
+    "other-2": ("X", (0, (4, 1.6))),
+    "other-3": ("p", (0, (6, 1.6, 1.4, 1.6))),
+    "other-4": ("h", (0, (1.4, 1.6))),
+    "mixed-1": ("<", (0, (4, 1.6))),
+    "mixed-2": ("d", (0, (2.5, 1.6))),
+    "mixed-3": (">", (0, (6, 1.6))),
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Means in percent against sparsity, with the lowest and the highest seed."""
+
+    label: str
+    role: str
+    sparsities: Sequence[float]
+    means: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+    def words(self) -> str:
+        """The line's numbers, for who cannot see it."""
+        if self.role == "ink":
+            return f"{self.label}: {self.means[0]:.1f} %."
+        cells = zip(self.sparsities, self.means, strict=True)
+        return f"{self.label}: " + ", ".join(f"{mean:.1f} % at {percent(s)}" for s, mean in cells) + "."
+
+
+@dataclass(frozen=True)
+class Points:
+    """Mean differences in points against sparsity, with their bounds where there are any."""
+
+    label: str
+    role: str
+    sparsities: Sequence[float]
+    means: Sequence[float]
+    bounds: Sequence[tuple[float, float] | None]
+
+    def words(self) -> str:
+        """The points' numbers, for who cannot see them."""
+        cells = zip(self.sparsities, self.means, self.bounds, strict=True)
+        return f"{self.label}: " + ", ".join(_point_words(*cell) for cell in cells) + "."
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Groups of bars: `values[series][group]` holds one value per seed, `expected[group]` the chance level."""
+
+    groups: Sequence[str]
+    labels: Sequence[str]
+    roles: Sequence[str]
+    values: Sequence[Sequence[Sequence[float]]]
+    expected: Sequence[float]
+    axis: str  # what the groups are
+
+    def words(self) -> str:
+        """The bars' numbers, for who cannot see them."""
+        rows = []
+        for label, values in zip(self.labels, self.values, strict=True):
+            cells = [
+                f"{_mean(seeds):.2f} at {group} (chance {expected:.2f})"
+                for group, seeds, expected in zip(self.groups, values, self.expected, strict=True)
+                if seeds
+            ]
+            rows.append(f"{label}: {', '.join(cells)}.")
+        return f"By {self.axis}. {' '.join(rows)}".replace("\n", ", ")
+
+
+def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0]) -> tuple[Figure, Axes]:
+    """An empty panel: title, what the vertical axis shows, and axes with a light grid.
+
+    At another `height` (inches) all of it but the axes keeps its size; `left` is the room of the vertical labels.
+    """
+    figure = Figure(figsize=(WIDTH, height))
+    scale = HEIGHT / height
+    figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12)
+    figure.text(0.012, 1 - 0.121 * scale, subtitle, size=9.5, color=colour("muted"))
+    low, high = BOX[1] * scale, 1 - (1 - BOX[1] - BOX[3]) * scale
+    axes = figure.add_axes((left, low, BOX[0] + BOX[2] - left, high - low))
+    axes.grid(axis="y", linewidth=0.8)
+    axes.tick_params(length=0, labelsize=10)
+    axes.spines["left"].set_visible(False)
+    return figure, axes
+
+
+def spread(items: Sequence[T], most: int) -> tuple[T, ...]:
+    """At most so many of the items (`most` from 2), evenly by place, the first and the last among them.
+
+    >>> spread([0.1, 0.2, 0.3, 0.4, 0.5], 3)
+    (0.1, 0.3, 0.5)
+    """
+    if len(items) <= most:
+        return tuple(items)
+    return tuple(items[round(i * (len(items) - 1) / (most - 1))] for i in range(most))
+
+
+def log_density(sparsity: float) -> float:
+    """Place on the sparsity axis: how often the density has been halved."""
+    return -math.log2(1.0 - sparsity)
+
+
+def sparsity_axis(axes: Axes, sparsities: Sequence[float]) -> None:
+    """Name the sparsities that were tried, where their names have room; the highest always has its name."""
+    tried = sorted({s for s in sparsities if s > 0.0}, reverse=True)
+    low, high = axes.get_xlim()
+    kept: list[float] = []
+    for sparsity in tried:
+        if not kept or log_density(kept[-1]) - log_density(sparsity) >= LABEL_ROOM * (high - low):
+            kept.append(sparsity)
+    kept.reverse()
+    digits = 4 if len(kept) < 7 else 3
+    axes.set_xticks([log_density(s) for s in kept], [f"{100 * s:.{digits}g}" for s in kept])
+    axes.set_xlabel(SPARSITY_AXIS, size=10)
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw lines with bands; the dense one (role `ink`) goes right across."""
+    places = [log_density(s) for line in lines for s in line.sparsities if s > 0.0]
+    if places:
+        room = max(0.05 * (max(places) - min(places)), 0.1)
+        axes.set_xlim(min(places) - room, max(places) + room)
+    for line in lines:
+        (_draw_dense if line.role == "ink" else _draw_line)(axes, line)
+
+
+def draw_points(
+    axes: Axes, series: Sequence[Points], limits: Sequence[tuple[float, str, str]], answers: Mapping[float, str]
+) -> None:
+    """Draw differences with bounds, the limits they are held against, and the answer at every sparsity."""
+    places = [log_density(s) for s in answers]
+    room = max(0.12 * (max(places) - min(places)), 0.25)
+    axes.set_xlim(min(places) - room, max(places) + room)
+    axes.axhline(0.0, color=colour("muted"), linewidth=1.0)
+    for index, points in enumerate(series):
+        shift = (index - (len(series) - 1) / 2) * 0.035 * (max(places) - min(places) + 2 * room)
+        _draw_points(axes, points, shift)
+    for value, label, role in limits:
+        axes.axhline(value, color=colour(role), linewidth=1.1, linestyle=(0, (2, 2)), label=label)
+    words = {"yes": "holds", "no": "fails", "undecided": "open"}
+    for sparsity, answer in answers.items():
+        text = words.get(answer, answer)
+        place = log_density(sparsity)
+        axes.text(place, 1.02, text, transform=axes.get_xaxis_transform(), ha="center", size=9.5, weight="bold")
+
+
+def draw_bars(axes: Axes, bars: Bars) -> None:
+    """Draw groups of bars, each seed as a dot, the chance level as a dashed line across its group."""
+    width = 0.84 / len(bars.labels)
+    for index, (label, role) in enumerate(zip(bars.labels, bars.roles, strict=True)):
+        places = [group + (index - (len(bars.labels) - 1) / 2) * width for group in range(len(bars.groups))]
+        known = [(x, seeds) for x, seeds in zip(places, bars.values[index], strict=True) if seeds]
+        axes.bar([x for x, _ in known], [_mean(s) for _, s in known], 0.9 * width, color=colour(role), label=label)
+        dots = [(x, value) for x, seeds in known for value in seeds]
+        axes.scatter([x for x, _ in dots], [y for _, y in dots], s=5, color=colour("ink"), linewidths=0, zorder=3)
+        for x, seeds in known:
+            axes.text(x, max(seeds) + 0.02, _share(_mean(seeds)), ha="center", size=9)
+    _draw_chance(axes, bars.expected)
+    axes.set_xticks(range(len(bars.groups)), bars.groups)
+    axes.set_xlabel(bars.axis, size=10)
+    axes.set_ylim(0.0, 1.08)
+    axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def _draw_chance(axes: Axes, expected: Sequence[float]) -> None:
+    starts, ends = [i - 0.46 for i in range(len(expected))], [i + 0.46 for i in range(len(expected))]
+    axes.hlines(expected, starts, ends, color=colour("paper"), linewidth=2.8)  # or it is lost on dark bars
+    axes.hlines(expected, starts, ends, color=colour("ink"), linewidth=1.4, linestyle=(0, (3, 1.5)), label=CHANCE)
+
+
+def _draw_dense(axes: Axes, line: Line) -> None:
+    axes.axhline(line.means[0], color=colour("ink"), linewidth=1.6, label=line.label)
+    if line.highs[0] > line.lows[0]:
+        axes.axhspan(line.lows[0], line.highs[0], color=colour("ink"), alpha=0.1, linewidth=0)
+
+
+def _draw_line(axes: Axes, line: Line) -> None:
+    marker, dashes = SHAPES[line.role]
+    places = [log_density(s) for s in line.sparsities]
+    axes.fill_between(places, line.lows, line.highs, color=colour(line.role), alpha=0.13, linewidth=0)
+    style = {"color": colour(line.role), "marker": marker, "linestyle": dashes, "label": line.label}
+    axes.plot(places, line.means, linewidth=1.8, markersize=5.5, markeredgecolor=colour("paper"), **style)
+
+
+def _draw_points(axes: Axes, points: Points, shift: float) -> None:
+    places = [log_density(s) + shift for s in points.sparsities]
+    paint = colour(points.role)
+    for place, bounds in zip(places, points.bounds, strict=True):
+        if bounds is not None:
+            axes.plot([place, place], bounds, color=paint, linewidth=2.2, solid_capstyle="round")
+    marker = "o" if points.role == "ink" else "s"
+    axes.plot(
+        places, points.means, marker, color=paint, markersize=6.5, markeredgecolor=colour("paper"), label=points.label
+    )
+
+
+def _point_words(sparsity: float, mean: float, bounds: tuple[float, float] | None) -> str:
+    text = signed(mean) + (f" [{signed(bounds[0])}, {signed(bounds[1])}]" if bounds else " (no bounds)")
+    return f"{text} at {percent(sparsity)}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,221 @@
+"""The page of a report: one HTML file that opens offline, loads nothing, and needs no script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range
+from prunetune.analysis.paper.compare import PaperRow, scale_of
+from prunetune.analysis.pretraining import explanation
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.retention import off_paper, retention_words
+from prunetune.analysis.statistics import Rule, plan_looks
+from prunetune.analysis.verdict import Verdict
+from prunetune.report import tables
+from prunetune.report.figures.accuracy import Drawing, Group
+from prunetune.report.figures.connectivity import connectivity_table
+from prunetune.report.figures.masks import agreement_table
+from prunetune.report.figures.style import css_variables, inline
+from prunetune.report.figures.training import along_table
+from prunetune.report.paper_table import paper_table
+from prunetune.report.text import (
+    STARTS,
+    choice_words,
+    confidence,
+    definition_words,
+    dense_converged,
+    exceeds_words,
+    family_words,
+    lead,
+    lead_words,
+    looks_words,
+    recommendation_words,
+    whys,
+)
+from prunetune.rows import Results
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that `template` makes of `values`; `style` is the style sheet of all pages, in two themes."""
+    environment = Environment(
+        loader=PackageLoader("prunetune", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["percent"] = percent
+    sheet = environment.get_template("page.css").render(light=css_variables(0), dark=css_variables(1))
+    return environment.get_template(template).render(style=Markup(sheet), **values)
+
+
+_SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
+_SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided", "not asked": "not asked"}
+NOT_CONVERGED = ", where the ticket exceeds a dense network that is not converged"
+CONVERGED = ", where the ticket exceeds the dense network, though that is converged"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A learning rate as it stands at the top of the page: its verdicts, one for each mask algorithm."""
+
+    rate: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def pretraining(self) -> tuple[str, ...]:
+        """Why pre-training was sufficient or not: a line for each check."""
+        dense = self.verdicts[0].dense
+        return dense.lines if dense else ()
+
+
+def page_text(
+    results: Results,
+    verdicts: Sequence[Verdict],
+    recommendation: Sequence[Recommendation],
+    rule: Rule,
+    drawn: Sequence[tuple[Drawing, str]],
+    paper: Sequence[PaperRow] = (),
+) -> str:
+    """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
+    return render(
+        "page.html",
+        results=results,
+        rule=rule,
+        headline=headline(verdicts),
+        family=emphasised(family_words(verdicts, rule)),
+        facts=_facts(results, rule),
+        cards=_cards(verdicts),
+        signs=_SIGNS,
+        lead=lead,
+        whys=whys,
+        looks_words=looks_words,
+        exceeds_words=exceeds_words,
+        lead_over_reinit=lead_words(rule),
+        choice=choice_words(recommendation),
+        chance=Chance.of(**guessing(results.environment)),
+        confidence=confidence(rule),
+        looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
+        definition=definition_words(rule),
+        best=_best(recommendation),
+        recommended=recommendation_words(recommendation, rule).splitlines(),
+        meanings=_meanings(verdicts),
+        retentions=[(f"{row.learning_rate:g}", retention_words(row), off_paper(row)) for row in results.recipes],
+        tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
+        scale=scale_of(results),
+        figures=inlined(drawn),
+        spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
+        command=results.environment.get("command"),
+    )
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """The answer in a few words, rate by rate, and where the dense network is no yardstick."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for rate in sorted({verdict.learning_rate for verdict in verdicts}):
+        here = [verdict for verdict in verdicts if verdict.learning_rate == rate]
+        answers = {verdict.shown for verdict in here}
+        word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
+        above = [verdict for verdict in here if verdict.exceeds_dense]
+        warning = "" if not above else CONVERGED if dense_converged(above[0]) else NOT_CONVERGED
+        found.setdefault((word, warning), []).append(f"{rate:g}")
+    if not found:
+        return "No verdict: there is no sparse training to judge"
+    parts = (
+        f"{word} at learning rate\N{NO-BREAK SPACE}{' and '.join(rates)}{warning}"
+        for (word, warning), rates in found.items()
+    )
+    return f"A winning ticket? {'; '.join(parts).capitalize()}."
+
+
+def emphasised(text: str) -> Markup:
+    """The text with what stands between two asterisks in bold, everything else escaped."""
+    parts = text.split("*")
+    return Markup("").join(Markup("<b>{}</b>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _cards(verdicts: Sequence[Verdict]) -> list[Card]:
+    rates = sorted({verdict.learning_rate for verdict in verdicts})
+    return [Card(f"{rate:g}", tuple(v for v in verdicts if v.learning_rate == rate)) for rate in rates]
+
+
+def _best(recommendation: Sequence[Recommendation]) -> list[tuple[str, str, str]]:
+    """The recommendation in brief, as start weights, what with, and where; equal ones together."""
+    where: dict[tuple[str, str], list[Recommendation]] = {}
+    for row in recommendation:
+        start = f"{STARTS[row.arm]} ({row.arm})" if row.arm in STARTS else row.arm
+        where.setdefault((start, f"{row.mask} masks, learning rate {row.learning_rate:g}"), []).append(row)
+    return [(*found, _where(rows)) for found, rows in where.items()]
+
+
+def _where(rows: Sequence[Recommendation]) -> str:
+    """`best at 50 %; at 75 % and 87.5 % a tie with the runner-up`."""
+    ahead, tied = ([percent(row.sparsity) for row in rows if row.tie is tie] for tie in (False, True))
+    best = [f"best at {_listed(ahead)} sparsity"] if ahead else []
+    return "; ".join([*best, *([f"at {_listed(tied)} a tie with the runner-up"] if tied else [])])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _facts(results: Results, rule: Rule) -> list[str]:
+    """Model, data and size of the study, as far as it says them."""
+    study: dict[str, Any] = results.study
+    recipe = study.get("recipe") or {}
+    facts = [f"{study[name]}" for name in ("model", "data") if name in study]
+    facts += [_counted(recipe["epochs"], "epoch")] if "epochs" in recipe else []
+    return [*facts, _seeds(results, rule), f"{_counted(len(results.trials), 'training')} in the table"]
+
+
+def _seeds(results: Results, rule: Rule) -> str:
+    if not rule.looks:
+        return _counted(len({trial.seed for trial in results.trials}), "seed")
+    return f"{seed_range(results.trials)} seeds"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _meanings(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
+    """What R_p of the dense runs says, for every learning rate."""
+    by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
+    found = ((f"{rate:g}", explanation(dense)) for rate, dense in sorted(by_rate.items()))
+    return [(rate, words) for rate, words in found if words]
+
+
+def inlined(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str, Markup]]]:
+    """Drawings as elements of a page, by the section that they belong to, each with its name."""
+    found: dict[Group, list[tuple[str, Markup]]] = {}
+    for drawing, svg in drawn:
+        found.setdefault(drawing.group, []).append((drawing.name, Markup(inline(svg))))
+    return found
+
+
+def _tables(
+    results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule
+) -> dict[str, tables.Table]:
+    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks))
+    facts = {name: value for name, value in results.environment.items() if name != "command"}
+    return {
+        "recommendation": tables.recommendation_table(recommendation, rule),
+        "comparisons": tables.comparison_table(verdicts, rule),
+        "dense": tables.dense_table(verdicts, evidence, rule),
+        "pretraining": tables.pretraining_table(verdicts, rule),
+        "means": tables.means_table(evidence, results.trials),
+        "trials": tables.trials_table(results.trials),
+        "correlations": tables.correlation_table(results.correlations),
+        "connectivity": connectivity_table(results.connectivity),
+        "along": along_table(results.along_training),
+        "agreement": agreement_table(results.mask_overlap),
+        "budget": tables.budget_table(results.budget),
+        "invariants": tables.invariants_table(results.invariants),
+        "layers": tables.layers_table(results.layers),
+        "missing": tables.missing_table(results.trials, results.missing),
+        "environment": tables.facts_table(facts, "The machine and the versions that the results were made with."),
+    }

@@ -1,0 +1,358 @@
+"""The verdict and the recommendation in plain words, for the terminal and the page."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from prunetune.analysis.comparison import Comparison, errors_changed, figures
+from prunetune.analysis.pairing import Answer, percent, seed_range, signed
+from prunetune.analysis.pretraining import explanation
+from prunetune.analysis.recommend import Recommendation
+from prunetune.analysis.retention import retention_words
+from prunetune.analysis.statistics import Rule, plan_looks
+from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.report.figures.accuracy import arm_order
+from prunetune.report.tables import bounds
+from prunetune.rows import Layer, Trial
+from prunetune.spec.recipes import RecipeSummary
+
+STARTS = {
+    "ticket": "the initial weights of the dense network",
+    "reinit": "freshly drawn initial weights",
+    "rewind": "weights from early in the training of the dense network",
+    "finetune": "the weights of the trained dense network",
+}
+
+
+def definition_words(rule: Rule) -> str:
+    """What a winning ticket is, and what the figures and their bounds mean."""
+    return (
+        "A winning ticket is a sparse network that, trained from the initial weights of the dense network, matches the "
+        f"trained dense network (surely less than {rule.margin:g} points below it, if at all) and beats the same "
+        f"sparse network trained from freshly drawn initial weights ({lead_words(rule)}). Sparsity is the share of "
+        f"weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
+        "accuracy in points between trainings of the same seed, with a lower and an upper bound of "
+        f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test images."
+    )
+
+
+def lead_words(rule: Rule) -> str:
+    """What is tested of the ticket's lead over freshly drawn weights: its sign surely, its size by an estimate."""
+    return f"by surely more than 0, and by an estimated {rule.gap:g} points or more"
+
+
+def family_words(verdicts: Sequence[Verdict], rule: Rule) -> str:
+    """How many verdicts there are, and how often some `holds` among them is false."""
+    asked = [verdict for verdict in verdicts if not verdict.unasked]
+    if not asked:
+        return ""
+    error = percent(rule.family_error(len(asked)))
+    if len(asked) == 1:
+        return f"One verdict; a *holds* is false with a nominal probability of at most {error}."
+    if rule.family == "study":
+        tests = asked[0].corrected_for if not rule.looks else max(verdict.corrected_for for verdict in asked)
+        how = f"Holm's correction runs over all {tests} tests of the study"
+    else:
+        how = f"each is corrected for its own sparsities alone, at {percent(rule.alpha)}"
+    chance = f"with a nominal probability of at most {error}"
+    return f"{len(asked)} verdicts; some *holds* among them is false {chance}: {how}."
+
+
+def exceeds_words(verdict: Verdict, rule: Rule) -> str:
+    """The warning that a dense network is no yardstick; empty where the ticket does not exceed it."""
+    if not verdict.exceeds_dense:
+        return ""
+    exceeds = (
+        f"At {_listed(verdict.exceeds_dense, 'and')} sparsity the ticket exceeds the dense network (by surely more "
+        f"than {rule.margin:g} points)"
+    )
+    if dense_converged(verdict):
+        return (
+            f"{exceeds}, although that has converged (a longer training gains less than {rule.margin:g} points): it "
+            "is not a short training that holds it back."
+        )
+    return f"{exceeds}: the dense network is not converged, trained too little to be the yardstick."
+
+
+def dense_converged(verdict: Verdict) -> bool:
+    """Whether a longer training showed that the dense network has converged."""
+    checks = verdict.dense.checks if verdict.dense else ()
+    return any(check.name == "converged" and check.answer == "yes" for check in checks)
+
+
+def choice_words(recommendations: Sequence[Recommendation]) -> str:
+    """That the accuracies are of a chosen best, where they were chosen by the images that they are reported on."""
+    most = max((row.candidates for row in recommendations if row.flattered), default=0)
+    if not most:
+        return ""
+    return (
+        f"Each accuracy is of the best of up to {most} candidates, chosen by the same test images: it is flattered. "
+        "Hold out training images (data_args: {validation: 0.1}) and the choice is made on those."
+    )
+
+
+def confidence(rule: Rule) -> str:
+    """The level of a verdict's bounds: one, or where seeds may be added one for each look."""
+    if not rule.looks:
+        return f"{percent(1 - rule.alpha)} confidence"
+    levels = ", ".join(
+        f"{percent(1 - look.alpha)} by {look.seeds} seeds" for look in plan_looks(rule.alpha, rule.looks)
+    )
+    return f"a confidence that depends on the look ({levels})"
+
+
+def looks_words(verdict: Verdict, rule: Rule) -> str:
+    """The look that seeds were added up to, and what was spent by then; empty where their number was fixed."""
+    if not verdict.looks:
+        return ""
+    *_, last = verdict.looks
+    how = "Left open" if verdict.winning_property == "inconclusive" else "Decided"
+    return (
+        f"{how} at look {len(verdict.looks)} of {len(rule.looks)}, by {last.seeds} seeds; "
+        f"{last.spent:.2g} of the error rate of {rule.alpha:g} is spent."
+    )
+
+
+def lead(verdict: Verdict) -> str:
+    """The first sentence: does a winning ticket exist for this network at this rate?"""
+    where = f"at learning rate {verdict.learning_rate:g} with {verdict.mask} masks"
+    if verdict.winning_property == "holds":
+        found = _listed([test.sparsity for test in verdict.tests if test.answer == "yes"], "and")
+        return f"Yes: {where}, this network has a winning ticket at {found} sparsity."
+    if verdict.winning_property == "fails":
+        tried = _listed([test.sparsity for test in verdict.tests], "or")
+        return f"No: {where}, this network has no winning ticket at {tried} sparsity."
+    if verdict.unasked:
+        return f"Not asked: {where}, this study does not have the arms that tell a winning ticket."
+    return f"Not decided: {where}, it is not known whether this network has a winning ticket."
+
+
+def pretraining_words(verdict: Verdict) -> str:
+    """Whether the dense network was trained well enough at this rate, and what the weights say beside it."""
+    if verdict.dense is None:
+        return ""
+    rate = f"at learning rate {verdict.learning_rate:g}"
+    opening = f"Pre-training (the dense training) {rate}: {verdict.pretraining}."
+    notes = [f"{_capital(note)}." for note in verdict.dense.notes]
+    return " ".join(filter(None, [opening, *verdict.dense.lines, *notes, explanation(verdict.dense)]))
+
+
+def recommendation_words(recommendations: Sequence[Recommendation], rule: Rule) -> str:
+    """What to train the sparse network from, a line per sparsity."""
+    if not recommendations:
+        return "No arm finished all its seeds above chance, so none is recommended."
+    return "\n".join(_recommended(row, rule) for row in recommendations)
+
+
+def _recommended(row: Recommendation, rule: Rule) -> str:
+    start = STARTS.get(row.arm)
+    source = f"{start} ({row.arm})" if start else f"the start weights of {row.arm}"
+    return (
+        f"At {percent(row.sparsity)} sparsity, train the sparse network from {source}, with {row.mask} masks "
+        f"at learning rate {row.learning_rate:g}: {row.accuracy:.2f} % on average{_chosen(row)}, {_ahead(row, rule)}."
+        f"{_left_out(row)}"
+    )
+
+
+def _chosen(row: Recommendation) -> str:
+    return f" (the best of {row.candidates}, chosen by the same test images)" if row.flattered else ""
+
+
+def _left_out(row: Recommendation) -> str:
+    return f" Not considered: {'; '.join(row.left_out)}." if row.left_out else ""
+
+
+def _ahead(row: Recommendation, rule: Rule) -> str:
+    if row.runner_up is None or row.difference is None:
+        return "with nothing to compare it with"
+    if row.low is None or row.high is None:
+        return f"{row.difference:.2f} points above {row.runner_up}, a tie as far as one seed can tell"
+    interval = f"{percent(1 - rule.alpha)} interval {bounds(row.low, row.high)}"
+    tie = ", a tie" if row.tie else ""
+    return f"{row.difference:.2f} points above {row.runner_up}{tie} ({interval})"
+
+
+def whys(verdict: Verdict) -> list[str]:
+    """Why: a sentence per sparsity, and what was left out. Without any figures the outlook says why."""
+    notes = dict.fromkeys(note for test in verdict.tests for note in (*test.dense.notes, *test.reinit.notes))
+    has_figures = any(half.low is not None for test in verdict.tests for half in (test.dense, test.reinit))
+    sentences = [_why(test, verdict) for test in verdict.tests] if has_figures else []
+    return [*sentences, *(f"{_capital(note)}." for note in notes)]
+
+
+def _why(test: SparsityTest, verdict: Verdict) -> str:
+    corrected = ""
+    if test.answer == "undecided" and test.dense.answer == test.reinit.answer == "yes":
+        corrected = (
+            f"; but corrected for {verdict.corrected_for} tests, the p-value of both together, {test.p_holm:.2g}, "
+            f"is not below {verdict.alpha:g}"
+        )
+    against_dense = _clause(test.dense, _EXCEEDS if test.exceeds else _MATCHES, "the dense network")
+    against_reinit = _clause(test.reinit, _BEATS, "freshly drawn weights")
+    return f"At {percent(test.sparsity)}, the ticket {against_dense}, and {against_reinit}{corrected}."
+
+
+_MATCHES: dict[Answer, str] = {"yes": "matches", "no": "falls short of", "undecided": "may or may not match"}
+_EXCEEDS: dict[Answer, str] = {**_MATCHES, "yes": "exceeds"}
+_BEATS: dict[Answer, str] = {"yes": "beats", "no": "does not notably beat", "undecided": "may or may not notably beat"}
+
+
+def _clause(half: Comparison, verbs: Mapping[Answer, str], other: str) -> str:
+    if half.low is None:
+        return f"cannot be compared with {other} ({figures(half)})"
+    withheld = ", which decides nothing with what was left out" if half.withheld else ""
+    return f"{verbs[half.answer]} {other}: {figures(half)}{withheld}"
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _listed(sparsities: Sequence[float], word: str) -> str:
+    texts = [percent(sparsity) for sparsity in sparsities]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {word} {texts[-1]}"
+
+
+_SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
+
+
+def summary(
+    trials: Sequence[Trial],
+    verdicts: Sequence[Verdict],
+    recommendations: Sequence[Recommendation],
+    rule: Rule,
+    layers: Sequence[Layer] = (),
+    recipes: Sequence[RecipeSummary] = (),
+) -> str:
+    """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits.
+
+    Of `layers`, those that lost all their weights are named; κ of `recipes` stands beside R_p.
+    """
+    blocks = [
+        *_accuracies(trials, rule),
+        *(_verdict(verdict, rule) for verdict in verdicts),
+        *_legend(verdicts, rule),
+        *_pretraining(verdicts, recipes),
+    ]
+    return "\n\n".join([*blocks, *_emptied(layers), _advice(recommendations, rule)])
+
+
+def _emptied(layers: Sequence[Layer]) -> list[str]:
+    lines = [
+        f"no weight of '{layer.name}' is left by {mask}"
+        for layer in layers
+        for mask, share in layer.kept.items()
+        if layer.prunable and share == 0
+    ]
+    return ["\n".join(lines)] if lines else []
+
+
+def _accuracies(trials: Sequence[Trial], rule: Rule) -> list[str]:
+    """Mean accuracy by rate, mask and sparsity in rows, by arm in columns."""
+    arms = arm_order(trial.arm for trial in trials if trial.mask)
+    cells = sorted({(trial.learning_rate, trial.mask, trial.sparsity) for trial in trials if trial.mask})
+    rows = [
+        [f"{rate:g}", str(mask), percent(sparsity), _dense_mean(trials, (rate, mask, sparsity), rule)]
+        + [_mean(trials, arm, (rate, mask, sparsity)) for arm in arms]
+        for rate, mask, sparsity in cells
+    ]
+    if not rows:
+        return []
+    diverged = ", * without those that diverged" if any(trial.diverged for trial in trials) else ""
+    seeds = seed_range(trials) if rule.looks else len({trial.seed for trial in trials})
+    title = f"Test accuracy, %, mean over {seeds} seeds{diverged}:"
+    return ["\n".join([title, *_columns([["rate", "mask", "sparsity", "dense", *arms], *rows])])]
+
+
+def _dense_mean(trials: Sequence[Trial], cell: tuple[float, str | None, float], rule: Rule) -> str:
+    """Where seeds were added to some masks only, over the seeds of this one."""
+    seeds = {t.seed for t in trials if not rule.looks or (t.learning_rate, t.mask, t.sparsity) == cell}
+    return _mean([t for t in trials if t.seed in seeds], "dense", (cell[0], None, 0.0))
+
+
+def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float]) -> str:
+    found = [t for t in trials if t.arm == arm and (t.learning_rate, t.mask, t.sparsity) == cell]
+    sound = [t.test_accuracy for t in found if not t.diverged and t.test_accuracy is not None]
+    return (f"{fmean(sound):.2f}" if sound else "-") + "*" * (len(sound) < len(found))
+
+
+def _verdict(verdict: Verdict, rule: Rule) -> str:
+    header = ["sparsity", "ticket − dense", "matches?", "ticket − reinit", "beats?", "both, corrected?"]
+    body = [
+        [
+            percent(test.sparsity),
+            *_half(test.dense, "exceeds" if test.exceeds else ""),
+            *_half(test.reinit),
+            _SIGNS[test.answer],
+        ]
+        for test in verdict.tests
+        if "ticket" not in verdict.unasked
+    ]
+    sentences = " ".join(
+        filter(None, [lead(verdict), exceeds_words(verdict, rule), verdict.outlook, looks_words(verdict, rule)])
+    )
+    return "\n".join([sentences, *(_columns([header, *body]) if body else [])])
+
+
+def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:
+    """How many verdicts there are, and what the questions of their tables ask."""
+    if not any(verdict.tests for verdict in verdicts):
+        return []
+    asks = (
+        f"matches: surely less than {rule.margin:g} points below, if at all; exceeds: surely more than that above; "
+        f"beats: {lead_words(rule)}."
+    )
+    return ["\n".join(filter(None, [family_words(verdicts, rule).replace("*", ""), asks]))]
+
+
+def _pretraining(verdicts: Sequence[Verdict], recipes: Sequence[RecipeSummary]) -> list[str]:
+    """The answer at each rate, and under it a line for each check that it follows from, and κ."""
+    rates = {verdict.learning_rate: verdict for verdict in verdicts}
+    kappas = {row.learning_rate: f"{retention_words(row)[0].upper()}{retention_words(row)[1:]}." for row in recipes}
+    lines = []
+    for rate, verdict in sorted(rates.items()):
+        checks = [*(verdict.dense.lines if verdict.dense else ()), *([kappas[rate]] if rate in kappas else [])]
+        lines += [f"  {rate:g}  {verdict.pretraining}", *(f"    {check}" for check in checks)]
+    return ["\n".join(["Pre-training, by learning rate:", *lines])] if lines else []
+
+
+def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:
+    if not recommendations:
+        return "No arm finished all its seeds above chance, so none is recommended."
+    rows = [
+        [
+            percent(row.sparsity),
+            row.arm,
+            f"{row.mask} mask",
+            f"learning rate {row.learning_rate:g}",
+            f"{row.accuracy:.2f} %",
+            _lead(row),
+        ]
+        for row in recommendations
+    ]
+    level = percent(1 - rule.alpha)
+    over = " over the seeds that all rates and masks have" * bool(rule.looks)
+    title = f"Train the sparse network from (with its lead, {level} interval{over}):"
+    return "\n".join(filter(None, [title, *_columns(rows), choice_words(recommendations)]))
+
+
+def _lead(row: Recommendation) -> str:
+    if row.runner_up is None or row.difference is None:
+        return ""
+    interval = "" if row.low is None or row.high is None else f" [{signed(row.low)}, {signed(row.high)}]"
+    return f"{signed(row.difference)}{interval} over {row.runner_up}{', a tie' if row.tie else ''}"
+
+
+def _half(half: Comparison, answer: str = "") -> tuple[str, str]:
+    """The mean difference with its bounds, and the answer that follows, or the given word for it."""
+    if half.mean is None:
+        return "no pairs", _SIGNS[half.answer]
+    bounds = "" if half.low is None or half.high is None else f" [{signed(half.low)}, {signed(half.high)}]"
+    errors = "" if half.error_change is None else f", {errors_changed(half.error_change)}"
+    return f"{signed(half.mean)}{bounds}{errors}", answer or _SIGNS[half.answer]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -1,0 +1,1 @@
+"""The page of `prune`: accuracy against size and time."""

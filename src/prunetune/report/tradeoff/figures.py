@@ -1,0 +1,121 @@
+"""The pictures of a trade-off: accuracy against sparsity, size and time, and the densities of the layers."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from prunetune.errors import given
+from prunetune.report.figures.accuracy import Drawing, legend
+from prunetune.report.figures.layers import LEFT, MOST_ROWS, ROW, shortened
+from prunetune.report.figures.marks import BOX, HEIGHT, Line, draw_lines, panel, sparsity_axis, spread
+from prunetune.report.figures.style import colour, drawing_style
+from prunetune.report.tradeoff.rows import ModelRow, ParameterDensity, Tradeoff
+
+SHOWN_LAYERS = 6  # panels of densities: of uniform masks they are all alike
+
+
+def tradeoff_drawings(found: Tradeoff) -> tuple[Drawing, ...]:
+    """Every figure that there are rows for."""
+    if found.dense is None or not found.pruned:
+        return ()
+    batches = [timing.batch for timing in found.dense.timings]
+    layers = [layers_figure(row) for row in spread(found.pruned, SHOWN_LAYERS)]
+    return (curve_figure(found), size_figure(found), *(time_figure(found, i) for i in range(len(batches))), *layers)
+
+
+def curve_figure(found: Tradeoff) -> Drawing:
+    """Accuracy against sparsity, with the dense network's line; bands span the seeds."""
+    dense = given(found.dense, "there is no figure without a dense network")
+    lines = [_line("dense", "ink", [dense]), _line("pruned & fine-tuned", "finetune", found.pruned)]
+    title = f"Accuracy against sparsity, {found.mask} masks"
+    seeds = len(dense.accuracies)
+    with drawing_style():
+        figure, axes = panel(title, "test accuracy, %" + (": mean of seeds, band from lowest to highest" * (seeds > 1)))
+        draw_lines(axes, lines)
+        sparsity_axis(axes, lines[1].sparsities)
+        legend(figure, axes)
+    return Drawing("tradeoff", "accuracy", title, " ".join(line.words() for line in lines), figure)
+
+
+def size_figure(found: Tradeoff) -> Drawing:
+    """Accuracy against the compressed size of the weights' file."""
+    return _cost_figure(
+        "cost-size", "size of the weights' file, compressed, kB", found.rows, [_size(row) for row in found.rows]
+    )
+
+
+def time_figure(found: Tradeoff, index: int) -> Drawing:
+    """Accuracy against the time of a call at one batch size; bars from the lower to the upper quartile."""
+    timings = [row.timings[index] for row in found.rows]
+    times = [(1000 * t.low, 1000 * t.median, 1000 * t.high) for t in timings]
+    batch = timings[0].batch
+    return _cost_figure(f"cost-time-{batch}", f"time of a call at batch {batch}, ms", found.rows, times)
+
+
+def layers_figure(row: ModelRow) -> Drawing:
+    """What is left of every weight of a network: pruned ones in colour, the others, whole, in grey."""
+    layers = spread([layer for layer in row.layers if not layer.reason or layer.total > 1], MOST_ROWS)
+    title = f"Densities at {row.label} sparsity"
+    with drawing_style():
+        height = ROW * len(layers) + (1 - BOX[3]) * HEIGHT
+        figure, axes = panel(title, f"share of each parameter that is not zero{_cut(row, layers)}", height, LEFT)
+        _draw_layers(axes, layers)
+        legend(figure, axes)
+    words = " ".join(f"{layer.name}: {layer.density:.3f}." for layer in layers)
+    return Drawing(f"layers-{100 * row.sparsity:.12g}", "layers", title, words, figure)
+
+
+def _line(label: str, role: str, rows: Sequence[ModelRow]) -> Line:
+    lows, highs = [min(row.accuracies) for row in rows], [max(row.accuracies) for row in rows]
+    return Line(label, role, [row.sparsity for row in rows], [row.accuracy for row in rows], lows, highs)
+
+
+def _size(row: ModelRow) -> tuple[float, float, float]:
+    size = row.compressed_bytes / 1000
+    return size, size, size
+
+
+def _cost_figure(
+    name: str, axis: str, rows: Sequence[ModelRow], costs: Sequence[tuple[float, float, float]]
+) -> Drawing:
+    """Accuracy against a cost, one point for each network with its lowest, usual and highest cost; left is cheaper."""
+    title = f"Accuracy against {axis.partition(',')[0]}"
+    with drawing_style():
+        figure, axes = panel(title, "test accuracy, %; further left is cheaper")
+        for row, cost in zip(rows, costs, strict=True):
+            _draw_network(axes, row, *cost)
+        _room(axes, costs, [row.accuracy for row in rows])
+        axes.set_xlabel(axis, size=10)
+    words = (f"{row.label}: {row.accuracy:.2f} % at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True))
+    return Drawing(name, "cost", title, f"By {axis}. {' '.join(words)}", figure)
+
+
+def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float) -> None:
+    paint, marker, side = (colour("finetune"), "D", 8) if row.sparsity else (colour("ink"), "o", -17)
+    axes.plot([low, high], [row.accuracy] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
+    axes.plot([middle], [row.accuracy], marker, color=paint, markersize=6.5)
+    axes.annotate(row.label, (middle, row.accuracy), (0, side), textcoords="offset points", ha="center", size=9.5)
+
+
+def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], accuracies: Sequence[float]) -> None:
+    """From no cost at all, so that distances are true, to the dearest, were a quartile however far; room for labels."""
+    axes.set_xlim(0, 1.12 * min(max(high for *_, high in costs), 1.5 * max(middle for _, middle, _ in costs)))
+    reach = max(max(accuracies) - min(accuracies), 0.5)
+    axes.set_ylim(min(accuracies) - 0.25 * reach, max(accuracies) + 0.25 * reach)
+
+
+def _draw_layers(axes: Axes, layers: Sequence[ParameterDensity]) -> None:
+    axes.grid(visible=False)
+    for role, label, wanted in (("finetune", "pruned", True), ("muted", "not pruned", False)):
+        places = [(y, layer.density) for y, layer in enumerate(layers) if (not layer.reason) is wanted]
+        if places:
+            ys, shares = zip(*places, strict=True)
+            axes.barh(ys, shares, 0.7, color=colour(role), label=label)
+    axes.set_xlim(0, 1.03)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_ylim(len(layers) - 0.5, -0.5)
+    axes.set_yticks(range(len(layers)), [shortened(layer.name) for layer in layers], size=8.5)
+
+
+def _cut(row: ModelRow, shown: Sequence[ParameterDensity]) -> str:
+    return f"; {len(shown)} of {len(row.layers)}" if len(shown) < len(row.layers) else ""

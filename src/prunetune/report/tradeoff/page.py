@@ -1,0 +1,244 @@
+"""All files of a trade-off, and what a terminal shows of it; from its rows, or from an earlier `tradeoff.json`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from prunetune.report import files
+from prunetune.report.figures.style import standalone
+from prunetune.report.ownership import require_ours
+from prunetune.report.page import inlined, render
+from prunetune.report.tables import NONE, Column, Table, facts_table, numeric
+from prunetune.report.tradeoff.figures import tradeoff_drawings
+from prunetune.report.tradeoff.rows import (
+    GRAPHS,
+    TRADEOFF,
+    ModelFile,
+    ModelRow,
+    ParameterDensity,
+    Timing,
+    Tradeoff,
+    canonical,
+    headline,
+    not_pruned,
+    ratio,
+    read_tradeoff,
+    tradeoff_json,
+    tradeoff_words,
+)
+from prunetune.report.write import FIGURES, PAGE, write_figures
+
+
+@dataclass(frozen=True)
+class TradeoffReport:
+    """The rows, what they come to in plain words, and the page that shows them."""
+
+    found: Tradeoff
+    text: str
+    page: Path
+
+
+def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
+    """Write tradeoff.json, figures/*.svg and report.html to `out`; RequestError where it cannot be written."""
+    found = canonical(found)
+    drawn = tradeoff_drawings(found)
+    svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
+    files.write_text(out / TRADEOFF, tradeoff_json(found))
+    write_figures(svgs, out / FIGURES)
+    page = render(
+        "tradeoff.html",
+        found=found,
+        headline=headline(found),
+        facts=_facts(found),
+        sentences=tradeoff_words(found),
+        tables=_tables(found),
+        figures=inlined([(d, svgs[d.name]) for d in drawn]),
+        spec=yaml.safe_dump(found.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
+        command=found.environment.get("command"),
+    )
+    files.write_text(out / PAGE, page)
+    return TradeoffReport(found, tradeoff_text(found), out / PAGE)
+
+
+def render_tradeoff_again(out: Path) -> TradeoffReport:
+    """Write page and figures again from `tradeoff.json` alone."""
+    found = read_tradeoff(out / TRADEOFF)
+    require_ours(out, [PAGE])
+    return files.shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
+
+
+def tradeoff_text(found: Tradeoff) -> str:
+    """The table, the sentences, what was not pruned and why, what there is not, and the files."""
+    blocks = [_aligned(rows_table(found, spread=True))] if found.rows else []
+    blocks.append("\n".join(tradeoff_words(found)))
+    blocks.append("\n".join(_not_pruned(found)))
+    blocks.append("\n".join(f"missing: {line}" for line in found.missing))
+    return "\n\n".join(filter(None, blocks))
+
+
+def rows_table(found: Tradeoff, spread: bool = False) -> Table:
+    """One row per network; with `spread`, the quartiles stand beside the median times."""
+    batches = [timing.batch for timing in found.rows[0].timings] if found.rows else []
+    columns = (
+        Column("Network"),
+        numeric("Accuracy %"),
+        numeric("Parameters"),
+        numeric("Non-zero"),
+        numeric("MACs"),
+        numeric("Effective"),
+        numeric("File"),
+        numeric("Compressed"),
+        *(numeric(f"Batch {batch}, ms") for batch in batches),
+    )
+    caption = (
+        "Accuracy on the test images; MACs of one example, and those with a weight that is not zero; the weights as "
+        "safetensors, and compressed by DEFLATE; the median time of a call."
+    )
+    return Table(caption, columns, tuple(_cells(row, spread) for row in found.rows))
+
+
+def _facts(found: Tradeoff) -> list[str]:
+    seeds = max((len(row.accuracies) for row in found.rows), default=1)
+    how = [f"{found.mask} masks", f"pattern {found.pattern}", f"learning rate {found.learning_rate:g}"]
+    long = [f"{found.epochs} epoch{'s' * (found.epochs != 1)}", f"{seeds} seed{'s' * (seeds != 1)}"]
+    return [found.model, found.data, *how, *long]
+
+
+def _cells(row: ModelRow, spread: bool) -> tuple[str, ...]:
+    return (
+        row.label,
+        row.accuracy_words,
+        f"{row.parameters:,}",
+        f"{row.nonzeros:,}",
+        _scaled(row.macs),
+        _scaled(row.effective_macs),
+        size(row.raw_bytes),
+        size(row.compressed_bytes),
+        *(_milliseconds(t.median) + (f" [{_quartiles(t)}]" if spread else "") for t in row.timings),
+    )
+
+
+def size(count: int) -> str:
+    """Bytes for a reader: `398.1 kB`."""
+    return f"{_scaled(count)}B"
+
+
+def file_words(file: ModelFile) -> str:
+    """What was found when a file was read back: `29.13 kB, outputs within 1.4e-06 of torch's, zeros exact`."""
+    graph = file.format in GRAPHS
+    equal = f"outputs within {file.max_error:.2g} of torch's" if graph else "weights equal"
+    return f"{size(file.bytes)}, {equal}, {'zeros exact' if file.zeros_exact else 'zeros not found again'}"
+
+
+def _scaled(count: float) -> str:
+    """Three or four digits with a decimal prefix: `2.41 M`, `398.1 k`."""
+    for prefix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= unit:
+            return f"{count / unit:.{1 if count >= 100 * unit else 2}f} {prefix}"
+    return f"{count:.0f} "
+
+
+def _milliseconds(seconds: float) -> str:
+    time = 1000 * seconds
+    return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
+
+
+def _quartiles(timing: Timing) -> str:
+    return f"{_milliseconds(timing.low)}, {_milliseconds(timing.high)}"
+
+
+def _tables(found: Tradeoff) -> dict[str, Table]:
+    facts = {name: value for name, value in found.environment.items() if name != "command"}
+    return {
+        "rows": rows_table(found),
+        "times": _times_table(found.rows),
+        "layers": _layers_table(found.pruned),
+        "files": _files_table(found.rows),
+        "environment": facts_table(facts, "The machine and the versions that this was trained and measured with."),
+    }
+
+
+def _times_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (
+        Column("Network"),
+        numeric("Batch"),
+        numeric("Median, ms"),
+        numeric("Quartiles"),
+        numeric("Times as fast as dense"),
+        numeric("Rounds"),
+    )
+    caption = "Ratios are paired by round: their median, and an interval of at least 95 % for it."
+    body = (
+        (
+            row.label,
+            f"{t.batch}",
+            _milliseconds(t.median),
+            _quartiles(t),
+            ratio(t) if row.sparsity else "",
+            f"{t.rounds}",
+        )
+        for row in rows
+        for t in row.timings
+    )
+    return Table(caption, columns, tuple(body))
+
+
+def _layers_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (
+        Column("Parameter", "code"),
+        Column("Of"),
+        numeric("Weights"),
+        *(numeric(f"Density at {row.label}") for row in rows),
+        Column("Not pruned because"),
+    )
+    densities = [{layer.name: layer for layer in row.layers} for row in rows]
+    body = (
+        (layer.name, layer.kind, f"{layer.total:,}", *(_density(d, layer.name) for d in densities), layer.reason)
+        for layer in (rows[-1].layers if rows else ())
+    )
+    return Table("Every parameter, and why it was not pruned where it was not.", columns, tuple(body))
+
+
+def _density(found: dict[str, ParameterDensity], name: str) -> str:
+    return f"{found[name].density:.4f}" if name in found else NONE
+
+
+def _files_table(rows: Sequence[ModelRow]) -> Table:
+    columns = (
+        Column("Network"),
+        Column("Format"),
+        Column("File", "code"),
+        numeric("Size"),
+        numeric("Largest error"),
+        Column("Zeros exact"),
+    )
+    caption = "Each file was read back and compared with the network; the error of a graph is that of its outputs."
+    body = (
+        (row.label, f.format, f.path, size(f.bytes), f"{f.max_error:.2g}", "yes" if f.zeros_exact else "no")
+        for row in rows
+        for f in row.files
+    )
+    return Table(caption, columns, tuple(body))
+
+
+def _not_pruned(found: Tradeoff) -> list[str]:
+    reasons = not_pruned(found.pruned)
+    lines = [
+        f"  {reason} ({sum(layer.total for layer in layers):,} weights): {', '.join(layer.name for layer in layers)}"
+        for reason, layers in reasons.items()
+    ]
+    return ["Not pruned, by reason:", *lines] if lines else []
+
+
+def _aligned(table: Table) -> str:
+    rows = [tuple(column.title for column in table.columns), *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column.kind == "text" else cell.rjust(width)
+            for cell, width, column in zip(row, widths, table.columns, strict=True)
+        ).rstrip()
+        for row in rows
+    )

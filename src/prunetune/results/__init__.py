@@ -1,0 +1,1 @@
+"""Rows of results, collected from the store and checked against each other."""

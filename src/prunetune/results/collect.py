@@ -1,0 +1,382 @@
+"""From a store to the rows of a study: what a report shows, and all it can show."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from prunetune.core.environment import environment, guessing_accuracy, mixed
+from prunetune.data import facts, load
+from prunetune.execution.invariants import RULES
+from prunetune.models import build
+from prunetune.plan.budget import budget
+from prunetune.plan.compile import Plan, PlannedCorrelation, PlannedTrial
+from prunetune.plan.measurements import SPARSE_P, PlannedConnection
+from prunetune.results.cross_checks import compare
+from prunetune.rows import (
+    Connectivity,
+    Correlation,
+    Invariant,
+    Layer,
+    LayerOverlap,
+    MaskOverlap,
+    Missing,
+    MomentOverlap,
+    Residuals,
+    Results,
+    Trial,
+)
+from prunetune.sparsity.overlap import Agreement, Flat, chance, flat, jaccard
+from prunetune.sparsity.scope import Scope, survey
+from prunetune.steps.steps import Import, Measure, Prune, Step, Train
+from prunetune.store.layout import Shelves
+
+
+def measured(store: Shelves, step: Measure, p: float) -> dict[str, Any]:
+    """What a stored Measure found at one of its p."""
+    return next(row for row in store.metrics(step.key)["correlations"] if row["p"] == p)
+
+
+def along_training(plan: Plan, store: Shelves) -> tuple[MomentOverlap, ...]:
+    """R_p(θ0, θ_t) at the moments of the plan that are stored."""
+    rows = []
+    for planned in plan.along:
+        if store.has(planned.step.key):
+            found = measured(store, planned.step, planned.p)
+            place = planned.learning_rate, planned.seed, planned.epoch, planned.p
+            rows.append(MomentOverlap(*place, value=found["value"], expected=found["expected"]))
+    return tuple(sorted(rows, key=lambda row: row.order))
+
+
+def overlap_by_layer(plan: Plan, store: Shelves, layers: Sequence[Layer]) -> tuple[LayerOverlap, ...]:
+    """R_p at p = .2 of every pair in each of `layers` (in their order) where it compares any weight."""
+    places: dict[tuple[str, float, str | None, float, float], list[PlannedCorrelation]] = {}
+    for row in plan.correlations:
+        if row.p == SPARSE_P and store.has(row.step.key):
+            places.setdefault((row.pair, row.learning_rate, row.mask, row.sparsity, row.p), []).append(row)
+    found = [
+        LayerOverlap(*place, layer, len(seeds), value=fmean(v for v, _ in seeds), expected=fmean(e for _, e in seeds))
+        for place, rows in places.items()
+        for layer, seeds in _seeds_by_layer(rows, store, layers)
+    ]
+    return tuple(sorted(found, key=lambda row: row.order))  # stable: layers stay in the model's order
+
+
+def _seeds_by_layer(
+    rows: Sequence[PlannedCorrelation], store: Shelves, layers: Sequence[Layer]
+) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Each layer with the value and the chance level of every seed that has one."""
+    found = [(measured(store, row.step, row.p)["per_layer"], _sizes(row.step, store, layers)) for row in rows]
+    for layer in (row.name for row in layers):
+        seeds = [
+            (value, chance(SPARSE_P, sizes[layer]))
+            for values, sizes in found
+            if (value := values.get(layer)) is not None
+        ]
+        if seeds:
+            yield layer, seeds
+
+
+def _sizes(step: Measure, store: Shelves, layers: Sequence[Layer]) -> Mapping[str, int]:
+    """How many weights of each layer the step compared: those that its mask keeps, or all."""
+    whole = {layer.name: math.prod(layer.shape) for layer in layers}
+    if step.mask is None:
+        return whole
+    return whole | {name: counts["kept"] for name, counts in store.metrics(step.mask.key)["layers"].items()}
+
+
+Masks = dict[str, dict[int, Prune]]  # algorithm -> seed -> the step that chose the mask
+
+
+def mask_overlap(plan: Plan, store: Shelves) -> tuple[MaskOverlap, ...]:
+    """A row for every pair of algorithms and for every algorithm with several seeds, at each rate and sparsity."""
+    rows = [
+        _row(rate, sparsity, first, second, pairs)
+        for (rate, sparsity), masks in _stored(plan, store).items()
+        for first, second, pairs in _pairs({by: _flat(found, store) for by, found in masks.items()})
+        if pairs
+    ]
+    return tuple(sorted(rows, key=lambda row: row.order))
+
+
+def _stored(plan: Plan, store: Shelves) -> dict[tuple[float, float], Masks]:
+    """The masks that the study's arms share, by learning rate and sparsity; a control's own is none of them."""
+    places: dict[tuple[float, float], Masks] = {}
+    sharing = {name for name, arm in plan.spec.named_arms.items() if arm.shares_mask}
+    for trial in plan.trials:
+        mask = trial.step.mask if isinstance(trial.step, Train) else None
+        if mask is not None and trial.mask is not None and trial.arm in sharing and store.has(mask.key):
+            place = places.setdefault((trial.learning_rate, trial.sparsity), {})
+            place.setdefault(trial.mask, {})[trial.seed] = mask
+    return places
+
+
+def _flat(masks: dict[int, Prune], store: Shelves) -> dict[int, Flat]:
+    return {seed: flat(store.mask(mask.key)) for seed, mask in masks.items()}
+
+
+def _pairs(masks: dict[str, dict[int, Flat]]) -> Iterator[tuple[str, str, list[Agreement]]]:
+    for label, found in masks.items():
+        yield label, label, [jaccard(a, b) for a, b in combinations(found.values(), 2)]
+    for first, second in combinations(sorted(masks), 2):
+        shared = masks[first].keys() & masks[second].keys()
+        yield first, second, [jaccard(masks[first][seed], masks[second][seed]) for seed in sorted(shared)]
+
+
+def _row(rate: float, sparsity: float, first: str, second: str, pairs: Sequence[Agreement]) -> MaskOverlap:
+    values = [pair.value for pair in pairs]
+    return MaskOverlap(
+        learning_rate=rate,
+        sparsity=sparsity,
+        first=first,
+        second=second,
+        same_seed=first != second,
+        n=len(pairs),
+        value=fmean(values),
+        low=min(values),
+        high=max(values),
+        expected=fmean(pair.expected for pair in pairs),
+    )
+
+
+def residuals(plan: Plan, store: Shelves) -> tuple[Residuals, ...]:
+    """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
+    found: dict[tuple[float, str, float, int], Train] = {}
+    for trial in plan.trials:
+        step = _penalised(trial)
+        if step is not None and trial.mask is not None and store.has(step.key):
+            found[trial.learning_rate, trial.mask, trial.sparsity, trial.seed] = step
+    return tuple(Residuals(*place, tuple(store.metrics(step.key)["residuals"])) for place, step in found.items())
+
+
+def _penalised(trial: PlannedTrial) -> Train | None:
+    """The training whose final weights the trial's mask was chosen from, if it had a penalty."""
+    mask = trial.step.mask if isinstance(trial.step, Train) else None
+    source = mask.source.step if isinstance(mask, Prune) else None
+    return source if isinstance(source, Train) and source.penalty is not None else None
+
+
+def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mapping[str, str]) -> Results:
+    """The results of a study as far as they are stored, rows sorted.
+
+    `cached` holds the keys stored before this command began; `failures` maps the key of a step that failed, or
+    that needs one that did, to the reason. Raises DamageError when a stored file is not what was written.
+    """
+    stored = [trial for trial in plan.trials if store.has(trial.step.key)]
+    missing = [trial for trial in plan.trials if not store.has(trial.step.key)]
+    layers = _layers(plan, store)
+    return Results(
+        study=plan.spec.resolved(),
+        environment=_environment(plan, store),
+        trials=tuple(sorted((_trial(trial, store, cached) for trial in stored), key=_order)),
+        correlations=_correlations(plan, store),
+        missing=tuple(sorted((_missing(trial, store, failures) for trial in missing), key=_order)),
+        invariants=(*_rules_of_steps(plan, store, failures), *compare(plan, store)),
+        budget=budget(plan),
+        layers=layers,
+        notes=(
+            *plan.notes,
+            *_not_defined(plan, store),
+            *_data_notes(plan),
+            *_emptied(plan, store),
+            *_lines_left_out(plan, store, failures),
+        ),
+        controls=tuple(name for name, arm in plan.spec.named_arms.items() if arm.control),
+        residuals=residuals(plan, store),
+        connectivity=_connectivity(plan, store),
+        along_training=along_training(plan, store),
+        overlap_by_layer=overlap_by_layer(plan, store, layers),
+        mask_overlap=mask_overlap(plan, store),
+        recipes=plan.recipes,
+    )
+
+
+def _trial(planned: PlannedTrial, store: Shelves, cached: Collection[str]) -> Trial:
+    key = planned.step.key
+    found = store.metrics(key)
+    return Trial(
+        key=key,
+        arm=planned.arm,
+        mask=planned.mask,
+        learning_rate=planned.learning_rate,
+        sparsity=planned.sparsity,
+        density=found.get("density", 1.0),
+        seed=planned.seed,
+        epochs=found.get("epochs", 0),  # a state of the user's was not trained here
+        steps=found.get("steps", 0),
+        test_accuracy=found["test_accuracy"],
+        test_loss=found["test_loss"],
+        diverged=found["diverged"],
+        cached=key in cached,
+        seconds=store.manifest(key)["seconds"],
+        start_digest=found.get("start_digest", ""),
+        mask_digest=found.get("mask_digest"),
+        data_order_digest=found.get("data_order_digest", ""),
+        validation_accuracy=found.get("validation_accuracy"),
+    )
+
+
+def _missing(planned: PlannedTrial, store: Shelves, failures: Mapping[str, str]) -> Missing:
+    diverged, why = _why(planned.step, store, failures)
+    return Missing(
+        arm=planned.arm,
+        mask=planned.mask,
+        learning_rate=planned.learning_rate,
+        sparsity=planned.sparsity,
+        seed=planned.seed,
+        why=why,
+        failed=diverged is None,
+    )
+
+
+def _why(step: Step, store: Shelves, failures: Mapping[str, str]) -> tuple[Train | None, str]:
+    """The source that diverged, if that is why a step was not done, and the reason in words."""
+    diverged = next(_diverged_sources(step, store), None)
+    if diverged is not None:
+        rate = diverged.recipe.learning_rate
+        return diverged, f"diverged source: Train {diverged.key[:12]} at learning rate {rate:g}"
+    return None, f"failed: {failures[step.key]}" if step.key in failures else "not run"
+
+
+def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
+    """The stored trainings that diverged among those whose states `step` rests on, nearest first.
+
+    Each is looked at once: over the rounds of iterative pruning the number of paths doubles with every round.
+    """
+    waiting, seen = [*reversed(step.parents)], set[Step]()
+    while waiting:
+        parent = waiting.pop()
+        if parent in seen:
+            continue
+        seen.add(parent)
+        if isinstance(parent, Train) and store.has(parent.key) and store.metrics(parent.key)["diverged"]:
+            yield parent
+        else:
+            waiting.extend(reversed(parent.parents))
+
+
+def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
+    """A row for every stored overlap that is defined."""
+    rows = []
+    for planned in plan.correlations:
+        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else None
+        if found and found["value"] is not None:
+            place = planned.pair, planned.learning_rate, planned.mask, planned.sparsity, planned.seed, planned.p
+            rows.append(Correlation(*place, value=found["value"], expected=found["expected"]))
+    return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
+
+
+def _not_defined(plan: Plan, store: Shelves) -> tuple[str, ...]:
+    """Where R_p has no meaning, because a layer keeps too few weights: one note for all seeds of a place."""
+    found: dict[str, str] = {}
+    for planned in plan.correlations:
+        row = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {}
+        if "why" in row:
+            where = (
+                f"{planned.pair}, {planned.mask} masks at {planned.sparsity:g}, learning rate {planned.learning_rate:g}"
+            )
+            found.setdefault(where, row["why"])
+    return tuple(f"R_p of {where} is left out where it is not defined: {why}" for where, why in found.items())
+
+
+def _connectivity(plan: Plan, store: Shelves) -> tuple[Connectivity, ...]:
+    stored = [line for line in plan.connections if store.has(line.step.key)]
+    return tuple(sorted((_line(planned, store) for planned in stored), key=_order))
+
+
+def _line(planned: PlannedConnection, store: Shelves) -> Connectivity:
+    found = store.metrics(planned.step.key)
+    return Connectivity(
+        arm=planned.arm,
+        learning_rate=planned.learning_rate,
+        mask=planned.mask,
+        sparsity=planned.sparsity,
+        seed=planned.seed,
+        alpha=tuple(found["alpha"]),
+        test_loss=tuple(found["test_loss"]),
+        test_accuracy=tuple(found["test_accuracy"]),
+        loss_barrier=found["loss_barrier"],
+        accuracy_barrier=found["accuracy_barrier"],
+    )
+
+
+def _lines_left_out(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[str]:
+    """A note for every line without a result, and why."""
+    for planned in plan.connections:
+        if not store.has(planned.step.key):
+            yield f"connectivity: no line for {planned}: {_why(planned.step, store, failures)[1]}"
+
+
+def _rules_of_steps(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[Invariant]:
+    """The rules that each step was held to while it ran: how many kept them, and the steps that failed by them."""
+    held = [name for step in plan.steps if store.has(step.key) for name in store.metrics(step.key)["invariants"]]
+    for name, meaning in RULES.items():
+        breaches = tuple(sorted({why for why in failures.values() if f": {name}: " in why and "not run" not in why}))
+        yield Invariant(name, meaning, held.count(name) + len(breaches), breaches)
+
+
+def _layers(plan: Plan, store: Shelves) -> tuple[Layer, ...]:
+    model = build(plan.model, plan.input_shape, plan.outputs)
+    scope = Scope(plan.spec.scope.include, plan.spec.scope.exclude)
+    kept = _kept_shares(plan, store)
+    return tuple(
+        Layer(row.name, row.shape, row.prunable, row.reason, kept.get(row.name, {})) for row in survey(model, scope)
+    )
+
+
+def _kept_shares(plan: Plan, store: Shelves) -> dict[str, dict[str, float]]:
+    """Layer -> "mask @ sparsity" -> the mean kept share over the distinct masks (rates and seeds)."""
+    shares: dict[str, dict[str, float]] = {}
+    for name, found in _layer_counts(plan, store).items():
+        for layer in next(iter(found.values())):
+            mean = fmean(layers[layer]["kept"] / layers[layer]["total"] for layers in found.values())
+            shares.setdefault(layer, {})[name] = mean
+    return shares
+
+
+def _emptied(plan: Plan, store: Shelves) -> tuple[str, ...]:
+    """A line for every layer of which some mask keeps nothing, so that nothing comes through it."""
+    lines = []
+    for name, found in _layer_counts(plan, store).items():
+        for layer in next(iter(found.values())):
+            if empty := sum(layers[layer]["kept"] == 0 for layers in found.values()):
+                lines.append(f"no weight of '{layer}' is left by {name} (in {empty} of {len(found)} masks)")
+    return tuple(lines)
+
+
+def _layer_counts(plan: Plan, store: Shelves) -> dict[str, dict[str, dict[str, Any]]]:
+    """Of "mask @ sparsity" and the key of each distinct mask -> layer -> its kept and total weights."""
+    masks: dict[str, dict[str, dict[str, Any]]] = {}
+    for trial in sorted(plan.trials, key=_order):
+        step = trial.step.mask if isinstance(trial.step, Train) else None
+        if isinstance(step, Prune) and store.has(step.key):
+            name = f"{trial.mask} @ {trial.sparsity:g}"
+            masks.setdefault(name, {})[step.key] = store.metrics(step.key)["layers"]
+    return masks
+
+
+def _data_notes(plan: Plan) -> tuple[str, ...]:
+    """What is to be known of the data: that they are not the published bytes, that some are held out."""
+    note, held = load(plan.data).note, facts(plan.data).validation
+    held_out = f"the best rate and the recommendation are chosen on {held} held-out training images, not on the test's"
+    return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
+
+
+def _environment(plan: Plan, store: Shelves) -> dict[str, Any]:
+    fingerprints = [store.manifest(step.key)["environment"] for step in plan.steps if store.has(step.key)]
+    trained = [step for step in plan.steps if isinstance(step, Train | Import)]
+    guessing = {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
+    return {
+        **environment(),
+        "test_images": facts(plan.data).test,
+        **({} if plan.spec.recipe.metric else guessing),  # guessing has a score only in accuracy
+        "devices": sorted({step.device for step in trained}),
+        "precisions": sorted({step.recipe.precision for step in trained}),
+        "mixed": mixed(fingerprints),
+    }
+
+
+def _order(row: Any) -> tuple[Any, ...]:
+    """As tables show them: by rate, mask algorithm (none first), sparsity, arm, seed."""
+    return row.learning_rate, row.mask or "", row.sparsity, getattr(row, "arm", ""), row.seed

@@ -1,0 +1,272 @@
+"""What must hold between the trainings of a study (DESIGN section 3), recomputed from the stored files at the end.
+
+Each rule yields one finding per comparison it made: None, or what is wrong.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from prunetune.core.seeding import derive
+from prunetune.errors import DivergedSourceError
+from prunetune.execution.inputs import refuse_diverged, weights_read
+from prunetune.execution.invariants import masked
+from prunetune.models import build
+from prunetune.plan.compile import Plan, PlannedTrial
+from prunetune.rows import DENSE, DENSE_LONGER, Invariant
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.steps.steps import Init, Prune, Train, Weights
+from prunetune.steps.transforms import TRANSFORMS
+from prunetune.store.layout import Shelves
+
+Findings = Iterator[str | None]
+KEPT_STATES = 8  # in memory at once: those of one seed and rate
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stored training of the study's table, with what it measured."""
+
+    trial: PlannedTrial
+    metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        trial = self.trial
+        under = f" under {trial.mask} at sparsity {trial.sparsity:g}" if trial.mask else ""
+        return f"{trial.arm}{under}, learning rate {trial.learning_rate:g}, seed {trial.seed}"
+
+
+class Study:
+    """The stored part of a plan, and its states read from the store."""
+
+    def __init__(self, plan: Plan, shelves: Shelves) -> None:
+        self.plan = plan
+        self.shelves = shelves
+        stored = [trial for trial in plan.trials if isinstance(trial.step, Train) and shelves.has(trial.step.key)]
+        rows = [Row(trial, shelves.metrics(trial.step.key)) for trial in stored]
+        self.rows = sorted(rows, key=lambda row: (_same_ground(row), _same_cell(row)))
+        self.arms = {arm.label: arm for arm in plan.spec.arms}
+        self._own_masks = {name for name, arm in plan.spec.named_arms.items() if not arm.shares_mask}
+        self._dense = {_ground(trial): trial.step for trial in plan.trials if trial.arm == DENSE}
+        self._first = {_ground(c): c.step.first for c in plan.correlations if c.pair == "theta_0/theta_T"}
+        self._model = build(plan.model, plan.input_shape, plan.outputs)
+        self.state = lru_cache(maxsize=KEPT_STATES)(self._state)
+
+    def theta_0(self, row: Row) -> Weights:
+        """The initial weights that the row's dense run started from."""
+        return self._first[_ground(row.trial)]
+
+    def has_theta_0(self, row: Row) -> bool:
+        """Whether they are known: a user may give a trained state alone."""
+        return _ground(row.trial) in self._first
+
+    def theta_0_prime(self, row: Row) -> Weights:
+        """The independent second draw of the row's seed, by its definition: a mix of it may be all that uses it."""
+        plan = self.plan
+        return Weights(Init(plan.model, plan.input_shape, plan.outputs, derive(row.trial.seed, "reinit")))
+
+    def has_own_mask(self, row: Row) -> bool:
+        """Whether it is a control that is about the mask."""
+        return row.trial.mask is not None and row.trial.arm in self._own_masks
+
+    def theta_t(self, row: Row) -> Weights:
+        """The final state of the dense run at the row's seed and learning rate."""
+        return Weights(self._dense[_ground(row.trial)])
+
+    def layer_counts(self, row: Row) -> dict[str, int]:
+        """How many weights of every layer the row's mask keeps, by the mask's file."""
+        return {name: int(kept.sum()) for name, kept in self.shelves.mask(row.trial.step.mask.key).items()}  # type: ignore[union-attr]
+
+    def masked_start(self, row: Row, weights: Weights) -> dict[str, Tensor]:
+        """These weights from the store, zero where the row's mask prunes."""
+        step = row.trial.step
+        mask = self.shelves.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
+        return masked(self.state(weights), mask, self._model)
+
+    def _state(self, weights: Weights) -> dict[str, Tensor]:
+        return self.shelves.state(weights.step.key, weights.at)
+
+
+def compare(plan: Plan, shelves: Shelves) -> tuple[Invariant, ...]:
+    """Every rule, with the number of comparisons that it made and those that failed."""
+    study = Study(plan, shelves)
+    checked = [(rule, list(rule(study))) for rule in _RULES]
+    return tuple(
+        Invariant(rule.__name__.replace("_", " "), str(rule.__doc__), len(found), tuple(filter(None, found)))
+        for rule, found in checked
+    )
+
+
+def arms_share_their_mask(study: Study) -> Findings:
+    """Arms that are compared have the same mask, bit for bit; controls that are about the mask are left out."""
+    sharing = [row for row in study.rows if row.trial.mask and not study.has_own_mask(row)]
+    yield from _all_equal(sharing, _same_cell, lambda row: row.metrics["mask_digest"], "its mask is another one")
+
+
+def arms_share_layer_counts(study: Study) -> Findings:
+    """A control with a mask of its own keeps as many weights of every layer as the arms that it is compared with."""
+    for _, group in groupby(study.rows, key=_same_cell):
+        rows = list(group)
+        if any(map(study.has_own_mask, rows)):
+            rows.sort(key=study.has_own_mask)
+            yield from _all_equal(rows, _same_cell, study.layer_counts, "its mask keeps other numbers of weights")
+
+
+def arms_share_data_order(study: Study) -> Findings:
+    """All trainings of a seed, a learning rate and as many epochs, the dense run too, see images in the same order."""
+    order = "its data come in another order"
+    yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["data_order_digest"], order)
+
+
+def arms_share_steps(study: Study) -> Findings:
+    """All trainings of a seed, a learning rate and as many epochs, the dense run too, take as many optimizer steps."""
+    number = "it took another number of steps"
+    yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["steps"], number)
+
+
+def dense_longer_is_dense_for_longer(study: Study) -> Findings:
+    """The longer dense run starts bit-equal to the dense run and takes `pretraining.longer` times its steps."""
+    dense = {_ground(row.trial): row.metrics for row in _of(study, DENSE)}
+    for row in _of(study, DENSE_LONGER):
+        if shorter := dense.get(_ground(row.trial)):
+            yield _not_longer(row, shorter, study.plan.spec.pretraining.longer)
+
+
+def ticket_starts_at_theta_0(study: Study) -> Findings:
+    """`ticket` starts bit-equal to the dense run's initial weights, under the mask."""
+    for row in _of(study, "ticket"):
+        same = digest_tensors(study.masked_start(row, study.theta_0(row))) == row.metrics["start_digest"]
+        yield None if same else f"{row}: did not start from theta_0"
+
+
+def reinit_does_not(study: Study) -> Findings:
+    """`reinit` starts from weights that differ from the dense run's initial ones in every layer under the mask."""
+    for row in filter(study.has_theta_0, _of(study, "reinit")):
+        theirs, initial = (study.masked_start(row, w) for w in (row.trial.step.start, study.theta_0(row)))  # type: ignore[union-attr]
+        mask = study.shelves.mask(row.trial.step.mask.key)  # type: ignore[union-attr]
+        layers = [name for name, kept in mask.items() if kept.dim() >= 2 and kept.any()]  # vectors start as constants
+        same = [name for name in layers if torch.equal(theirs[name], initial[name])]
+        yield f"{row}: '{same[0]}' starts as in theta_0" if same else None
+
+
+def rewind_starts_at_theta_k(study: Study) -> Findings:
+    """`rewind` starts bit-equal to an earlier state of the dense run itself, under the mask."""
+    for row in _of(study, "rewind"):
+        start = row.trial.step.start  # type: ignore[union-attr]
+        dense = study.theta_t(row).step
+        if isinstance(dense, Train):  # of a user's pair, only the user knows what theta_k was
+            own = (start.step == dense and start.at is not None) or start == study.theta_0(row)
+            same = digest_tensors(study.masked_start(row, start)) == row.metrics["start_digest"]
+            yield None if own and same else f"{row}: did not start from the dense run's own earlier state"
+
+
+def finetune_starts_at_theta_t(study: Study) -> Findings:
+    """`finetune` starts bit-equal to the dense run's own final state, under the mask."""
+    for row in _of(study, "finetune"):
+        same = digest_tensors(study.masked_start(row, study.theta_t(row))) == row.metrics["start_digest"]
+        yield None if same else f"{row}: did not start from the dense run's final state"
+
+
+def mixed_starts_as_its_alpha_says(study: Study) -> Findings:
+    """`mixed` starts from alpha parts of the dense run's initial weights and the rest of `reinit`'s, under the mask."""
+    mixes = [row for row in study.rows if row.trial.mask and study.arms[row.trial.arm].kind == "mixed"]
+    for row in filter(study.has_theta_0, mixes):
+        alpha = study.arms[row.trial.arm].settings["alpha"]
+        same = _digest_of_mix(study, row, alpha) == row.metrics["start_digest"]
+        yield None if same else f"{row}: did not start from {alpha:g} parts of theta_0 and the rest of theta_0'"
+
+
+def masks_come_from_sound_runs(study: Study) -> Findings:
+    """No mask was chosen from a training that diverged."""
+    for step in study.plan.steps:
+        if isinstance(step, Prune) and study.shelves.has(step.key):
+            yield _diverged(step, study.shelves)
+
+
+def results_rest_on_what_is_stored(study: Study) -> Findings:
+    """Every result was made from the very files that are now stored under its parents."""
+    for step in study.plan.steps:
+        if study.shelves.has(step.key):
+            changed = study.shelves.stale_input(step.key)
+            yield f"{step.label}: its input {changed} is another one now" if changed else None
+
+
+_RULES: tuple[Callable[[Study], Findings], ...] = (
+    arms_share_their_mask,
+    arms_share_layer_counts,
+    arms_share_data_order,
+    arms_share_steps,
+    dense_longer_is_dense_for_longer,
+    ticket_starts_at_theta_0,
+    reinit_does_not,
+    rewind_starts_at_theta_k,
+    finetune_starts_at_theta_t,
+    mixed_starts_as_its_alpha_says,
+    masks_come_from_sound_runs,
+    results_rest_on_what_is_stored,
+)
+
+
+def _all_equal(
+    rows: Iterable[Row], same: Callable[[Row], Any], value: Callable[[Row], Any], otherwise: str
+) -> Findings:
+    """Compare every row of a group (neighbours in `rows`) with the group's first."""
+    for _, group in groupby(rows, key=same):
+        first, *others = group
+        for row in others:
+            yield None if value(row) == value(first) else f"{row}: {otherwise} than that of: {first}"
+
+
+def _digest_of_mix(study: Study, row: Row, alpha: float) -> str | None:
+    """Of the start that `alpha` asks for; None where what it needs is not stored, so that nothing can be made of it."""
+    parts = [end for share, end in ((alpha, study.theta_0(row)), (1 - alpha, study.theta_0_prime(row))) if share]
+    if not all(study.shelves.has(weights.step.key) for weights in parts):
+        return None
+    first, *others = (study.masked_start(row, weights) for weights in parts)
+    mixed = TRANSFORMS["mixed"](others[0], {}, Generator(), first, alpha=alpha) if others else first
+    return digest_tensors(mixed)
+
+
+def _not_longer(row: Row, shorter: Mapping[str, Any], times: int) -> str | None:
+    if row.metrics["start_digest"] != shorter["start_digest"]:
+        return f"{row}: did not start as the dense run did"
+    ended = not (row.metrics["diverged"] or shorter["diverged"])
+    if ended and row.metrics["steps"] != times * shorter["steps"]:
+        return f"{row}: took {row.metrics['steps']} steps, not {times} times the dense run's {shorter['steps']}"
+    return None
+
+
+def _converged(study: Study) -> list[Row]:
+    """The trainings that ended, of as many epochs as all: the longer dense run has a rule of its own."""
+    return [row for row in study.rows if not row.metrics["diverged"] and row.trial.arm != DENSE_LONGER]
+
+
+def _of(study: Study, arm: str) -> list[Row]:
+    return [row for row in study.rows if row.trial.arm == arm]
+
+
+def _diverged(step: Prune, shelves: Shelves) -> str | None:
+    try:
+        for weights in weights_read(step):
+            refuse_diverged(weights.step, shelves)
+    except DivergedSourceError as error:
+        return f"{step.label}: {error}"
+    return None
+
+
+def _ground(planned: Any) -> tuple[float, int]:
+    """The learning rate and the seed of a planned trial or correlation."""
+    return planned.learning_rate, planned.seed
+
+
+def _same_ground(row: Row) -> tuple[float, int]:
+    return _ground(row.trial)
+
+
+def _same_cell(row: Row) -> tuple[Any, ...]:
+    return *_ground(row.trial), row.trial.mask or "", row.trial.sparsity

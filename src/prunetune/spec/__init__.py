@@ -1,0 +1,1 @@
+"""What a user may ask for: the fields of a study, presets, scaling."""

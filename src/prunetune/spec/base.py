@@ -1,0 +1,121 @@
+"""The edge where a person's text becomes values: strict parts of a spec, and one clear line for what is wrong."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from prunetune.errors import RequestError, short, shown, unknown
+
+DEEPEST = 20  # levels of lists and mappings
+_LARGEST = 2**63 - 1  # whole number, of either sign
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+class _Place(NamedTuple):
+    path: tuple[Any, ...]
+    value: Any
+
+
+def require_plain(value: Mapping[Any, Any]) -> None:
+    """RequestError, naming the field, for what no spec can mean.
+
+    That is: more than DEEPEST levels (also where something holds itself), control characters or half a character in a
+    text, whole numbers of more than 63 bits, bytes, sets, and names that are neither texts nor numbers.
+    """
+    level = [_Place((), value)]
+    for _ in range(DEEPEST + 1):
+        level = [inner for place in level for inner in _within(place)]
+        if not level:
+            return
+    raise RequestError(f"{_name(level[0].path)}: more than {DEEPEST} lists and mappings within one another")
+
+
+def _within(place: _Place) -> Iterator[_Place]:
+    """What a list or a mapping holds, each value of it found to be plain by itself."""
+    path, value = place
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str | int | float | None):
+                raise RequestError(f"{_name((*path, key))}: the name {shown(key)}; must be a text")
+            _require_plain((*path, key), key)
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _require_plain((*path, key), inner)
+            yield _Place((*path, key), inner)
+
+
+def _require_plain(path: tuple[Any, ...], value: Any) -> None:
+    if isinstance(value, str) and (found := _CONTROL.search(value)):
+        raise RequestError(f"{_name(path)}: {shown(value)}; must be a text without {shown(found[0])}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise RequestError(f"{_name(path)}: {shown(value)}; must be a number of at most 18 digits")
+    if isinstance(value, bytes | bytearray | set | frozenset):
+        raise RequestError(f"{_name(path)}: {shown(value)}; must be a text, a number, a list or a mapping")
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """The field's dotted path; of a long one its beginning."""
+    return ".".join(short(key) if isinstance(key, str) else shown(key) for key in path[:6]) or "spec"
+
+
+_WORDS = {
+    "Input should be": "must be",
+    "Tuple should have": "must have",
+    " after validation": "",
+    "a valid tuple": "a list, such as [a, b]",
+    "a valid array": "a list, such as [a, b]",
+    "a valid dictionary": "a mapping",
+    "a valid string": "a text",
+    "a valid number": "a number",
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+}
+
+
+class Part(BaseModel):
+    """A part of a spec: frozen, and nothing but its own fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_fields_only(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            raise ValueError(f"must be a mapping of {', '.join(cls.model_fields)}")
+        for name in values:
+            if name not in cls.model_fields:
+                raise cls.unknown_field(name)
+        return values
+
+    @classmethod
+    def unknown_field(cls, name: object) -> RequestError:
+        """The error for a field that there is not."""
+        return unknown(str(name), name, cls.model_fields)
+
+
+def complaint(error: ValidationError, *within: str) -> RequestError:
+    """The first of pydantic's findings as one line: the field's dotted path, the value, and what would be right.
+
+    `within` are the fields that the path begins with.
+    """
+    found = error.errors(include_url=False)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return RequestError(_line(found[0], within) + more)
+
+
+def _line(finding: Mapping[str, Any], within: Iterable[str]) -> str:
+    path = ".".join(short(str(part)) for part in (*within, *finding["loc"]))
+    cause = finding.get("ctx", {}).get("error")
+    if isinstance(cause, RequestError):  # it names the field already, as seen from the part that raised it
+        return f"{path}.{cause}" if path else str(cause)
+    if finding["type"] == "missing":
+        return f"{path}: missing; it has no default"
+    return f"{path or 'spec'}: {shown(finding['input'])}; {cause or _in_our_words(finding['msg'])}"
+
+
+def _in_our_words(message: str) -> str:
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message

@@ -1,0 +1,166 @@
+"""Strict YAML, `--set` overrides, and where a spec comes from: everything up to a plain mapping of its fields."""
+
+import math
+import re
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunetune.errors import RequestError, short, shown, unknown
+from prunetune.spec import load as presets
+from prunetune.spec import paper_presets as paper
+from prunetune.spec import thesis_presets as thesis
+
+TABLES = (paper, thesis)  # each with its STUDIES, GROUPS, and `fields` and `summary` of a study's name
+FOLDER = Path(__file__).parent / "presets"
+
+
+def names() -> tuple[str, ...]:
+    """The presets' names, as `prunetune audit NAME` takes them: those of a table in its order."""
+    return (*_files(), *(name for table in TABLES for name in table.STUDIES))
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The presets that a group stands for (`paper/all`, `paper/fig6`, `thesis/all`); nothing for any other name."""
+    return next((table.GROUPS[name] for table in TABLES if name in table.GROUPS), ())
+
+
+def fields(name: str) -> dict[str, Any] | None:
+    """The spec of a preset that stands in a table, before anything in it is checked; None for any other name."""
+    return next((table.fields(name) for table in TABLES if name in table.STUDIES), None)
+
+
+def path(name: str) -> Path:
+    """The file of a preset that has one."""
+    return FOLDER / f"{name}.yaml"
+
+
+def summaries() -> dict[str, str]:
+    """What each preset is, in a line, by name."""
+    files = {name: path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in _files()}
+    return files | {name: table.summary(name) for table in TABLES for name in table.STUDIES}
+
+
+def _files() -> tuple[str, ...]:
+    return tuple(sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml")))
+
+
+Source = str | Path | Mapping[str, Any] | None
+_MERGE = "tag:yaml.org,2002:merge"
+_MOST_CHARACTERS = 1_000_000  # of a spec with its aliases written out
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe subset; refuses a key that is given twice and aliases that multiply, and reads 1e-4 as a number."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _written_out(node, {}) > _MOST_CHARACTERS:
+            what = f"its aliases stand for more than {_MOST_CHARACTERS:,} characters"
+            raise RequestError(f"{what}; write out what is meant")
+        return super().construct_document(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if (key.tag, str(key.value)) in first and key.tag != _MERGE:
+                before = first[key.tag, str(key.value)]
+                raise RequestError(f"line {line}: '{key.value}' is given twice (first on line {before}); give it once")
+            first[key.tag, str(key.value)] = line
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+for _digit in "0123456789":  # the pattern 2:4 is a text, and not YAML 1.1's 124 in base sixty
+    _StrictLoader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$")))
+
+
+def _written_out(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """How many characters a node stands for, each alias counted as a copy; infinity where one holds itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value)
+    if node not in known:
+        known[node] = math.inf
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[node] = 1 + sum(_written_out(part, known) for part in inner if isinstance(part, yaml.Node))
+    return known[node]
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The value that `text` holds. `where` (a file, a field) leads the one line of a RequestError."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise RequestError(f"{where}: {line}not YAML: {error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RequestError(f"{where}: line {line}: not YAML: a character that no text holds") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML lets its constructors' escape
+        raise RequestError(f"{where}: not YAML that can be read: {type(error).__name__}") from error
+
+
+def read_fields(source: Source) -> dict[str, Any]:
+    """The mapping that a preset (None: `quick`), a YAML file or a mapping holds, before any of it is checked."""
+    if isinstance(source, Mapping):
+        return dict(source)  # `override` changes no mapping within
+    name = "quick" if source is None else str(source)
+    fields = presets.fields(name)
+    return _read_file(_locate(name)) if fields is None else fields
+
+
+def _locate(name: str) -> Path:
+    if group := presets.members(name):
+        raise RequestError(f"spec: '{name}' stands for {len(group)} studies; give one of them, such as {group[0]}")
+    if name in presets.names():
+        return presets.path(name)
+    path = Path(name).expanduser()
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        raise unknown("spec", name, presets.names())
+    return path
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not YAML: not a text file (UTF-8)") from error
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror}; give a spec's YAML file or a preset's name") from error
+    if len(text) > _MOST_CHARACTERS:
+        raise RequestError(f"{path}: longer than {_MOST_CHARACTERS:,} characters; a spec is a page or two of YAML")
+    fields = read_yaml(text, str(path))
+    if not isinstance(fields, Mapping):
+        what = "is empty" if fields is None else f"holds a {type(fields).__name__}"
+        raise RequestError(f"{path}: {what}; a spec is a mapping with at least `model: …` and `data: …`")
+    return dict(fields)
+
+
+def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Collection[str]) -> None:
+    """Apply `--set` texts such as `recipe.epochs=15` in place; a bare recipe field (`epochs=15`) is accepted."""
+    for change in changes:
+        dotted, equals, text = change.partition("=")
+        path = dotted.strip().split(".")
+        if not equals or not all(path):
+            raise RequestError(f"--set: {shown(change)}; must be field=value, such as recipe.epochs=15")
+        if path[0] in recipe_fields:
+            path.insert(0, "recipe")
+        _put(fields, path, read_yaml(text, f"--set {short(dotted)}"))
+
+
+def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for depth, name in enumerate(path[:-1], start=1):
+        inner = fields.get(name)
+        if inner is not None and not isinstance(inner, Mapping):
+            whole, upto = short(".".join(path)), short(".".join(path[:depth]))
+            raise RequestError(f"{whole}: '{upto}' is {shown(inner)}, not a mapping; set {upto} as a whole")
+        fields[name] = dict(inner or {})
+        fields = fields[name]
+    fields[path[-1]] = value

@@ -1,0 +1,198 @@
+"""A mask algorithm with its settings, as an entry of a spec's `masks`."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from prunetune.core.limits import Count, Number
+from prunetune.core.references import Ref
+from prunetune.core.seeding import derive
+from prunetune.data import Facts
+from prunetune.errors import RequestError, shown, unknown
+from prunetune.sparsity.allocation import ALLOCATIONS
+from prunetune.sparsity.criteria import CRITERIA, Criterion, place_of
+from prunetune.sparsity.gradients import reads_images
+from prunetune.sparsity.patterns import PATTERNS
+from prunetune.spec.base import Part, complaint
+from prunetune.steps.mask_algorithms import MASKS, UPDATES_BY_DEFAULT, Algorithm, Gradual
+from prunetune.steps.states import Ground
+from prunetune.steps.steps import Probe
+
+
+def read_criterion(value: object) -> Ref:
+    """The criterion of a name, or of a mapping of `name` and fields, with every field checked and filled in.
+
+    A field with its default written out gives the same Ref as the name alone. RequestError, as seen from the mask's
+    entry, for a criterion or a field that there is not, and for a value that the field's type or the criterion's own
+    check (`__post_init__`) refuses.
+
+    >>> read_criterion("synflow") == read_criterion({"name": "synflow", "rounds": 100})
+    True
+    >>> read_criterion({"name": "synflow", "rounds": 50}).kwargs
+    {'rounds': 50}
+    """
+    given = {"name": value} if isinstance(value, str) else value
+    name = given.get("name") if isinstance(given, Mapping) else None
+    if not isinstance(given, Mapping) or not isinstance(name, str):
+        what = f"must be a criterion ({', '.join(CRITERIA)}) or a mapping with its `name`"
+        raise RequestError(f"criterion: {shown(value)}; {what}")
+    if name not in CRITERIA:
+        raise unknown("criterion", name, CRITERIA)
+    return Ref.of(name, _filled(CRITERIA[name], {field: own for field, own in given.items() if field != "name"}))
+
+
+def criterion_of(rule: Ref) -> Criterion:
+    """The criterion that a step or a mask's entry refers to."""
+    return CRITERIA[rule.name](**rule.kwargs)
+
+
+def spelled(rule: Ref) -> str | dict[str, Any]:
+    """The criterion as a resolved spec has it: a name, or with it every field. `read_criterion` gives `rule` again."""
+    return rule.kwargs | {"name": rule.name} if rule.kwargs else rule.name
+
+
+def criterion_label(rule: Ref) -> str:
+    """The criterion in a mask's label: its name, and whatever of its fields is not the default.
+
+    >>> criterion_label(read_criterion("synflow")), criterion_label(read_criterion({"name": "synflow", "rounds": 50}))
+    ('synflow', 'synflow-rounds=50')
+    """
+    defaults = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory()
+        for f in fields(CRITERIA[rule.name])  # type: ignore[arg-type]
+    }
+    known = Ref.of("", {name: default for name, default in defaults.items() if default is not MISSING}).kwargs
+    own = [f"{name}={value}" for name, value in rule.kwargs.items() if name not in known or value != known[name]]
+    return "-".join([rule.name, *own])
+
+
+def _filled(kind: type[Criterion], own: Mapping[Any, Any]) -> dict[str, Any]:
+    """All fields of the criterion, those of `own` checked against their types."""
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for name in own:
+        if name not in known:
+            raise unknown(f"criterion.{name}", name, known or ["name"])
+    try:
+        made = TypeAdapter(kind).validate_json(json.dumps(own, default=str), strict=True)
+    except ValidationError as error:
+        raise complaint(error, "criterion") from error
+    filled = asdict(made)  # type: ignore[call-overload]
+    for name, value in filled.items():
+        if isinstance(value, float) and not math.isfinite(value):  # a spec and a key are strict JSON
+            raise RequestError(f"criterion.{name}: {value}; must be a finite number")
+    return filled
+
+
+_RULE = {"criterion": "magnitude", "allocation": "uniform", "pattern": "unstructured"}
+IMAGES_PER_CLASS = 10  # that a criterion is shown, as in the papers of GraSP and SynFlow
+_CHOICES = {"allocation": ALLOCATIONS, "pattern": PATTERNS}
+
+
+class MaskSpec(Part):
+    """A name alone, or a mapping; beside the fields here it takes the algorithm's own settings (admm: rho, …)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    name: str | None = None
+    criterion: Ref = Ref.of(_RULE["criterion"])
+    allocation: str = _RULE["allocation"]
+    pattern: str = _RULE["pattern"]
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None  # at which the mask is found; None: as it is used
+    probe: Count | None = None  # training images that the criterion is shown; None: ten of each class
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_fields_only(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            return {"kind": values}
+        if not isinstance(values, Mapping):
+            raise ValueError(f"must be a mask algorithm ({', '.join(MASKS)}) or a mapping with its `kind`")
+        return {**values, "criterion": read_criterion(values.get("criterion", _RULE["criterion"]))}
+
+    @field_validator("name")
+    @classmethod
+    def _one_word(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[\w.@=+-]{1,60}", name):
+            raise ValueError("must be one word of at most 60 letters, digits and . @ = + - _")
+        return name
+
+    @model_validator(mode="after")
+    def _known(self) -> "MaskSpec":
+        if self.kind not in MASKS:
+            raise unknown("kind", self.kind, MASKS)
+        for field, registry in _CHOICES.items():
+            if getattr(self, field) not in registry:
+                raise unknown(field, getattr(self, field), registry)
+        settings = [f.name for f in fields(MASKS[self.kind])]  # type: ignore[arg-type]
+        for name in self.model_extra or {}:
+            if name not in settings and name in self.criterion.kwargs:
+                raise RequestError(f"{name}: not a setting of '{self.kind}'; did you mean 'criterion.{name}'?")
+            if name not in settings:
+                raise unknown(name, name, [*MaskSpec.model_fields, *settings])
+        if self.probe is not None and not reads_images(criterion_of(self.criterion)):
+            what = f"criterion '{self.criterion.name}' looks at no images"
+            raise RequestError(f"probe: {self.probe}; {what}; leave it out")
+        self.algorithm()
+        return self
+
+    def shown(self, ground: Ground, facts: Facts) -> Probe | None:
+        """What the criterion is shown at this seed; None for one that looks at no images."""
+        if not reads_images(criterion_of(self.criterion)):
+            return None
+        if self.probe is not None and self.probe > facts.train:
+            raise RequestError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
+        images = self.probe or min(IMAGES_PER_CLASS * facts.outputs, facts.train)
+        recipe, trainer = ground.recipe, ground.trainer
+        seed = derive(trainer.seed, "probe")
+        return Probe(trainer.data, images, recipe.batch_size, seed, recipe.loss, trainer.device)
+
+    def algorithm(self) -> Algorithm:
+        """The algorithm with its settings checked and filled in."""
+        settings = {**self._by_criterion(), **(self.model_extra or {})}
+        try:
+            text = json.dumps(settings, default=str)  # strict JSON still takes a mapping for a dataclass
+            return TypeAdapter(MASKS[self.kind]).validate_json(text, strict=True)
+        except ValidationError as error:
+            raise complaint(error) from error
+
+    def _by_criterion(self) -> dict[str, Any]:
+        """Defaults that are the criterion's to say: whether `one_shot` prunes initial weights or trained ones."""
+        return {"at": place_of(criterion_of(self.criterion))} if self.kind == "one_shot" else {}
+
+    @property
+    def trainings(self) -> int:
+        """About how many trainings it takes to find one of its masks."""
+        algorithm = self.algorithm()
+        return algorithm.updates or UPDATES_BY_DEFAULT if isinstance(algorithm, Gradual) else 1
+
+    def resolved(self) -> dict[str, Any]:
+        """The entry with every default filled in."""
+        own = {name: getattr(self, name) for name in MaskSpec.model_fields} | {"criterion": spelled(self.criterion)}
+        return own | asdict(self.algorithm())  # type: ignore[call-overload]
+
+    @property
+    def label(self) -> str:
+        """The mask's name in tables: `name`, else its kind and whatever of its settings is not the default.
+
+        >>> MaskSpec(kind="iterative", allocation="global").label, MaskSpec(kind="admm", learning_rate=0.1).label
+        ('iterative-global', 'admm@0.1')
+        """
+        if self.name is not None:
+            return self.name
+        algorithm, by_criterion = self.algorithm(), self._by_criterion()
+        choices = {field: getattr(self, field) for field in _RULE} | {"criterion": criterion_label(self.criterion)}
+        rule = [choice for field, choice in choices.items() if choice != _RULE[field]]
+        settings = [
+            f"{f.name}={getattr(algorithm, f.name)}"
+            for f in fields(algorithm)  # type: ignore[arg-type]
+            if getattr(algorithm, f.name) != by_criterion.get(f.name, f.default)
+        ]
+        rate = "" if self.learning_rate is None else f"@{self.learning_rate:g}"
+        probe = [] if self.probe is None else [f"probe={self.probe}"]
+        return "-".join([self.kind, *rule, *probe, *settings]) + rate

@@ -1,0 +1,145 @@
+"""The recipe as a person writes it: epochs may be given as fractions of the training, so that they scale with it."""
+
+import re
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from prunetune.core.limits import MOST, Count, Number
+from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
+from prunetune.errors import RequestError, shown, unknown
+from prunetune.spec.base import Part
+from prunetune.training.augment import AUGMENTATIONS
+from prunetune.training.recipe import Precision, Recipe, Schedule
+
+PAPER_MILESTONES = ("8/15", "12/15")  # 80 and 120 of the paper's 150 epochs
+
+
+def epochs_of(value: object, epochs: int) -> float:
+    """Epochs from a number of them, or from a fraction of the training such as '8/15'; ValueError for anything else.
+
+    >>> epochs_of("8/15", 150), epochs_of(3, 6)
+    (80.0, 3.0)
+    """
+    parts = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", value) if isinstance(value, str) else None
+    if parts and int(parts[2]):
+        return round(float(Fraction(int(parts[1]), int(parts[2])) * epochs), 12)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST:
+        return float(value)
+    raise ValueError(f"{shown(value)}; must be a number of epochs or a fraction of the training, such as 8/15")
+
+
+class ScheduleSpec(Part):
+    """Learning rate over a training. `milestones` and `gamma` belong to the kind `step`."""
+
+    kind: Literal["step", "cosine", "constant"] = "step"
+    milestones: Annotated[tuple[Any, ...], Field(max_length=100)] | None = None
+    gamma: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    warmup: Any = 0.0
+
+    @model_validator(mode="after")
+    def _step_only(self) -> "ScheduleSpec":
+        for name in ("milestones", "gamma"):
+            value = getattr(self, name)
+            if self.kind != "step" and value is not None:
+                raise RequestError(f"{name}: {shown(value)} has no meaning in kind '{self.kind}'; leave it out")
+        return self
+
+    def over(self, epochs: int) -> "ScheduleSpec":
+        """The same schedule in epochs of a training of so many: numbers only, every default filled in."""
+        warmup = _within("warmup", self.warmup, epochs)
+        if self.kind != "step":
+            return ScheduleSpec(kind=self.kind, warmup=warmup)
+        given = PAPER_MILESTONES if self.milestones is None else self.milestones
+        milestones = tuple(_within(f"milestones.{i}", value, epochs) for i, value in enumerate(given))
+        if sorted(set(milestones)) != list(milestones):
+            raise RequestError(f"milestones: {shown(list(given))}; must grow, each once")
+        gamma = 0.1 if self.gamma is None else self.gamma
+        return ScheduleSpec(kind="step", milestones=milestones, gamma=gamma, warmup=warmup)
+
+    def schedule(self) -> Schedule:
+        """The schedule that a step's key holds; only for one that went through `over`."""
+        return Schedule(self.kind, self.milestones or (), 0.1 if self.gamma is None else self.gamma, self.warmup)
+
+
+def _within(name: str, value: object, epochs: int) -> float:
+    try:
+        moment = epochs_of(value, epochs)
+    except ValueError as error:
+        raise RequestError(f"{name}: {error}") from error
+    if moment > epochs:
+        raise RequestError(f"{name}: {value} is past the last epoch; must be at most the recipe's {epochs} epochs")
+    return moment
+
+
+class RecipeSpec(Part):
+    """How every network of a study is trained; the learning rate is the study's axis. Defaults: the paper's."""
+
+    epochs: Count = 150
+    batch_size: Count = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    nesterov: Annotated[bool, Field(strict=True)] = False
+    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    schedule: ScheduleSpec = ScheduleSpec()
+    augment: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    loss: str | None = None
+    metric: str | None = None
+
+    @field_validator("schedule")
+    @classmethod
+    def _in_epochs(cls, schedule: ScheduleSpec, info: Any) -> ScheduleSpec:
+        return schedule.over(info.data["epochs"]) if "epochs" in info.data else schedule
+
+    @field_validator("augment")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for i, name in enumerate(names):
+            if name not in AUGMENTATIONS:
+                raise unknown(str(i), name, AUGMENTATIONS)
+        return names
+
+    @field_validator("loss", "metric")
+    @classmethod
+    def _importable_form(cls, name: str | None) -> str | None:
+        if name is not None and not is_callable_name(name):
+            raise ValueError("must have the form package.module:callable")
+        return name
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "RecipeSpec":
+        if self.nesterov and not self.momentum:
+            raise RequestError("nesterov: True needs a momentum; must be false where momentum is 0")
+        return self
+
+    def at(self, learning_rate: float, device: str) -> Recipe:
+        """The recipe of trainings at one learning rate; precision `auto` is bf16 on CUDA and f32 elsewhere.
+
+        Imports the user's loss and metric: RequestError when that fails.
+        """
+        return Recipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=learning_rate,
+            optimizer=self.optimizer,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule.schedule(),
+            augment=self.augment,
+            precision=_precision(self.precision, device),
+            loss=_code(self.loss, "recipe.loss"),
+            metric=_code(self.metric, "recipe.metric"),
+        )
+
+
+def _precision(asked: Literal["auto", "f32", "bf16"], device: str) -> Precision:
+    if asked == "auto":
+        return "bf16" if device == "cuda" else "f32"
+    return asked
+
+
+def _code(name: str | None, field: str) -> Ref | None:
+    return None if name is None else Ref.of(name, digest=source_digest(load_callable(name, field)))

@@ -1,0 +1,424 @@
+"""A study as a person writes it: the fields of a spec, their defaults, and what is right in each (DESIGN section 4)."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from prunetune.core.limits import MOST, Count, Number
+from prunetune.core.looks import looks
+from prunetune.errors import RequestError, shown, unknown
+from prunetune.spec import paper_presets as paper
+from prunetune.spec.arm_fields import ArmSpec
+from prunetune.spec.base import Part, complaint, require_plain
+from prunetune.spec.load import Source, override, read_fields
+from prunetune.spec.masks import MaskSpec
+from prunetune.spec.recipe import RecipeSpec, epochs_of
+from prunetune.spec.scaling import VALIDATION, ScaledSpec, kept_weight_decay, record, require_scale, scaled_times
+from prunetune.steps.arms import Arm
+from prunetune.training.recipe import Point
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file's name.
+
+    >>> slug("admm@0.1"), slug("../../<b>")
+    ('admm-0-1', '-b-')
+    """
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name)
+
+
+DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
+_PLACEHOLDER = re.compile(r"\{(.*?)\}")
+_Positive = Annotated[Number, Field(gt=0)]
+_Share = Annotated[Number, Field(gt=0, lt=1)]
+_Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
+_Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
+_WHERE_SET = ("reference_steps", "scaled")  # fields that a resolved spec names only where they are set
+MOST_SEEDS = 1000
+MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
+_ARMS = tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "finetune"))
+_NAME_BYTES = 100  # what file systems allow, with room for what is added
+
+
+class ScopeSpec(Part):
+    """Name patterns over the default scope: `include` adds to it, `exclude` removes from it."""
+
+    include: _Pattern = ()
+    exclude: _Pattern = ()
+
+
+class VerdictRule(Part):
+    """The rule of the verdict (docs/verdict.md); `margin` and `gap` in points of accuracy."""
+
+    margin: Annotated[_Points, Field(gt=0)] = 0.5
+    gap: _Points = 0.5
+    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+    nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    family: Literal["study", "cell"] = "study"
+
+
+class Rounds(Part):
+    """Sparsities that fit rounds which each remove the same share of the remaining weights."""
+
+    per_round: _Share
+    rounds: Annotated[Count, Field(le=60)]
+
+    def sparsities(self) -> tuple[float, ...]:
+        """1 − (1 − per_round)^r for r = 1 … rounds."""
+        return tuple(round(1 - (1 - self.per_round) ** r, DIGITS) for r in range(1, self.rounds + 1))
+
+    @model_validator(mode="after")
+    def _each_removes_some(self) -> "Rounds":
+        found = self.sparsities()
+        if sorted({0.0, *found, 1.0}) != [0.0, *found, 1.0]:
+            what = f"among {self.rounds} such rounds some would remove nothing, or all that is left"
+            raise RequestError(f"per_round: {self.per_round:g}; {what}; give another share, or fewer rounds")
+        return self
+
+
+class SeedRange(Part):
+    """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
+
+    min: Annotated[Count, Field(ge=2)] = 5
+    max: Annotated[Count, Field(le=MOST_SEEDS)] = 20
+
+    @model_validator(mode="after")
+    def _grows(self) -> "SeedRange":
+        if self.max <= self.min:
+            raise RequestError(f"max: {self.max}; must be above min, {self.min}; a fixed number is `seeds: {self.min}`")
+        return self
+
+
+class PretrainingSpec(Part):
+    """How the dense training itself is tested: `longer: 2` trains a second one for twice the epochs; 0 is off."""
+
+    longer: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+
+    @field_validator("longer")
+    @classmethod
+    def _longer_than_the_dense_run(cls, longer: int) -> int:
+        if longer == 1:
+            raise ValueError("must be 0 (off), or 2 or more: how many times the epochs of the dense training")
+        return longer
+
+
+class PretrainedSpec(Part):
+    """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
+
+    theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
+    theta_T: str  # noqa: N815 - the paper's symbol
+    theta_k: str | None = None
+    key: str | None = None  # under which the files hold the weights, where they hold several states
+
+    @field_validator("theta_0", "theta_T", "theta_k")
+    @classmethod
+    def _known_placeholders(cls, path: str | None) -> str | None:
+        for name in _PLACEHOLDER.findall(path or ""):
+            if name not in ("seed", "learning_rate"):
+                raise ValueError(f"unknown placeholder {{{name}}}; must be {{seed}} or {{learning_rate}}")
+        return path
+
+    def check_placeholders(self, seeds: int, rates: int) -> None:
+        """Refuse one file for several seeds, or one trained state for several learning rates."""
+        for field in ("theta_0", "theta_T", "theta_k"):
+            path = getattr(self, field)
+            if path is None:
+                continue
+            if seeds > 1 and "{seed}" not in path:
+                raise RequestError(
+                    f"pretrained.{field}: {shown(path)} is one file for {seeds} seeds; write {{seed}} in it"
+                )
+            if rates > 1 and field != "theta_0" and "{learning_rate}" not in path:  # rates may share their draw
+                what = f"{shown(path)} is one file for {rates} learning rates"
+                raise RequestError(f"pretrained.{field}: {what}; write {{learning_rate}} in it")
+
+
+class Spec(Part):
+    """A study, every default filled in and every fraction resolved to epochs."""
+
+    name: str
+    model: str
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    data: str
+    data_args: dict[str, Any] = Field(default_factory=dict)
+    recipe: RecipeSpec = RecipeSpec()
+    learning_rates: Annotated[tuple[_Positive, ...], Field(max_length=100)] = (0.01, 0.1)
+    masks: Annotated[tuple[MaskSpec, ...], Field(max_length=100)] = (MaskSpec(kind="iterative"),)
+    sparsities: Annotated[tuple[_Share, ...], Field(max_length=100)] = Rounds(per_round=0.15, rounds=10).sparsities()
+    scope: ScopeSpec = ScopeSpec()
+    arms: Annotated[tuple[ArmSpec, ...], Field(max_length=100)] = _ARMS
+    connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+    rewind: str = "1/15"
+    seeds: int | SeedRange = 5
+    devices: Annotated[Count, Field(le=64)] = 1
+    along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
+    pretraining: PretrainingSpec = PretrainingSpec()
+    verdict: VerdictRule = VerdictRule()
+    pretrained: PretrainedSpec | None = None
+    reference_steps: Count | None = None  # an epoch's, that the weight decay is meant for; None: what the data make
+    scaled: ScaledSpec | None = None  # what the study was, where it was scaled
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        name = re.sub(r"[^\w.-]+", "-", f"{values.get('model')}-{values.get('data')}")
+        return {"name": name.encode()[:_NAME_BYTES].decode(errors="ignore").strip("-.") or "study", **values}
+
+    @classmethod
+    def unknown_field(cls, name: object) -> RequestError:
+        """The error for a field that there is not; a recipe's field is sent where it belongs."""
+        if name in RecipeSpec.model_fields:
+            return RequestError(f"{name}: not a field of a spec; did you mean 'recipe.{name}'?")
+        return unknown(str(name), name, [*cls.model_fields, *RecipeSpec.model_fields])
+
+    @field_validator("model_args", "data_args")
+    @classmethod
+    def _json(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return json.loads(json.dumps(arguments, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError("must hold only numbers, texts, lists and mappings") from error
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > _NAME_BYTES:
+            what = f"at most {_NAME_BYTES} letters, digits, '_', '-' and '.'"
+            raise ValueError(f"must be {what}: it names the folder of the report")
+        return name
+
+    @field_validator("sparsities", mode="before")
+    @classmethod
+    def _from_rounds(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return Rounds.model_validate(value).sparsities()
+        except ValidationError as error:
+            raise complaint(error) from error
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> int | SeedRange:
+        if value == "auto":
+            return SeedRange()
+        if isinstance(value, Mapping):
+            try:
+                return SeedRange.model_validate(value)
+            except ValidationError as error:
+                raise complaint(error) from error
+        if isinstance(value, SeedRange) or (type(value) is int and 1 <= value <= MOST_SEEDS):
+            return value
+        right = f"a whole number from 1 to {MOST_SEEDS}, auto, or a range such as {{min: 5, max: 20}}"
+        raise ValueError(f"must be {right}")
+
+    @field_validator("learning_rates", "masks", "sparsities", "arms")
+    @classmethod
+    def _some(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values:
+            raise ValueError("must hold at least one")
+        return values
+
+    @field_validator("sparsities")
+    @classmethod
+    def _growing(cls, sparsities: tuple[float, ...]) -> tuple[float, ...]:
+        rounded = tuple(round(sparsity, DIGITS) for sparsity in sparsities)
+        if sorted(set(rounded)) != list(rounded) or not 0 < rounded[0] <= rounded[-1] < 1:
+            raise ValueError("must grow, each once, all above 0 and below 1")
+        return rounded
+
+    @field_validator("learning_rates", "connectivity")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("must be given once each")
+        return values
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _told_apart_as_shown(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{rate:g}" for rate in rates}) < len(rates):
+            raise ValueError("must differ in their first six digits, by which files and tables name them")
+        return rates
+
+    @field_validator("arms")
+    @classmethod
+    def _distinct_labels(cls, arms: tuple[ArmSpec, ...]) -> tuple[ArmSpec, ...]:
+        labels = [arm.label for arm in arms]
+        for i, label in enumerate(labels):
+            if label in labels[:i]:
+                what = f"'{label}' is entry {labels.index(label)} too"
+                raise RequestError(f"{i}: {what}; must be given once each, settings apart in their first six digits")
+        return arms
+
+    @field_validator("connectivity")
+    @classmethod
+    def _have_trainings(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        arms = info.data.get("arms")
+        trained = ["dense", *(names if arms is None else [arm.label for arm in arms])]
+        for i, name in enumerate(names):
+            if name not in trained:
+                raise unknown(str(i), name, trained)
+        return names
+
+    @field_validator("masks")
+    @classmethod
+    def _told_apart(cls, masks: tuple[MaskSpec, ...]) -> tuple[MaskSpec, ...]:
+        files: dict[str, int] = {}  # case apart, since some file systems see none
+        for i, mask in enumerate(masks):
+            first = files.setdefault(slug(mask.label).lower(), i)
+            if first != i and mask.label == masks[first].label:
+                raise RequestError(f"{i}: '{mask.label}' is entry {first} too; give one of them another `name`")
+            if first != i:
+                alike = f"'{mask.label}' and entry {first}, '{masks[first].label}', would have files of one name"
+                raise RequestError(f"{i}: {alike}; give one of them another `name`")
+        return masks
+
+    @field_validator("rewind", mode="before")
+    @classmethod
+    def _before_the_end(cls, value: Any, info: Any) -> Any:
+        return _moment(value, info.data["recipe"].epochs) if "recipe" in info.data else str(value)
+
+    @model_validator(mode="after")
+    def _pretrained_fits(self) -> "Spec":
+        if self.pretrained:
+            self.pretrained.check_placeholders(self.looks[-1], len(self.dense_rates))
+            if "dense" in self.connectivity:
+                raise RequestError(
+                    "connectivity: 'dense' is not trained here, `pretrained` takes its place; leave it out"
+                )
+            if self.along_training:
+                asked = f"along_training: {self.along_training}"
+                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
+            if self.pretraining.longer:
+                asked = f"pretraining.longer: {self.pretraining.longer}"
+                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to lengthen")
+        return self
+
+    @model_validator(mode="after")
+    def _longer_training_ends(self) -> "Spec":
+        epochs = self.recipe.epochs * self.pretraining.longer
+        if epochs > MOST:
+            what = f"times {self.recipe.epochs:,} epochs is {epochs:,}; must be at most {MOST:,}"
+            raise RequestError(f"pretraining.longer: {self.pretraining.longer}; {what}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_planned(self) -> "Spec":
+        each = sum(len(self.sparsities) * (len(self.arms) + mask.trainings) for mask in self.masks)
+        seeds = self.looks[-1]
+        steps = seeds * len(self.learning_rates) * (each + self.along_training + bool(self.pretraining.longer))
+        if steps > MOST_STEPS:
+            what = f"seeds, learning rates, masks, sparsities and arms multiply to {steps:,} steps"
+            raise RequestError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
+        return self
+
+    @property
+    def named_arms(self) -> dict[str, Arm]:
+        """The arms by their labels, which are the `arm` of trials."""
+        return {arm.label: arm.arm() for arm in self.arms}
+
+    @property
+    def dense_rates(self) -> tuple[float, ...]:
+        """Every learning rate at which there is a dense run: the study's, and those at which masks are found."""
+        found_at = [mask.learning_rate for mask in self.masks if mask.learning_rate is not None]
+        return tuple(dict.fromkeys([*self.learning_rates, *found_at]))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which the study is judged: one, or several where seeds may be added."""
+        return looks(self.seeds.min, self.seeds.max) if isinstance(self.seeds, SeedRange) else (self.seeds,)
+
+    @property
+    def asked_sparsity(self) -> float:
+        """The one whose answer comes first: the least at which the rule allows a verdict, else the highest there is."""
+        nontrivial = (one for one in self.sparsities if one >= self.verdict.nontrivial_sparsity)
+        return next(nontrivial, self.sparsities[-1])
+
+    def resolved(self) -> dict[str, Any]:
+        """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
+        own = {"masks": [mask.resolved() for mask in self.masks], "arms": [arm.resolved() for arm in self.arms]}
+        found = self.model_dump(mode="json") | own
+        if found["pretrained"] and found["pretrained"]["key"] is None:
+            del found["pretrained"]["key"]
+        return {name: value for name, value in found.items() if name not in _WHERE_SET or value is not None}
+
+
+def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
+    """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
+
+    `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply (docs/kappa.md).
+    Raises RequestError, one line, for anything that is not right; the model and the data are looked at by `plan`,
+    but where there is a scale: then the steps of an epoch must be known.
+    """
+    return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
+
+
+def is_papers(source: Source) -> bool:
+    """Whether a spec's source is a preset of the paper's."""
+    return isinstance(source, str) and source in paper.STUDIES
+
+
+def settled_fields(
+    fields: dict[str, Any], overrides: Sequence[str], scale: float | None, papers: bool = False
+) -> dict[str, Any]:
+    """The fields of a spec with `--set` overrides applied and its scale resolved, so that it is not applied again.
+
+    Overrides are of the scaled study, and a weight decay among them stays as it is. One of the paper's presets, scaled
+    down, holds out training images unless they say otherwise.
+    """
+    changed = dict(fields)
+    override(changed, overrides, RecipeSpec.model_fields)
+    written = changed.pop("scale", None)
+    asked = written if scale is None else scale
+    fields = {name: value for name, value in fields.items() if name != "scale"}
+    if asked is None:
+        return changed
+    factor, base = require_scale(asked), _validated(fields)
+    found = scaled_times(fields, base, factor)
+    override(found, overrides, RecipeSpec.model_fields)
+    if papers and factor < 1 and isinstance(arguments := found.get("data_args") or {}, Mapping):
+        found["data_args"] = {"validation": VALIDATION, **arguments}
+    return _at_equal_kappa(found, base, overrides) | {"scaled": record(base, factor)}
+
+
+def _at_equal_kappa(fields: dict[str, Any], base: Spec, overrides: Sequence[str]) -> dict[str, Any]:
+    """The scaled fields with the κ of `base`, unless the weight decay is set; its reference has done its work."""
+    found = {name: value for name, value in fields.items() if name not in ("scale", "reference_steps")}
+    given: dict[str, Any] = {}
+    override(given, overrides, RecipeSpec.model_fields)
+    whole = _validated(found)
+    if "weight_decay" not in (given.get("recipe") or {}):
+        found["recipe"] = found["recipe"] | {"weight_decay": kept_weight_decay(base, whole)}
+    return found
+
+
+def _validated(fields: dict[str, Any]) -> Spec:
+    require_plain(fields)
+    try:
+        return Spec.model_validate(fields)
+    except ValidationError as error:
+        raise complaint(error) from error
+
+
+def _moment(value: object, epochs: int) -> str:
+    """A rewind moment, `10ep` or `500it`, from one of these or from a fraction of the training (`1/15`)."""
+    try:
+        text = _epochs_text(str(value), epochs)
+        point = Point.parse(text)
+    except ValueError as error:
+        raise ValueError("must be epochs ('10ep'), steps ('500it') or a fraction of the training ('1/15')") from error
+    if point.unit == "ep" and point.value >= epochs:
+        raise ValueError(f"must come before the end of the recipe's {epochs} epochs")
+    return text.strip()
+
+
+def _epochs_text(text: str, epochs: int) -> str:
+    if "/" not in text:
+        return text
+    return f"{epochs_of(text, epochs):.4f}".rstrip("0").rstrip(".") + "ep"

@@ -1,0 +1,1 @@
+"""The steps of a study: what each of them is, and the graph that they make."""

@@ -1,0 +1,219 @@
+"""The steps that a study compiles to, and the key under which each is done once and stored.
+
+A step is a frozen value whose parents are steps. Its key is the SHA-256 of its canonical JSON: every field, defaults
+included, with each parent replaced by the parent's key. Equal keys mean the same computation. A field that came after
+stores were filled is left out where it is None (`KEYED_WHERE_SET`), so that what they hold keeps its name.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from prunetune.core.references import KEYED_WHERE_SET, NOT_KEYED, Ref
+from prunetune.sparsity.scope import Scope
+from prunetune.training.admm import Penalty
+from prunetune.training.recipe import Point, Recipe
+
+KEY_VERSION = 1
+
+
+class Step:
+    """Base of the steps: equality and hash are the key's, so a deep chain of rounds costs no more than a flat one."""
+
+    def __post_init__(self) -> None:
+        _ = self.key  # parents come first, so no key is ever computed through more than one level of a deep chain
+
+    @cached_property
+    def key(self) -> str:
+        """64 hexadecimal digits that name this computation."""
+        text = json.dumps(describe(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """As messages name it, by its kind and the first digits of its key: `Train 3f2a9c01d2e4`."""
+        return f"{type(self).__name__} {self.key[:12]}"
+
+    @cached_property
+    def parents(self) -> tuple["Step", ...]:
+        """The steps whose stored results this one reads, without repeats."""
+        return tuple(dict.fromkeys(_steps_in(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class Init(Step):
+    """Draw a network's initial weights (theta_0, or theta_0' with another seed)."""
+
+    model: Ref
+    input_shape: tuple[int, ...]  # one example's: (channels, height, width)
+    outputs: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Import(Step):
+    """Take a state of the user's in place of a step of ours, and measure its test accuracy."""
+
+    model: Ref
+    input_shape: tuple[int, ...]
+    outputs: int
+    data: Ref
+    content: str  # SHA-256 of the file
+    recipe: Recipe  # for its loss, metric and batch size, with which the accuracy is measured
+    path: str = field(metadata=NOT_KEYED)
+    device: str = "cpu"
+    weights_key: str | None = field(default=None, metadata=KEYED_WHERE_SET)  # of a file that holds several states
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A registered change of the start weights (controls such as `shuffle`): its seed, second state and settings."""
+
+    name: str
+    seed: int = 0  # for those that draw
+    second: "Weights | None" = field(default=None, metadata=KEYED_WHERE_SET)  # for those that mix two, as it was stored
+    arguments: str | None = field(default=None, metadata=KEYED_WHERE_SET)  # settings, in JSON as those of a Ref
+
+    @classmethod
+    def of(cls, name: str, seed: int = 0, second: "Weights | None" = None, **settings: Any) -> "Transform":
+        """Build a Transform from plain settings (JSON values)."""
+        return cls(name, seed, second, json.dumps(settings, sort_keys=True) if settings else None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as keyword arguments."""
+        return json.loads(self.arguments or "{}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state that a step left behind: its final one or a Train's earlier one (theta_k), perhaps transformed."""
+
+    step: "Init | Import | Train"
+    at: Point | None = None
+    transform: Transform | None = None
+
+    @property
+    def states(self) -> tuple["Weights", ...]:
+        """The stored states that these weights are made of: their own, and the transform's second if there is one."""
+        second = self.transform.second if self.transform else None
+        return (self, second) if second else (self,)
+
+
+@dataclass(frozen=True, eq=False)
+class Train(Step):
+    """Train start weights under a fixed mask (or none) by a recipe, and measure the final test accuracy."""
+
+    start: Weights
+    mask: "Prune | None"
+    recipe: Recipe
+    data: Ref
+    order_seed: int
+    augment_seed: int
+    penalty: Penalty | None = None
+    device: str = "cpu"
+    devices: int | None = field(default=None, metadata=KEYED_WHERE_SET)  # ranks that share every batch; None is one
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a criterion that reads gradients is shown: training images, as many of each class, and by which loss."""
+
+    data: Ref
+    images: int
+    batch_size: int
+    seed: int
+    loss: Ref | None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Prune(Step):
+    """Choose the weights to keep: `density` is the kept share of the original number of weights of the scope."""
+
+    source: Weights
+    density: float
+    within: "Prune | None"  # only weights that this mask keeps may be kept
+    criterion: Ref
+    allocation: str
+    pattern: str
+    scope: Scope
+    seed: int = 0  # for criteria that draw
+    like: "Prune | None" = field(default=None, metadata=KEYED_WHERE_SET)  # its layer counts, not the allocation's
+    probe: Probe | None = field(default=None, metadata=KEYED_WHERE_SET)  # None for criteria that look at no data
+    sequences: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where channels of (N, L, C) can go
+
+
+@dataclass(frozen=True, eq=False)
+class Measure(Step):
+    """R_p between two states at several p: of the weights that `mask` keeps, or of all weights without it."""
+
+    first: Weights
+    second: Weights
+    mask: Prune | None
+    p: tuple[float, ...]
+    scope: Scope
+
+
+@dataclass(frozen=True, eq=False)
+class Connect(Step):
+    """Test loss and accuracy on the straight line between two finals, at `points` equal distances, ends included."""
+
+    first: Weights
+    second: Weights
+    mask: Prune | None  # of both
+    data: Ref
+    recipe: Recipe  # for its loss, metric and precision, with which the line is measured
+    points: int = 11
+    device: str = "cpu"
+
+
+def device_of(step: Step) -> str:
+    """The device on which a step does its work: the CPU, for those that say nothing."""
+    return getattr(getattr(step, "probe", None) or step, "device", "cpu")
+
+
+def describe(value: Any) -> Any:
+    """The canonical JSON form of a step, its parents given by key: what is hashed, and what `step.json` holds."""
+    if isinstance(value, Step):
+        return {"step": type(value).__name__, "version": KEY_VERSION, **_keyed_fields(value)}
+    return _refer(value)
+
+
+def _refer(value: Any) -> Any:
+    if isinstance(value, Step):
+        return value.key
+    if is_dataclass(value):
+        return _keyed_fields(value)
+    if isinstance(value, tuple | list):
+        return [_refer(item) for item in value]
+    return value
+
+
+def _keyed_fields(value: Any) -> dict[str, Any]:
+    found = ((name, getattr(value, name), where_set) for name, where_set in _keyed(type(value)))
+    return {name: _refer(own) for name, own, where_set in found if not (where_set and own is None)}
+
+
+@cache
+def _keyed(kind: type) -> tuple[tuple[str, bool], ...]:
+    """The names of the fields that are in a key, and whether only where they are set."""
+    known = ((of.name, of.metadata) for of in fields(kind))
+    return tuple((name, about.get("keyed_where_set", False)) for name, about in known if about.get("keyed", True))
+
+
+def _steps_in(values: Any) -> Iterator[Step]:
+    for value in values:
+        if isinstance(value, Step):
+            yield value
+        elif isinstance(value, Weights):
+            yield from (weights.step for weights in value.states)

@@ -1,0 +1,254 @@
+"""The layout of a store (docs/store.md) and reading from it: every read is compared with the checksum of the write."""
+
+import contextlib
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from prunetune.core.files import TEMPORARY
+from prunetune.errors import DamageError, RequestError
+from prunetune.sparsity.mask import Mask, unpacked
+from prunetune.store.disk import json_bytes
+from prunetune.training.recipe import Point
+
+STORE_VERSION = 2  # in the first, masks were bool tensors; they are read as well
+KIND = "prunetune store"
+MARKER, MANIFEST = "prunetune-store.json", "manifest.json"
+_KEY = re.compile("[0-9a-f]{64}")
+STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
+
+
+class Shelves(ABC):
+    """Finished steps, each under its key, to be read; where they lie is for the heirs."""
+
+    @abstractmethod
+    def stored(self) -> Iterator[str]:
+        """The keys of all steps that are stored, damaged ones too, in order."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Whether anything is stored under a key, damaged or not."""
+
+    @abstractmethod
+    def names(self, key: str) -> set[str]:
+        """The names of the files that lie under a key, those under way left out."""
+
+    @abstractmethod
+    def content(self, key: str, name: str) -> bytes:
+        """A file as it lies there; OSError when it cannot be read."""
+
+    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+        """Whether the step is stored with its states at these points. Looks at its list of files only: see `check`."""
+        try:
+            found = self.manifest(key)
+        except (KeyError, DamageError):
+            return False
+        # What diverged is no start for anything, and it ended before some of its moments came.
+        return found["diverged"] or all(state_file(point) in found["files"] for point in points)
+
+    def manifest(self, key: str) -> dict[str, Any]:
+        """The step's list of files with checksums, its inputs, its environment and the seconds it took.
+
+        KeyError when the step is not stored; DamageError when the list is not what was written.
+        """
+        try:
+            content = self.content(key, MANIFEST)
+        except FileNotFoundError as error:
+            if self.exists(key):
+                raise DamageError(f"store: {key[:12]}: {MANIFEST} is missing") from error
+            raise KeyError(key) from error
+        except OSError as error:
+            raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
+        return read_manifest(key, content)
+
+    def metrics(self, key: str) -> dict[str, Any]:
+        """What the step measured."""
+        try:
+            found = json.loads(self.read(key, METRICS))
+        except (ValueError, RecursionError) as error:
+            raise DamageError(f"store: {key[:12]}: {METRICS} cannot be read") from error
+        if not isinstance(found, dict):
+            raise DamageError(f"store: {key[:12]}: {METRICS} holds no measurements")
+        return found
+
+    def state(self, key: str, at: Point | None = None) -> dict[str, Tensor]:
+        """The network state that the step left behind, or a training's at an earlier moment; names sorted."""
+        return _tensors(self.read(key, state_file(at)))
+
+    def mask(self, key: str) -> Mask:
+        """The mask that a Prune step chose."""
+        return Mask(unpacked(self.read(key, MASK)))
+
+    def read(self, key: str, name: str) -> bytes:
+        """One file's content. KeyError when it was never stored, DamageError when it is not what was written."""
+        return self.read_listed(key, name, self.manifest(key)["files"][name])
+
+    def read_listed(self, key: str, name: str, entry: Mapping[str, Any]) -> bytes:
+        """One file's content, where its entry in the step's list is at hand."""
+        try:
+            content = self.content(key, name)
+        except OSError as error:
+            raise DamageError(f"store: {key[:12]}: {name} cannot be read: {error.strerror or error}") from error
+        if len(content) != entry["size"]:
+            raise DamageError(f"store: {key[:12]}: {name} has {len(content)} bytes; {entry['size']} were written")
+        if digest_bytes(content) != entry["sha256"]:
+            raise DamageError(f"store: {key[:12]}: {name} is not what was written (checksum)")
+        return content
+
+    def check(self, key: str) -> None:
+        """Read all files of a step; DamageError when one is not what was written. Does nothing when it is absent."""
+        if not self.exists(key):
+            return
+        files = self.manifest(key)["files"]
+        for name, listed in files.items():
+            self.read_listed(key, name, listed)
+        if files[STEP]["sha256"] != key:
+            raise DamageError(f"store: {key[:12]}: {STEP} describes another step")
+
+    def stale_input(self, key: str) -> str | None:
+        """The first input of a stored step that is stored otherwise now than when the step read it, else None."""
+        for name, digest in self.manifest(key)["inputs"].items():
+            parent, _, file = name.partition("/")
+            try:
+                if self.manifest(parent)["files"][file]["sha256"] != digest:
+                    return name
+            except (KeyError, DamageError):
+                continue  # gone or damaged is not changed: it is made again first, and compared then
+        return None
+
+
+class LocalShelves(Shelves):
+    """Those under one folder.
+
+    Raises RequestError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
+    an empty store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.root = Path(path).expanduser().absolute()
+        if self.root.exists() and not self.root.is_dir():
+            raise RequestError(f"store: '{self.root}' is a file; it must be a folder")
+        if self.root.exists():
+            with contextlib.suppress(FileNotFoundError):
+                check_version(self.root, (self.root / MARKER).read_bytes)
+
+    def is_marked(self) -> bool:
+        """Whether the folder says of itself that it is a store."""
+        return (self.root / MARKER).is_file()
+
+    def folder(self, key: str) -> Path:
+        """Where a step's files lie."""
+        return self.root / folder_of(key)
+
+    def stored(self) -> Iterator[str]:
+        """The keys of all steps that are stored, damaged ones too, in order."""
+        folders = self.root.glob("steps/[0-9a-f][0-9a-f]/*")
+        yield from sorted(path.name for path in folders if is_key(path.name) and path.name[:2] == path.parent.name)
+
+    def exists(self, key: str) -> bool:
+        """Whether a step has a folder."""
+        return self.folder(key).exists()
+
+    def names(self, key: str) -> set[str]:
+        """The names of the files in a step's folder, without temporary ones."""
+        return {path.name for path in self.folder(key).glob("*") if not path.name.startswith(TEMPORARY)}
+
+    def content(self, key: str, name: str) -> bytes:
+        """A file as it lies there; OSError when it cannot be read."""
+        return (self.folder(key) / name).read_bytes()
+
+
+def is_key(name: str) -> bool:
+    """Whether a name is that of a step: 64 hexadecimal digits."""
+    return _KEY.fullmatch(name) is not None
+
+
+def folder_of(key: str) -> str:
+    """Where a step's files lie within a store."""
+    return f"steps/{key[:2]}/{key}"
+
+
+def marker_bytes() -> bytes:
+    """What makes a folder a store."""
+    return json_bytes({"kind": KIND, "schema_version": STORE_VERSION})
+
+
+def check_version(where: object, read: Callable[[], bytes]) -> None:
+    """Refuse the marker of a newer store, and one that cannot be understood; FileNotFoundError where there is none."""
+    try:
+        found = json.loads(read())
+        version = int(found["schema_version"])
+        if found["kind"] != KIND:
+            raise ValueError(found["kind"])
+    except (FileNotFoundError, RequestError):
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"store: '{where}/{MARKER}' cannot be read; is this the folder of a store?") from error
+    if version > STORE_VERSION:
+        raise RequestError(
+            f"store: '{where}' has schema version {version}; this prunetune knows {STORE_VERSION}: update it"
+        )
+
+
+def read_manifest(key: str, content: bytes) -> dict[str, Any]:
+    """A step's list of files; DamageError when it is not what was written."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
+    if not isinstance(found, dict) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} is not what was written")
+    if not _is_manifest(found):
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} is no list of files")
+    if any(
+        name != Path(name).name or not name.isprintable() for name in found["files"]
+    ):  # somebody's who may write there, but not outside
+        raise DamageError(f"store: {key[:12]}: {MANIFEST} names files of other folders")
+    return found
+
+
+def _is_manifest(found: Mapping[str, Any]) -> bool:
+    """Whether it has the form that is written: somebody's own may carry a right checksum too."""
+    files = found.get("files")
+    return (
+        isinstance(files, dict)
+        and STEP in files
+        and isinstance(found.get("inputs"), dict)
+        and all(isinstance(found.get(name), str) for name in ("kind", "created"))
+        and all(
+            isinstance(file, dict) and type(file.get("size")) is int and "sha256" in file for file in files.values()
+        )
+    )
+
+
+def manifest_bytes(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
+    """A step's list of files, with what else is known about it and with its own checksum."""
+    content = {**about, "files": dict(files)}
+    return json.dumps({**content, "sha256": digest_bytes(json_bytes(content))}, sort_keys=True, indent=1).encode()
+
+
+def entry(content: bytes) -> dict[str, Any]:
+    """A file's line in that list."""
+    return {"sha256": digest_bytes(content), "size": len(content)}
+
+
+def state_file(at: Point | None) -> str:
+    """The name of the file with a step's final state, or with its state at a moment."""
+    return STATE if at is None else f"state@{at}.safetensors"
+
+
+def _tensors(content: bytes) -> dict[str, Tensor]:
+    """The order in which safetensors hands out the names changes from one call to the next."""
+    return dict(sorted(safetensors.torch.load(content).items()))
+
+
+def digest_bytes(content: bytes) -> str:
+    """SHA-256 in 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

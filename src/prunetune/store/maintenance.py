@@ -1,0 +1,144 @@
+"""Looking after a store: what is in it, whether it is sound, and clearing away what nobody needs."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunetune.errors import DamageError, short
+from prunetune.store.checkpoints import PARTIAL, orphans, remove_orphan
+from prunetune.store.disk import clock_of, is_abandoned, is_old, remove, size_of
+from prunetune.store.layout import MANIFEST, METRICS, Shelves
+from prunetune.store.leases import CLAIMS, Claims
+
+_ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
+_LOG = re.compile(r"(\w+_[0-9a-f]{8}-)?[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
+_TEMPORARY = (".tmp-*", "steps/[0-9a-f][0-9a-f]/.tmp-*", f"steps/[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}/.tmp-*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored step: its kind, key, size in bytes, when it was made and what it measured, in a few words."""
+
+    kind: str
+    key: str
+    size: int
+    created: str
+    summary: str
+
+    def __str__(self) -> str:
+        return f"{self.kind:<8} {self.key}  {self.size:>12,} bytes  {self.created}  {self.summary}".rstrip()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A stored step that is not what was written."""
+
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What nobody needs any more: its path from the store's root, its bytes, and why it goes."""
+
+    path: str
+    size: int
+    why: str
+    remove: Callable[[], int]  # removes it; the bytes freed, 0 where it is gone or in use by now
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.size:,} bytes  ({self.why})"
+
+
+def entries(shelves: Shelves) -> Iterator[Entry]:
+    """Every stored step whose list of files and metrics can be read, in the order of keys."""
+    for key in shelves.stored():
+        try:
+            yield _entry(key, shelves.manifest(key), shelves.metrics(key))
+        except (KeyError, DamageError):
+            continue
+
+
+def _entry(key: str, found: dict[str, Any], metrics: dict[str, Any]) -> Entry:
+    """A step's line; DamageError where its metrics have a right checksum and yet are none of this program's."""
+    size = sum(file["size"] for file in found["files"].values())
+    try:
+        summary = _summary(metrics)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamageError(f"store: {key[:12]}: {METRICS} holds no measurements that are known") from error
+    return Entry(short(found["kind"]), key, size, short(found["created"]), short(summary))
+
+
+def problems(shelves: Shelves) -> Iterator[Problem]:
+    """One for each step that is damaged, holds a file that is not listed, or rests on something that has changed."""
+    for key in shelves.stored():
+        try:
+            shelves.check(key)
+            _entry(key, shelves.manifest(key), shelves.metrics(key))
+            if what := _oddity(shelves, key):
+                yield Problem(key, f"store: {key[:12]}: {what}")
+        except KeyError as error:
+            yield Problem(key, f"store: {key[:12]}: {error.args[0]} is missing")
+        except DamageError as error:
+            yield Problem(key, str(error))
+
+
+def leftovers(root: Path, claims: Claims) -> Iterator[Leftover]:
+    """What nobody will finish, what was put aside as damaged, and, while nobody is at work, logs older than a day.
+
+    Names of another form than a store's are passed over, and so are links. Ages are by the clock of the store's own
+    file system. A claim comes before the checkpoint that it was at.
+    """
+    for key in sorted(claims.dead()):
+        dead = partial(claims.remove_dead, key)
+        yield Leftover(f"{CLAIMS}/{key}", claims.size(key), "claim of a process that has ended", dead)
+    now = clock_of(root / CLAIMS)
+    temporary = [path for pattern in _TEMPORARY for path in root.glob(pattern) if is_abandoned(path, now)]
+    temporary += [path for path in (root / PARTIAL).glob(".tmp-*") if is_abandoned(path, now)]
+    logs = [] if claims.any_alive() else [path for path in _named(root / "logs", _LOG) if is_old(path, now)]
+    for why, paths in (
+        ("never finished", temporary),
+        ("log older than a day", logs),
+        ("found damaged", _named(root / "quarantine", _ASIDE)),
+    ):
+        for path in sorted(paths):
+            yield _leftover(root, path, why, partial(remove, path))
+    for path in sorted(orphans(root, claims)):
+        yield _leftover(root, path, "checkpoint that nobody is at", partial(remove_orphan, path, claims))
+
+
+def _leftover(root: Path, path: Path, why: str, action: Callable[[], int]) -> Leftover:
+    return Leftover(path.relative_to(root).as_posix(), size_of(path), why, action)
+
+
+def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
+    """What lies in a folder under a name of this form, links left out."""
+    return [path for path in folder.glob("*") if form.fullmatch(path.name) and not path.is_symlink()]
+
+
+def _oddity(shelves: Shelves, key: str) -> str | None:
+    extra = shelves.names(key) - shelves.manifest(key)["files"].keys() - {MANIFEST}
+    if extra:
+        return f"{min(extra)} is not in its list of files"
+    changed = shelves.stale_input(key)
+    return f"its input {changed} is another one now" if changed else None
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    if metrics.get("diverged"):
+        return "diverged"
+    if "loss_barrier" in metrics:
+        found = metrics["loss_barrier"]
+        return "loss barrier not finite" if found is None else f"loss barrier {found:.4f}"
+    if metrics.get("test_accuracy") is not None:
+        return f"test accuracy {metrics['test_accuracy']:.2f} %"
+    if "density" in metrics:
+        return f"density {metrics['density']:.4f}"
+    rows = [row for row in metrics.get("correlations", []) if row["value"] is not None]
+    return ", ".join(f"R_{row['p']:g} {row['value']:.3f}" for row in rows)

@@ -1,0 +1,302 @@
+"""The one training loop: every training of a study, dense, sparse or penalised, runs through here."""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from prunetune.core.seeding import derived
+from prunetune.data import Dataset
+from prunetune.errors import RequestError
+from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.enforce import hold
+from prunetune.sparsity.mask import Mask
+from prunetune.training.admm import Admm, Penalty
+from prunetune.training.batches import Feed, Pick, normaliser
+from prunetune.training.checkpoint import Checkpoints, capture, restore
+from prunetune.training.cuda_graphs import Recorded, recorder_for
+from prunetune.training.distributed import ALONE, Ranks
+from prunetune.training.evaluate import Score, evaluate
+from prunetune.training.heartbeat import beat
+from prunetune.training.numerics import (
+    autocast,
+    choose_layout,
+    enough_memory,
+    own_stream,
+    reproducible,
+    seeded,
+    strided_depthwise_in_float32,
+)
+from prunetune.training.objective import build_optimizer, loss_of
+from prunetune.training.recipe import Point, Recipe, factor
+from prunetune.training.user_code import users
+from prunetune.training.zero_check import RevivalWatch
+
+State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What is known when an epoch is over."""
+
+    epoch: int  # 1 after the first
+    epochs: int  # of the whole training
+    train_loss: float  # mean over the epoch's images, each under the weights of its step
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training leaves behind.
+
+    A training diverges when an epoch's loss or a final weight is not finite. It ends with the epoch in which that was
+    seen; `steps`, `epochs`, `train_loss` and `snapshots` reach no further, and `test` is what the remains score.
+    """
+
+    state: State  # after the last step
+    snapshots: Mapping[Point, State]
+    steps: int  # optimizer steps taken
+    epochs: int  # begun and ended
+    diverged: bool
+    test: Score
+    validation: Score | None  # None where the data hold nothing out
+    train_loss: tuple[float, ...]  # per epoch, as in EpochEnd
+    density: (
+        float | None
+    )  # share of non-zero weights in the mask's counted tensors after the last step; None without mask
+    revived: int  # pruned positions that were not zero after some optimizer step: 0, or something is broken
+    strays: int  # of the other ranks, those whose weights after the last step are not the first's: 0, or it is broken
+    start_digest: str  # digest_tensors of the live state dict right before the first step, the mask in force
+    data_order_digest: str  # OrderDigest over the training images in the order in which they were used
+    residuals: tuple[float, ...]  # ADMM's ‖W − Z‖ / ‖W‖, at the start and at every update; empty without penalty
+    seconds: float  # that it took, an earlier part before an interruption included
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    order_seed: int,
+    augment_seed: int,
+    device: str = "cpu",
+    mask: Mask | None = None,
+    counted: Collection[str] | None = None,
+    penalty: Penalty | None = None,
+    snapshots: Collection[Point] = (),
+    on_epoch: Callable[[EpochEnd], None] | None = None,
+    on_notice: Callable[[str], None] = lambda notice: None,
+    checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
+) -> Trained:
+    """Train `model` in place by `recipe`, from the weights that it has, and score it on the test images at the end.
+
+    Epoch e sees the images in the order that (order_seed, e) fixes, whatever else differs; augmentation and dropout
+    draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
+    before the first step on, and the model stays held; `counted` are the mask's tensors over which density is measured,
+    by default all. A snapshot is the state after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op
+    thread is used, whatever the caller has set. On CUDA the steps are replayed as a graph, or run as they are where
+    that cannot be, and `on_notice` is told why. `on_epoch` is called after every epoch. With `checkpoints` the training
+    goes on from the state that they have, and offers them its own after every epoch but the last. Several `ranks` call
+    this with equal arguments, each on a share of every batch; the first one's result is the training's.
+
+    Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
+    up, a batch that the ranks cannot share, a loss or metric of the user's that returns a wrong shape, and batches that
+    need more memory than there is.
+    """
+    where = torch.device(device)
+    with reproducible(where), own_stream(where):
+        training = _Training(
+            model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots, ranks, on_notice
+        )
+        with (
+            seeded(where, derived("model", augment_seed)),
+            enough_memory(*_memory(recipe)),
+            strided_depthwise_in_float32(model, recipe, where),
+        ):
+            training.run(on_epoch, checkpoints)
+        return training.result(data)
+
+
+class _Training:
+    """A training under way: the live model, and what is gathered of it on its device."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        recipe: Recipe,
+        order_seed: int,
+        augment_seed: int,
+        device: torch.device,
+        mask: Mask | None,
+        counted: Collection[str] | None,
+        penalty: Penalty | None,
+        snapshots: Collection[Point],
+        ranks: Ranks,
+        on_notice: Callable[[str], None],
+    ) -> None:
+        self.began = time.perf_counter()
+        self.model = model.to(device)
+        self.recipe = recipe
+        self.device = device
+        self.ranks = ranks
+        self.augment_seed = augment_seed
+        self.feed = Feed(data, recipe, order_seed, augment_seed, device, ranks)
+        self.points = _by_step(snapshots, self.feed.steps_per_epoch, recipe.epochs)
+        self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
+        self.optimizer = build_optimizer(model.parameters(), recipe)
+        self.loss = loss_of(recipe)
+        self.counted = mask if mask is None or counted is None else mask.of(counted)
+        if mask is not None:
+            hold(model, mask, self.optimizer)
+        self.watch = RevivalWatch(model, mask) if mask is not None else None
+        self.admm = Admm(model, penalty, self.feed.steps_per_epoch, recipe.epochs) if penalty else None
+        self.network = ranks.replicated(model, self.weight)
+        recorder = recorder_for(device, ranks)
+        self.recorded = Recorded(self.step, recorder, on_notice) if recorder is not None else None
+        self.rate = torch.zeros((), device=device) if recorder is not None else None  # where a replay reads it
+        self.total = torch.zeros((), device=device)  # of the losses of an epoch's images
+        self.steps = 0
+        self.train_loss: list[float] = []
+        self.snapshots: dict[Point, State] = {}
+        self.start_digest = digest_tensors(model.state_dict())
+        self.keep_snapshots()
+
+    def run(self, on_epoch: Callable[[EpochEnd], None] | None, checkpoints: Checkpoints | None) -> None:
+        """All epochs that are left, or until one whose loss is not finite."""
+        if checkpoints is not None and (saved := checkpoints.load()) is not None:
+            restore(self, saved)
+        for epoch in range(len(self.train_loss), self.recipe.epochs):
+            self.train_loss.append(self.epoch(epoch))
+            if on_epoch is not None:
+                on_epoch(EpochEnd(epoch + 1, self.recipe.epochs, self.train_loss[-1]))
+            if not math.isfinite(self.train_loss[-1]):
+                break
+            if checkpoints is not None and epoch + 1 < self.recipe.epochs:
+                checkpoints.offer(partial(capture, self))
+
+    def epoch(self, epoch: int) -> float:
+        """One pass over the training images; the mean loss, the only thing for which the device is waited for."""
+        if self.ranks.count > 1:  # begun anew, a checkpoint needs no generator but the first rank's
+            torch.manual_seed(derived("model", self.augment_seed, epoch, self.ranks.rank))
+        self.model.train()
+        self.total.zero_()
+        advance = self.recorded or self.step
+        for pick in self.feed.picks(epoch):
+            self.set_rate()
+            advance(pick)
+            self.after_step()
+            beat()
+        return float(self.ranks.sum(self.total)) / len(self.feed)
+
+    def set_rate(self) -> None:
+        """Bring the learning rate up to date for the next step."""
+        rate = self.recipe.learning_rate
+        rate *= factor(self.recipe.schedule, self.steps, self.feed.steps_per_epoch, self.recipe.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
+
+    def step(self, pick: Pick) -> None:
+        """One optimizer step, the check of the zeros right after it, and the batch's loss: all on the device."""
+        images, labels = self.feed.batch(pick)
+        images = images.contiguous(memory_format=self.layout)
+        with autocast(self.recipe, self.device):
+            loss = self.loss(self.outputs(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.admm is not None:
+            self.admm.add_gradient()
+        self.optimizer.step()
+        if self.watch is not None:
+            self.watch.look()
+        self.total += loss.detach() * len(labels)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """What the network gives in training mode; its own errors as one line, where no other rank has a part in it."""
+        if self.ranks.count > 1:
+            return self.network(images)
+        with users(f"model: cannot be trained on a batch of {len(images)}: it", images):
+            return self.network(images)
+
+    def after_step(self) -> None:
+        """What the host does at the new weights."""
+        self.steps += 1
+        if self.admm is not None and self.admm.after_step() and self.recorded is not None:
+            self.recorded.forget()
+        self.keep_snapshots()
+
+    def weight(self) -> float:
+        """This rank's share of the batch of the step under way."""
+        return self.feed.shares[self.steps % self.feed.steps_per_epoch].weight
+
+    def keep_snapshots(self) -> None:
+        """Copy the state for every snapshot that is due now."""
+        for point in self.points.get(self.steps, ()):
+            self.snapshots[point] = _copied(self.model)
+
+    def result(self, data: Dataset) -> Trained:
+        """Score the model and read what was gathered."""
+        self.recorded = None  # its graphs hold memory
+        state = _copied(self.model)
+        finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
+        held_out = data.validation_images, data.validation_labels
+        return Trained(
+            state=state,
+            snapshots=self.snapshots,
+            steps=self.steps,
+            epochs=len(self.train_loss),
+            diverged=not (finite and all(map(math.isfinite, self.train_loss))),
+            test=evaluate(self.model, data.test_images, data.test_labels, data, self.recipe, self.device),
+            validation=evaluate(self.model, *held_out, data, self.recipe, self.device) if len(held_out[1]) else None,
+            train_loss=tuple(self.train_loss),
+            density=_density(state, self.counted) if self.counted is not None else None,
+            revived=int(self.ranks.sum(torch.tensor(self.watch.count()))) if self.watch is not None else 0,
+            strays=self.strays(state),
+            start_digest=self.start_digest,
+            data_order_digest=self.feed.used.hexdigest(),
+            residuals=self.admm.residuals if self.admm is not None else (),
+            seconds=time.perf_counter() - self.began,
+        )
+
+    def strays(self, state: State) -> int:
+        """How many ranks' weights are not the first's, bit for bit; running statistics are each rank's own."""
+        if self.ranks.count == 1:
+            return 0
+        own = digest_tensors({name: state[name] for name, _ in self.model.named_parameters()})
+        return int(self.ranks.sum(torch.tensor(int(own != self.ranks.from_first(own)))))
+
+
+def _memory(recipe: Recipe) -> tuple[str, str]:
+    """What needs the memory of a training, and what to do where there is too little."""
+    size = recipe.batch_size
+    smaller = f"set a smaller one, such as recipe.batch_size={size // 2}, or " if size > 1 else ""
+    return f"recipe.batch_size: {size} images at a time", f"{smaller}run fewer trainings at once with --jobs"
+
+
+def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> dict[int, list[Point]]:
+    """The points by the number of optimizer steps taken; RequestError for one after the end."""
+    by_step: dict[int, list[Point]] = {}
+    for point in points:
+        step = point.step(steps_per_epoch)
+        if not 0 <= step <= steps_per_epoch * epochs:
+            raise RequestError(
+                f"snapshots: {point} is step {step}; the training ends at {epochs}ep, step {steps_per_epoch * epochs}"
+            )
+        by_step.setdefault(step, []).append(point)
+    return by_step
+
+
+def _copied(model: nn.Module) -> State:
+    """The state dict on the CPU, in memory of its own, row-major."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _density(state: State, mask: Mask) -> float:
+    return sum(int(state[name].count_nonzero()) for name in mask) / mask.total
