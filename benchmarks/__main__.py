@@ -17,7 +17,7 @@ from benchmarks.hardware import hardware
 from benchmarks.load import idle_share, require_idle, settled
 from benchmarks.rounds import Options
 from benchmarks.tables import fill, markdown
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import ConfigError, unknown
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = "tables"
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _tables(asked.out, asked.names[1:])
         else:
             _run(asked)
-    except RequestError as error:
+    except ConfigError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     return 0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 SCHEMA_VERSION = 1
 
@@ -128,8 +128,8 @@ def save(record: Record, folder: Path) -> Path:
 
 
 def read(path: Path) -> Record:
-    """A record from its file; RequestError when it is none."""
+    """A record from its file; ConfigError when it is none."""
     try:
         return _RECORD.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise RequestError(f"results: '{path}' is no benchmark's record: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"results: '{path}' is no benchmark's record: {str(error).splitlines()[0]}") from error

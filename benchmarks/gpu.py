@@ -15,7 +15,7 @@ from benchmarks.material import Setting, origin
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import USUAL, served
 from benchmarks.usual_loop import usual
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 ROUNDS = 3
 NEEDS_GPU = True
@@ -27,9 +27,9 @@ MOST_ALONE, MOST_OF_SIX = 60.0, 20.0  # seconds a training, on an H200
 
 
 def run(options: Options) -> Findings:
-    """Images a second of the loops, seconds of whole trainings; RequestError where there is no GPU."""
+    """Images a second of the loops, seconds of whole trainings; ConfigError where there is no GPU."""
     if not torch.cuda.is_available():
-        raise RequestError("gpu: needs a CUDA device, and there is none here")
+        raise ConfigError("gpu: needs a CUDA device, and there is none here")
     steps, epochs = (2, 5) if options.quick else (390, EPOCHS)
     setting = replace(Setting.of(options), steps=steps)
     whole = replace(setting, epochs=epochs)

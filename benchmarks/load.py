@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 LEAST_IDLE = 0.95  # of all cores' time before a run
 MOST_OTHERS = 0.05  # of all cores' time during a round
@@ -57,14 +57,14 @@ def settled(read: Reader = read_clocks, sleep: Callable[[float], None] = time.sl
 
 
 def require_idle(idle: float | None, force: bool) -> str | None:
-    """RequestError while the machine is busy; with `force` the remark that it was."""
+    """ConfigError while the machine is busy; with `force` the remark that it was."""
     if idle is None:
         return "this system does not tell how busy it is"
     if idle >= LEAST_IDLE:
         return None
     busy = f"the machine is busy: {100 * idle:.0f} % idle before the run, at least {100 * LEAST_IDLE:.0f} % wanted"
     if not force:
-        raise RequestError(f"{busy}; wait, or measure all the same with --force")
+        raise ConfigError(f"{busy}; wait, or measure all the same with --force")
     return busy
 
 

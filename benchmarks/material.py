@@ -15,7 +15,7 @@ from prunetune import models
 from prunetune.data import DATA, Cifar, Dataset, identify, load
 from prunetune.data.fetch import cache_folder
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.prune import prune
+from prunetune.sparsity.prune import compute_mask
 from prunetune.training.recipe import Precision, Recipe, Schedule
 
 SPARSITY = 0.8
@@ -88,7 +88,7 @@ def _backward(output: Sequence[int], _input: object, weight: Sequence[int], *oth
 
 def mask_of(model: nn.Module) -> Mask:
     """The magnitude mask that the benchmarks train under."""
-    return prune(model, sparsity=SPARSITY)
+    return compute_mask(model, sparsity=SPARSITY)
 
 
 def has_cifar10() -> bool:

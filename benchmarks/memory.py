@@ -12,7 +12,7 @@ from benchmarks.loops import ours
 from benchmarks.material import Setting, origin
 from benchmarks.rounds import Options
 from benchmarks.serving import served
-from prunetune.api import conduct, prepare
+from prunetune.api import plan_study, run_study
 from prunetune.execution.estimate import estimate
 
 ROUNDS = 1
@@ -85,9 +85,9 @@ def _few(study: Mapping[str, Any], quick: bool) -> Mapping[str, Any]:
 def _stored(study: Mapping[str, Any]) -> Stored:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        prepared = prepare(study, store=folder / "store")
+        prepared = plan_study(study, store=folder / "store")
         estimated = estimate(prepared.plan, prepared.remaining, jobs=1).store_bytes
-        conduct(prepared, out=folder / "out")
+        run_study(prepared, out=folder / "out")
         found = [path.stat() for path in (folder / "store" / "steps").rglob("*")]
         files = sum(one.st_size for one in found if S_ISREG(one.st_mode))
         blocks = sum(512 * one.st_blocks for one in found)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.findings import Comparison, Goal, Measured, Record, Spread, Table, spread
 from benchmarks.load import MOST_OTHERS
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 _BLOCK = r"(<!-- benchmark: (\w+) -->\n).*?(<!-- end -->)"
 
@@ -28,13 +28,13 @@ def markdown(record: Record) -> str:
 def fill(page: Path, records: Sequence[Record]) -> int:
     """Put each record between `<!-- benchmark: NAME -->` and `<!-- end -->` of a page; the number of blocks filled.
 
-    RequestError when the page has no block at all. Blocks without a record stay as they are.
+    ConfigError when the page has no block at all. Blocks without a record stay as they are.
     """
     texts = {record.benchmark: markdown(record) for record in records}
     text = page.read_text(encoding="utf-8")
     names = [name for _, name, _ in re.findall(_BLOCK, text, re.DOTALL)]
     if not names:
-        raise RequestError(f"tables: '{page}' has no block; want '<!-- benchmark: NAME -->' and '<!-- end -->'")
+        raise ConfigError(f"tables: '{page}' has no block; want '<!-- benchmark: NAME -->' and '<!-- end -->'")
     filled = re.sub(
         _BLOCK,
         lambda block: f"{block[1]}\n{texts[block[2]]}\n{block[3]}" if block[2] in texts else block[0],

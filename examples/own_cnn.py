@@ -28,10 +28,10 @@ layers = [nn.Conv2d(1, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 64, 3, 2), nn.ReLU(),
 models = {"dense": nn.Sequential(*layers)}
 dense = fit(models["dense"], 0.05)
 models["sparse"] = sparse = copy.deepcopy(models["dense"])
-pt.hold(sparse, pt.prune(sparse, 0.8))  # from here on zeros stay zero, whatever the loop does
+pt.apply_mask(sparse, pt.compute_mask(sparse, 0.8))  # from here on zeros stay zero, whatever the loop does
 reached = {"dense": dense, "sparse": fit(sparse, 0.02)}
 print(pt.sparsity_report(sparse), pt.export(sparse, None, "own_cnn.onnx", example_inputs=tests[:8]), sep="\n")
-pt.release(sparse)  # the zeros stay
+pt.remove_mask(sparse)  # the zeros stay
 times = latencies(models, tests[:1])
 for name, model in models.items():
     size, time = file_sizes(model.state_dict()).compressed / 1e3, 1e3 * times[name].median

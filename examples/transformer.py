@@ -33,7 +33,7 @@ for name, callbacks in {"dense": [], "sparse": [PruneCallback(0.5, scope=scope)]
     trainer.train()
     right = (numpy.argmax(trainer.predict(test).predictions, 1) == [row["labels"] for row in test]).mean()
     print(pt.sparsity_report(model, scope=scope) if callbacks else "")
-    pt.release(model)  # the zeros stay
+    pt.remove_mask(model)  # the zeros stay
     one = tuple(torch.tensor([test[0][key]]) for key in ("input_ids", "attention_mask"))
     size, time = file_sizes(model.state_dict()).compressed / 1e6, latencies({name: model}, one)[name].median
     print(f"{name:7} {100 * right:.2f} %  {size:.1f} MB compressed  {1e3 * time:.2f} ms")

@@ -1,4 +1,4 @@
-"""Write src/prunetune/train/data/fashion_mini.npz from the official IDX files of Fashion-MNIST.
+"""Write src/prunetune/data/fashion_mini.npz from the official IDX files of Fashion-MNIST.
 
     python scripts/build_fashion_mini.py [FOLDER] [--out FILE]
 

@@ -25,7 +25,7 @@ from statistics import fmean
 
 from prunetune.data import load
 from prunetune.models import draw
-from prunetune.plan.context import Bench
+from prunetune.plan.context import StudyContext
 from prunetune.sparsity.overlap import correlation
 from prunetune.sparsity.scope import prunable
 from prunetune.spec.study import load_spec
@@ -91,16 +91,16 @@ class Candidate:
 def measured(batch_size: int, epochs: int, kappa: float, seeds: int) -> Candidate:
     """Train the dense networks of a candidate."""
     spec = load_spec("quick", [f"epochs={epochs}", f"batch_size={batch_size}", "data_args={validation: 0.1}"])
-    bench = Bench.of(spec, "cpu")
+    bench = StudyContext.of(spec, "cpu")
     unit = decay_exponent(bench.ground(0, HIGH).recipe, -(-bench.facts.train // batch_size))
     assert unit  # SGD with a weight decay
     decay = float(f"{spec.recipe.weight_decay * kappa / unit:.2g}")
-    bench = Bench.of(load_spec(spec.resolved(), [f"weight_decay={decay}"]), "cpu")
+    bench = StudyContext.of(load_spec(spec.resolved(), [f"weight_decay={decay}"]), "cpu")
     found = tuple(_dense(bench, seed, rate) for seed in range(seeds) for rate in (LOW, HIGH))
     return Candidate(batch_size, epochs, kappa, decay, bench.facts.train, found)
 
 
-def _dense(bench: Bench, seed: int, rate: float) -> Measured:
+def _dense(bench: StudyContext, seed: int, rate: float) -> Measured:
     step = bench.ground(seed, rate).theta_t.step
     assert isinstance(step, Train)
     start = step.start.step

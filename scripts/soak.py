@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from prunetune.api import prepare
+from prunetune.api import plan_study
 from prunetune.core.environment import cpu_model
 from prunetune.execution.events import Event
 from prunetune.execution.executors.local import LocalExecutor
@@ -38,7 +38,7 @@ RUN = "import sys; sys.path.insert(0, sys.argv[2]); import soak; soak.go_on(sys.
 
 def go_on(store: str) -> None:
     """Do what is left of the study, with two workers that leave a checkpoint after every epoch; tell the events."""
-    prepared = prepare("quick", STUDY, store=store, device="cpu")
+    prepared = plan_study("quick", STUDY, store=store, device="cpu")
     for event in LocalExecutor(2, checkpoint_every=0.0).run(prepared.plan, prepared.store):
         print(_line(event), flush=True)
 

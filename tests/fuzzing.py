@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from prunetune.data import DATA
 from prunetune.data.split import CUTS
-from prunetune.errors import LONGEST_LINE, RequestError
+from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.models import MODELS
 from prunetune.sparsity.criteria import CRITERIA
-from prunetune.spec.base import Part
+from prunetune.spec.base import StrictModel
 from prunetune.spec.study import Rounds, Spec
 from prunetune.steps.mask_algorithms import MASKS
 
@@ -41,15 +41,15 @@ def fuzz(examples: int, salt: str = "") -> Callable[[Test], Test]:
     return lambda test: chosen(test if FULL else seed(crc32(salt.encode()))(test))
 
 
-def parts_within(annotation: Any) -> Iterator[tuple[type[Part], bool]]:
+def parts_within(annotation: Any) -> Iterator[tuple[type[StrictModel], bool]]:
     """The parts of a spec that an annotation stands for, and whether they are entries of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         yield annotation, False
     for inner in get_args(annotation):
         yield from ((part, listed or Ellipsis in get_args(annotation)) for part, listed in parts_within(inner))
 
 
-def part_places(part: type[Part], at: Place = ()) -> Iterator[tuple[type[Part], Place]]:
+def part_places(part: type[StrictModel], at: Place = ()) -> Iterator[tuple[type[StrictModel], Place]]:
     """Every part of a spec with the place where it stands."""
     yield part, at
     for name, field in part.model_fields.items():
@@ -167,7 +167,7 @@ anything = st.one_of(
 )
 
 
-def assert_one_clear_line(error: RequestError) -> str:
+def assert_one_clear_line(error: ConfigError) -> str:
     """What an error must be like, whatever was wrong; returns it."""
     line = str(error)
     assert line == line.strip()

@@ -109,7 +109,7 @@ def test_another_empty_store_gives_the_same_trials(audited: Path) -> None:
 
 
 def test_recompute_every_mask_correlation_and_accuracy_from_the_stored_weights(audited: Path) -> None:
-    data = ROOT / "src" / "prunetune" / "train" / "data" / "fashion_mini.npz"
+    data = ROOT / "src" / "prunetune" / "data" / "fashion_mini.npz"
     script = [sys.executable, "-I", str(ROOT / "scripts" / "recompute.py"), "out", "store", str(data)]
     done = subprocess.run(script, cwd=audited, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def test_recompute_sees_a_wrong_figure(audited: Path, tmp_path: Path) -> None:
     wrong = results(audited)
     wrong["correlations"][-1]["value"] += 1e-9
     (tmp_path / "results.json").write_text(json.dumps(wrong))
-    data = ROOT / "src" / "prunetune" / "train" / "data" / "fashion_mini.npz"
+    data = ROOT / "src" / "prunetune" / "data" / "fashion_mini.npz"
     script = [sys.executable, "-I", str(ROOT / "scripts" / "recompute.py"), str(tmp_path), "store", str(data)]
     done = subprocess.run(script, cwd=audited, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -315,6 +315,7 @@ def test_help_version_presets_and_an_empty_store(run: Run) -> None:
 def test_help_is_quick_because_heavy_imports_are_lazy() -> None:
     import sys
 
-    code = "import sys, prunetune.cli.main; print([m for m in ('torch', 'scipy', 'matplotlib', 'numpy') if m in sys.modules])"
+    heavy = "('torch', 'scipy', 'matplotlib', 'numpy')"
+    code = f"import sys, prunetune.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

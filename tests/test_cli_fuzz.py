@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fuzzing import EXAMPLES, FIELDS, HOSTILE_TEXTS, TEXTS, fuzz
 from prunetune.cli import main as cli
-from prunetune.errors import LONGEST_LINE, RequestError
+from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.models import building
 from prunetune.spec import study as spec_module
 
@@ -25,7 +25,7 @@ def nothing_trains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The commands as they are up to where they begin to work, in an empty folder."""
 
     def stop(*arguments: object, **named: object) -> None:
-        raise RequestError(STOPPED)
+        raise ConfigError(STOPPED)
 
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("empty")
@@ -33,8 +33,8 @@ def nothing_trains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PRUNETUNE_STORE", str(folder / "store"))
         patch.setenv("PRUNETUNE_DATA", str(folder / "data"))
         patch.setattr("sys.path", list(sys.path))
-        patch.setattr("prunetune.api.conduct", stop)
-        patch.setattr("prunetune.compress.ship", stop)
+        patch.setattr("prunetune.api.run_study", stop)
+        patch.setattr("prunetune.compress.compress", stop)
         patch.setattr(spec_module, "MOST_STEPS", 1000)
         patch.setattr(building, "MOST_PARAMETERS", 300_000)
         yield

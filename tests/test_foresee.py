@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cli_runs import prunetune
-from prunetune.api import prepare
+from prunetune.api import plan_study
 from prunetune.cli.plan_summary import Machines, foresee
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 STUDY = ["seeds=2", "learning_rates=[0.1]", "sparsities=[0.3, 0.5]", "pretraining.longer=0"]
 
@@ -46,7 +46,7 @@ def test_machines_are_read(text: str, expected: Machines) -> None:
     ],
 )
 def test_a_wrong_request_is_one_line(text: str, parts: list[str]) -> None:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         Machines.parse(text)
     assert str(caught.value).startswith("--simulate: ")
     assert "\n" not in str(caught.value)
@@ -56,14 +56,14 @@ def test_a_wrong_request_is_one_line(text: str, parts: list[str]) -> None:
 
 def test_a_small_study_by_hand(tmp_path: Path) -> None:
     """Two seeds of a dense run and two rounds of four arms: 18 trainings of a minute, three one after the other."""
-    text = foresee(prepare("quick", STUDY, store=tmp_path), Machines(2, 4, "cuda", 60.0))
+    text = foresee(plan_study("quick", STUDY, store=tmp_path), Machines(2, 4, "cuda", 60.0))
     assert "nodes × GPUs: 2 × 4 = 8 workers" in text
     assert "cost: Train 60 s for 5 epochs (given)" in text
     assert "no order can beat 3.0 min: work / workers is 2.3 min, the critical path 3.0 min" in text
     assert "answer at sparsity 0.5 after 3.0 min" in text  # dense, first round, and what starts under its mask
     for line in ("dense lr 0.1 seed 0", "ticket iterative 30.0% lr 0.1 seed 0"):
         assert f"    60 s  {line}" in text
-    one = foresee(prepare("quick", STUDY, store=tmp_path), Machines(1, 1, "cpu", 60.0))
+    one = foresee(plan_study("quick", STUDY, store=tmp_path), Machines(1, 1, "cpu", 60.0))
     assert "makespan 18.0 min, utilisation 100.0 %" in one
     assert "busy at once: at most 1 of 1 workers" in one
 

@@ -18,7 +18,7 @@ from prunetune.sparsity.mask import Mask
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT / "src" / "prunetune" / "train" / "data" / "fashion_mini.npz"
+DATA = ROOT / "src" / "prunetune" / "data" / "fashion_mini.npz"
 STUDY = """
 model: small
 model_args: {width: 4}

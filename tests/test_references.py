@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -109,15 +109,15 @@ def test_callables_are_imported(module: str) -> None:
     ],
 )
 def test_a_bad_callable_is_one_line_that_names_the_field(name: str, message: str) -> None:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load_callable(name, "loss")
     assert str(caught.value) == message
 
 
 def test_something_that_is_no_callable_is_refused(module: str) -> None:
-    with pytest.raises(RequestError, match=rf"^metric: '{module}:LIMIT' is a int; it must be callable$"):
+    with pytest.raises(ConfigError, match=rf"^metric: '{module}:LIMIT' is a int; it must be callable$"):
         load_callable(f"{module}:LIMIT", "metric")
-    with pytest.raises(RequestError, match=rf"^metric: cannot import '{module}:Net.big': .* no attribute 'big'$"):
+    with pytest.raises(ConfigError, match=rf"^metric: cannot import '{module}:Net.big': .* no attribute 'big'$"):
         load_callable(f"{module}:Net.big", "metric")
 
 
@@ -126,7 +126,7 @@ def test_a_module_that_does_not_import_is_refused(source: str, tmp_path: Path, m
     name = "broken_" + hashlib.sha256((str(tmp_path) + source).encode()).hexdigest()[:12]
     (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RequestError, match=f"^model: cannot import '{name}:f': ") as caught:
+    with pytest.raises(ConfigError, match=f"^model: cannot import '{name}:f': ") as caught:
         load_callable(f"{name}:f", "model")
     assert "\n" not in str(caught.value)
 
@@ -153,10 +153,10 @@ def test_a_decorated_function_counts_as_what_it_wraps(module: str) -> None:
 
 @pytest.mark.parametrize(("name", "shown"), [("instance", "Net"), ("part", "partial")])
 def test_an_object_that_no_one_source_defines_is_refused(module: str, name: str, shown: str) -> None:
-    with pytest.raises(RequestError, match=f"^'{shown}' has no source to identify it by; give a function or a class"):
+    with pytest.raises(ConfigError, match=f"^'{shown}' has no source to identify it by; give a function or a class"):
         source_digest(load_callable(f"{module}:{name}", "model"))
 
 
 def test_compiled_code_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"^'sqrt' has no source to identify it by"):
+    with pytest.raises(ConfigError, match=r"^'sqrt' has no source to identify it by"):
         source_digest(math.sqrt)

@@ -13,7 +13,7 @@ import pytest
 import prunetune.core.registry
 from cli_runs import PRUNETUNE
 from prunetune.core.registry import Registry
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_same_thing_may_be_registered_twice(colours: Registry[str]) -> None:
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(colours: Registry[str], name: str, message: str) -> None:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         colours[name]
     assert str(caught.value) == message
 
@@ -88,7 +88,7 @@ def test_another_package_adds_its_things(
     install(tmp_path, entry_points, "BLUE = '#00f'\n", monkeypatch)  # ROUND is missing, and of no concern here
     assert list(colours) == ["blue", "green", "red"]
     assert colours["blue"] == "#00f"
-    with pytest.raises(RequestError, match="did you mean 'blue'"):
+    with pytest.raises(ConfigError, match="did you mean 'blue'"):
         colours["blau"]
 
 
@@ -98,7 +98,7 @@ def test_a_package_that_takes_our_name_is_named_where_the_name_is_used(
     entry_points = "[prunetune.test_colour]\nred = MODULE:RED\nblue = MODULE:BLUE\n"
     install(tmp_path, entry_points, "RED = '#e00'\nBLUE = '#00f'\n", monkeypatch)
     for _ in range(2):
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(ConfigError) as caught:
             colours["red"]
         assert re.fullmatch(
             r"test_colour: 'red' is registered already, and the package 'plugin_(\w+)' brings another "
@@ -115,7 +115,7 @@ def test_two_packages_with_one_name_are_told_apart_by_neither(
     for blue in ("#00e", "#00f"):
         (tmp_path / blue).mkdir()
         install(tmp_path / blue, "[prunetune.test_colour]\nblue = MODULE:BLUE\n", f"BLUE = {blue!r}\n", monkeypatch)
-    with pytest.raises(RequestError, match=r"^test_colour: 'blue' is registered already, and the package 'plugin_"):
+    with pytest.raises(ConfigError, match=r"^test_colour: 'blue' is registered already, and the package 'plugin_"):
         colours["blue"]
     assert colours["red"] == "#f00"
 
@@ -148,7 +148,7 @@ def test_a_package_that_fails_is_named(
     colours: Registry[str], source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, "[prunetune.test_colour]\nblue = MODULE:BLUE\n", source, monkeypatch)
-    with pytest.raises(RequestError, match=rf"^test_colour: 'blue' \(plugin_\w+:BLUE\) cannot be loaded: {why}"):
+    with pytest.raises(ConfigError, match=rf"^test_colour: 'blue' \(plugin_\w+:BLUE\) cannot be loaded: {why}"):
         colours["red"]
 
 

@@ -5,17 +5,18 @@ The names below are the public interface; each is imported on first use, so that
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 if TYPE_CHECKING:
     from prunetune.advice import recommend
     from prunetune.api import audit
     from prunetune.deploy.export import export
     from prunetune.deploy.summary import sparsity_report
-    from prunetune.sparsity.enforce import held_mask, hold, release
+    from prunetune.sparsity.enforce import apply_mask, get_mask, remove_mask
     from prunetune.sparsity.mask import Mask
     from prunetune.sparsity.overlap import correlation
-    from prunetune.sparsity.prune import prune
-    from prunetune.sparsity.scope import Scope, survey
+    from prunetune.sparsity.prune import compute_mask
+    from prunetune.sparsity.scope import Scope, list_parameters
 
 __version__ = "0.1.0"
 
@@ -24,33 +25,46 @@ _HOME = {
     "export": "prunetune.deploy.export",
     "sparsity_report": "prunetune.deploy.summary",
     "recommend": "prunetune.advice",
-    "prune": "prunetune.sparsity.prune",
-    "held_mask": "prunetune.sparsity.enforce",
-    "hold": "prunetune.sparsity.enforce",
-    "release": "prunetune.sparsity.enforce",
+    "compute_mask": "prunetune.sparsity.prune",
+    "get_mask": "prunetune.sparsity.enforce",
+    "apply_mask": "prunetune.sparsity.enforce",
+    "remove_mask": "prunetune.sparsity.enforce",
     "Mask": "prunetune.sparsity.mask",
     "correlation": "prunetune.sparsity.overlap",
     "Scope": "prunetune.sparsity.scope",
-    "survey": "prunetune.sparsity.scope",
+    "list_parameters": "prunetune.sparsity.scope",
 }
 
 __all__ = [
     "Mask",
     "Scope",
+    "apply_mask",
     "audit",
+    "compute_mask",
     "correlation",
     "export",
-    "held_mask",
-    "hold",
-    "prune",
+    "get_mask",
+    "list_parameters",
     "recommend",
-    "release",
+    "remove_mask",
     "sparsity_report",
-    "survey",
 ]
+
+# Names of 0.1, for one minor version.
+_DEPRECATED = {
+    "prune": "compute_mask",
+    "hold": "apply_mask",
+    "release": "remove_mask",
+    "held_mask": "get_mask",
+    "survey": "list_parameters",
+}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        new = _DEPRECATED[name]
+        warn(f"prunetune.{name} is named prunetune.{new} now", DeprecationWarning, stacklevel=2)
+        name = new
     if name not in _HOME:
         raise AttributeError(f"module 'prunetune' has no attribute '{name}'")
     return getattr(import_module(_HOME[name]), name)

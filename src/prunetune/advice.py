@@ -15,7 +15,7 @@ from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
 from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
-from prunetune.errors import RequestError, given
+from prunetune.errors import ConfigError, given
 from prunetune.plan.measurements import DENSE_P
 from prunetune.report.files import RESULTS, read_results
 from prunetune.report.text import STARTS, lead, pretraining_words, recommendation_words, whys
@@ -117,11 +117,11 @@ def recommend(
       every `p`, of the prunable layers, or without a model of all shared tensors of two or more dimensions.
     - `audit`: an Audit, or the folder or results.json of one: verdict, pre-training and recommendation at `sparsity`.
 
-    `start` is what the strongest evidence names. Nothing is trained and nothing changed. RequestError for no evidence
+    `start` is what the strongest evidence names. Nothing is trained and nothing changed. ConfigError for no evidence
     at all, half a pair, checkpoints that do not fit the model or each other, and results that cannot be read.
     """
     if not 0 < sparsity < 1:
-        raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
+        raise ConfigError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     _require_evidence(model, initial, trained, audit)
     layers = _counts(model, sparsity, scope) if model is not None else ()
     lines = [*_model_lines(model, layers, sparsity)] if model is not None else []
@@ -139,18 +139,18 @@ def _require_evidence(
     model: nn.Module | None, initial: Weights | None, trained: Weights | None, audit: object | None
 ) -> None:
     if model is None and initial is None and trained is None and audit is None:
-        raise RequestError("recommend: no evidence; give a model, a pair `initial` and `trained`, or an `audit`")
+        raise ConfigError("recommend: no evidence; give a model, a pair `initial` and `trained`, or an `audit`")
     if trained is not None and initial is None:
-        raise RequestError("initial: is missing; R_p compares the trained weights with the initial ones")
+        raise ConfigError("initial: is missing; R_p compares the trained weights with the initial ones")
     if initial is not None and trained is None and model is None:
-        raise RequestError("trained: is missing; R_p compares the initial weights with the trained ones")
+        raise ConfigError("trained: is missing; R_p compares the initial weights with the trained ones")
 
 
 def _counts(model: nn.Module, sparsity: float, scope: Scope) -> tuple[LayerCount, ...]:
-    """Raises RequestError where nothing is prunable."""
+    """Raises ConfigError where nothing is prunable."""
     weights = {name: model.get_parameter(name) for name in prunable(model, scope)}
     if not weights:
-        raise RequestError("scope: nothing of the model is prunable; widen it with include patterns")
+        raise ConfigError("scope: nothing of the model is prunable; widen it with include patterns")
     kept = uniform(weights, 1 - sparsity)
     return tuple(LayerCount(name, tuple(weight.shape), kept[name]) for name, weight in weights.items())
 
@@ -180,7 +180,7 @@ def _overlaps(
     initial: Weights, trained: Weights | None, p: Sequence[float], names: Sequence[str] | None
 ) -> dict[float, Overlap]:
     if not p:
-        raise RequestError("p: is empty; give at least one share of weights in (0, 1)")
+        raise ConfigError("p: is empty; give at least one share of weights in (0, 1)")
     given_trained = given(trained, "_require_evidence wants a pair or a model")
     first, last = _read(initial, "initial", names), _read(given_trained, "trained", names)
     return {share: correlation(first, last, share, names=names) for share in sorted(p)}
@@ -190,7 +190,7 @@ def _read(weights: Weights, field: str, names: Sequence[str] | None) -> nn.Modul
     read = read_state(weights, field) if isinstance(weights, str | Path) else weights
     known = read.state_dict() if isinstance(read, nn.Module) else read
     if lacking := [name for name in names or () if name not in known]:
-        raise RequestError(f"{field}: lacks '{lacking[0]}', which is prunable in the model; is it of this model?")
+        raise ConfigError(f"{field}: lacks '{lacking[0]}', which is prunable in the model; is it of this model?")
     return read
 
 

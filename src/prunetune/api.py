@@ -11,7 +11,7 @@ import torch
 
 from prunetune.analysis.verdict import Verdict
 from prunetune.data import load
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.execution.events import Event
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.runner import Executor
@@ -22,7 +22,7 @@ from prunetune.report.write import REPORT_FILES, Report, answers, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.spec.study import Spec, load_spec
-from prunetune.store.cache import Mirror, open_store
+from prunetune.store.cache import CachedStore, open_store
 from prunetune.store.disk import user_cache
 from prunetune.store.store import Store
 
@@ -64,7 +64,7 @@ class Audit:
         return self.report.text
 
 
-def prepare(
+def plan_study(
     source: Source = None,
     overrides: Sequence[str] = (),
     *,
@@ -78,17 +78,17 @@ def prepare(
 
     `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
     `key=value` texts; `scale` makes the study shorter or longer at equal κ
-    (docs/kappa.md). Where steps run `elsewhere`, `device` need not be here. Raises RequestError for anything wrong.
+    (docs/kappa.md). Where steps run `elsewhere`, `device` need not be here. Raises ConfigError for anything wrong.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed, scale)
     if elsewhere and spec.devices > 1:
-        raise RequestError(f"devices: {spec.devices}; must be 1: only the local executor trains on several at once")
+        raise ConfigError(f"devices: {spec.devices}; must be 1: only the local executor trains on several at once")
     device = device if elsewhere and device == "cuda" else resolve_device(device, spec.devices)
     planned = plan(spec, device)
     opened = open_store(store if store is not None else default_store())
-    if elsewhere and isinstance(opened, Mirror):
-        raise RequestError(f"store: '{store or default_store()}' is a URL; steps run elsewhere need a shared folder")
+    if elsewhere and isinstance(opened, CachedStore):
+        raise ConfigError(f"store: '{store or default_store()}' is a URL; steps run elsewhere need a shared folder")
     remaining = planned.against(opened)
     if len(spec.looks) == 1:
         return Prepared(spec, planned, planned, device, opened, remaining, remaining.cached)
@@ -96,7 +96,7 @@ def prepare(
     return Prepared(spec, planned, most, device, opened, remaining, most.against(opened).cached)
 
 
-def ready(
+def preflight(
     prepared: Prepared,
     out: str | Path | None = None,
     files: Sequence[str] = REPORT_FILES,
@@ -104,7 +104,7 @@ def ready(
 ) -> Path:
     """The report's folder, once it is certain that data, store and folder are to be had: before anything runs.
 
-    RequestError also where one of `files`, which will be written there, is somebody else's; those that are `listed`
+    ConfigError also where one of `files`, which will be written there, is somebody else's; those that are `listed`
     are known to be ours.
     """
     folder = Path(out).expanduser() if out is not None else Path("runs") / prepared.spec.name
@@ -116,7 +116,7 @@ def ready(
     return folder
 
 
-def conduct(
+def run_study(
     prepared: Prepared,
     *,
     out: str | Path | None = None,
@@ -133,7 +133,7 @@ def conduct(
     `on_more` is told of each larger plan. After a failure none are added. `command` is what somebody typed to ask for
     it; the page shows it.
     """
-    folder = ready(prepared, out)
+    folder = preflight(prepared, out)
     while True:
         results, failures = run_steps(prepared, folder, jobs, on_event, command, executor)
         larger = None if failures else _with_more_seeds(prepared, results)
@@ -216,14 +216,14 @@ def audit(
 ) -> Audit:
     """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
 
-    Steps run on `jobs` processes of this machine, or on an executor such as `RayExecutor("auto")` (`execution.executors.ray`).
+    Steps run on `jobs` processes of this machine, or on an executor such as `RayExecutor("auto")`.
 
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
     elsewhere = not isinstance(executor, LocalExecutor | None)
-    prepared = prepare(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere, scale=scale)
-    return conduct(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
+    prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere, scale=scale)
+    return run_study(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
 
 
 def default_store() -> str | Path:
@@ -232,16 +232,16 @@ def default_store() -> str | Path:
 
 
 def resolve_device(name: str, devices: int = 1) -> str:
-    """`auto` is the best kind of device at hand; a RequestError where there are not as many of a kind as asked for."""
+    """`auto` is the best kind of device at hand; a ConfigError where there are not as many of a kind as asked for."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if present[device])
     if not present.get(name, False):
         here = ", ".join(device for device, there in present.items() if there)
-        raise RequestError(f"device: '{name}' is not available here; use auto or one of: {here}")
+        raise ConfigError(f"device: '{name}' is not available here; use auto or one of: {here}")
     count = {"cpu": devices, "cuda": torch.cuda.device_count(), "mps": 1}[name]
     if devices > count:
-        raise RequestError(f"devices: {devices}; must be at most {count}, the devices of kind '{name}' here")
+        raise ConfigError(f"devices: {devices}; must be at most {count}, the devices of kind '{name}' here")
     return name
 
 
@@ -250,6 +250,6 @@ def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"out: cannot write to '{folder}': {error.strerror}") from error
+        raise ConfigError(f"out: cannot write to '{folder}': {error.strerror}") from error
     if not os.access(folder, os.W_OK):
-        raise RequestError(f"out: cannot write to '{folder}': permission denied")
+        raise ConfigError(f"out: cannot write to '{folder}': permission denied")

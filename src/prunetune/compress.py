@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunetune.analysis.pairing import percent
-from prunetune.api import Prepared, Source, failures_of, prepare, ready, run_steps
+from prunetune.api import Prepared, Source, failures_of, plan_study, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import Dataset, load
 from prunetune.deploy.export import export
@@ -21,7 +21,7 @@ from prunetune.deploy.savings import Savings, channel_savings, images_like
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count, file_sizes
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
-from prunetune.errors import RequestError, one_line, shown, unknown
+from prunetune.errors import ConfigError, one_line, shown, unknown
 from prunetune.execution.events import Event
 from prunetune.execution.run_step import load_weights
 from prunetune.models import build, draw
@@ -57,7 +57,7 @@ _IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pret
 
 
 @dataclass(frozen=True)
-class Asked:
+class CompressionRequest:
     """What is asked for beside a spec; None leaves it to the spec, or to the default where there is none."""
 
     model: str | None = None
@@ -106,10 +106,10 @@ class Network:
     shipped: nn.Module  # `whole`, or the smaller network without its zero channels
 
 
-def prepare_ship(
+def plan_compression(
     source: Source = None,
     overrides: Sequence[str] = (),
-    asked: Asked = Asked(),
+    asked: CompressionRequest = CompressionRequest(),
     *,
     store: str | Path | None = None,
     device: str = "auto",
@@ -118,11 +118,11 @@ def prepare_ship(
     """Compile the steps that prune & fine-tune the model of a spec, or of `asked`. Trains nothing.
 
     Under the pattern `channel` a fresh network is shrunk at every sparsity, and `tell` hears what that saves.
-    RequestError for anything that is wrong, weights that do not fit the model and channels that cannot go included.
+    ConfigError for anything that is wrong, weights that do not fit the model and channels that cannot go included.
     """
     spec = _spec(source, overrides, asked)
     state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
-    prepared = prepare(spec.resolved(), store=store, device=device)
+    prepared = plan_study(spec.resolved(), store=store, device=device)
     if asked.weights and state is not None:
         model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
         load_weights(model, state, asked.weights, "--weights")
@@ -143,7 +143,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
         yield channel_savings(model, sparsity, images, scope)
 
 
-def ship(
+def compress(
     prepared: Prepared,
     formats: Sequence[str] = (),
     *,
@@ -154,10 +154,11 @@ def ship(
 ) -> Shipped:
     """Train what is left, measure every network, and write report and models to `out` (runs/NAME-pruned).
 
-    >>> from prunetune.compress import Asked, prepare_ship, ship
-    >>> print(ship(prepare_ship("quick", ["epochs=2"], Asked(learning_rate=0.1)), ["onnx"]))  # doctest: +SKIP
+    >>> from prunetune.compress import CompressionRequest, plan_compression, compress
+    >>> asked = CompressionRequest(learning_rate=0.1)
+    >>> print(compress(plan_compression("quick", ["epochs=2"], asked), ["onnx"]))  # doctest: +SKIP
     """
-    folder = ready_to_ship(prepared, formats, out)
+    folder = preflight_compression(prepared, formats, out)
     results, _ = run_steps(prepared, folder, jobs, on_event, command)
     measured, failures = _measured(prepared, results)
     spec = prepared.plan.spec
@@ -180,12 +181,12 @@ def ship(
     return Shipped(write_tradeoff(found, folder), (*failures_of(results), *failures, *failed))
 
 
-def ready_to_ship(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
+def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
     """The report's folder, once it is certain that nothing else lies there under the names of report and models."""
     folder = output_folder(prepared, out)
     sparsities = prepared.plan.spec.sparsities
     models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in _formats(formats)]
-    return ready(prepared, folder, (TRADEOFF, PAGE, *models), _listed(folder))
+    return preflight(prepared, folder, (TRADEOFF, PAGE, *models), _listed(folder))
 
 
 def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
@@ -194,14 +195,14 @@ def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
 
 
 def require_formats(formats: Sequence[str]) -> Sequence[str]:
-    """RequestError for a format that there is not."""
+    """ConfigError for a format that there is not."""
     for name in formats:
         if name not in SUFFIXES:
             raise unknown("--export", name, SUFFIXES)
     return formats
 
 
-def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
+def _spec(source: Source, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
     """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
     changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
@@ -210,54 +211,54 @@ def _spec(source: Source, overrides: Sequence[str], asked: Asked) -> Spec:
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
     if len(whole.looks) > 1:
-        raise RequestError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
+        raise ConfigError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
     mask = _mask(whole, asked)
     one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
     return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
 
 
-def _pretrained(asked: Asked) -> dict[str, Any]:
+def _pretrained(asked: CompressionRequest) -> dict[str, Any]:
     if asked.weights is None:
         if asked.weights_key is not None:
-            raise RequestError(f"--weights-key: {shown(asked.weights_key)}, and no file; give it by --weights")
+            raise ConfigError(f"--weights-key: {shown(asked.weights_key)}, and no file; give it by --weights")
         return {}
     key = {"key": asked.weights_key} if asked.weights_key is not None else {}
     return {"pretrained": {"theta_T": str(asked.weights), **key}}
 
 
-def _fields(source: Source, asked: Asked) -> dict[str, Any]:
+def _fields(source: Source, asked: CompressionRequest) -> dict[str, Any]:
     """The fields of a spec, or of a model and data without one."""
     if source is not None:
         for name in ("model", "data"):
             if getattr(asked, name) is not None:
-                raise RequestError(f"--{name}: a spec is given too; change the spec's by --set {name}=…")
+                raise ConfigError(f"--{name}: a spec is given too; change the spec's by --set {name}=…")
         return read_fields(source) | {"seeds": 1}
     if asked.model is None:
-        raise RequestError("--model: missing; give a model, or a spec's YAML file or a preset in its place")
+        raise ConfigError("--model: missing; give a model, or a spec's YAML file or a preset in its place")
     if asked.data is None:
-        raise RequestError(f"--data: missing; '{asked.model}' needs data to be trained and tested on")
+        raise ConfigError(f"--data: missing; '{asked.model}' needs data to be trained and tested on")
     defaults = {"learning_rates": [LEARNING_RATE], "masks": [MASK], "seeds": 1}
     return {"model": asked.model, "data": asked.data} | defaults
 
 
-def _mask(spec: Spec, asked: Asked) -> dict[str, Any]:
+def _mask(spec: Spec, asked: CompressionRequest) -> dict[str, Any]:
     """The spec's own entry of the algorithm that is asked for, with its settings, where it has one."""
     first, *others = spec.masks
     if asked.mask is None and others:
-        raise RequestError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")
+        raise ConfigError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")
     kind = asked.mask or first.kind
     found = next((mask.resolved() for mask in spec.masks if mask.kind == kind), {"kind": kind})
     return {"pattern": "unstructured"} | found | ({"pattern": asked.pattern} if asked.pattern else {})
 
 
-def _sparsities(spec: Spec, asked: Asked, pattern: str, given: bool) -> list[float]:
+def _sparsities(spec: Spec, asked: CompressionRequest, pattern: str, given: bool) -> list[float]:
     """Those that are asked for, else the spec's; the pattern N:M has only one."""
     if asked.sparsities:
         return sorted(set(asked.sparsities))
     if groups := Groups.named(pattern):
         return [round(1 - groups.density, DIGITS)]
     if not given:
-        raise RequestError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
+        raise ConfigError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
     return list(spec.sparsities)
 
 
@@ -265,7 +266,7 @@ def _rate(spec: Spec) -> float:
     first, *others = spec.learning_rates
     if others:
         rates = ", ".join(f"{rate:g}" for rate in spec.learning_rates)
-        raise RequestError(f"--learning-rate: the spec has {rates}; give one of them")
+        raise ConfigError(f"--learning-rate: the spec has {rates}; give one of them")
     return first
 
 
@@ -288,7 +289,7 @@ def _models_of_report(folder: Path) -> frozenset[str]:
     """Those that an earlier report lists and that have the size it says, where no list of models was kept yet."""
     try:
         rows = read_tradeoff(folder / TRADEOFF).rows if not (folder / MODELS / LIST).exists() else ()
-    except RequestError:
+    except ConfigError:
         return frozenset()
     sizes = {file.path: file.bytes for row in rows for file in row.files}
     return frozenset(path for path, size in sizes.items() if _size(folder / path) == size)
@@ -300,7 +301,7 @@ def _size(path: Path) -> int | None:
 
 def _failed(what: str, error: Exception) -> str:
     """A line of what failed; of an error that is not ours its kind too."""
-    kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
     return f"{what}: {kind}{one_line(str(error))}"
 
 

@@ -12,7 +12,7 @@ LONGEST_SHOWN = 60  # of a value in it
 _MOST_NAMES = 30  # that are listed where none is near
 
 
-class RequestError(ValueError):
+class ConfigError(ValueError):
     """The request was wrong: one clear line naming the field, the value and what would be right (exit code 2).
 
     Whatever it quotes of a hostile file or name, it is one line of printable characters, and not a long one.
@@ -22,7 +22,7 @@ class RequestError(ValueError):
         super().__init__(one_line(message))
 
 
-class BreachError(RuntimeError):
+class InvariantError(RuntimeError):
     """An invariant of the experiment was broken: the result would be a silent lie, so the step fails (exit code 1)."""
 
 
@@ -30,7 +30,7 @@ class DivergedSourceError(RuntimeError):
     """A mask or a start was asked from a diverged training: an answer and no failure, and what needs it is not run."""
 
 
-class DamageError(RuntimeError):
+class CorruptionError(RuntimeError):
     """Something read from a store is not what was written there."""
 
 
@@ -41,13 +41,13 @@ def given(value: T | None, why: str) -> T:
     return value
 
 
-def unknown(field: str, value: object, known: Iterable[str]) -> RequestError:
+def unknown(field: str, value: object, known: Iterable[str]) -> ConfigError:
     """The error for a name that is not among `known`, with the nearest one suggested."""
     names = sorted(known)
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names[:_MOST_NAMES])}{more}"
-    return RequestError(f"{short(field)}: unknown {shown(str(value))}; {hint}")
+    return ConfigError(f"{short(field)}: unknown {shown(str(value))}; {hint}")
 
 
 def one_line(text: object, longest: int = LONGEST_LINE) -> str:

@@ -16,14 +16,14 @@ from fuzzing import assert_one_clear_line
 from prunetune.data import checks, identify, load
 from prunetune.data import fashion as idx
 from prunetune.data.unpickle import load_batch
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 ROOM = 300_000  # kB
 
 
 def line_of(name: str, **arguments: object) -> str:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(identify(name, arguments))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ROOM
     return assert_one_clear_line(caught.value)

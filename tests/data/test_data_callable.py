@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunetune.data import DATA, Dataset, facts, identify, load
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 MODULE = """
 import itertools
@@ -105,7 +105,7 @@ def test_a_data_set_keeps_its_own_figures(module: str):
     assert len(data.validation_labels) == 1
     part = load(identify(f"{module}:own_figures", {"train_limit": 7, "validation": 0.2}))
     assert (len(part.train_labels), part.mean, part.std) == (6, (0.5,) * 3, (2.0,) * 3)
-    with pytest.raises(RequestError, match="brings its own validation images"):
+    with pytest.raises(ConfigError, match="brings its own validation images"):
         identify(f"{module}:dataset", {"validation": 0.5})
 
 
@@ -116,7 +116,7 @@ def test_root_reaches_a_callable_that_takes_it_as_an_absolute_path(module: str, 
 
 
 def test_a_callable_that_changes_its_mind_is_refused(module: str):
-    with pytest.raises(RequestError, match="a callable must return the same every time"):
+    with pytest.raises(ConfigError, match="a callable must return the same every time"):
         load(identify(f"{module}:restless"))
 
 
@@ -147,13 +147,13 @@ def test_a_callable_that_changes_its_mind_is_refused(module: str):
     ],
 )
 def test_wrong_callables(attribute: str, arguments: dict[str, object], message: str, module: str):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load(identify(f"{module}:{attribute}", arguments))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_module():
-    with pytest.raises(RequestError, match=r"^data: cannot import 'no_such_module:x'"):
+    with pytest.raises(ConfigError, match=r"^data: cannot import 'no_such_module:x'"):
         identify("no_such_module:x")
 
 
@@ -169,5 +169,5 @@ def test_a_registered_function_is_a_data_set(monkeypatch: pytest.MonkeyPatch):
     ref = identify("checkers", {"size": 2})
     assert tuple(facts(ref)) == ((1, 2, 2), 2, 4, 0, 4)
     assert load(ref).mean == (0.5,)
-    with pytest.raises(RequestError, match=r"^data_args: unknown 'sizes'; did you mean 'size'\?$"):
+    with pytest.raises(ConfigError, match=r"^data_args: unknown 'sizes'; did you mean 'size'\?$"):
         identify("checkers", {"sizes": 2})

@@ -15,7 +15,7 @@ import pytest
 
 from prunetune.data import identify, load
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar, Layout
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 
 def _archive(root: Path, folder: str, path: Path, extra: dict[str, bytes] | None = None) -> bytes:
@@ -77,7 +77,7 @@ def test_content_decides_the_digest(tmp_path: Path):
     before = identify("cifar10", {"root": str(root)})
     make.write_cifar10(tmp_path, 13)
     assert before.digest != identify("cifar10", {"root": str(root)}).digest
-    with pytest.raises(RequestError, match="is not what it was when the study was planned"):
+    with pytest.raises(ConfigError, match="is not what it was when the study was planned"):
         load(before)
 
 
@@ -110,7 +110,7 @@ def test_an_archive_with_a_wrong_checksum_is_refused(damage: Callable[[bytes], b
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "cifar-100-python.tar.gz").write_bytes(damage(archive))
     source = Cifar(_published_as(CIFAR100, made, archive))
-    with pytest.raises(RequestError, match=r"cifar-100-python.tar.gz has MD5 \w{32}, the official archive \w{32}"):
+    with pytest.raises(ConfigError, match=r"cifar-100-python.tar.gz has MD5 \w{32}, the official archive \w{32}"):
         source.digest(root=str(tmp_path / "root"))
 
 
@@ -118,14 +118,14 @@ def test_a_self_made_archive_is_refused_by_name(tmp_path: Path):
     _archive(make.write_cifar10(tmp_path), "cifar-10-batches-py", tmp_path / "root.tar.gz")
     (tmp_path / "root").mkdir()
     (tmp_path / "root.tar.gz").rename(tmp_path / "root" / "cifar-10-python.tar.gz")
-    with pytest.raises(RequestError, match=r"extract it and give its folder as data_args.root"):
+    with pytest.raises(ConfigError, match=r"extract it and give its folder as data_args.root"):
         identify("cifar10", {"root": str(tmp_path / "root")})
 
 
 def test_a_missing_batch_is_named(tmp_path: Path):
     root = make.write_cifar10(tmp_path)
     (root / "cifar-10-batches-py" / "data_batch_3").unlink()
-    with pytest.raises(RequestError, match=r"^data_args.root: '.*' holds no data_batch_3; expected there: cifar-10-ba"):
+    with pytest.raises(ConfigError, match=r"^data_args.root: '.*' holds no data_batch_3; expected there: cifar-10-ba"):
         identify("cifar10", {"root": str(root)})
 
 
@@ -157,7 +157,7 @@ def _rewrite(root: Path, change: Callable[[dict[bytes, Any]], object]) -> None:
 def test_damaged_batches(change: Callable[[dict[bytes, Any]], object], message: str, tmp_path: Path):
     root = make.write_cifar10(tmp_path)
     _rewrite(root, change)
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load(identify("cifar10", {"root": str(root)}))
     assert "data_batch_2" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -167,7 +167,7 @@ def test_damaged_batches(change: Callable[[dict[bytes, Any]], object], message: 
 def test_truncated_batches(keep: int, tmp_path: Path):
     path = make.write_cifar10(tmp_path) / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RequestError, match=r"^data: test_batch is damaged or not a CIFAR file: "):
+    with pytest.raises(ConfigError, match=r"^data: test_batch is damaged or not a CIFAR file: "):
         load(identify("cifar10", {"root": str(tmp_path)}))
 
 
@@ -175,6 +175,6 @@ def test_nothing_there_can_be_planned_with_but_not_loaded(tmp_path: Path):
     ref = identify("cifar10", {"root": str(tmp_path / "absent")})
     assert ref.digest == "official"
     with pytest.raises(
-        RequestError, match=r"^data_args.root: '.*absent' holds no cifar10; expected there: cifar-10-bat"
+        ConfigError, match=r"^data_args.root: '.*absent' holds no cifar10; expected there: cifar-10-bat"
     ):
         load(ref)

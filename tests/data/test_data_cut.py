@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prunetune.data import Dataset, facts, identify, load
 from prunetune.data.base import mean_and_std
 from prunetune.data.split import cut
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 
 def _numbered(count: int, **more: Any) -> Dataset:
@@ -32,12 +32,12 @@ def test_cut_partitions_or_refuses(count: int, share: float, limit: int | None):
     used = limit or count
     held = round(share * used)
     if used > count or (share and not 0 < held < used):
-        with pytest.raises(RequestError, match=r"^data_args"):
+        with pytest.raises(ConfigError, match=r"^data_args"):
             cut(_numbered(count), cuts)
         return
     order = np.random.RandomState(20210211).permutation(used)
     if {number % 2 for number in range(count)} != {int(number) % 2 for number in order[held:]}:
-        with pytest.raises(RequestError, match="class"):
+        with pytest.raises(ConfigError, match="class"):
             cut(_numbered(count), cuts)
         return
     part = cut(_numbered(count), cuts)
@@ -113,7 +113,7 @@ def test_a_held_out_share_of_sorted_images_shows_every_class():
 )
 def test_a_limit_that_loses_a_class_is_refused_with_one_that_does_not(cuts: dict[str, Any], message: str):
     data = sorted_by_class([3] * 5)
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         cut(data, cuts)
     assert str(caught.value) == message
     enough = 5 if isinstance(cuts["train_limit"], dict) else 13
@@ -129,7 +129,7 @@ def test_a_class_that_the_data_never_had_is_not_lost():
 
 def test_a_held_out_share_that_takes_all_of_a_class_is_refused_with_one_that_does_not():
     data = sorted_by_class([30, 1])
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         cut(data, {"validation": 0.9})
     found = re.fullmatch(
         r"data_args.validation: 28 held-out images leave none of class 1 \(labels count from 0\) to train on; "
@@ -139,7 +139,7 @@ def test_a_held_out_share_that_takes_all_of_a_class_is_refused_with_one_that_doe
     assert found
     most = int(found[1])
     assert cut(data, {"validation": most / 31}).train_labels.tolist().count(1) == 1
-    with pytest.raises(RequestError, match="leave none of class 1"):
+    with pytest.raises(ConfigError, match="leave none of class 1"):
         cut(data, {"validation": (most + 1) / 31})
 
 
@@ -150,7 +150,7 @@ def test_the_first_images_of_fashion_mini(limit: int, fine: bool):
     if fine:
         assert set(load(ref).train_labels.tolist()) == set(range(10))
         return
-    with pytest.raises(RequestError, match=r"the first 23 images show nothing of class 8 \(.*\); want 24 or more$"):
+    with pytest.raises(ConfigError, match=r"the first 23 images show nothing of class 8 \(.*\); want 24 or more$"):
         load(ref)
 
 
@@ -199,7 +199,7 @@ def test_channels_stand_apart():
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         identify("fashion-mini", arguments)
     assert str(caught.value) == message
 
@@ -208,7 +208,7 @@ def test_a_set_with_its_own_validation_images():
     own = (torch.full((3, 1, 1, 1), 9, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
     limited = cut(_numbered(10, validation=own), {"train_limit": 4})
     assert torch.equal(limited.validation_images, own[0])
-    with pytest.raises(RequestError, match="brings its own validation images"):
+    with pytest.raises(ConfigError, match="brings its own validation images"):
         cut(_numbered(10, validation=own), {"validation": 0.5})
 
 
@@ -219,6 +219,6 @@ def test_official_facts_need_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path)
 
 
 def test_arguments_that_were_not_identified_are_refused_by_name():
-    with pytest.raises(RequestError, match=r"^data: unknown 'fashion-min'; did you mean 'fashion-mini'\?$"):
+    with pytest.raises(ConfigError, match=r"^data: unknown 'fashion-min'; did you mean 'fashion-mini'\?$"):
         identify("fashion-min")
     assert load(identify("fashion-mini")).outputs == 10

@@ -15,7 +15,7 @@ import torch
 
 from prunetune.data import fashion, identify, load
 from prunetune.data.fashion import DEBIAN, MINI, FashionMini
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 needs_debian = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
@@ -80,7 +80,7 @@ def test_a_damaged_installation_is_told(damage: str, tmp_path: Path, monkeypatch
     if damage != "missing":
         copy.write_bytes(content[:-1] if damage == "truncated" else content[:5000] + b"!" + content[5001:])
     monkeypatch.setattr(fashion, "MINI", copy)
-    with pytest.raises(RequestError, match=r"fashion_mini.npz is missing or damaged .*; install prunetune again$"):
+    with pytest.raises(ConfigError, match=r"fashion_mini.npz is missing or damaged .*; install prunetune again$"):
         FashionMini().read()
 
 
@@ -147,7 +147,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 )
 def test_damaged_idx_files(name: str, content: bytes, message: str, tmp_path: Path):
     (make.write_idx(tmp_path) / name).write_bytes(content)
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load(identify("fashion_mnist", {"root": str(tmp_path)}))
     assert "\n" not in str(caught.value)
 
@@ -156,31 +156,31 @@ def test_damaged_idx_files(name: str, content: bytes, message: str, tmp_path: Pa
 def test_damaged_gz_files(damage, tmp_path: Path):
     path = make.write_idx(tmp_path, zipped=True) / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(RequestError, match=r"train-images-idx3-ubyte.gz is damaged"):
+    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte.gz is damaged"):
         load(identify("fashion_mnist", {"root": str(tmp_path)}))
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
     (make.write_idx(tmp_path) / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(RequestError, match=r"^data_args.root: '.*' holds no train-labels-idx1-ubyte; expected there"):
+    with pytest.raises(ConfigError, match=r"^data_args.root: '.*' holds no train-labels-idx1-ubyte; expected there"):
         identify("fashion_mnist", {"root": str(tmp_path)})
 
 
 def test_an_empty_root_can_be_planned_with_but_not_loaded(tmp_path: Path):
     ref = identify("fashion_mnist", {"root": str(tmp_path)})
     assert ref.digest == "official"
-    with pytest.raises(RequestError, match=r"^data_args.root: '.*' holds no fashion_mnist; expected there: train"):
+    with pytest.raises(ConfigError, match=r"^data_args.root: '.*' holds no fashion_mnist; expected there: train"):
         load(ref)
 
 
 def test_what_nobody_named_must_be_official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make.write_idx(tmp_path)
     monkeypatch.setattr(fashion.FashionMNIST, "system_folders", (tmp_path,))
-    with pytest.raises(RequestError, match=r"^data: fashion_mnist in .* is damaged \(wrong checksum\); delete it$"):
+    with pytest.raises(ConfigError, match=r"^data: fashion_mnist in .* is damaged \(wrong checksum\); delete it$"):
         identify("fashion_mnist")
 
 
 def test_the_licence_is_part_of_the_package_data():
     pyproject = (REPOSITORY / "pyproject.toml").read_text()
     assert "train/data/*.npz" in pyproject
-    assert json.dumps("src/prunetune/train/data/fashion_mini.LICENSE") in pyproject
+    assert json.dumps("src/prunetune/data/fashion_mini.LICENSE") in pyproject

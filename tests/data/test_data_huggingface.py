@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prunetune.data import facts, identify, load
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 REPO = "hf:somebody/shapes"
 
@@ -58,25 +58,25 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_gets_one_line(tmp_path: Path, arguments: dict[str, str], message: str) -> None:
     root = make.write_hub(tmp_path / "copy")
-    with pytest.raises(RequestError, match=message) as told:
+    with pytest.raises(ConfigError, match=message) as told:
         identify(REPO, {"root": str(root), **arguments})
     assert "\n" not in str(told.value)
 
 
 def test_both_splits_are_needed(tmp_path: Path) -> None:
     root = make.write_hub(tmp_path / "copy", splits=("train",))
-    with pytest.raises(RequestError, match=r"^data: 'hf:somebody/shapes' has no split 'test', only train$"):
+    with pytest.raises(ConfigError, match=r"^data: 'hf:somebody/shapes' has no split 'test', only train$"):
         identify(REPO, {"root": str(root)})
 
 
 def test_a_folder_that_is_not_there_and_a_repository_without_a_name(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"^data_args\.root: '.*/nowhere' is no folder; it must hold"):
+    with pytest.raises(ConfigError, match=r"^data_args\.root: '.*/nowhere' is no folder; it must hold"):
         identify(REPO, {"root": str(tmp_path / "nowhere")})
-    with pytest.raises(RequestError, match=r"^data: 'hf' needs a repository; write hf:REPO$"):
+    with pytest.raises(ConfigError, match=r"^data: 'hf' needs a repository; write hf:REPO$"):
         identify("hf:")
 
 
 def test_a_missing_extra_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(RequestError, match=r"^data: 'hf:somebody/shapes' needs the library datasets; install it: pip"):
+    with pytest.raises(ConfigError, match=r"^data: 'hf:somebody/shapes' needs the library datasets; install it: pip"):
         identify(REPO)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from prunetune.data import identify, load
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 
 def test_pixels_classes_and_order(tmp_path: Path):
@@ -41,7 +41,7 @@ def test_digest_follows_content_and_names_and_not_the_place(tmp_path: Path):
 def test_a_folder_that_changes_after_the_plan_is_refused(tmp_path: Path):
     ref = identify(f"imagefolder:{make.write_images(tmp_path)}")
     (tmp_path / "train" / "ant" / "05.png").unlink()
-    with pytest.raises(RequestError, match="is not what it was when the study was planned"):
+    with pytest.raises(ConfigError, match="is not what it was when the study was planned"):
         load(ref)
 
 
@@ -98,7 +98,7 @@ def _png(mode: str) -> bytes:
 )
 def test_a_broken_image_is_named(content: bytes, message: str, tmp_path: Path):
     (make.write_images(tmp_path) / "test" / "bird" / "00.png").write_bytes(content)
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load(identify(f"imagefolder:{tmp_path}"))
     assert str(tmp_path / "test" / "bird") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -106,7 +106,7 @@ def test_a_broken_image_is_named(content: bytes, message: str, tmp_path: Path):
 
 def test_sizes_must_agree(tmp_path: Path):
     Image.new("RGB", (7, 5)).save(make.write_images(tmp_path) / "train" / "bird" / "03.png")
-    with pytest.raises(RequestError, match=r"bird/03.png is 7 x 5 pixels and 00.png 10 x 8; give data_args.size to"):
+    with pytest.raises(ConfigError, match=r"bird/03.png is 7 x 5 pixels and 00.png 10 x 8; give data_args.size to"):
         load(identify(f"imagefolder:{tmp_path}"))
 
 
@@ -120,22 +120,22 @@ def test_sizes_must_agree(tmp_path: Path):
 )
 def test_missing_folders(remove: str, message: str, tmp_path: Path):
     shutil.rmtree(make.write_images(tmp_path / "set") / remove)
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(ConfigError, match=message):
         identify(f"imagefolder:{tmp_path / 'set'}")
 
 
 def test_folders_without_images(tmp_path: Path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
-    with pytest.raises(RequestError, match=r"/train holds no folder of images; each class is a folder in it$"):
+    with pytest.raises(ConfigError, match=r"/train holds no folder of images; each class is a folder in it$"):
         identify(f"imagefolder:{tmp_path}")
     for split in ("train", "test"):
         (tmp_path / split / "ant").mkdir()
-    with pytest.raises(RequestError, match=r"/train/ant holds no image$"):
+    with pytest.raises(ConfigError, match=r"/train/ant holds no image$"):
         identify(f"imagefolder:{tmp_path}")
     (tmp_path / "train" / "ant" / "deeper").mkdir()
     with pytest.raises(
-        RequestError, match=r"/train/ant/deeper is a folder; images lie directly in their class's folder$"
+        ConfigError, match=r"/train/ant/deeper is a folder; images lie directly in their class's folder$"
     ):
         identify(f"imagefolder:{tmp_path}")
 
@@ -153,7 +153,7 @@ def test_folders_without_images(tmp_path: Path):
     ],
 )
 def test_wrong_requests(name: str, arguments: dict[str, object], message: str):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         identify(name, arguments)
     assert str(caught.value) == message
 
@@ -173,6 +173,6 @@ def test_a_limit_draws_from_every_class_of_a_folder(tmp_path: Path):
 
 def test_a_limit_that_cannot_show_every_class_of_a_folder_is_refused_when_it_is_named(tmp_path: Path):
     root = make.write_images(tmp_path)
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         identify(f"imagefolder:{root}", {"train_limit": 1})
     assert str(caught.value) == "data_args.train_limit: 1 images cannot show all 2 classes; want 2 or more"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from prunetune.data.imagefolder import ImageFolder
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 SOURCE = ImageFolder()
 
@@ -41,7 +41,7 @@ def test_what_windows_leaves_behind_is_left_out(tmp_path: Path) -> None:
 )
 def test_a_file_of_another_format_is_named(content: bytes, what: str, tmp_path: Path) -> None:
     (folder(tmp_path) / "train" / "cat" / "1.png").write_bytes(content)
-    with pytest.raises(RequestError, match=f"1.png cannot be read as an image: it is {what}; convert it to PNG"):
+    with pytest.raises(ConfigError, match=f"1.png cannot be read as an image: it is {what}; convert it to PNG"):
         SOURCE.read(root=str(tmp_path))
 
 
@@ -61,6 +61,6 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
         whole.update(name + b"\0" + content.encode() + b"\n")
     assert digest == whole.hexdigest()
     os.rename(cats, cats + b"\xe9")
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         SOURCE.read(root=str(tmp_path))
     assert str(caught.value).isprintable()

@@ -25,7 +25,7 @@ from prunetune.data import identify, load
 from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.export import Exported, _looked_at
 from prunetune.deploy.graph import Batch, _compare, _zeros_are_in
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models import MODELS
 
 onnx = pytest.importorskip("onnx", reason="needs the extra prunetune[onnx]")
@@ -86,7 +86,7 @@ def of_images(make: Callable[[], nn.Module], padded: int = 0) -> Case:
     torch.manual_seed(0)
     inputs = pad(images(), (padded,) * 4)
     model = warmed(make(), inputs[10:])
-    return Case(model, pt.prune(model, SPARSITY), inputs[:10])
+    return Case(model, pt.compute_mask(model, SPARSITY), inputs[:10])
 
 
 def mlp() -> nn.Module:
@@ -110,7 +110,7 @@ def transformer() -> Case:
     ]
     tokens = transformers.AutoTokenizer.from_pretrained(folder)(words * 2, padding=True, return_tensors="pt")
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    return Case(model, pt.prune(model, SPARSITY), dict(tokens))
+    return Case(model, pt.compute_mask(model, SPARSITY), dict(tokens))
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -281,7 +281,7 @@ def test_the_callers_model_is_left_alone(suffix: str, training: bool, tmp_path: 
     model(images()[:8]).sum().backward()
     model.train(training)
     before, rng = fingerprint(model), torch.get_rng_state()
-    pt.export(model, pt.prune(model, 0.5), tmp_path / f"m{suffix}", images()[:3])
+    pt.export(model, pt.compute_mask(model, 0.5), tmp_path / f"m{suffix}", images()[:3])
     assert fingerprint(model) == before
     assert torch.equal(torch.get_rng_state(), rng)
 
@@ -306,19 +306,19 @@ def test_a_held_model_leaves_no_trace_of_holding_in_the_graph(tmp_path: Path) ->
     plain = deepcopy(case.model)
     plain.load_state_dict(case.mask.apply(plain.state_dict()))
     held = deepcopy(case.model)
-    pt.hold(held, case.mask)
+    pt.apply_mask(held, case.mask)
     first = pt.export(plain, None, tmp_path / "plain.onnx", case.inputs)
     second = pt.export(held, None, tmp_path / "held.onnx", case.inputs)
     assert operators(first.path) == operators(second.path) == {"Reshape": 1, "Gemm": 3, "Relu": 2}
     assert first.path.read_bytes() == second.path.read_bytes()
-    assert pt.held_mask(held) == case.mask  # and the caller's is held as before
+    assert pt.get_mask(held) == case.mask  # and the caller's is held as before
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors", ".bitmask.safetensors"])
 def test_what_was_written_since_into_held_weights_is_not_exported(suffix: str, tmp_path: Path) -> None:
     case = CASES["mlp"]()
     held = deepcopy(case.model)
-    pt.hold(held, case.mask)
+    pt.apply_mask(held, case.mask)
     for name in case.mask:
         held.get_parameter(name).data.fill_(1.0)
     done = pt.export(held, None, tmp_path / f"m{suffix}", case.inputs)
@@ -338,7 +338,7 @@ def test_zeros_of_what_is_held_outside_the_default_scope_are_looked_for(tmp_path
     """A first convolution is whole by default, and batch norm is folded into it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(2704, 3)).eval()
-    pt.hold(model, pt.prune(model, 0.5, scope=pt.Scope(include=("0.weight",))))
+    pt.apply_mask(model, pt.compute_mask(model, 0.5, scope=pt.Scope(include=("0.weight",))))
     assert list(_looked_at(model, None)) == ["0.weight", "3.weight"]
     done = pt.export(model, None, tmp_path / "m.onnx", images()[:3])
     assert done.zeros_exact
@@ -349,10 +349,10 @@ def test_a_mask_that_is_given_comes_on_top_of_the_held_one(tmp_path: Path) -> No
     model = nn.Sequential(nn.Linear(4, 4, bias=False))
     rows, columns = torch.ones(4, 4, dtype=torch.bool), torch.ones(4, 4, dtype=torch.bool)
     rows[0], columns[:, 0] = False, False
-    pt.hold(model, {"0.weight": rows})
+    pt.apply_mask(model, {"0.weight": rows})
     done = pt.export(model, {"0.weight": columns}, tmp_path / "m.safetensors")
     assert torch.equal(load_file(done.path)["0.weight"] != 0, rows & columns)
-    assert pt.held_mask(model) == pt.Mask({"0.weight": rows})
+    assert pt.get_mask(model) == pt.Mask({"0.weight": rows})
 
 
 def test_not_a_number_at_a_pruned_place_is_zero_in_the_file(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_what_makes_no_graph_gets_one_line_and_the_old_file_stays(
 ) -> None:
     path = tmp_path / f"m{suffix}"
     path.write_text("old")
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         pt.export(model, None, path, inputs)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -416,7 +416,7 @@ def test_what_makes_no_graph_gets_one_line_and_the_old_file_stays(
 
 def test_a_difference_above_the_tolerance_is_an_error(tmp_path: Path) -> None:
     case = CASES["resnet20"]()
-    with pytest.raises(RequestError, match=r"tolerance: the file's outputs differ .* at batch size \d; 0 is allowed"):
+    with pytest.raises(ConfigError, match=r"tolerance: the file's outputs differ .* at batch size \d; 0 is allowed"):
         pt.export(case.model, case.mask, tmp_path / "m.onnx", case.inputs[:4], tolerance=0.0)
     assert list(tmp_path.iterdir()) == []
 
@@ -432,7 +432,7 @@ def test_differences_are_found_wherever_they_are() -> None:
         lambda given: [given.args[0].clamp(max=50)],
         lambda given: [given.args[0][:, :1]],
     ):
-        with pytest.raises(RequestError, match="tolerance: "):
+        with pytest.raises(ConfigError, match="tolerance: "):
             _compare(model, wrong, batch, 0.01)
 
 
@@ -485,7 +485,7 @@ class Several(nn.Module):
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_several_inputs_by_place_and_by_name(inputs: Any, suffix: str, tmp_path: Path) -> None:
     model = Several()
-    done = pt.export(model, pt.prune(model, 0.5), tmp_path / f"m{suffix}", inputs)
+    done = pt.export(model, pt.compute_mask(model, 0.5), tmp_path / f"m{suffix}", inputs)
     assert done.zeros_exact
     assert done.max_error < 1e-6
 
@@ -504,7 +504,7 @@ class Tied(nn.Module):
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors", ".bitmask.safetensors"])
 def test_tied_weights_are_stored_once_and_pruned_under_either_name(suffix: str, named: str, tmp_path: Path) -> None:
     model = Tied()
-    (kept,) = pt.prune(model, 0.5).values()
+    (kept,) = pt.compute_mask(model, 0.5).values()
     done = pt.export(model, {named: kept}, tmp_path / f"m{suffix}", torch.randn(2, 64))
     assert done.zeros_exact
     assert done.bytes < 1.9 * 64 * 64 * 4
@@ -524,7 +524,7 @@ def write_all(folder: Path) -> dict[str, bytes]:
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 64)
     )
     model = nn.Sequential(*network, Tied(), Tied()).eval()
-    mask = pt.prune(model, 0.8)
+    mask = pt.compute_mask(model, 0.8)
     return {s: pt.export(model, mask, folder / f"m{s}", torch.randn(3, 1, 6, 6)).path.read_bytes() for s in SUFFIXES}
 
 
@@ -545,7 +545,7 @@ def test_half_types_are_exported_where_the_runtime_has_them(tmp_path: Path) -> N
     done = pt.export(model.half(), None, tmp_path / "m.onnx", torch.randn(2, 8).half(), tolerance=1e-2)
     assert arrays(done.path)["weight"].dtype == np.float16
     model = model.bfloat16()
-    with pytest.raises(RequestError, match=r"model: cannot be written as ONNX: .*NOT_IMPLEMENTED"):
+    with pytest.raises(ConfigError, match=r"model: cannot be written as ONNX: .*NOT_IMPLEMENTED"):
         pt.export(model, None, tmp_path / "b.onnx", torch.randn(2, 8).bfloat16())
     assert pt.export(model, None, tmp_path / "b.pt2", torch.randn(2, 8).bfloat16()).max_error == 0
     assert load_file(pt.export(model, None, tmp_path / "b.safetensors").path)["weight"].dtype == torch.bfloat16
@@ -559,12 +559,12 @@ def test_the_exporters_keep_quiet(capfd: pytest.CaptureFixture[str], tmp_path: P
 
 @pytest.mark.parametrize("name", ["m.bin", "m", "onnx", "m.onnx.gz", "m.pt", ""])
 def test_an_unknown_suffix_gets_one_line(name: str, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"path: '.*' is in no known format; name it .onnx, .pt2 or .safetensors"):
+    with pytest.raises(ConfigError, match=r"path: '.*' is in no known format; name it .onnx, .pt2 or .safetensors"):
         pt.export(nn.Linear(2, 2), None, tmp_path / name)
 
 
 def test_a_mask_that_does_not_fit_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="mask: unknown 'wieght'; did you mean 'weight'"):
+    with pytest.raises(ConfigError, match="mask: unknown 'wieght'; did you mean 'weight'"):
         pt.export(nn.Linear(2, 2), {"wieght": torch.ones(2, 2)}, tmp_path / "m.safetensors")
 
 
@@ -572,10 +572,10 @@ def test_a_folder_is_made_and_a_place_that_cannot_be_written_is_named(tmp_path: 
     assert pt.export(nn.Linear(2, 2), None, tmp_path / "a" / "b" / "m.safetensors").path.exists()
     (tmp_path / "file").write_text("x")
     for suffix in (".onnx", ".pt2", ".safetensors", ".bitmask.safetensors"):
-        with pytest.raises(RequestError, match=r"path: cannot write '.*': (Not a directory|File exists)"):
+        with pytest.raises(ConfigError, match=r"path: cannot write '.*': (Not a directory|File exists)"):
             pt.export(nn.Linear(2, 2), None, tmp_path / "file" / f"m{suffix}", torch.ones(2, 2))
     (tmp_path / "m.onnx").mkdir()
-    with pytest.raises(RequestError, match=r"path: cannot write '.*': Is a directory"):
+    with pytest.raises(ConfigError, match=r"path: cannot write '.*': Is a directory"):
         pt.export(nn.Linear(2, 2), None, tmp_path / "m.onnx", torch.ones(2, 2))
     assert not list(tmp_path.rglob(".tmp-*"))
 
@@ -585,7 +585,7 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, library, None)
             with pytest.raises(
-                RequestError, match=r"needs the extra prunetune\[onnx\]: pip install 'prunetune\[onnx\]'"
+                ConfigError, match=r"needs the extra prunetune\[onnx\]: pip install 'prunetune\[onnx\]'"
             ):
                 pt.export(nn.Linear(2, 2), None, tmp_path / "m.onnx", torch.ones(2, 2))
 
@@ -599,6 +599,6 @@ def test_a_state_that_is_more_than_tensors_is_refused(tmp_path: Path) -> None:
 
     for suffix in (".safetensors", ".bitmask.safetensors"):
         with pytest.raises(
-            RequestError, match="model: '_extra_state' of its state is a dict; a file holds tensors only"
+            ConfigError, match="model: '_extra_state' of its state is a dict; a file holds tensors only"
         ):
             pt.export(Extra(2, 2), None, tmp_path / f"m{suffix}")

@@ -12,8 +12,8 @@ from torch.nn.utils import prune as torch_prune
 
 from prunetune.deploy import latency
 from prunetune.deploy.latency import Latency, latencies, speedup
-from prunetune.errors import RequestError
-from prunetune.sparsity.enforce import hold, release
+from prunetune.errors import ConfigError
+from prunetune.sparsity.enforce import apply_mask, remove_mask
 
 INPUT = torch.ones(2, 3)
 
@@ -166,25 +166,25 @@ def test_the_interval_covers_the_true_median(n: int) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(RequestError, match=r"^rounds: 5 are too few .* at least 6"):
+    with pytest.raises(ConfigError, match=r"^rounds: 5 are too few .* at least 6"):
         speedup(Latency((1.0,) * 5, 1), Latency((1.0,) * 5, 1))
-    with pytest.raises(RequestError, match=r"^rounds: 6 and 7 are not pairs"):
+    with pytest.raises(ConfigError, match=r"^rounds: 6 and 7 are not pairs"):
         speedup(Latency((1.0,) * 6, 1), Latency((1.0,) * 7, 1))
-    with pytest.raises(RequestError, match=r"^models: none"):
+    with pytest.raises(ConfigError, match=r"^models: none"):
         latencies({}, INPUT)
-    with pytest.raises(RequestError, match=r"^rounds: 1 "):
+    with pytest.raises(ConfigError, match=r"^rounds: 1 "):
         latencies({"a": nn.Linear(3, 2)}, INPUT, rounds=1)
-    with pytest.raises(RequestError, match=r"^inputs: must be a tensor"):
+    with pytest.raises(ConfigError, match=r"^inputs: must be a tensor"):
         latencies({"a": nn.Linear(3, 2)}, ())
 
 
 def test_a_held_model_is_refused_until_it_is_released() -> None:
     model = nn.Linear(3, 2)
-    hold(model, {"weight": torch.eye(2, 3)})
-    with pytest.raises(RequestError, match=r"^models: 'sparse' is held"):
+    apply_mask(model, {"weight": torch.eye(2, 3)})
+    with pytest.raises(ConfigError, match=r"^models: 'sparse' is held"):
         latencies({"sparse": model}, INPUT, rounds=2)
-    release(model)
+    remove_mask(model)
     assert latencies({"sparse": model}, INPUT, rounds=2)["sparse"].rounds == 2
     torch_prune.l1_unstructured(model, "weight", 0.5)
-    with pytest.raises(RequestError, match=r"^models: 'sparse' is masked by torch\.nn\.utils\.prune"):
+    with pytest.raises(ConfigError, match=r"^models: 'sparse' is masked by torch\.nn\.utils\.prune"):
         latencies({"sparse": model}, INPUT, rounds=2)

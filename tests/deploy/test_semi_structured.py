@@ -9,7 +9,7 @@ from torch.sparse import SparseSemiStructuredTensorCUSPARSELT, SparseSemiStructu
 
 import prunetune as pt
 from prunetune.deploy.semi_structured import MULTIPLES, TYPES, survey_layers, to_semi_structured
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 PATTERN = torch.tensor([True, False, False, True])
 
@@ -65,7 +65,7 @@ def test_our_own_2_to_4_masks_fit(dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 32)).to(dtype)
     assert set(survey_layers(model)) == {"0", "2"}
     assert all(str(reason).startswith("not 2:4") for reason in survey_layers(model).values())
-    pt.hold(model, pt.prune(model, 0.5, pattern="2:4"))
+    pt.apply_mask(model, pt.compute_mask(model, 0.5, pattern="2:4"))
     assert survey_layers(model) == {"0": None, "2": None}
 
 
@@ -95,7 +95,7 @@ def test_the_shapes_are_those_that_torch_takes() -> None:
 
 def test_without_a_gpu_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RequestError, match=r"^device: 2:4 kernels need a CUDA GPU of .* 8.0 or more; here is none$"):
+    with pytest.raises(ConfigError, match=r"^device: 2:4 kernels need a CUDA GPU of .* 8.0 or more; here is none$"):
         to_semi_structured(nn.Linear(64, 64))
 
 
@@ -107,7 +107,7 @@ def test_with_too_old_a_gpu_there_is_one_clear_line(monkeypatch: pytest.MonkeyPa
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, answer)
-    with pytest.raises(RequestError, match=r"^device: .* or more; Tesla T4 has 7.5$"):
+    with pytest.raises(ConfigError, match=r"^device: .* or more; Tesla T4 has 7.5$"):
         to_semi_structured(nn.Linear(64, 64))
 
 
@@ -118,13 +118,13 @@ def test_with_too_old_a_gpu_there_is_one_clear_line(monkeypatch: pytest.MonkeyPa
 def test_converted_layers_give_the_dense_outputs() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 10)).half()
-    mask = pt.prune(model, 0.5, pattern="2:4")
+    mask = pt.compute_mask(model, 0.5, pattern="2:4")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     done = to_semi_structured(model, mask)
     assert done.converted == ("0",)
     assert done.left == {"2": "shape (10, 256): the kernels take multiples of (32, 64)"}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    pt.hold(model, mask)
+    pt.apply_mask(model, mask)
     for size in (1, 16, 100):
         inputs = torch.randn(size, 128, device="cuda", dtype=torch.float16)
         with torch.no_grad():

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
 from prunetune.deploy.savings import channel_savings
 from prunetune.deploy.shrink import shrink
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_trace import tensors_in
 from prunetune.sparsity.checkpoint import digest_tensors
-from prunetune.sparsity.enforce import held_mask, hold
+from prunetune.sparsity.enforce import apply_mask, get_mask
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.prune import prune
+from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
@@ -27,7 +27,7 @@ def drawn(*shape: int) -> Tensor:
 
 
 def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
-    """The masked model, made without `hold`."""
+    """The masked model, made without `apply_mask`."""
     model.load_state_dict(mask.apply(model.state_dict()))
     return model
 
@@ -63,7 +63,7 @@ def size(model: nn.Module) -> int:
 def test_the_same_outputs_with_less(name: str, sparsity: float) -> None:
     make, shape = EXACT[name]
     model, inputs = randomised(make()), drawn(2, *shape)
-    mask = prune(model, sparsity, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, sparsity, pattern="channel", example_inputs=inputs)
     before = digest_tensors(model.state_dict())
     small = shrink(model, mask, inputs)
     assert digest_tensors(model.state_dict()) == before
@@ -79,7 +79,7 @@ def test_the_same_outputs_with_less(name: str, sparsity: float) -> None:
 
 def test_hand_counts_of_a_chain() -> None:
     model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
-    small = shrink(model, prune(model, 0.5, pattern="channel", example_inputs=inputs), inputs)
+    small = shrink(model, compute_mask(model, 0.5, pattern="channel", example_inputs=inputs), inputs)
     #            convolution 1→4     batch norm  convolution 4→6     linear 24→10
     assert size(model) == (4 * 9 + 4) + (4 + 4) + (6 * 4 * 9 + 6) + (24 * 10 + 10)
     assert size(small) == (2 * 9 + 2) + (2 + 2) + (3 * 2 * 9 + 3) + (12 * 10 + 10)
@@ -105,7 +105,7 @@ def test_hand_counts_of_a_chain() -> None:
 
 def test_what_is_kept_is_kept_bit_for_bit() -> None:
     model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     small, state = shrink(model, mask, inputs).state_dict(), model.state_dict()
     one, two = mask["0.bias"], mask["3.bias"]
     assert small["0.weight"].equal(state["0.weight"][one])
@@ -119,14 +119,14 @@ def test_modes_gradients_and_holds() -> None:
     model, inputs = randomised(chain()).train(), drawn(1, 1, 6, 6)
     model[1].eval()  # type: ignore[index]
     model[3].weight.requires_grad_(False)  # type: ignore[index, union-attr]
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
-    hold(model, mask)
-    small = shrink(model, held_mask(model), inputs)
-    assert held_mask(model) == mask
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
+    apply_mask(model, mask)
+    small = shrink(model, get_mask(model), inputs)
+    assert get_mask(model) == mask
     assert [module.training for module in small.modules()] == [module.training for module in model.modules()]
     assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in model.parameters()]
-    with pytest.raises(RequestError, match="no weight is held"):
-        held_mask(small)
+    with pytest.raises(ConfigError, match="no weight is held"):
+        get_mask(small)
     optimizer = torch.optim.SGD(small.parameters(), lr=0.1)
     F.cross_entropy(small(drawn(8, 1, 6, 6)), torch.arange(8)).backward()
     optimizer.step()  # it trains on
@@ -137,14 +137,14 @@ def test_a_mask_of_ones_and_half_precision() -> None:
     ones = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters()}
     assert digest_tensors(shrink(model, ones, inputs).state_dict()) == digest_tensors(model.state_dict())
     model, inputs = model.bfloat16(), inputs.bfloat16()
-    small = shrink(model, prune(model, 0.5, pattern="channel", example_inputs=inputs), inputs)
+    small = shrink(model, compute_mask(model, 0.5, pattern="channel", example_inputs=inputs), inputs)
     assert {parameter.dtype for parameter in small.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", sorted(WHOLE.keys() - {"doubled", "flattened_concat", "stacked_rows"}))
 def test_around_what_is_kept_whole_the_rest_shrinks(name: str) -> None:
     model, inputs = randomised(WHOLE[name][0]()), drawn(2, *IMAGES)
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     small = shrink(model, mask, inputs)
     assert size(small) < size(model)
     for wanted, found in zip(outputs(zeroed(model, mask), inputs), outputs(small, inputs), strict=True):
@@ -163,33 +163,35 @@ def test_around_what_is_kept_whole_the_rest_shrinks(name: str) -> None:
 )
 def test_a_mask_of_anything_but_channels_is_refused(name: str, change: Callable[[Tensor], object]) -> None:
     model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
-    mask = {key: kept.clone() for key, kept in prune(model, 0.5, pattern="channel", example_inputs=inputs).items()}
+    mask = {
+        key: kept.clone() for key, kept in compute_mask(model, 0.5, pattern="channel", example_inputs=inputs).items()
+    }
     change(mask[name])
-    with pytest.raises(RequestError, match=r"^mask: at '.*' it does not prune whole channels"):
+    with pytest.raises(ConfigError, match=r"^mask: at '.*' it does not prune whole channels"):
         shrink(model, mask, inputs)
 
 
 @pytest.mark.parametrize("missing", ["0.bias", "1.weight", "1.bias", "3.bias", "5.weight", "3.weight"])
 def test_a_mask_that_leaves_a_layer_out_is_refused(missing: str) -> None:
     model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
-    mask = dict(prune(model, 0.5, pattern="channel", example_inputs=inputs))
+    mask = dict(compute_mask(model, 0.5, pattern="channel", example_inputs=inputs))
     del mask[missing]
-    with pytest.raises(RequestError, match=r"^mask: at '.*' it does not prune whole channels"):
+    with pytest.raises(ConfigError, match=r"^mask: at '.*' it does not prune whole channels"):
         shrink(model, mask, inputs)
 
 
 def test_an_unstructured_mask_and_one_that_keeps_nothing_are_refused() -> None:
     model, inputs = randomised(chain()), drawn(1, 1, 6, 6)
-    with pytest.raises(RequestError, match=r"^mask: at '3.weight' it does not prune whole channels"):
-        shrink(model, prune(model, 0.5), inputs)
+    with pytest.raises(ConfigError, match=r"^mask: at '3.weight' it does not prune whole channels"):
+        shrink(model, compute_mask(model, 0.5), inputs)
     nothing = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in model.named_parameters() if name[0] != "5"}
-    with pytest.raises(RequestError, match=r"^mask: it prunes all channels of '0'; at least one must stay$"):
+    with pytest.raises(ConfigError, match=r"^mask: it prunes all channels of '0'; at least one must stay$"):
         shrink(model, nothing, inputs)
     output = {"5.weight": torch.ones(10, 24), "5.bias": torch.tensor([0.0] + 9 * [1.0])}
     output["5.weight"][0] = 0
-    with pytest.raises(RequestError, match=r"^mask: at '5.weight' .* \('5' stays whole: it reaches the output\)"):
+    with pytest.raises(ConfigError, match=r"^mask: at '5.weight' .* \('5' stays whole: it reaches the output\)"):
         shrink(model, output, inputs)
-    with pytest.raises(RequestError, match=r"^mask: unknown 'x'"):
+    with pytest.raises(ConfigError, match=r"^mask: unknown 'x'"):
         shrink(model, {"x": torch.ones(1)}, inputs)
 
 
@@ -207,10 +209,10 @@ def test_the_layer_whose_channels_are_written_out_is_named() -> None:
 
     layers = {"a": block(3, 6), "b": block(6, 8), "c": nn.Linear(512, 10), "d": nn.Linear(10, 5)}
     model, inputs = randomised(Wired(wiring, **layers)), drawn(2, *IMAGES)
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
-    with pytest.raises(RequestError, match=r"; leave whole with scope.exclude: 'b.0.\*'$"):
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
+    with pytest.raises(ConfigError, match=r"; leave whole with scope.exclude: 'b.0.\*'$"):
         shrink(model, mask, inputs)
-    mask = prune(model, 0.5, pattern="channel", scope=Scope(exclude=("b.0.*",)), example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", scope=Scope(exclude=("b.0.*",)), example_inputs=inputs)
     small = shrink(model, mask, inputs)  # a's channels stay too: b's weight has slices of them
     widths = {name: len(small.get_parameter(f"{name}.bias")) for name in ("a.0", "b.0", "c", "d")}
     assert widths == {"a.0": 6, "b.0": 8, "c": 5, "d": 5}
@@ -242,10 +244,8 @@ def test_little_that_could_go_is_told_with_the_reasons() -> None:
 def test_what_cannot_shrink_is_refused() -> None:
     inputs = drawn(2, *IMAGES)
     model = randomised(written_out())
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
-    with pytest.raises(
-        RequestError, match=r"^model: it has channel numbers written into its code, and cannot shrink: "
-    ):
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
+    with pytest.raises(ConfigError, match=r"^model: it has channel numbers written into its code, and cannot shrink: "):
         shrink(model, mask, inputs)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from prunetune.api import Audit, audit
 from prunetune.data import load
 from prunetune.deploy.shrink import shrink
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models import build
 from prunetune.plan.compile import plan
 from prunetune.sparsity.scope import prunable
@@ -104,7 +104,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("mask", "more", "line"), REFUSED)
 def test_what_is_refused_when_the_study_is_planned(mask: dict[str, Any], more: dict[str, Any], line: str) -> None:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         plan(load_spec({**SPEC, "masks": [mask], **more}), device="cpu")
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunetune.core.references import Ref
 from prunetune.deploy.sizes import LayerCount, count
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models import build
-from prunetune.sparsity.enforce import hold
-from prunetune.sparsity.prune import prune
+from prunetune.sparsity.enforce import apply_mask
+from prunetune.sparsity.prune import compute_mask
 
 CIFAR = (3, 32, 32)
 
@@ -143,8 +143,8 @@ def test_effective_macs_follow_each_layer_s_own_density() -> None:
 
 def test_a_pruned_network_s_effective_macs_are_those_of_its_kept_weights() -> None:
     model = registered("resnet20")
-    mask = prune(model, 0.8, allocation="global")
-    hold(model, mask)
+    mask = compute_mask(model, 0.8, allocation="global")
+    apply_mask(model, mask)
     found = count(model, images())
     per_weight = {layer.name: layer.macs // layer.total for layer in found.layers}
     expected = sum(int(kept.sum()) * per_weight[name] for name, kept in mask.items())
@@ -330,5 +330,5 @@ def test_the_model_is_as_before() -> None:
 
 @pytest.mark.parametrize("inputs", [(), torch.tensor(1.0), torch.zeros(0, 4), ("x",)])
 def test_inputs_without_a_batch_are_refused(inputs: Any) -> None:
-    with pytest.raises(RequestError, match=r"^example_inputs: must be a tensor"):
+    with pytest.raises(ConfigError, match=r"^example_inputs: must be a tensor"):
         count(nn.Linear(4, 2), inputs)

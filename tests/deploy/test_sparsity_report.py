@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.torch_prune import from_torch_prune
 
 UNNAMED = "in scope, but no mask names it"
@@ -27,7 +27,7 @@ def mask() -> pt.Mask:
 
 def held() -> nn.Sequential:
     model = network()
-    pt.hold(model, mask())
+    pt.apply_mask(model, mask())
     return model
 
 
@@ -95,7 +95,7 @@ def test_a_mask_that_nobody_applied() -> None:
 
 def test_a_model_that_was_let_go_is_sparse_and_then_revived() -> None:
     model = held()
-    pt.release(model)
+    pt.remove_mask(model)
     not_held = ("! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)",)
     assert pt.sparsity_report(model, mask()).problems == not_held
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_looking_does_not_zero_what_came_back_to_life() -> None:
 
 def test_a_layer_in_scope_that_the_mask_leaves_out() -> None:
     model = network()
-    pt.hold(model, {"3.weight": mask()["3.weight"]})
+    pt.apply_mask(model, {"3.weight": mask()["3.weight"]})
     assert pt.sparsity_report(model).problems == (f"! 4.weight: {UNNAMED}",)
     excluded = pt.sparsity_report(model, scope=pt.Scope(exclude=("4.*",)))
     assert excluded.problems == ()
@@ -157,14 +157,14 @@ def test_weights_as_torch_prunes_them() -> None:
     assert (rows["4.bias"].nonzero, rows["4.bias"].held, rows["4.bias"].reason) == (1, True, "")
     assert found.problems == (f"! 4.weight: {UNNAMED}",)
     assert (found.parameters, found.masked, found.masked_nonzeros) == (60, 34, 9)
-    with pytest.raises(RequestError, match=r"in the form of torch\.nn\.utils\.prune"):
+    with pytest.raises(ConfigError, match=r"in the form of torch\.nn\.utils\.prune"):
         pt.sparsity_report(model, from_torch_prune(model))
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"unknown '3\.weigth'; did you mean '3\.weight'"):
+    with pytest.raises(ConfigError, match=r"unknown '3\.weigth'; did you mean '3\.weight'"):
         pt.sparsity_report(network(), {"3.weigth": torch.ones(4, 8)})
-    with pytest.raises(RequestError, match="pattern 'head' matches no parameter"):
+    with pytest.raises(ConfigError, match="pattern 'head' matches no parameter"):
         pt.sparsity_report(network(), scope=pt.Scope(exclude=("head",)))
 
 
@@ -181,7 +181,7 @@ def test_the_name_costs_nothing_until_it_is_used() -> None:
 
 def test_a_mask_that_leaves_most_of_a_model_out_is_a_problem() -> None:
     model = nn.ModuleDict({"lstm": nn.LSTM(8, 8), "head": nn.Linear(8, 4)})
-    pt.hold(model, pt.prune(model, 0.5))
+    pt.apply_mask(model, pt.compute_mask(model, 0.5))
     report = pt.sparsity_report(model)
     assert report.covered == 32 / 612
     (problem,) = report.problems

@@ -76,8 +76,8 @@ def train(model: nn.Module, inputs: Inputs, optimizer: Optimizer, before_and_aft
 def check_held(network: Network, optimizer: Optimizer) -> None:
     """Every parameter after three steps is that of a loop that multiplies by the mask; and what is kept moved."""
     model, slow, start = network.drawn(), network.drawn(), network.drawn()
-    mask = pt.prune(model, 0.5, scope=network.scope)
-    pt.hold(model, mask)
+    mask = pt.compute_mask(model, 0.5, scope=network.scope)
+    pt.apply_mask(model, mask)
 
     def multiply() -> None:
         with torch.no_grad():
@@ -101,10 +101,10 @@ def check_held(network: Network, optimizer: Optimizer) -> None:
 def check_copy(network: Network, optimizer: Optimizer) -> None:
     """A copy has the mask, keeps it, and is not the original."""
     model = network.drawn()
-    mask = pt.prune(model, 0.5, scope=network.scope)
-    pt.hold(model, mask)
+    mask = pt.compute_mask(model, 0.5, scope=network.scope)
+    pt.apply_mask(model, mask)
     copy = deepcopy(model)
-    assert pt.held_mask(copy).digest == mask.digest
+    assert pt.get_mask(copy).digest == mask.digest
     train(copy, network.inputs, optimizer, lambda: None)
     for name, keep in mask.items():
         assert not copy.get_parameter(name)[~keep].any(), name
@@ -116,7 +116,7 @@ def check_copy(network: Network, optimizer: Optimizer) -> None:
 def check_files(network: Network, folder: Path) -> None:
     """What is saved and loaded into a new network gives equal outputs, bit for bit."""
     model = network.drawn()
-    pt.hold(model, pt.prune(model, 0.5, scope=network.scope))
+    pt.apply_mask(model, pt.compute_mask(model, 0.5, scope=network.scope))
     for name in ("m.safetensors", "m.bitmask.safetensors"):
         assert pt.export(model, None, folder / name).zeros_exact
     dense, compact = network.drawn(seed=1), network.drawn(seed=2)
@@ -132,7 +132,7 @@ def check_files(network: Network, folder: Path) -> None:
 def shrunk(network: Network) -> float:
     """The share of parameters that is left without half of all channels; the outputs, for other inputs, stay."""
     model = randomised(network.drawn()).eval()
-    mask = pt.prune(model, 0.5, pattern="channel", example_inputs=network.inputs, scope=network.scope)
+    mask = pt.compute_mask(model, 0.5, pattern="channel", example_inputs=network.inputs, scope=network.scope)
     small = shrink(model, mask, network.inputs)
     masked = deepcopy(model)
     with torch.no_grad():
@@ -156,7 +156,7 @@ def compare(wanted: list[Tensor], found: list[Tensor]) -> None:
 def exported(network: Network, path: Path) -> None:
     """A graph's file that takes another number of examples, and says what the network says."""
     model = network.drawn().eval()
-    pt.hold(model, pt.prune(model, 0.5, scope=network.scope))
+    pt.apply_mask(model, pt.compute_mask(model, 0.5, scope=network.scope))
     assert pt.export(model, None, path, network.inputs).zeros_exact
     given = others(network.inputs, 3)
     with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prunetune.core.references import Ref
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models import MODELS, build, draw, identify
 
 SHAPE = (1, 4, 4)
@@ -38,7 +38,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def refusal(name: str, **arguments: object) -> str:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         identify(name, arguments, SHAPE, 3)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(name, "USER")

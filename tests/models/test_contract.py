@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.core.references import Ref
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models import MODELS, build, draw, identify
 
 SHAPE = (3, 32, 32)
@@ -44,7 +44,7 @@ def test_logits_have_shape_n_by_outputs(name: str, input_shape: tuple[int, ...],
 @every_model
 def test_28_pixels_work_or_are_refused_in_one_line(name: str) -> None:
     if name.startswith("vgg"):
-        with pytest.raises(RequestError, match=rf"^model: {name} needs images of at least 32x32 pixels; got 28x28$"):
+        with pytest.raises(ConfigError, match=rf"^model: {name} needs images of at least 32x32 pixels; got 28x28$"):
             identify(name, {}, (1, 28, 28), 10)
     else:
         assert drawn(name, input_shape=(1, 28, 28))(images(2, (1, 28, 28))).shape == (2, 10)
@@ -133,13 +133,13 @@ def test_an_identified_model_builds_the_same_network(name: str) -> None:
 
 @every_model
 def test_an_unknown_argument_is_refused(name: str) -> None:
-    with pytest.raises(RequestError, match=r"^model_args: unknown 'widht'; (did you mean|'.*' takes no arguments)"):
+    with pytest.raises(ConfigError, match=r"^model_args: unknown 'widht'; (did you mean|'.*' takes no arguments)"):
         identify(name, {"widht": 8}, SHAPE, 10)
 
 
 @every_model
 def test_what_the_data_decide_is_no_argument(name: str) -> None:
-    with pytest.raises(RequestError, match=r"^model_args: unknown 'outputs'; (known: |'.*' takes no arguments)"):
+    with pytest.raises(ConfigError, match=r"^model_args: unknown 'outputs'; (known: |'.*' takes no arguments)"):
         identify(name, {"outputs": 8}, SHAPE, 10)
 
 
@@ -184,7 +184,7 @@ def test_a_width_that_came_later_is_written_out_only_where_it_is_another(name: s
 def test_a_wrong_request_is_one_clear_line(
     name: str, arguments: dict, input_shape: tuple[int, ...], message: str
 ) -> None:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         identify(name, arguments, input_shape, 10)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from sweep_torch import BY_HAND, OWN
 from torch import nn
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -104,7 +104,7 @@ def adamw(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
 
 def assert_refused(call: Callable[[], object], fragment: str) -> None:
     """In one line that a terminal shows."""
-    with pytest.raises(RequestError, match=re.escape(fragment)) as refused:
+    with pytest.raises(ConfigError, match=re.escape(fragment)) as refused:
         call()
     text = str(refused.value)
     assert "\n" not in text
@@ -120,7 +120,7 @@ def test_the_sweep_is_as_wide_as_it_says() -> None:
 def test_half_of_each_layer_goes_and_stays_away(name: str, tmp_path: Path) -> None:
     network = NETWORKS[name]
     model = network.drawn()
-    check_mask(model, pt.prune(model, 0.5, scope=network.scope))
+    check_mask(model, pt.compute_mask(model, 0.5, scope=network.scope))
     optimizer = adamw if name in TEXT else sgd
     check_held(network, optimizer)
     check_copy(network, optimizer)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import prunetune as pt
 from prunetune.advice import NO_ACCURACY, Advice, Line, recommend
 from prunetune.api import Audit
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report.write import write_report
 from prunetune.rows import Layer, Results
 
@@ -54,7 +54,7 @@ def test_a_model_alone_is_counted_and_names_no_start() -> None:
     advice = recommend(network(), sparsity=0.8)
     kept = {layer.name: (layer.kept, layer.total) for layer in advice.layers}
     assert kept == {"2.weight": (230, 1152), "4.weight": (1440, 7200), "5.weight": (100, 500)}
-    mask = pt.prune(network(), 0.8)
+    mask = pt.compute_mask(network(), 0.8)
     assert {name: (int(bits.sum()), bits.numel()) for name, bits in mask.items()} == kept
     [only] = advice.lines
     assert "1770 of 8852 prunable weights remain, the fewest in '5.weight': 100 of 500" in only.claim
@@ -192,7 +192,7 @@ def test_the_audit_counts_more_than_the_pair(tmp_path: Path) -> None:
 
 
 def of_this_model(results: Results) -> Results:
-    rows = pt.survey(network())
+    rows = pt.list_parameters(network())
     layers = tuple(Layer(row.name, row.shape, row.prunable, row.reason) for row in rows)
     return dataclasses.replace(results, layers=layers)
 
@@ -224,7 +224,7 @@ def test_the_audit_of_another_network_is_an_analogy(tmp_path: Path) -> None:
     ],
 )
 def test_bad_requests_get_one_line(given: Mapping[str, object], says: str) -> None:
-    with pytest.raises(RequestError, match=says) as caught:
+    with pytest.raises(ConfigError, match=says) as caught:
         recommend(**given)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 

@@ -14,7 +14,7 @@ from verdict_trials import trial
 
 from prunetune.analysis.cells import between, pair
 from prunetune.cli.main import app
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report.comparison.cells import cells_text
 from prunetune.report.comparison.figures import comparison_drawings
 from prunetune.report.comparison.page import write_comparison
@@ -196,7 +196,7 @@ def test_held_out_means(cells: Path) -> None:
 )
 def test_a_wrong_request_is_one_line(cells: Path, options: list[str], words: str) -> None:
     done = CliRunner().invoke(app, ["compare", str(cells), *options])
-    assert isinstance(done.exception, RequestError)
+    assert isinstance(done.exception, ConfigError)
     assert words in str(done.exception)
     assert "\n" not in str(done.exception)
 
@@ -204,7 +204,7 @@ def test_a_wrong_request_is_one_line(cells: Path, options: list[str], words: str
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     for run, words in ((tmp_path / "x.json", "must hold an object"), (tmp_path / "y", "not found")):
-        with pytest.raises(RequestError, match=words):
+        with pytest.raises(ConfigError, match=words):
             read_studies([run])
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_mask_or_sparsity_that_is_not_there_is_named(
     folders: list[Path], given: dict[str, object], words: str
 ) -> None:
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(ConfigError, match=words):
         compared(read_studies(folders[:1]), **given)  # type: ignore[arg-type]
 
 
@@ -233,7 +233,7 @@ def test_only_a_comparisons_own_files_are_replaced(folders: list[Path], tmp_path
         theirs = tmp_path / name / name
         theirs.parent.mkdir()
         theirs.write_text("my thesis\n")
-        with pytest.raises(RequestError, match=name):
+        with pytest.raises(ConfigError, match=name):
             write_comparison(found, theirs.parent)
         assert theirs.read_text() == "my thesis\n"
 
@@ -243,5 +243,5 @@ def test_the_folder_of_a_group_stands_for_its_studies(folders: list[Path], tmp_p
         write_report(planted(), tmp_path / "group" / name)
     assert [study.name for study in read_studies([tmp_path / "group"])] == ["a", "b"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RequestError, match="empty"):
+    with pytest.raises(ConfigError, match="empty"):
         read_studies([tmp_path / "empty"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted, scarred
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report.files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write import render_again, write_report
 from prunetune.rows import Correlation, Results, Trial
@@ -185,7 +185,7 @@ def _damage(path: Path, change) -> Path:
 )
 def test_a_damaged_field_is_named_in_one_line(tmp_path, change, named):
     path = _damage(_results_only(tmp_path), change)
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         render_again(tmp_path)
     assert named in str(caught.value)
     assert str(path) in str(caught.value)
@@ -193,18 +193,18 @@ def test_a_damaged_field_is_named_in_one_line(tmp_path, change, named):
 
 
 def test_files_that_are_not_results(tmp_path):
-    with pytest.raises(RequestError, match="not found; give a folder"):
+    with pytest.raises(ConfigError, match="not found; give a folder"):
         render_again(tmp_path)
     path = tmp_path / "results.json"
     for content in (b"", b"\xff\xfe\x00", b'{"schema_version": 1, "study": NaN}', b"[" * 100_000):
         path.write_bytes(content)
-        with pytest.raises(RequestError, match="not valid JSON, so truncated or damaged") as caught:
+        with pytest.raises(ConfigError, match="not valid JSON, so truncated or damaged") as caught:
             read_results(path)
         assert "\n" not in str(caught.value)
     path.write_text("[]")
-    with pytest.raises(RequestError, match="holds a list; it must hold an object"):
+    with pytest.raises(ConfigError, match="holds a list; it must hold an object"):
         read_results(path)
-    with pytest.raises(RequestError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_results(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_every_truncation_is_noticed(tmp_path):
     whole = path.read_bytes().rstrip()
     for length in range(0, len(whole), len(whole) // 40):
         path.write_bytes(whole[:length])
-        with pytest.raises(RequestError, match="truncated or damaged"):
+        with pytest.raises(ConfigError, match="truncated or damaged"):
             read_results(path)
 
 
@@ -224,10 +224,10 @@ def test_unknown_fields_are_passed_over(tmp_path):
 
 def test_a_write_that_fails_leaves_nothing_and_says_why(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RequestError, match="out: cannot write"):
+    with pytest.raises(ConfigError, match="out: cannot write"):
         write_report(planted(seeds=2), tmp_path / "file" / "out")
     (tmp_path / "results.json").mkdir()
-    with pytest.raises(RequestError, match=r"out: cannot write .*results\.json"):
+    with pytest.raises(ConfigError, match=r"out: cannot write .*results\.json"):
         write_text(tmp_path / "results.json", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "results.json"]
 

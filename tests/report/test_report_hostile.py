@@ -15,7 +15,7 @@ from planted import HOSTILE, planted, scarred
 from planted_views import viewed
 from test_tradeoff import found  # noqa: F401 - a fixture
 
-from prunetune.errors import LONGEST_LINE, RequestError
+from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.report.tradeoff.page import render_tradeoff_again, write_tradeoff
 from prunetune.report.tradeoff.rows import ParameterDensity, Tradeoff
 from prunetune.report.write import render_again, write_report
@@ -163,7 +163,7 @@ def test_a_file_of_lists_within_lists(depth: int, written: dict[str, Any], tmp_p
 def assert_shown_or_one_line(folder: Path) -> None:
     try:
         render_again(folder)
-    except RequestError as error:
+    except ConfigError as error:
         line = str(error)
         assert line.startswith(f"{folder}/results.json: ")
         assert line.isprintable()

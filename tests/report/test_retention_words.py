@@ -42,7 +42,7 @@ def test_the_words():
 
 
 def test_an_older_file_is_read_with_kappa_computed(tmp_path):
-    """6 epochs at weight decay 1e-4: Σ of the factors is by hand, step by step in tests/train."""
+    """6 epochs at weight decay 1e-4: Σ of the factors is by hand, step by step in tests/training."""
     found = planted()
     text = json.loads(results_text(found, (), ()))
     del text["recipes"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report.tradeoff.figures import layers_figure
 from prunetune.report.tradeoff.page import render_tradeoff_again, tradeoff_text, write_tradeoff
 from prunetune.report.tradeoff.rows import (
@@ -140,5 +140,5 @@ def test_a_study_without_a_network_is_shown_as_that(found: Tradeoff, tmp_path: P
 @pytest.mark.parametrize("content", ["", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])
 def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "tradeoff.json").write_text(content)
-    with pytest.raises(RequestError, match=r"tradeoff.json: [^\n]+$"):
+    with pytest.raises(ConfigError, match=r"tradeoff.json: [^\n]+$"):
         read_tradeoff(tmp_path / "tradeoff.json")

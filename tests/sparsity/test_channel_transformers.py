@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from channel_nets import Wired, block, randomised
 from prunetune.deploy.shrink import shrink
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_groups import channel_groups, read_groups
 from prunetune.sparsity.channel_trace import tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
-from prunetune.sparsity.prune import prune
+from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
@@ -59,7 +59,7 @@ def test_hidden_channels_of_a_sequence_go_and_the_outputs_stay(name: str) -> Non
     model = randomised(make())
     free = [group for group in channel_groups(model, inputs) if not group.whole]
     assert [group.channels for group in free] == [len(free[0].outputs)]
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     small = shrink(model, mask, inputs)  # compares the outputs
     first, *_, last = [layer for layer in small.modules() if isinstance(layer, nn.Linear)]
     assert first.out_features == last.in_features == round(0.5 * free[0].channels)
@@ -125,7 +125,7 @@ def test_convolutions_beside_a_sequence_keep_their_flattened_channels() -> None:
 
     layers = {"conv": block(3, 6), "fc": nn.Linear(6 * 64, 4), "a": nn.Linear(8, 10), "b": nn.Linear(10, 4)}
     model, inputs = randomised(Wired(wiring, **layers)), torch.randn(2, 3, 8, 8)
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     small = shrink(model, mask, inputs)
     shapes = {name: tuple(small.get_parameter(f"{name}.weight").shape) for name in ("conv.0", "fc", "a", "b")}
     assert shapes == {"conv.0": (3, 3, 3, 3), "fc": (4, 192), "a": (5, 8), "b": (4, 5)}
@@ -182,7 +182,7 @@ PUBLISHED: dict[str, tuple[Callable[[], nn.Module], Any, int]] = {  # how many l
 def test_the_feed_forward_blocks_of_published_transformers_shrink(name: str) -> None:
     make, inputs, wide = PUBLISHED[name]
     model = make().eval()
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     small = shrink(model, mask, inputs)
     before, after = ([m.out_features for m in net.modules() if isinstance(m, nn.Linear)] for net in (model, small))
     assert (before.count(12), after.count(12)) == (wide, 0)
@@ -223,7 +223,7 @@ def folded() -> nn.Module:
 @pytest.mark.parametrize("make", [shifted, folded])
 def test_the_search_for_groups_ends_and_what_it_finds_is_exact(make: Callable[[], nn.Module]) -> None:
     model = nn.Sequential(randomised(make()), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
-    mask = prune(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
     small = shrink(model, mask, SEQUENCE)
     assert small[1].out_features == 6  # type: ignore[index, union-attr]
     assert small[0].a.out_features == model[0].a.out_features  # type: ignore[index, union-attr]
@@ -268,7 +268,7 @@ def test_a_walk_that_cannot_go_on_keeps_its_group_whole_and_what_leads_back_into
 
 def test_networks_that_draw_are_compared_with_equal_draws() -> None:
     model = Wired(lambda net, x: net.b(net.a(x)) + torch.rand(5), a=feed_forward(), b=nn.Linear(16, 5))
-    mask = prune(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
     before = torch.get_rng_state()
     assert shrink(model, mask, SEQUENCE).a[0].out_features == 6  # type: ignore[index, union-attr]
     assert torch.get_rng_state().equal(before)
@@ -283,7 +283,7 @@ def test_a_tied_tensor_keeps_only_its_own_groups_whole() -> None:
     tied = "'{}.weight' is tied to '{}.weight'"
     reasons = {group.layer: group.whole for group in channel_groups(model, inputs)}
     assert reasons == {"0": tied.format(0, 2), "2": tied.format(2, 0), "4": None, "6": "it reaches the output"}
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     small = shrink(model, mask, inputs)
     assert small[4].weight.shape == (4, 6)  # type: ignore[union-attr]
     assert small[2].weight is small[0].weight  # type: ignore[union-attr]
@@ -293,7 +293,7 @@ def test_a_module_registered_twice_keeps_only_its_own_groups_whole() -> None:
     twice = nn.Linear(6, 6)
     model = nn.Sequential(twice, nn.ReLU(), twice, nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
     inputs = torch.randn(3, 6)
-    mask = prune(model, 0.5, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=inputs)
     assert shrink(model, mask, inputs)[3].weight.shape == (4, 6)  # type: ignore[union-attr]
     assert mask["0.weight"].all()
 
@@ -322,7 +322,7 @@ def test_outputs_beside_none_and_caches_are_found() -> None:
     x, y = torch.ones(1), torch.zeros(2)
     assert tensors_in({"a": x, "b": (None, [y, object()]), "c": torch.ones(1, dtype=torch.long)}) == [x, y]
     model = Wired(lambda net, x: (net.ffn(x), None), ffn=feed_forward())
-    mask = prune(model, 0.5, pattern="channel", example_inputs={"x": SEQUENCE})
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs={"x": SEQUENCE})
     assert shrink(model, mask, {"x": SEQUENCE}).ffn[0].out_features == 6  # type: ignore[index, union-attr]
 
 
@@ -332,7 +332,7 @@ def test_what_torch_pruning_fails_at_is_one_line(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("torch_pruning.dependency.index_mapping.update_index_mapping", broken)
     with pytest.raises(
-        RequestError, match=r"^model: Torch-Pruning cannot follow its channels: ZeroDivisionError: [^\n]*$"
+        ConfigError, match=r"^model: Torch-Pruning cannot follow its channels: ZeroDivisionError: [^\n]*$"
     ):
         channel_groups(feed_forward(), SEQUENCE)
 
@@ -358,6 +358,6 @@ def test_layers_that_are_not_looked_at_are_named() -> None:
 
 def test_a_refusal_of_many_groups_is_short() -> None:
     model = nn.Sequential(*(layer for _ in range(30) for layer in (nn.Linear(16, 16), nn.LayerNorm(16))))
-    with pytest.raises(RequestError, match=r"LayerNorm\) works across channels; and 28 more\)$") as caught:
-        prune(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
+    with pytest.raises(ConfigError, match=r"LayerNorm\) works across channels; and 28 more\)$") as caught:
+        compute_mask(model, 0.5, pattern="channel", example_inputs=SEQUENCE)
     assert len(str(caught.value)) < 300

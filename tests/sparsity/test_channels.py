@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from channel_nets import EXACT, IMAGES, WHOLE, block, chain, end, randomised
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.execution.invariants import mask_counts
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channels import channel_scores, kept_channels
 from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Magnitude
-from prunetune.sparsity.enforce import hold
+from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.prune import choose, prune
+from prunetune.sparsity.prune import choose, compute_mask
 from prunetune.sparsity.scope import Scope, prunable
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
@@ -62,7 +62,7 @@ def mask_by_hand(first: list[int], second: list[int]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mask_of_a_chain_against_one_made_weight_by_weight(density: float, seed: int) -> None:
     model = randomised(chain(), seed)
-    mask = prune(model, 1 - density, pattern="channel", example_inputs=ONE)
+    mask = compute_mask(model, 1 - density, pattern="channel", example_inputs=ONE)
     assert mask == Mask(mask_by_hand(*by_hand(model, density)))
 
 
@@ -70,14 +70,14 @@ def test_ties_go_to_the_lower_channel() -> None:
     model = chain()
     for parameter in model.parameters():
         nn.init.ones_(parameter)
-    assert prune(model, 0.5, pattern="channel", example_inputs=ONE) == Mask(mask_by_hand([0, 1], [0, 1, 2]))
+    assert compute_mask(model, 0.5, pattern="channel", example_inputs=ONE) == Mask(mask_by_hand([0, 1], [0, 1, 2]))
 
 
 def test_a_layer_of_zeros_has_no_say() -> None:
     model = randomised(chain())
     nn.init.zeros_(model.get_parameter("3.weight"))
     first = model.get_parameter("0.weight").abs().sum((1, 2, 3))
-    kept = prune(model, 0.5, pattern="channel", example_inputs=ONE)["0.bias"]
+    kept = compute_mask(model, 0.5, pattern="channel", example_inputs=ONE)["0.bias"]
     assert kept.nonzero().flatten().tolist() == sorted(first.topk(2).indices.tolist())
 
 
@@ -87,7 +87,7 @@ def test_every_criterion_gives_the_counts_and_changes_nothing(criterion: str) ->
     model[0].weight.requires_grad_(False)  # type: ignore[index, union-attr]
     before, modes = digest_tensors(model.state_dict()), [module.training for module in model.modules()]
     batches = [(torch.randn(8, *ONE.shape[1:]), torch.arange(8))]
-    mask = prune(model, 0.5, criterion, pattern="channel", batches=batches, example_inputs=ONE)
+    mask = compute_mask(model, 0.5, criterion, pattern="channel", batches=batches, example_inputs=ONE)
     assert [int(mask[name].sum()) for name in ("0.bias", "1.weight", "3.bias")] == [2, 2, 3]
     assert digest_tensors(model.state_dict()) == before
     assert [module.training for module in model.modules()] == modes
@@ -111,7 +111,7 @@ def test_every_group_loses_its_share_and_the_output_nothing(name: str) -> None:
     make, shape = EXACT[name]
     model, inputs = randomised(make()), torch.zeros(1, *shape)
     groups = channel_groups(model, inputs)
-    mask = prune(model, 0.4, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.4, pattern="channel", example_inputs=inputs)
     assert mask_counts(step(0.6), mask, groups) == "mask counts"
     assert set(prunable(model)) <= set(mask)
     ends = [group.layer for group in groups if group.whole]
@@ -166,9 +166,9 @@ def test_the_scope_keeps_a_layer_whole_and_all_that_is_coupled_with_it() -> None
     reason = "'3.weight' is excluded by '3.weight'"
     found = {group.layer: group.whole for group in channel_groups(model, ONE, scope)}
     assert found == {"0": reason, "3": reason, "5": "it reaches the output"}
-    with pytest.raises(RequestError, match=r"^pattern: 'channel' finds no channel .*'0': '3.weight' is excluded"):
-        prune(model, 0.5, pattern="channel", scope=scope, example_inputs=ONE)
-    mask = prune(model, 0.5, pattern="channel", scope=Scope(exclude=("0.bias",)), example_inputs=ONE)
+    with pytest.raises(ConfigError, match=r"^pattern: 'channel' finds no channel .*'0': '3.weight' is excluded"):
+        compute_mask(model, 0.5, pattern="channel", scope=scope, example_inputs=ONE)
+    mask = compute_mask(model, 0.5, pattern="channel", scope=Scope(exclude=("0.bias",)), example_inputs=ONE)
     first, second = by_hand(model, 0.5)
     expected = mask_by_hand([0, 1, 2, 3], second)
     assert set(mask) == {"3.weight", "3.bias", "5.weight"}
@@ -179,7 +179,7 @@ def test_the_scope_keeps_a_layer_whole_and_all_that_is_coupled_with_it() -> None
 def test_branches_that_are_concatenated_keep_a_share_each() -> None:
     model, inputs = randomised(EXACT["overlapping_sums"][0]()), torch.zeros(1, *IMAGES)
     nn.init.zeros_(model.get_parameter("d.0.weight"))  # all of d is worth less than all of b
-    mask = prune(model, 0.8, pattern="channel", example_inputs=inputs)
+    mask = compute_mask(model, 0.8, pattern="channel", example_inputs=inputs)
     kept = {name: int(mask[f"{name}.0.bias"].sum()) for name in "abcde"}
     assert kept == {"a": 1, "b": 1, "c": 2, "d": 1, "e": 2}
 
@@ -220,7 +220,7 @@ def test_more_channels_than_survive_cannot_be_kept() -> None:
     model = randomised(chain())
     weights = {name: model.get_parameter(name).detach() for name in ("0.weight", "3.weight", "5.weight")}
     within = Mask(mask_by_hand([0], [0, 1, 2]))
-    with pytest.raises(RequestError, match=r"^density: it asks for 2 channels of '0' where 1 survive in `within`$"):
+    with pytest.raises(ConfigError, match=r"^density: it asks for 2 channels of '0' where 1 survive in `within`$"):
         choose(weights, 0.5, Magnitude(), "uniform", "channel", within, groups=channel_groups(model, ONE))
 
 
@@ -258,9 +258,9 @@ def test_the_rule_on_counts_finds_what_is_wrong() -> None:
 
 
 def broken(of: Any, mask: Mask, groups: tuple[ChannelGroup, ...]) -> str:
-    from prunetune.errors import BreachError
+    from prunetune.errors import InvariantError
 
-    with pytest.raises(BreachError) as caught:
+    with pytest.raises(InvariantError) as caught:
         mask_counts(of, mask, groups)
     return str(caught.value)
 
@@ -268,14 +268,14 @@ def broken(of: Any, mask: Mask, groups: tuple[ChannelGroup, ...]) -> str:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_held_channels_stay_away_in_training(optimizer: str) -> None:
     model = randomised(chain()).train()
-    mask = prune(model, 0.5, pattern="channel", example_inputs=ONE)
+    mask = compute_mask(model, 0.5, pattern="channel", example_inputs=ONE)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     steps: torch.optim.Optimizer = (
         torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
         if optimizer == "sgd"
         else torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
     )
-    hold(model, mask, steps)
+    apply_mask(model, mask, steps)
     for _ in range(5):
         steps.zero_grad()
         nn.functional.cross_entropy(model(torch.randn(16, 1, 6, 6)), torch.arange(16) % 10).backward()
@@ -306,27 +306,27 @@ class NoGradient(nn.Module):
 
 REFUSED: dict[str, tuple[Callable[[], Mask], str]] = {
     "no inputs": (
-        lambda: prune(chain(), 0.5, pattern="channel"),
+        lambda: compute_mask(chain(), 0.5, pattern="channel"),
         "pattern: 'channel' needs to see the model run; give example_inputs",
     ),
     "inputs of another shape": (
-        lambda: prune(chain(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 2, 6, 6)),
+        lambda: compute_mask(chain(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 2, 6, 6)),
         "example_inputs: the model does not take them: ",
     ),
     "another allocation": (
-        lambda: prune(chain(), 0.5, allocation="global", pattern="channel", example_inputs=ONE),
+        lambda: compute_mask(chain(), 0.5, allocation="global", pattern="channel", example_inputs=ONE),
         "allocation: 'global' has no say under pattern 'channel'; it must be 'uniform'",
     ),
     "tied weights": (
-        lambda: prune(tied(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
+        lambda: compute_mask(tied(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
         "pattern: 'channel' finds no channel in this model that could go ('0': '0.weight' is tied to '2.weight'; ",
     ),
     "outputs without gradients": (
-        lambda: prune(NoGradient(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
+        lambda: compute_mask(NoGradient(), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
         "model: none of its outputs depends on its parameters by operations that autograd records",
     ),
     "one layer alone": (
-        lambda: prune(nn.Linear(6, 4), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
+        lambda: compute_mask(nn.Linear(6, 4), 0.5, pattern="channel", example_inputs=torch.zeros(1, 6)),
         "pattern: 'channel' finds no channel in this model that could go ('': it reaches the output)",
     ),
 }
@@ -335,7 +335,7 @@ REFUSED: dict[str, tuple[Callable[[], Mask], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name: str) -> None:
     ask, line = REFUSED[name]
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         ask()
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
@@ -344,7 +344,7 @@ def test_what_is_refused(name: str) -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch_pruning", None)
     with pytest.raises(
-        RequestError, match=r"needs the extra prunetune\[channels\]: pip install 'prunetune\[channels\]'"
+        ConfigError, match=r"needs the extra prunetune\[channels\]: pip install 'prunetune\[channels\]'"
     ):
         channel_groups(chain(), ONE)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.execution.run_step import load_weights
 from prunetune.sparsity.checkpoint import read_state
 
@@ -50,7 +50,7 @@ def program(path: Path) -> None:
 def test_a_file_of_another_format_is_named(content: bytes | Callable[[Path], None], part: str, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(content) if isinstance(content, bytes) else content(path)
-    with pytest.raises(RequestError, match=part) as caught:
+    with pytest.raises(ConfigError, match=part) as caught:
         read_state(path, "--weights")
     assert str(caught.value).startswith(f"--weights: '{path}' ")
     assert "model.state_dict()" not in str(caught.value)
@@ -101,7 +101,7 @@ def test_what_is_unambiguous_is_read(name: str, tmp_path: Path) -> None:
     ids=["average", "nested", "prefixes"],
 )
 def test_what_is_ambiguous_is_chosen_by_a_key(saved: Any, keys: list[str], tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--weights-key") as caught:
+    with pytest.raises(ConfigError, match="--weights-key") as caught:
         loaded(saved, tmp_path / "a.pt")
     assert all(key.rpartition(".")[2] in str(caught.value) for key in keys)
     for key, state in zip(keys, (STATE, OTHER), strict=True):
@@ -109,11 +109,11 @@ def test_what_is_ambiguous_is_chosen_by_a_key(saved: Any, keys: list[str], tmp_p
 
 
 def test_a_key_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"no weights under 'emma' \(it holds: ema\)"):
+    with pytest.raises(ConfigError, match=r"no weights under 'emma' \(it holds: ema\)"):
         loaded({"ema": STATE}, tmp_path / "a.pt", "emma")
 
 
 def test_a_tensor_that_is_missing_is_still_missed(tmp_path: Path) -> None:
     without = {name: tensor for name, tensor in STATE.items() if name != "0.bias"}
-    with pytest.raises(RequestError, match=r"only the model has '0\.bias'"):
+    with pytest.raises(ConfigError, match=r"only the model has '0\.bias'"):
         loaded(without, tmp_path / "a.pt")

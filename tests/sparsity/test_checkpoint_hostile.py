@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from fuzzing import EXAMPLES, assert_one_clear_line, fuzz
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.compare import compare, comparison_table
 
@@ -32,7 +32,7 @@ def line_of(content: bytes, path: Path) -> str:
     """The line with which a file is refused; it may not have taken much memory by then."""
     path.write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_state(path, "A")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ROOM
     return assert_one_clear_line(caught.value)
@@ -88,7 +88,7 @@ def test_deep_pickles_and_endless_files(tmp_path: Path) -> None:
         deep = [deep]
     line_of(saved({"epoch": deep}), tmp_path / "deep.pt")
     line_of(b"(" * 500_000 + b".", tmp_path / "marks.pkl")
-    with pytest.raises(RequestError, match="'/dev/zero' is a device; give a file"):
+    with pytest.raises(ConfigError, match="'/dev/zero' is a device; give a file"):
         read_state("/dev/zero", "A")
 
 
@@ -117,7 +117,7 @@ def test_any_damage(form: str, tmp_path: Path) -> None:
         path.write_bytes(damaged)
         try:
             read_state(path, "A")
-        except RequestError as error:
+        except ConfigError as error:
             assert_one_clear_line(error)
 
     attempt()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.execution.run_step import load_weights
 from prunetune.sparsity.checkpoint import read_state
 
@@ -99,7 +99,7 @@ def test_weights_that_a_cast_would_change_are_refused(tmp_path: Path, kind: torc
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     path = saved({name: (100 * tensor).to(kind) for name, tensor in before.items()}, tmp_path)
     word = str(kind).removeprefix("torch.")
-    with pytest.raises(RequestError, match=rf"--weights: '.*' holds {word} and the model float32"):
+    with pytest.raises(ConfigError, match=rf"--weights: '.*' holds {word} and the model float32"):
         load_weights(model, read_state(path), path, "--weights")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -109,9 +109,9 @@ def test_counts_that_a_cast_keeps_are_taken(tmp_path: Path) -> None:
     state = model.state_dict() | {"num_batches_tracked": torch.tensor(7, dtype=torch.int32)}
     load_weights(model, state, tmp_path, "--weights")
     assert int(model.state_dict()["num_batches_tracked"]) == 7
-    with pytest.raises(RequestError, match="'num_batches_tracked' holds float32 and the model int64"):
+    with pytest.raises(ConfigError, match="'num_batches_tracked' holds float32 and the model int64"):
         load_weights(model, state | {"num_batches_tracked": torch.tensor(7.5)}, tmp_path, "--weights")
-    with pytest.raises(RequestError, match="values that are not finite"):
+    with pytest.raises(ConfigError, match="values that are not finite"):
         load_weights(model, state | {"weight": torch.full((3,), 1e300, dtype=torch.float64)}, tmp_path, "--weights")
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Magnitude, Random
 from prunetune.sparsity.gradients import Gathered
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS
-from prunetune.sparsity.prune import choose, prune
+from prunetune.sparsity.prune import choose, compute_mask
 from prunetune.sparsity.scope import Scope
 
 SELECTING = [name for name in PATTERNS if name != CHANNEL]  # whole channels have a contract of their own: test_channels
@@ -146,7 +146,7 @@ class TestEveryCombination:
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 8))
         before, buffers = digest_tensors(model.state_dict()), list(dict(model.named_buffers()))
         batches = [(torch.randn(8, 1, 6, 6), torch.arange(8))]
-        mask = prune(model, 1 - at(pattern, 0.25), criterion, allocation, pattern, batches=batches)
+        mask = compute_mask(model, 1 - at(pattern, 0.25), criterion, allocation, pattern, batches=batches)
         assert digest_tensors(model.state_dict()) == before
         assert list(dict(model.named_buffers())) == buffers
         assert set(mask) == {"2.weight", "4.weight"}
@@ -174,7 +174,7 @@ def test_global_magnitude_against_one_sorted_list(layers: list[list[int]], densi
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.8, 0.875, 0.9375])
 def test_uniform_keeps_the_rounded_share_of_each_layer(sparsity: float) -> None:
     model = nn.Sequential(nn.Linear(7, 9), nn.Linear(9, 13), nn.Linear(13, 3))
-    mask = prune(model, sparsity)
+    mask = compute_mask(model, sparsity)
     for name, n in {"0.weight": 63, "1.weight": 117, "2.weight": 39}.items():
         assert int(mask[name].sum()) == round((1 - sparsity) * n)
         magnitudes = model.get_parameter(name).detach().abs()
@@ -223,13 +223,13 @@ def test_prune_draws_from_the_global_generator() -> None:
     masks = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        masks.append(prune(model, 0.5, "random"))
+        masks.append(compute_mask(model, 0.5, "random"))
     assert masks[0] == masks[1] != masks[2]
 
 
 def test_prune_takes_a_criterion_of_the_callers_and_a_scope() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    mask = prune(model, 0.5, Magnitude(), scope=Scope(exclude=("1.*",)))
+    mask = compute_mask(model, 0.5, Magnitude(), scope=Scope(exclude=("1.*",)))
     assert list(mask) == ["0.weight"]
 
 
@@ -260,19 +260,19 @@ class Greedy:
     ],
 )
 def test_a_criterion_that_fails_its_contract_is_named(criterion: Criterion, message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(ConfigError, match=message):
         choose({"w": torch.ones(2)}, 0.5, criterion)
 
 
 @pytest.mark.parametrize("sparsity", [0, 1, -0.1, 1.5, float("nan"), float("inf")])
 def test_sparsity_must_lie_between_zero_and_one(sparsity: float) -> None:
-    with pytest.raises(RequestError, match=r"sparsity: .* must lie in"):
-        prune(nn.Linear(2, 2), sparsity)
+    with pytest.raises(ConfigError, match=r"sparsity: .* must lie in"):
+        compute_mask(nn.Linear(2, 2), sparsity)
 
 
 @pytest.mark.parametrize("density", [0.0, -1.0, 1.01, float("nan")])
 def test_density_must_lie_above_zero(density: float) -> None:
-    with pytest.raises(RequestError, match=r"density: .* must lie in"):
+    with pytest.raises(ConfigError, match=r"density: .* must lie in"):
         choose(weights(), density, Magnitude())
 
 
@@ -285,20 +285,20 @@ def test_density_must_lie_above_zero(density: float) -> None:
     ],
 )
 def test_unknown_names_get_the_nearest_one(asked: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        prune(nn.Linear(2, 2), 0.5, **asked)
+    with pytest.raises(ConfigError, match=message):
+        compute_mask(nn.Linear(2, 2), 0.5, **asked)
 
 
 def test_more_than_survive_cannot_be_kept() -> None:
     within = choose(weights(), 0.25, Magnitude())
-    with pytest.raises(RequestError, match=r"asks for 96 weights of 'a.weight' where 48 survive"):
+    with pytest.raises(ConfigError, match=r"asks for 96 weights of 'a.weight' where 48 survive"):
         choose(weights(), 0.5, Magnitude(), within=within)
 
 
 def test_within_must_fit_the_weights() -> None:
-    with pytest.raises(RequestError, match=r"within: unknown 'a.weight'; did you mean 'b.weight'"):
+    with pytest.raises(ConfigError, match=r"within: unknown 'a.weight'; did you mean 'b.weight'"):
         choose({"a.weight": torch.ones(2)}, 0.5, Magnitude(), within=Mask({"b.weight": torch.tensor([True, True])}))
-    with pytest.raises(RequestError, match=r"within: 'w' has shape \(2,\), the weight \(3,\)"):
+    with pytest.raises(ConfigError, match=r"within: 'w' has shape \(2,\), the weight \(3,\)"):
         choose({"w": torch.ones(3)}, 0.5, Magnitude(), within=Mask({"w": torch.tensor([True, True])}))
 
 
@@ -306,7 +306,7 @@ def test_a_diverged_or_bare_model_is_refused() -> None:
     model = nn.Linear(2, 2)
     diverged = deepcopy(model)
     nn.init.constant_(diverged.weight, torch.nan)
-    with pytest.raises(RequestError, match="'weight' as NaN or infinite; is it diverged"):
-        prune(diverged, 0.5)
-    with pytest.raises(RequestError, match="nothing is prunable"):
-        prune(nn.BatchNorm1d(2), 0.5)
+    with pytest.raises(ConfigError, match="'weight' as NaN or infinite; is it diverged"):
+        compute_mask(diverged, 0.5)
+    with pytest.raises(ConfigError, match="nothing is prunable"):
+        compute_mask(nn.BatchNorm1d(2), 0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.compare import compare, comparison_table
 
 
@@ -87,17 +87,17 @@ def test_table_shows_every_tensor_the_total_and_the_chance_level(files: tuple[Pa
 )
 def test_bad_arguments(files: tuple[Path, Path], arguments: dict[str, list[str]], message: str) -> None:
     call = {"p": [0.2], "include": [], "exclude": [], **arguments}
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         compare(*files, None, **call)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_nothing_shared_and_shapes_that_disagree(files: tuple[Path, Path], tmp_path: Path) -> None:
     save_file({"other.weight": torch.ones(2, 2)}, tmp_path / "c.safetensors")
-    with pytest.raises(RequestError, match="share no floating tensor"):
+    with pytest.raises(ConfigError, match="share no floating tensor"):
         compare(files[0], tmp_path / "c.safetensors", None, [0.2], [], [])
     save_file({"body.weight": torch.ones(5, 2)}, tmp_path / "d.safetensors")
-    with pytest.raises(RequestError, match=r"body\.weight"):
+    with pytest.raises(ConfigError, match=r"body\.weight"):
         compare(files[0], tmp_path / "d.safetensors", None, [0.2], [], [])
 
 
@@ -106,7 +106,7 @@ def test_a_sparse_side_needs_p_below_its_density(files: tuple[Path, Path], tmp_p
     weights[:3] = torch.tensor([3.0, 2, 1])
     save_file({"body.weight": weights.reshape(2, 5)}, tmp_path / "sparse.safetensors")
     compare(files[0], tmp_path / "sparse.safetensors", None, [0.2], ["body*"], [])
-    with pytest.raises(RequestError, match=r"body\.weight.*0\.3"):
+    with pytest.raises(ConfigError, match=r"body\.weight.*0\.3"):
         compare(files[0], tmp_path / "sparse.safetensors", None, [0.3], ["body*"], [])
 
 

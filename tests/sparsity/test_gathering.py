@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Grasp, Snip, SynFlow, Taylor
 from prunetune.sparsity.gradients import gather
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.prune import choose, prune
+from prunetune.sparsity.prune import choose, compute_mask
 
 DRIVEN = [name for name in CRITERIA if CRITERIA[name].needs > {"weight"}]
 STEP = 1e-5
@@ -109,7 +109,7 @@ def test_grasp_removes_what_lets_the_gradient_grow() -> None:
     found = scores(model, criterion, batches)
     for name in NAMES:
         torch.testing.assert_close(-2 * found[name].flatten(), grows[name], rtol=1e-4, atol=1e-7)
-    mask = prune(model, 0.5, criterion, batches=batches)
+    mask = compute_mask(model, 0.5, criterion, batches=batches)
     for name in NAMES:
         kept = mask[name].flatten()
         assert grows[name][kept].max() < grows[name][~kept].min()
@@ -138,7 +138,7 @@ def linear(*matrices: list[list[float]]) -> nn.Sequential:
 
 
 def flows(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    names = [row.name for row in pt.survey(model) if row.prunable]
+    names = [row.name for row in pt.list_parameters(model) if row.prunable]
     found = gather(model, names, SynFlow(), [(torch.zeros(1, *shape), torch.zeros(1))])
     return {name: SynFlow().score(Evidence(model.get_parameter(name).detach(), **found[name])) for name in names}  # type: ignore[arg-type]
 
@@ -207,7 +207,7 @@ def chain(matrices: list[Tensor], layer: int) -> Tensor:
 def test_synflow_scores_again_under_the_mask_of_every_round(rounds: int) -> None:
     torch.manual_seed(3)
     model = nn.Sequential(*(nn.Linear(6, 6, bias=False) for _ in range(4)))
-    mask = prune(model, 0.9, SynFlow(rounds), "global", batches=[(torch.zeros(1, 6), torch.zeros(1))])
+    mask = compute_mask(model, 0.9, SynFlow(rounds), "global", batches=[(torch.zeros(1, 6), torch.zeros(1))])
     matrices = [layer.weight.detach().double().abs() for layer in model if isinstance(layer, nn.Linear)]
     kept = torch.ones(4, 6, 6, dtype=torch.bool)
     for done in range(1, rounds + 1):
@@ -226,7 +226,7 @@ def test_many_rounds_keep_every_layer_alive_where_one_does_not() -> None:
     widths = [16, 128, 16, 128, 16, 10]
     model = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairwise(widths)))
     shape = [(torch.zeros(1, 16), torch.zeros(1))]
-    many, once = (prune(model, 0.995, SynFlow(n), "global", batches=shape) for n in (100, 1))
+    many, once = (compute_mask(model, 0.995, SynFlow(n), "global", batches=shape) for n in (100, 1))
     assert all(bits.any() for bits in many.values())
     assert not all(bits.any() for bits in once.values())
 
@@ -282,7 +282,7 @@ class TestScoring:
         batches = shown()
         pixels, random = digest_tensors({"x": batches[0][0]}), torch.get_rng_state()
         with torch.no_grad():
-            prune(model, 0.5, name, "global", batches=batches)
+            compute_mask(model, 0.5, name, "global", batches=batches)
             assert not torch.is_grad_enabled()
         assert digest_tensors(model.state_dict()) == state
         assert [module.training for module in model.modules()] == modes
@@ -298,7 +298,7 @@ class TestScoring:
         masks = []
         for seed in (0, 1):
             torch.manual_seed(seed)
-            masks.append(prune(model, 0.5, name, "global", batches=shown()))
+            masks.append(compute_mask(model, 0.5, name, "global", batches=shown()))
         assert masks[0] == masks[1]
 
     def test_takes_a_loader_and_an_iterator_that_lasts_once(self, name: str) -> None:
@@ -307,13 +307,13 @@ class TestScoring:
 
         model, (first, second) = Restless(), shown()
         loader = DataLoader(TensorDataset(torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])), 6)
-        expected = prune(model, 0.5, name, batches=shown())
-        assert prune(model, 0.5, name, batches=once()) == expected
-        assert prune(model, 0.5, name, batches=loader) == expected
+        expected = compute_mask(model, 0.5, name, batches=shown())
+        assert compute_mask(model, 0.5, name, batches=once()) == expected
+        assert compute_mask(model, 0.5, name, batches=loader) == expected
 
     def test_sees_the_network_pruned_by_the_mask(self, name: str) -> None:
         model = network()
-        mask = prune(model, 0.5)
+        mask = compute_mask(model, 0.5)
         zeroed = deepcopy(model)
         zeroed.load_state_dict(mask.apply(model.state_dict()))
         criterion = CRITERIA[name]()
@@ -335,18 +335,18 @@ class TestScoring:
 
     def test_works_on_a_network_that_is_held(self, name: str) -> None:
         model = network()
-        mask = prune(model, 0.5)
-        pt.hold(model, mask)
+        mask = compute_mask(model, 0.5)
+        pt.apply_mask(model, mask)
         state = digest_tensors(model.state_dict())
-        assert prune(model, 0.75, name, batches=examples()).kept == 9 + 6
+        assert compute_mask(model, 0.75, name, batches=examples()).kept == 9 + 6
         assert digest_tensors(model.state_dict()) == state
-        assert pt.held_mask(model) == mask
+        assert pt.get_mask(model) == mask
 
     def test_asks_for_batches(self, name: str) -> None:
-        with pytest.raises(RequestError, match=r"criterion: \w+ needs \w+; only weights are at hand without `batches`"):
-            prune(network(), 0.5, name)
-        with pytest.raises(RequestError, match=r"^batches: hold no example; give \(inputs, targets\) pairs$"):
-            prune(network(), 0.5, name, batches=[])
+        with pytest.raises(ConfigError, match=r"criterion: \w+ needs \w+; only weights are at hand without `batches`"):
+            compute_mask(network(), 0.5, name)
+        with pytest.raises(ConfigError, match=r"^batches: hold no example; give \(inputs, targets\) pairs$"):
+            compute_mask(network(), 0.5, name, batches=[])
 
 
 def test_dropout_draws_by_the_seed() -> None:
@@ -362,7 +362,7 @@ def test_the_loss_is_the_callers() -> None:
 
     found = gather(model, ("0.weight",), Snip(), batches, half_square)["0.weight"]["grad"]
     assert found.tolist() == [[32.0, 320.0]]
-    with pytest.raises(RequestError, match=r"^loss: gives shape \(1, 1\); it must give a scalar, the batch's mean$"):
+    with pytest.raises(ConfigError, match=r"^loss: gives shape \(1, 1\); it must give a scalar, the batch's mean$"):
         gather(model, ("0.weight",), Snip(), batches, lambda outputs, targets: outputs - targets)
 
 
@@ -380,5 +380,5 @@ def test_a_need_that_nothing_gathers_is_named() -> None:
         def score(self, evidence: Evidence) -> Tensor:
             return evidence.weight
 
-    with pytest.raises(RequestError, match=r"^criterion: Curious needs activation; nothing gathers that$"):
-        prune(network(), 0.5, Curious(), batches=examples())
+    with pytest.raises(ConfigError, match=r"^criterion: Curious needs activation; nothing gathers that$"):
+        compute_mask(network(), 0.5, Curious(), batches=examples())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunetune.sparsity.enforce import hold
+from prunetune.sparsity.enforce import apply_mask
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -30,7 +30,7 @@ def test_only_the_pruned_bits_become_zero(dtype: torch.dtype, order: torch.memor
     before = odd_weights(model.weight.shape).to(dtype)
     model.weight.data.copy_(before)
     mask = torch.arange(before.numel()).view(before.shape) % 2 == 0
-    hold(model, {"weight": mask})
+    apply_mask(model, {"weight": mask})
     assert torch.equal(bits(model.weight), torch.where(mask, bits(before), 0))
 
 
@@ -38,7 +38,7 @@ def test_only_the_pruned_bits_become_zero(dtype: torch.dtype, order: torch.memor
 def test_a_weight_that_changes_its_form_is_held_on(then: dict[str, torch.dtype]) -> None:
     model = nn.Conv2d(4, 6, 3)
     mask = torch.rand(model.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    hold(model, {"weight": mask})
+    apply_mask(model, {"weight": mask})
     model.to(**then)  # type: ignore[call-overload]
     model.weight.data.fill_(2.0)
     model(torch.zeros(1, 4, 3, 3, dtype=model.weight.dtype))
@@ -50,6 +50,6 @@ def test_a_weight_that_is_spread_over_its_memory_is_held() -> None:
     wide = torch.ones(4, 6)
     model.weight = nn.Parameter(wide[:, ::2])
     mask = torch.arange(12).view(4, 3) % 3 == 0
-    hold(model, {"weight": mask})
+    apply_mask(model, {"weight": mask})
     assert torch.equal(wide[:, ::2], mask.float())
     assert torch.equal(wide[:, 1::2], torch.ones(4, 3))

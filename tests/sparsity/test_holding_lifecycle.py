@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from prunetune.errors import RequestError
-from prunetune.sparsity.enforce import _BY_PARAMETER, held_mask, hold, release
+from prunetune.errors import ConfigError
+from prunetune.sparsity.enforce import _BY_PARAMETER, apply_mask, get_mask, remove_mask
 from prunetune.sparsity.mask import Mask
 
 
@@ -33,7 +33,7 @@ def mask() -> dict[str, Tensor]:
 @pytest.fixture
 def model(mask: dict[str, Tensor]) -> nn.Sequential:
     held = network()
-    hold(held, mask)
+    apply_mask(held, mask)
     return held
 
 
@@ -63,10 +63,10 @@ def test_nothing_of_the_model_shows_it(model: nn.Sequential) -> None:
 
 
 def test_the_mask_can_be_asked_back(model: nn.Sequential, mask: dict[str, Tensor]) -> None:
-    assert held_mask(model) == Mask(mask)
-    assert list(held_mask(model[2])) == ["1.weight"]
-    with pytest.raises(RequestError, match="no weight is held in it"):
-        held_mask(network())
+    assert get_mask(model) == Mask(mask)
+    assert list(get_mask(model[2])) == ["1.weight"]
+    with pytest.raises(ConfigError, match="no weight is held in it"):
+        get_mask(network())
 
 
 def test_a_dense_state_loads_sparse(model: nn.Sequential, mask: dict[str, Tensor]) -> None:
@@ -110,9 +110,9 @@ def test_copies_and_pickles_of_the_model_hold(
     other = again(model)
     push(other)
     assert pruned_are_zero(other, mask)
-    assert held_mask(other) == Mask(mask)
+    assert get_mask(other) == Mask(mask)
     push(again(other)[2])
-    release(other)
+    remove_mask(other)
     push(other)
     assert not pruned_are_zero(other, mask)
     push(model)
@@ -144,7 +144,7 @@ def test_a_visit_to_the_meta_device_keeps_the_mask(model: nn.Sequential, mask: d
     model.to_empty(device="cpu")
     model.load_state_dict(network().state_dict())
     assert pruned_are_zero(model, mask)
-    assert held_mask(model) == Mask(mask)
+    assert get_mask(model) == Mask(mask)
 
 
 @pytest.mark.gpu
@@ -172,19 +172,19 @@ def test_a_replaced_parameter_is_held_from_the_next_forward_pass_on(
 
 def test_a_second_hold_replaces_the_first(model: nn.Sequential, mask: dict[str, Tensor]) -> None:
     other = {"0.weight": ~mask["0.weight"]}
-    hold(model, other)
+    apply_mask(model, other)
     assert not model.get_parameter("0.weight").count_nonzero()
     push(model)
     assert torch.equal(model.get_parameter("0.weight") != 0, other["0.weight"])
     assert model.get_parameter("2.1.weight").count_nonzero() == 24
-    assert held_mask(model) == Mask(other)
+    assert get_mask(model) == Mask(other)
     hooked = [module for module in model.modules() if module._forward_pre_hooks]
     assert hooked == [model, model[0]]
     assert [len(module._forward_pre_hooks) for module in hooked] == [1, 1]
 
 
 def test_release_leaves_zeros_and_no_trace(model: nn.Sequential, mask: dict[str, Tensor]) -> None:
-    release(model)
+    remove_mask(model)
     assert pruned_are_zero(model, mask)
     fresh = network()
     for ours, theirs in zip(model.modules(), fresh.modules(), strict=True):
@@ -201,8 +201,8 @@ def test_hooks_of_others_stay() -> None:
     model = network()
     called: list[str] = []
     model[0].register_forward_pre_hook(lambda *_: called.append("theirs"))
-    hold(model, {"0.weight": torch.ones(8, 6)})
-    release(model)
+    apply_mask(model, {"0.weight": torch.ones(8, 6)})
+    remove_mask(model)
     model(torch.ones(1, 6))
     assert called == ["theirs"]
 
@@ -211,7 +211,7 @@ def test_forgotten_models_leave_nothing_behind(mask: dict[str, Tensor]) -> None:
     gc.collect()
     before = len(_BY_PARAMETER)
     model = network()
-    hold(model, mask)
+    apply_mask(model, mask)
     assert len(_BY_PARAMETER) == before + 2
     del model
     gc.collect()
@@ -220,10 +220,10 @@ def test_forgotten_models_leave_nothing_behind(mask: dict[str, Tensor]) -> None:
 
 def test_a_model_that_is_one_layer() -> None:
     model = nn.Linear(2, 2, bias=False)
-    hold(model, {"weight": torch.eye(2)})
+    apply_mask(model, {"weight": torch.eye(2)})
     push(model)
     assert torch.equal(model.weight != 0, torch.eye(2, dtype=torch.bool))
-    assert list(held_mask(model)) == ["weight"]
+    assert list(get_mask(model)) == ["weight"]
 
 
 def test_a_tied_weight_is_held_once_under_its_first_name() -> None:
@@ -231,24 +231,24 @@ def test_a_tied_weight_is_held_once_under_its_first_name() -> None:
     model[1].weight = model.get_parameter("0.weight")
     keep = torch.eye(4)
     for given in ({"1.weight": keep}, {"0.weight": keep, "1.weight": keep}):
-        hold(model, given)
-        assert held_mask(model) == Mask({"0.weight": keep})
+        apply_mask(model, given)
+        assert get_mask(model) == Mask({"0.weight": keep})
         push(model)
         assert torch.equal(model.get_parameter("1.weight") != 0, keep.bool())
         assert model.get_parameter("1.weight") is model.get_parameter("0.weight")
-    with pytest.raises(RequestError, match=r"'1.weight' is tied to '0.weight' but keeps other weights"):
-        hold(model, {"0.weight": keep, "1.weight": 1 - keep})
+    with pytest.raises(ConfigError, match=r"'1.weight' is tied to '0.weight' but keeps other weights"):
+        apply_mask(model, {"0.weight": keep, "1.weight": 1 - keep})
 
 
 def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(model: nn.Sequential, mask: dict[str, Tensor]) -> None:
-    with pytest.raises(RequestError, match=r"mask: unknown '0.wieght'; did you mean '0.weight'"):
-        hold(model, {"2.0.weight": torch.zeros(8, 8), "0.wieght": mask["0.weight"]})
-    with pytest.raises(RequestError, match=r"mask: '0.weight' has shape \(6, 8\), the model's is \(8, 6\)"):
-        hold(model, {"0.weight": mask["0.weight"].t()})
-    with pytest.raises(RequestError, match="other values than 0 and 1"):
-        hold(model, {"0.weight": torch.full((8, 6), 0.5)})
+    with pytest.raises(ConfigError, match=r"mask: unknown '0.wieght'; did you mean '0.weight'"):
+        apply_mask(model, {"2.0.weight": torch.zeros(8, 8), "0.wieght": mask["0.weight"]})
+    with pytest.raises(ConfigError, match=r"mask: '0.weight' has shape \(6, 8\), the model's is \(8, 6\)"):
+        apply_mask(model, {"0.weight": mask["0.weight"].t()})
+    with pytest.raises(ConfigError, match="other values than 0 and 1"):
+        apply_mask(model, {"0.weight": torch.full((8, 6), 0.5)})
     assert model.get_parameter("2.0.weight").count_nonzero() == 64
-    assert held_mask(model) == Mask(mask)
+    assert get_mask(model) == Mask(mask)
 
 
 def test_weights_that_somebody_else_passes_in_are_not_touched(model: nn.Sequential) -> None:
@@ -278,9 +278,9 @@ def test_a_compiled_model_without_graph_breaks(wrapped_first: bool, mask: dict[s
     torch._dynamo.reset()
     compiled = cast(nn.Module, torch.compile(model, backend="eager", fullgraph=True))
     if wrapped_first:
-        hold(compiled, {f"_orig_mod.{name}": keep for name, keep in mask.items()})
+        apply_mask(compiled, {f"_orig_mod.{name}": keep for name, keep in mask.items()})
     else:
-        hold(model, mask)
+        apply_mask(model, mask)
     optimizer = torch.optim.SGD(compiled.parameters(), lr=0.1, momentum=0.9)
     for _ in range(3):
         compiled(torch.randn(4, 6)).square().sum().backward()
@@ -299,7 +299,7 @@ def test_data_parallel_in_one_process(mask: dict[str, Tensor], tmp_path: Path) -
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         model = network()
-        hold(model, mask)
+        apply_mask(model, mask)
         parallel = nn.parallel.DistributedDataParallel(model)
         optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1, momentum=0.9)
         for _ in range(3):

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
-from prunetune.sparsity.enforce import hold, release
+from prunetune.sparsity.enforce import apply_mask, remove_mask
 
 Make = Callable[[Any], Optimizer]
 Batch = tuple[Tensor, Tensor]
@@ -109,7 +109,7 @@ def test_every_optimizer_follows_the_loop_written_by_hand(make: Make) -> None:
     mask = half_of(ours, "3.weight", "6.weight")
     optimizer = make(ours.parameters())
     start = deepcopy(ours.state_dict())
-    hold(ours, mask, optimizer)
+    apply_mask(ours, mask, optimizer)
     assert pruned_are_zero(ours, mask)
     for _ in held(ours, mask, optimizer, batches()):
         pass
@@ -137,7 +137,7 @@ def test_stale_momentum_and_a_new_optimizer_midway_revive_nothing() -> None:
     for batch in data[:2]:  # dense training leaves momentum everywhere
         backward(model, optimizer, batch)
         optimizer.step()
-    hold(model, mask)
+    apply_mask(model, mask)
     assert optimizer.state[model.get_parameter("3.weight")]["momentum_buffer"][~mask["3.weight"]].count_nonzero()
     for _ in held(model, mask, optimizer, data[2:4]):
         pass
@@ -155,7 +155,7 @@ def test_state_of_the_given_optimizer_is_cleaned_where_pruned_and_only_there() -
     backward(model, optimizer, batches()[0])
     optimizer.step()
     before = deepcopy(optimizer.state_dict()["state"])
-    hold(model, mask, optimizer)
+    apply_mask(model, mask, optimizer)
     keep, after = mask["3.weight"], optimizer.state_dict()["state"]
     position = [name for name, _ in model.named_parameters()].index("3.weight")
     for index, state in after.items():
@@ -173,12 +173,12 @@ def test_a_resumed_optimizer_state_revives_nothing() -> None:
     mask = half_of(ours, "3.weight", "6.weight")
     make = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)
     by_hand(theirs, mask, make, data)
-    hold(ours, mask)
+    apply_mask(ours, mask)
     first = make(ours.parameters())
     for _ in held(ours, mask, first, data[:2]):
         pass
     resumed = network(7)
-    hold(resumed, mask)
+    apply_mask(resumed, mask)
     resumed.load_state_dict(deepcopy(ours.state_dict()))
     second = make(resumed.parameters())
     second.load_state_dict(deepcopy(first.state_dict()))
@@ -201,7 +201,7 @@ def test_mixed_precision_with_a_gradient_scaler() -> None:
 
     ours, theirs = network(), network()
     mask = half_of(ours, "3.weight", "6.weight")
-    hold(ours, mask)
+    apply_mask(ours, mask)
     zero_after_every_step: list[bool] = []
     train(ours, lambda: zero_after_every_step.append(pruned_are_zero(ours, mask)))
     multiply(theirs, mask)
@@ -223,7 +223,7 @@ def test_gradient_accumulation_and_clipping() -> None:
 
     ours, theirs = network(), network()
     mask = half_of(ours, "3.weight", "6.weight")
-    hold(ours, mask)
+    apply_mask(ours, mask)
     zero_after_every_step: list[bool] = []
     train(ours, lambda: zero_after_every_step.append(pruned_are_zero(ours, mask)))
     multiply(theirs, mask)
@@ -246,7 +246,7 @@ def test_lbfgs_whose_closure_runs_many_times_in_one_step() -> None:
 
     ours, theirs = network(), network()
     mask = half_of(ours, "3.weight", "6.weight")
-    hold(ours, mask)
+    apply_mask(ours, mask)
     zero_after_every_step: list[bool] = []
     train(ours, lambda: None, lambda: zero_after_every_step.append(pruned_are_zero(ours, mask)))
     train(theirs, lambda: multiply(theirs, mask), lambda: multiply(theirs, mask))
@@ -273,7 +273,7 @@ def test_attention_that_uses_weights_without_their_modules_forward() -> None:
     theirs = deepcopy(ours)
     mask = half_of(ours, "attention.out_proj.weight", "attention.in_proj_weight")
     make = partial(torch.optim.Adam, lr=0.01)
-    hold(ours, mask)
+    apply_mask(ours, mask)
     for _ in held(ours, mask, make(ours.parameters()), batches()):
         with torch.no_grad():
             ours.attention.out_proj.weight.data.add_(1)  # a write that nothing records ...
@@ -283,7 +283,7 @@ def test_attention_that_uses_weights_without_their_modules_forward() -> None:
             multiply(ours, mask)
             assert out.isfinite().all()
     fresh = deepcopy(theirs)
-    hold(fresh, mask)
+    apply_mask(fresh, mask)
     for _ in held(fresh, mask, make(fresh.parameters()), batches()):
         pass
     by_hand(theirs, mask, make, batches())
@@ -300,7 +300,7 @@ def test_tied_weights() -> None:
     ours, theirs = tied(), tied()
     mask = half_of(ours, "1.weight")
     make = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    hold(ours, mask)
+    apply_mask(ours, mask)
     for _ in held(ours, mask, make(ours.parameters()), batches()):
         assert ours.get_parameter("3.weight") is ours.get_parameter("1.weight")
     by_hand(theirs, mask, make, batches())
@@ -317,7 +317,7 @@ def test_averaged_copies_of_the_weights(use_buffers: bool, held_first: bool) -> 
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
 
     averaged = None if held_first else average()
-    hold(model, mask)
+    apply_mask(model, mask)
     averaged = averaged or average()
     expected = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     first = True
@@ -334,7 +334,7 @@ def test_averaged_copies_of_the_weights(use_buffers: bool, held_first: bool) -> 
 def test_a_copy_and_its_original_train_apart_and_both_stay_sparse() -> None:
     model = network()
     mask = half_of(model, "3.weight", "6.weight")
-    hold(model, mask)
+    apply_mask(model, mask)
     copy = deepcopy(model)
     before = deepcopy(model.state_dict())
     optimizer = torch.optim.SGD(copy.parameters(), lr=0.1, momentum=0.9)
@@ -345,7 +345,7 @@ def test_a_copy_and_its_original_train_apart_and_both_stay_sparse() -> None:
     for _ in held(copy, mask, optimizer, batches()):
         pass
     require_equal(model, network_with(before))
-    release(model)
+    remove_mask(model)
     for _ in held(copy, mask, optimizer, batches()):  # letting the original go does not let the copy go
         pass
 
@@ -359,7 +359,7 @@ def network_with(state: Mapping[str, Tensor]) -> nn.Module:
 def test_several_forward_passes_before_one_backward_pass() -> None:
     model = network()
     mask = half_of(model, "3.weight", "6.weight")
-    hold(model, mask)
+    apply_mask(model, mask)
     (first, _), (second, _) = batches(2)
     (model(first) - model(second)).square().mean().backward()
     (checkpoint(model, first, use_reentrant=False)).square().mean().backward()
@@ -370,7 +370,7 @@ def test_gradients_of_pruned_weights_are_left_alone() -> None:
     """Criteria that let weights grow back read them."""
     model = network()
     mask = half_of(model, "6.weight")
-    hold(model, mask)
+    apply_mask(model, mask)
     backward(model, torch.optim.SGD(model.parameters(), lr=0.1), batches()[0])
     gradient = model.get_parameter("6.weight").grad
     assert gradient is not None
@@ -380,7 +380,7 @@ def test_gradients_of_pruned_weights_are_left_alone() -> None:
 def test_non_finite_gradients_leave_exact_zeros() -> None:
     model = network()
     mask = half_of(model, "6.weight")
-    hold(model, mask)
+    apply_mask(model, mask)
     model.get_parameter("6.weight").grad = torch.full((5, 24), torch.nan)
     torch.optim.SGD([model.get_parameter("6.weight")], lr=0.1).step()
     assert pruned_are_zero(model, mask)

@@ -21,12 +21,12 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.enforce import held_mask, hold, release
+from prunetune.sparsity.enforce import apply_mask, get_mask, remove_mask
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.prune import prune
-from prunetune.sparsity.scope import survey
+from prunetune.sparsity.prune import compute_mask
+from prunetune.sparsity.scope import list_parameters
 
 Make = Callable[[Any], Optimizer]
 Batch = tuple[Tensor, Tensor]
@@ -97,7 +97,7 @@ def from_state_dicts(run: Run, make: Make, mask: Mask | None) -> Run:
     stored = torch.load(file, weights_only=True)
     model = network(9)
     if mask is not None:
-        hold(model, mask)
+        apply_mask(model, mask)
     model.load_state_dict(stored["model"])
     return with_state(model, make, stored["optimizer"])
 
@@ -227,7 +227,7 @@ def both(make: Make, way: Way) -> tuple[nn.Module, nn.Module]:
     """The held model, whose zeros were looked at after every step, and the one by hand."""
     mask = random_mask()
     ours, theirs = network(), network()
-    hold(ours, mask)
+    apply_mask(ours, mask)
     looked: list[bool] = []
     nothing: Callable[[nn.Module], object] = lambda model: None  # noqa: E731
     look: Callable[[nn.Module], object] = lambda model: looked.append(pruned_are_zero(model, mask))  # noqa: E731
@@ -247,7 +247,7 @@ def require_equal(ours: nn.Module, theirs: nn.Module) -> None:
 def test_the_matrix(make: Make, way: Way) -> None:
     ours, theirs = both(make, way)
     require_equal(ours, theirs)
-    release(ours)
+    remove_mask(ours)
     assert list(ours.state_dict()) == list(network().state_dict())
     for name, keep in random_mask().items():
         assert torch.equal(ours.get_parameter(name) != 0, keep)
@@ -257,7 +257,7 @@ def test_the_matrix(make: Make, way: Way) -> None:
 def test_an_average_of_the_weights_is_as_sparse(make: Make) -> None:
     mask = random_mask()
     ours, theirs = network(), network()
-    hold(ours, mask)
+    apply_mask(ours, mask)
     multiply(theirs, mask)
     averages = [AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5)) for model in (ours, theirs)]
     optimizers = [make(model.parameters()) for model in (ours, theirs)]
@@ -296,7 +296,7 @@ def test_an_optimizer_made_before_or_after_is_the_same(make: Make) -> None:
     early, late = network(), network()
     before = make(early.parameters())
     for model in (early, late):
-        hold(model, random_mask())
+        apply_mask(model, random_mask())
     for model, optimizer in ((early, before), (late, make(late.parameters()))):
         for inputs, labels in batches(3):
             optimizer.zero_grad()
@@ -311,9 +311,9 @@ def test_the_mask_is_on_the_users_own_tensors() -> None:
     model = network()
     parameters = list(model.parameters())
     places = [parameter.data_ptr() for parameter in parameters]
-    mask = prune(model, 0.8)
+    mask = compute_mask(model, 0.8)
     require_equal(model, network())
-    hold(model, mask)
+    apply_mask(model, mask)
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert [parameter.data_ptr() for parameter in parameters] == places
     assert [int(model.get_parameter(name).count_nonzero()) for name in NAMES] == [14, 19, 5]
@@ -321,9 +321,9 @@ def test_the_mask_is_on_the_users_own_tensors() -> None:
 
 def test_no_layer_is_left_out_without_a_word() -> None:
     model = nn.Sequential(network(), nn.LSTM(3, 4), nn.Bilinear(4, 4, 2))
-    rows = survey(model)
+    rows = list_parameters(model)
     assert [row.name for row in rows] == [name for name, _ in model.named_parameters()]
-    assert [row.name for row in rows if row.prunable] == list(prune(model, 0.5))
+    assert [row.name for row in rows if row.prunable] == list(compute_mask(model, 0.5))
     assert all(row.reason for row in rows)
 
 
@@ -331,23 +331,23 @@ def test_parts_on_several_devices() -> None:
     """Half of the model has no memory yet, as in loaders that place a large model layer by layer."""
     model, mask = network(), random_mask()
     model[3].to("meta")
-    hold(model, mask)
+    apply_mask(model, mask)
     assert not model.get_parameter("0.weight")[~mask["0.weight"]].count_nonzero()
     model[3].to_empty(device="cpu")
     model.load_state_dict(network(4).state_dict())
     assert pruned_are_zero(model, mask)
-    assert held_mask(model) == mask
+    assert get_mask(model) == mask
 
 
 def test_prefixes_of_wrappers_are_named_and_read(tmp_path: Path) -> None:
     model, mask = network(), random_mask()
     wrapped = cast(nn.Module, torch.compile(model, backend="eager"))
-    with pytest.raises(RequestError, match=r"mask: unknown '0.weight'; did you mean '_orig_mod.0.weight'"):
-        hold(wrapped, mask)
-    hold(model, mask)
-    assert list(held_mask(wrapped)) == [f"_orig_mod.{name}" for name in mask]
-    with pytest.raises(RequestError, match=r"mask: unknown '_orig_mod.0.weight'; did you mean '0.weight'"):
-        hold(network(), held_mask(wrapped))
+    with pytest.raises(ConfigError, match=r"mask: unknown '0.weight'; did you mean '_orig_mod.0.weight'"):
+        apply_mask(wrapped, mask)
+    apply_mask(model, mask)
+    assert list(get_mask(wrapped)) == [f"_orig_mod.{name}" for name in mask]
+    with pytest.raises(ConfigError, match=r"mask: unknown '_orig_mod.0.weight'; did you mean '0.weight'"):
+        apply_mask(network(), get_mask(wrapped))
     torch.save({f"module.{name}": tensor for name, tensor in wrapped.state_dict().items()}, tmp_path / "ddp.pt")
     plain = network(3)
     plain.load_state_dict(read_state(tmp_path / "ddp.pt"))
@@ -367,10 +367,10 @@ def train_in_parallel(rank: int, held_first: bool) -> nn.Module:
     mask = random_mask()
     ours, theirs = network(), network()
     if held_first:
-        hold(ours, mask)
+        apply_mask(ours, mask)
     wrapped = [nn.parallel.DistributedDataParallel(model) for model in (ours, theirs)]
     if not held_first:
-        hold(wrapped[0], {f"module.{name}": keep for name, keep in mask.items()})
+        apply_mask(wrapped[0], {f"module.{name}": keep for name, keep in mask.items()})
     multiply(theirs, mask)
     optimizers = [OPTIMIZERS["sgd"](model.parameters()) for model in wrapped]
     for inputs, labels in batches():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.mask import Mask, keep_top
 
 BITS = torch.tensor([[True, False, False], [True, True, False]])
@@ -50,7 +50,7 @@ def test_a_mask_is_its_own_copy() -> None:
     ],
 )
 def test_what_is_no_mask_is_refused(content: dict[str, Tensor], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Mask(content)
 
 
@@ -92,9 +92,9 @@ def test_apply_reaches_a_tied_weight_under_both_names() -> None:
 
 def test_apply_refuses_names_and_shapes_that_are_not_there() -> None:
     mask = Mask({"fc.weight": BITS})
-    with pytest.raises(RequestError, match=r"mask: unknown 'fc.weight'; did you mean 'fc1.weight'"):
+    with pytest.raises(ConfigError, match=r"mask: unknown 'fc.weight'; did you mean 'fc1.weight'"):
         mask.apply({"fc1.weight": torch.ones(2, 3)})
-    with pytest.raises(RequestError, match=r"'fc.weight' has shape \(2, 3\), the model's is \(3, 2\)"):
+    with pytest.raises(ConfigError, match=r"'fc.weight' has shape \(2, 3\), the model's is \(3, 2\)"):
         mask.apply({"fc.weight": torch.ones(3, 2)})
 
 
@@ -111,7 +111,7 @@ def test_load_reads_numbers_and_refuses_other_files(tmp_path: Path) -> None:
     assert Mask.load(tmp_path / "numbers") == Mask({"w": BITS})
     (tmp_path / "text").write_text("not a mask at all")
     for name in ("text", "missing"):
-        with pytest.raises(RequestError, match=f"mask: cannot read .*{name}"):
+        with pytest.raises(ConfigError, match=f"mask: cannot read .*{name}"):
             Mask.load(tmp_path / name)
 
 
@@ -146,5 +146,5 @@ def test_keep_top_keeps_exactly_the_counts(sizes: list[int], data: st.DataObject
     ],
 )
 def test_keep_top_refuses(scores: dict[str, Tensor], counts: dict[str, int], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(ConfigError, match=message):
         keep_top(scores, counts)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.mask import Mask, packed, unpacked
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4)
@@ -74,12 +74,12 @@ BYTE = torch.zeros(1, dtype=torch.uint8)
 )
 def test_bits_that_do_not_fit_are_one_line(tmp_path: Path, bits: Tensor, shapes: object, said: str) -> None:
     save_file({"w": bits}, tmp_path / "mask", {"shapes": json.dumps(shapes)})
-    with pytest.raises(RequestError, match=f"mask: cannot read .*{said}"):
+    with pytest.raises(ConfigError, match=f"mask: cannot read .*{said}"):
         Mask.load(tmp_path / "mask")
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000])
 def test_shapes_that_are_no_json_are_one_line(tmp_path: Path, text: str) -> None:
     save_file({"w": BYTE}, tmp_path / "mask", {"shapes": text})
-    with pytest.raises(RequestError, match="mask: cannot read"):
+    with pytest.raises(ConfigError, match="mask: cannot read"):
         Mask.load(tmp_path / "mask")

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from prunetune.sparsity.enforce import hold, masks_gradients, release
+from prunetune.sparsity.enforce import apply_mask, masks_gradients, remove_mask
 
 Mask = dict[str, Tensor]
 
@@ -41,7 +41,7 @@ def batches(count: int = 6) -> list[tuple[Tensor, Tensor]]:
 
 def held(**how: Any) -> nn.Sequential:
     model = network()
-    hold(model, sparse_mask(), **how)
+    apply_mask(model, sparse_mask(), **how)
     return model
 
 
@@ -179,13 +179,13 @@ def test_gradients_that_are_accumulated_and_cleared(to_none: bool) -> None:
 def test_a_gradient_that_is_there_already_is_masked() -> None:
     model = held()
     backward(model)
-    hold(model, sparse_mask(), gradients=True)
+    apply_mask(model, sparse_mask(), gradients=True)
     require_masked(model, whole_gradients())
 
 
 def thawed(model: nn.Module) -> nn.Module:
     model.requires_grad_(False)
-    hold(model, sparse_mask(), gradients=True)
+    apply_mask(model, sparse_mask(), gradients=True)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     return model.requires_grad_(True)
 
@@ -201,7 +201,7 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "there and back": lambda model: model.double().float(),
     "thawed": thawed,
     "replaced": replaced,
-    "held again": lambda model: (hold(model, sparse_mask(), gradients=True), model)[1],
+    "held again": lambda model: (apply_mask(model, sparse_mask(), gradients=True), model)[1],
 }
 
 
@@ -213,7 +213,7 @@ def test_masking_goes_along(way: str) -> None:
     require_masked(model, whole_gradients())
 
 
-@pytest.mark.parametrize("again", [lambda model: release(model), lambda model: hold(model, sparse_mask())])
+@pytest.mark.parametrize("again", [lambda model: remove_mask(model), lambda model: apply_mask(model, sparse_mask())])
 @pytest.mark.parametrize("copied", [False, True])
 def test_release_and_a_plain_hold_let_gradients_go(again: Callable[[nn.Module], None], copied: bool) -> None:
     model = deepcopy(held(gradients=True)) if copied else held(gradients=True)
@@ -228,7 +228,7 @@ def test_release_and_a_plain_hold_let_gradients_go(again: Callable[[nn.Module], 
 def test_a_copy_masks_by_itself() -> None:
     model = held(gradients=True)
     twin = deepcopy(model)
-    release(model)
+    remove_mask(model)
     backward(twin)
     require_masked(twin, whole_gradients())
 
@@ -277,7 +277,7 @@ def test_a_second_derivative_is_that_of_the_masked_gradient() -> None:
 def test_the_sparse_gradient_of_an_embedding() -> None:
     layer = nn.Embedding(10, 4, sparse=True)
     mask = torch.rand(10, 4, generator=torch.Generator().manual_seed(1)) < 0.5
-    hold(layer, {"weight": mask}, gradients=True)
+    apply_mask(layer, {"weight": mask}, gradients=True)
     layer(torch.tensor([1, 3, 3])).sum().backward()
     found = cast(Tensor, layer.weight.grad)
     assert found.is_sparse

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.compare import compare
 
@@ -20,30 +20,30 @@ def mlp() -> nn.Sequential:
 
 
 def refusal(call: Callable[[], Any]) -> str:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         call()
     return str(caught.value)
 
 
 @pytest.mark.parametrize("sparsity", ["0.5", b"0.5", True, None, [0.5], torch.ones(2)])
 def test_a_sparsity_that_is_no_number(sparsity: Any) -> None:
-    assert refusal(lambda: pt.prune(mlp(), sparsity)).startswith("sparsity: ")
+    assert refusal(lambda: pt.compute_mask(mlp(), sparsity)).startswith("sparsity: ")
 
 
 def test_a_sparsity_of_one_element() -> None:
-    assert pt.prune(mlp(), torch.tensor(0.5)).density == 0.5  # type: ignore[arg-type]
+    assert pt.compute_mask(mlp(), torch.tensor(0.5)).density == 0.5  # type: ignore[arg-type]
 
 
 def test_a_text_is_one_pattern() -> None:
     assert pt.Scope(exclude="0.*") == pt.Scope(exclude=("0.*",))  # type: ignore[arg-type]
-    assert list(pt.prune(mlp(), 0.5, scope=pt.Scope(exclude="0.*"))) == ["2.weight"]  # type: ignore[arg-type]
+    assert list(pt.compute_mask(mlp(), 0.5, scope=pt.Scope(exclude="0.*"))) == ["2.weight"]  # type: ignore[arg-type]
     assert refusal(lambda: pt.Scope(include=(3,))).startswith("scope.include: 3 is no text")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model", [mlp().to("meta"), nn.LazyLinear(3)], ids=["meta", "lazy"])
 def test_a_model_without_numbers(model: nn.Module, tmp_path: Path) -> None:
     for call in (
-        lambda: pt.prune(model, 0.5),
+        lambda: pt.compute_mask(model, 0.5),
         lambda: pt.sparsity_report(model),
         lambda: pt.export(model, None, tmp_path / "m.safetensors"),
     ):
@@ -54,15 +54,17 @@ def test_a_model_without_numbers(model: nn.Module, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, torch.ones(2, 8))])
 def test_a_torchscript_program(make: Callable[[nn.Module], Any]) -> None:
-    assert "TorchScript" in refusal(lambda: pt.prune(make(mlp()), 0.5))
-    assert refusal(lambda: pt.prune(nn.Sequential(make(mlp())), 0.5)).startswith("model: '0' is a TorchScript program")
+    assert "TorchScript" in refusal(lambda: pt.compute_mask(make(mlp()), 0.5))
+    assert refusal(lambda: pt.compute_mask(nn.Sequential(make(mlp())), 0.5)).startswith(
+        "model: '0' is a TorchScript program"
+    )
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_eight_bits(kind: torch.dtype, tmp_path: Path) -> None:
     model = nn.Linear(8, 8, bias=False)
     model.weight = nn.Parameter(model.weight.detach().to(kind), requires_grad=False)
-    assert "before it is quantised" in refusal(lambda: pt.prune(model, 0.5))
+    assert "before it is quantised" in refusal(lambda: pt.compute_mask(model, 0.5))
     assert pt.sparsity_report(model).nonzeros == int(model.weight.float().count_nonzero())
     for name in "ab":
         save_file(
@@ -81,7 +83,7 @@ def test_quantised_tensors_in_a_file(tmp_path: Path) -> None:
 
 def test_a_mask_is_saved_into_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    mask = pt.prune(mlp(), 0.5)
+    mask = pt.compute_mask(mlp(), 0.5)
     mask.save("~/out/mask.safetensors")
     assert pt.Mask.load(tmp_path / "out" / "mask.safetensors") == mask == pt.Mask.load("~/out/mask.safetensors")
     (tmp_path / "file").touch()
@@ -114,7 +116,7 @@ def of(model: nn.Module, criterion: str, batches: Any, **options: Any) -> pt.Mas
     torch.manual_seed(0)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    return pt.prune(model, 0.5, criterion=criterion, batches=batches, **options)
+    return pt.compute_mask(model, 0.5, criterion=criterion, batches=batches, **options)
 
 
 @pytest.mark.parametrize("criterion", GRADIENTS)
@@ -125,7 +127,7 @@ def test_inputs_by_name_and_one_pair_are_what_they_are_by_place(criterion: str) 
     assert of(Words(), criterion, (IDS, Y)) == wanted
     with torch.inference_mode():
         batch = (IDS.clone(), Y.clone())
-        assert pt.prune(Words(), 0.5, criterion=criterion, batches=[batch]).density == 0.5
+        assert pt.compute_mask(Words(), 0.5, criterion=criterion, batches=[batch]).density == 0.5
 
 
 @pytest.mark.parametrize("criterion", [*GRADIENTS, "synflow"])
@@ -188,7 +190,7 @@ class Keeping(nn.Module):
 def test_a_model_that_keeps_tensors_with_a_history(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     model = make()
     model(X).sum().backward()
-    assert pt.prune(model, 0.5, criterion="snip", batches=[(X, Y)]).density == 0.5
+    assert pt.compute_mask(model, 0.5, criterion="snip", batches=[(X, Y)]).density == 0.5
     pt.export(model, None, tmp_path / "m.safetensors")
     assert read_state(tmp_path / "m.safetensors").keys() == model.state_dict().keys()
 

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.criteria import CRITERIA
-from prunetune.sparsity.enforce import is_held, release
+from prunetune.sparsity.enforce import is_held, remove_mask
 
 BATCHES = [(torch.randn(4, 8), torch.arange(4))]
 
@@ -25,11 +25,11 @@ def back(earlier: pt.Mask, later: pt.Mask) -> int:
 @pytest.mark.parametrize("criterion", ["magnitude", "random", "snip", "grasp", "synflow", "taylor"])
 def test_no_criterion_brings_pruned_weights_back(criterion: str, in_force: bool) -> None:
     model = mlp()
-    earlier = pt.prune(model, 0.5)
-    pt.hold(model, earlier)
+    earlier = pt.compute_mask(model, 0.5)
+    pt.apply_mask(model, earlier)
     if not in_force:
-        release(model)  # as of a checkpoint: the zeros are all that is left of the mask
-    later = pt.prune(model, 0.8, criterion=criterion, batches=BATCHES)
+        remove_mask(model)  # as of a checkpoint: the zeros are all that is left of the mask
+    later = pt.compute_mask(model, 0.8, criterion=criterion, batches=BATCHES)
     assert back(earlier, later) == 0
     assert later.kept == sum(round(0.2 * earlier[name].numel()) for name in earlier)
     assert criterion in CRITERIA
@@ -40,33 +40,33 @@ def test_the_form_of_torch_prune_is_a_mask_in_force_too() -> None:
     torch_prune.random_unstructured(model[0], "weight", 0.5)
     torch_prune.random_unstructured(model[2], "weight", 0.5)
     kept = {f"{i}.weight_orig": model[i].get_buffer("weight_mask").bool() for i in (0, 2)}
-    later = pt.prune(model, 0.8, criterion="random", scope=pt.Scope(include=("*_orig",)))
+    later = pt.compute_mask(model, 0.8, criterion="random", scope=pt.Scope(include=("*_orig",)))
     assert not any((later[name] & ~keep).any() for name, keep in kept.items())
 
 
 def test_a_mask_that_would_need_pruned_weights_is_refused() -> None:
     model = mlp()
-    pt.hold(model, pt.prune(model, 0.8))
-    with pytest.raises(RequestError, match="survive in the mask that the model holds; release the model first"):
-        pt.prune(model, 0.5)
-    release(model)
-    assert pt.prune(model, 0.5).sparsity == 0.5
+    pt.apply_mask(model, pt.compute_mask(model, 0.8))
+    with pytest.raises(ConfigError, match="survive in the mask that the model holds; release the model first"):
+        pt.compute_mask(model, 0.5)
+    remove_mask(model)
+    assert pt.compute_mask(model, 0.5).sparsity == 0.5
 
 
 def test_random_masks_of_what_was_never_pruned_are_as_before() -> None:
     model = nn.Linear(10, 10)
     nn.init.zeros_(model.weight)  # a layer that begins at zero
     torch.manual_seed(0)
-    zeros = pt.prune(model, 0.5, criterion="random")
+    zeros = pt.compute_mask(model, 0.5, criterion="random")
     nn.init.ones_(model.weight)
     torch.manual_seed(0)
-    assert zeros == pt.prune(model, 0.5, criterion="random")
+    assert zeros == pt.compute_mask(model, 0.5, criterion="random")
 
 
 def test_a_layer_that_loses_everything_is_named_by_the_mask() -> None:
-    mask = pt.prune(mlp(), 0.995)
+    mask = pt.compute_mask(mlp(), 0.995)
     assert mask.emptied == ("2.weight",)
-    assert pt.prune(mlp(), 0.9).emptied == ()
+    assert pt.compute_mask(mlp(), 0.9).emptied == ()
 
 
 def complex_weights() -> nn.Module:
@@ -93,14 +93,14 @@ def test_hold_takes_all_weights_or_none(kind: type, held_before: bool) -> None:
     model = kind()
     first = torch.rand(16, 8) > 0.5
     if held_before:
-        pt.hold(model, {"0.weight": first})
+        pt.apply_mask(model, {"0.weight": first})
     before = model[0].weight.detach().clone()
-    with pytest.raises(RequestError, match=r"model: '2\.weight' is "):
-        pt.hold(model, {"0.weight": torch.rand(16, 8) > 0.9, "2.weight": torch.rand(4, 16) > 0.5})
+    with pytest.raises(ConfigError, match=r"model: '2\.weight' is "):
+        pt.apply_mask(model, {"0.weight": torch.rand(16, 8) > 0.9, "2.weight": torch.rand(4, 16) > 0.5})
     assert torch.equal(model[0].weight, before)
     assert is_held(model) == held_before
     if held_before:
-        assert torch.equal(pt.held_mask(model)["0.weight"], first)
+        assert torch.equal(pt.get_mask(model)["0.weight"], first)
     other = nn.Linear(2, 2)
     optimizer = torch.optim.SGD([*other.parameters(), model[0].weight], 0.1)
     for parameter in (*other.parameters(), model[0].weight):
@@ -113,5 +113,5 @@ def test_complex_weights_of_eight_bytes_are_held() -> None:
     module = nn.Module()
     module.w = nn.Parameter(torch.randn(4, 4, dtype=torch.complex64))
     keep = torch.rand(4, 4) > 0.5
-    pt.hold(module, {"w": keep})
+    pt.apply_mask(module, {"w": keep})
     assert torch.equal(module.w != 0, keep)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from prunetune.errors import RequestError
-from prunetune.sparsity.prune import prune
-from prunetune.sparsity.scope import Scope, ScopeRow, prunable, survey
+from prunetune.errors import ConfigError
+from prunetune.sparsity.prune import compute_mask
+from prunetune.sparsity.scope import Scope, ScopeRow, list_parameters, prunable
 
 
 class Net(nn.Module):
@@ -27,7 +27,7 @@ class Net(nn.Module):
 
 def test_the_whole_table_of_a_small_network() -> None:
     linear, elsewhere = "linear weight", "parameter of {}, neither convolution nor linear layer"
-    assert survey(Net()) == (
+    assert list_parameters(Net()) == (
         ScopeRow("scale", (1,), False, elsewhere.format("Net")),
         ScopeRow("embed.weight", (7, 4), False, "embedding"),
         ScopeRow("conv1.weight", (4, 1, 3, 3), False, "first convolution"),
@@ -62,7 +62,7 @@ def test_kinds_of_layers(layer: nn.Module) -> None:
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(2), nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.RMSNorm(2)])
 def test_no_normalisation_is_prunable(norm: nn.Module) -> None:
-    assert {row.reason for row in survey(nn.Sequential(norm))} == {"normalisation"}
+    assert {row.reason for row in list_parameters(nn.Sequential(norm))} == {"normalisation"}
 
 
 def test_without_convolution_every_linear_weight_is_prunable() -> None:
@@ -77,7 +77,7 @@ def test_patterns_add_and_remove() -> None:
         "attention.in_proj_weight",
         "attention.out_proj.weight",
     )
-    reasons = {row.name: row.reason for row in survey(Net(), scope)}
+    reasons = {row.name: row.reason for row in list_parameters(Net(), scope)}
     assert reasons["conv1.weight"] == "included by 'conv1.weight'"
     assert reasons["head.weight"] == "excluded by 'head.*'"
     assert reasons["conv2.weight"] == "convolution weight"
@@ -99,20 +99,20 @@ def test_an_embedding_tied_to_a_linear_layer_stays_whole(embedding_first: bool) 
 
 @pytest.mark.parametrize("field", ["include", "exclude"])
 def test_a_pattern_without_a_match_is_refused(field: str) -> None:
-    with pytest.raises(RequestError, match=rf"scope.{field}: pattern 'haed\.\*' matches no parameter"):
-        survey(Net(), Scope(**{field: ("haed.*",)}))
-    with pytest.raises(RequestError, match="the model has no parameters"):
-        survey(nn.ReLU(), Scope(**{field: ("*",)}))
+    with pytest.raises(ConfigError, match=rf"scope.{field}: pattern 'haed\.\*' matches no parameter"):
+        list_parameters(Net(), Scope(**{field: ("haed.*",)}))
+    with pytest.raises(ConfigError, match="the model has no parameters"):
+        list_parameters(nn.ReLU(), Scope(**{field: ("*",)}))
 
 
 def test_a_lazy_module_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"'0.weight' has no shape yet"):
-        survey(nn.Sequential(nn.LazyLinear(3)))
+    with pytest.raises(ConfigError, match=r"'0.weight' has no shape yet"):
+        list_parameters(nn.Sequential(nn.LazyLinear(3)))
 
 
 def test_one_weight_of_two_modules_that_share_a_module_has_one_row_per_name() -> None:
     shared = nn.Linear(2, 2, bias=False)
-    rows = survey(nn.Sequential(shared, nn.ReLU(), shared))
+    rows = list_parameters(nn.Sequential(shared, nn.ReLU(), shared))
     assert [(row.name, row.prunable) for row in rows] == [("0.weight", True), ("2.weight", False)]
 
 
@@ -125,7 +125,7 @@ def test_the_linear_layer_of_gpt2_is_prunable() -> None:
     pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
     from transformers.pytorch_utils import Conv1D
 
-    rows = {row.name: (row.prunable, row.reason) for row in survey(Conv1D(3, 4))}
+    rows = {row.name: (row.prunable, row.reason) for row in list_parameters(Conv1D(3, 4))}
     assert rows == {"weight": (True, "linear weight, inputs first"), "bias": (False, "bias")}
 
 
@@ -134,9 +134,9 @@ def test_neighbours_in_the_linear_layer_of_gpt2_are_no_inputs_of_one_output() ->
     from transformers.pytorch_utils import Conv1D
 
     model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), Conv1D(4, 8))
-    with pytest.raises(RequestError, match=r"^pattern: '2:4' .* in '1.weight', '2.weight' are .*scope.exclude$"):
-        prune(model, 0.5, pattern="2:4")
-    assert list(prune(model, 0.5, pattern="2:4", scope=Scope(exclude=("1.*", "2.*")))) == ["0.weight"]
+    with pytest.raises(ConfigError, match=r"^pattern: '2:4' .* in '1.weight', '2.weight' are .*scope.exclude$"):
+        compute_mask(model, 0.5, pattern="2:4")
+    assert list(compute_mask(model, 0.5, pattern="2:4", scope=Scope(exclude=("1.*", "2.*")))) == ["0.weight"]
 
 
 class Experts(nn.Module):
@@ -162,14 +162,14 @@ ON_REQUEST: dict[str, tuple[Callable[[], nn.Module], str, str, str]] = {
 def test_what_is_pruned_on_request_says_how(name: str) -> None:
     make, parameter, what, pattern = ON_REQUEST[name]
     model = make()
-    rows = {row.name: row for row in survey(model)}
+    rows = {row.name: row for row in list_parameters(model)}
     assert not rows[parameter].prunable
     assert rows[parameter].reason == f"{what}; scope.include '{pattern}' prunes it"
     assert parameter in prunable(model, Scope(include=(pattern,)))
     with pytest.raises(
-        RequestError, match=r"^scope: nothing is prunable; .*scope.include '\*.*' would prune it$"
+        ConfigError, match=r"^scope: nothing is prunable; .*scope.include '\*.*' would prune it$"
     ) as caught:
-        prune(model, 0.5)
+        compute_mask(model, 0.5)
     wanted = str(caught.value).split("'")[-2]
-    mask = prune(model, 0.5, scope=Scope(include=(wanted,)))
+    mask = compute_mask(model, 0.5, scope=Scope(include=(wanted,)))
     assert 0.4 < mask.density < 0.6

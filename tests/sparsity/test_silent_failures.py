@@ -16,7 +16,7 @@ from torch.nn.utils import spectral_norm as older_spectral_norm
 from torch.nn.utils import weight_norm as older_weight_norm
 
 import prunetune as pt
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 NAME = "0.weight"
 
@@ -29,8 +29,8 @@ def network() -> nn.Sequential:
 def held() -> tuple[nn.Sequential, Tensor]:
     """A network with half of the weights of its first layer held at zero, and those weights, True = pruned."""
     model = network()
-    mask = pt.prune(model, 0.5, scope=pt.Scope(exclude=("2.*",)))
-    pt.hold(model, mask)
+    mask = pt.compute_mask(model, 0.5, scope=pt.Scope(exclude=("2.*",)))
+    pt.apply_mask(model, mask)
     return model, ~mask[NAME]
 
 
@@ -66,7 +66,7 @@ def test_low_rank_adapters_around_a_frozen_held_layer_and_their_merge() -> None:
     train(model)
     assert torch.equal(first.weight, before)
     assert adapted.up.count_nonzero()
-    assert list(pt.held_mask(model)) == ["0.base.weight"]
+    assert list(pt.get_mask(model)) == ["0.base.weight"]
     with torch.no_grad():
         first.weight += adapted.up @ adapted.down  # the merge fills every zero
     assert first.weight[pruned].count_nonzero()
@@ -106,10 +106,10 @@ def test_a_held_weight_that_is_computed_since_is_refused_and_can_be_released(
     change(model)
     line = r"^model: 'weight' of a layer \w+ is held but no parameter of it any more .*; release the model first$"
     for use in (lambda: model(torch.ones(1, 6)), model.state_dict):
-        with pytest.raises(RequestError, match=line):
+        with pytest.raises(ConfigError, match=line):
             use()
     assert f"! {NAME}: held, but no parameter of the model any more" in pt.sparsity_report(model).problems
-    pt.release(model)
+    pt.remove_mask(model)
     train(model)
 
 
@@ -132,9 +132,9 @@ def test_a_spectral_norm_that_was_there_before_is_held_by_the_weight_underneath(
     model = network()
     parametrizations.spectral_norm(model[0])
     name = "0.parametrizations.weight.original"
-    assert name not in pt.prune(model, 0.5)
-    mask = pt.prune(model, 0.5, scope=pt.Scope(include=(name,)))
-    pt.hold(model, mask)
+    assert name not in pt.compute_mask(model, 0.5)
+    mask = pt.compute_mask(model, 0.5, scope=pt.Scope(include=(name,)))
+    pt.apply_mask(model, mask)
     train(model)
     weight = model[0].weight
     assert isinstance(weight, Tensor)
@@ -146,16 +146,16 @@ def test_the_layer_table_has_a_reason_for_weights_that_are_computed() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
     parametrizations.spectral_norm(model[0])
     older_spectral_norm(model[1])
-    reasons = {row.name: row.reason for row in pt.survey(model)}
+    reasons = {row.name: row.reason for row in pt.list_parameters(model)}
     assert reasons["0.parametrizations.weight.original"] == "under a parametrization"
     assert reasons["1.weight_orig"] == "a part of which Linear computes its weight"
-    assert pt.prune(model, 0.5).keys() == {"2.weight"}
+    assert pt.compute_mask(model, 0.5).keys() == {"2.weight"}
 
 
 def test_a_weight_of_another_shape_in_its_place_is_refused() -> None:
     model, _ = held()
     model[0].weight = nn.Parameter(torch.ones(8, 5))
-    with pytest.raises(RequestError, match=r"^model: a weight that is held as \(8, 6\) has become \(8, 5\); release"):
+    with pytest.raises(ConfigError, match=r"^model: a weight that is held as \(8, 6\) has become \(8, 5\); release"):
         model(torch.ones(1, 5))
 
 
@@ -192,8 +192,8 @@ def test_a_layer_that_lost_all_its_weights_is_named() -> None:
     model = network()
     with torch.no_grad():
         model.get_parameter("2.weight").mul_(1e-6)
-    mask = pt.prune(model, 0.6, allocation="global")
-    pt.hold(model, mask)
+    mask = pt.compute_mask(model, 0.6, allocation="global")
+    pt.apply_mask(model, mask)
     assert pt.sparsity_report(model).problems == (
         "! 2.weight: no weight of it is left, so that nothing comes through its layer",
     )
@@ -203,7 +203,7 @@ def test_a_layer_that_the_mask_leaves_whole_has_that_reason() -> None:
     model = network()
     with torch.no_grad():
         model.get_parameter("2.weight").mul_(1e6)
-    pt.hold(model, pt.prune(model, 0.5, allocation="global"))
+    pt.apply_mask(model, pt.compute_mask(model, 0.5, allocation="global"))
     report = pt.sparsity_report(model)
     assert report.problems == ()
     assert {row.name: row.reason for row in report.rows} == {

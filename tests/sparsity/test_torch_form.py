@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import read_mask, read_state
-from prunetune.sparsity.enforce import hold, is_held
+from prunetune.sparsity.enforce import apply_mask, is_held
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.prune import prune
-from prunetune.sparsity.scope import Scope, survey
+from prunetune.sparsity.prune import compute_mask
+from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.sparsity.torch_prune import (
     effective_weights,
     fold_masks,
@@ -82,7 +82,7 @@ def test_the_masks_of_torch_are_read() -> None:
 
 def test_global_pruning_agrees_with_ours_and_is_read() -> None:
     model = network()
-    ours = prune(model, 0.7, allocation="global")
+    ours = compute_mask(model, 0.7, allocation="global")
     torch_prune.global_unstructured(
         [(layer, "weight") for layer in linears(model)], pruning_method=torch_prune.L1Unstructured, amount=0.7
     )
@@ -100,7 +100,7 @@ def test_reading_changes_nothing() -> None:
 def test_no_mask_to_read() -> None:
     for source in (network(), removed(pruned_by_torch()), {"a_orig": torch.ones(2), "b_mask": torch.ones(2)}):
         assert masks_in(source) == {}
-        with pytest.raises(RequestError, match=r"no weight is in the form of torch.nn.utils.prune"):
+        with pytest.raises(ConfigError, match=r"no weight is in the form of torch.nn.utils.prune"):
             from_torch_prune(source)
 
 
@@ -124,7 +124,7 @@ def test_fold_masks_leaves_other_names_alone_and_in_order() -> None:
 
 def test_a_pair_of_two_shapes_is_refused_in_one_line() -> None:
     state = {"w_orig": torch.ones(2, 3), "w_mask": torch.ones(3)}
-    with pytest.raises(RequestError, match=r"^state: 'w_mask' has shape \(3,\), 'w_orig' \(2, 3\); of torch"):
+    with pytest.raises(ConfigError, match=r"^state: 'w_mask' has shape \(3,\), 'w_orig' \(2, 3\); of torch"):
         fold_masks(state)
 
 
@@ -170,7 +170,7 @@ def test_states_convert_both_ways() -> None:
 def test_round_trip_from_torch_to_held_and_back() -> None:
     model = pruned_by_torch()
     found, output = from_torch_prune(model), model(INPUT)
-    hold(removed(model), found)
+    apply_mask(removed(model), found)
     assert torch.equal(model(INPUT), output)
     to_torch_prune(model, found)
     assert not is_held(model)
@@ -184,9 +184,9 @@ def test_refused_by_name_before_anything_changes() -> None:
         ({"0.weight": torch.ones(8, 6), "1.weight": torch.ones(2)}, "unknown '1.weight'"),
         ({"0.weight": torch.ones(8, 5)}, r"'0.weight' has shape \(8, 5\)"),
     ):
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(ConfigError, match=message):
             to_torch_prune(model, wrong)
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(ConfigError, match=message):
             split_masks(model.state_dict(), wrong)
     assert same(model.state_dict(), network().state_dict())
 
@@ -195,7 +195,7 @@ def test_a_tied_weight_is_refused() -> None:
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     for name, other in (("0.weight", "1.weight"), ("1.weight", "0.weight")):
-        with pytest.raises(RequestError, match=f"'{name}' is tied to '{other}'"):
+        with pytest.raises(ConfigError, match=f"'{name}' is tied to '{other}'"):
             to_torch_prune(tied, {name: torch.ones(4, 4)})
     to_torch_prune(tied, {"0.bias": torch.zeros(4)})
     assert list(from_torch_prune(tied)) == ["0.bias"]
@@ -212,17 +212,17 @@ def test_a_model_in_the_form_is_refused_in_one_clear_line() -> None:
     model, kept = pruned_by_torch(), mask()
     message = r"^mask: '0.weight' is in the form of torch.nn.utils.prune; undo it by prune.remove or fold_masks$"
     for refused in (
-        lambda: hold(model, kept),
+        lambda: apply_mask(model, kept),
         lambda: to_torch_prune(model, kept),
         lambda: kept.apply(model.state_dict()),
     ):
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(ConfigError, match=message):
             refused()
 
 
 def test_the_layer_table_says_so() -> None:
     model = pruned_by_torch()
-    reasons = {row.name: row.reason for row in survey(model)}
+    reasons = {row.name: row.reason for row in list_parameters(model)}
     form = "in the form of torch.nn.utils.prune"
     assert {name for name, reason in reasons.items() if reason == form} == {
         "0.weight_orig",
@@ -236,7 +236,7 @@ def test_the_layer_table_says_so() -> None:
 def test_a_mask_of_one_s_own_is_not_that_form() -> None:
     layer = nn.Linear(3, 2)
     layer.register_buffer("weight_mask", torch.ones(2, 3))
-    assert survey(layer, Scope())[0].reason == "linear weight"
+    assert list_parameters(layer, Scope())[0].reason == "linear weight"
     assert masks_in(layer) == {}
     assert list(fold_masks(layer.state_dict())) == ["weight", "bias", "weight_mask"]
 
@@ -260,7 +260,7 @@ def test_a_mask_is_read_from_a_checkpoint_in_the_form_and_from_a_file_of_masks(t
     torch.save(nn.ModuleDict({"module": model}).state_dict(), tmp_path / "ddp.pt")
     assert read_mask(tmp_path / "mask.safetensors") == read_mask(tmp_path / "ddp.pt") == found
     torch.save(network().state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(RequestError, match=r"^mask: '.*' holds other values than 0 and 1$"):
+    with pytest.raises(ConfigError, match=r"^mask: '.*' holds other values than 0 and 1$"):
         read_mask(tmp_path / "weights.pt")
-    with pytest.raises(RequestError, match=r"^mask: cannot read '.*none': No such file"):
+    with pytest.raises(ConfigError, match=r"^mask: cannot read '.*none': No such file"):
         read_mask(tmp_path / "none")

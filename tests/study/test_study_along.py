@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from study_specs import spec
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.study import load_spec
 from prunetune.steps.steps import Init, Measure, Train, Weights
@@ -73,20 +73,20 @@ def test_there_can_be_as_many_moments_as_steps_and_no_more() -> None:
     made = planned(along_training=8, rewind="0ep", **small)
     for dense in dense_runs(made).values():
         assert sorted(point.step(4) for point in made.snapshots[dense.key]) == [1, 2, 3, 4, 5, 6, 7]
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(ConfigError) as error:
         planned(along_training=9, **small)
     assert str(error.value) == "along_training: 9; must be at most 8, the optimizer steps of a training"
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "many", True, None])
 def test_it_is_a_count(value: object) -> None:
-    with pytest.raises(RequestError, match=r"^along_training: .*must be [^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^along_training: .*must be [^\n]*$"):
         load_spec(spec(along_training=value))
 
 
 def test_a_dense_run_of_the_users_has_no_training() -> None:
     pair = {"theta_0": "a.pt", "theta_T": "b.pt"}
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(ConfigError) as error:
         load_spec(spec(pretrained=pair, learning_rates=[0.1], along_training=3))
     assert str(error.value).startswith("along_training: 3; must be 0")
     assert "\n" not in str(error.value)

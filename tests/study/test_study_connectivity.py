@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from study_specs import ARMS, spec
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.study import load_spec
@@ -113,7 +113,7 @@ def test_lines_come_after_both_of_their_ends():
     ],
 )
 def test_requests_that_cannot_be_met(fields: dict[str, Any], line: str):
-    with pytest.raises(RequestError, match=line) as error:
+    with pytest.raises(ConfigError, match=line) as error:
         load_spec(spec(**fields))
     assert "\n" not in str(error.value)
 
@@ -123,7 +123,7 @@ def test_an_imported_dense_run_has_no_twin_but_the_arms_have(tmp_path: Path):
         (tmp_path / name).write_text(name)
     pair = {"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")}
     fields: dict[str, Any] = {"pretrained": pair, "arms": ["ticket", "finetune"], "learning_rates": [0.1]}
-    with pytest.raises(RequestError, match=r"^connectivity: 'dense' is not trained here, `pretrained` takes its place"):
+    with pytest.raises(ConfigError, match=r"^connectivity: 'dense' is not trained here, `pretrained` takes its place"):
         load_spec(spec(**fields, connectivity=["dense"]))
     made = planned(**fields, connectivity=["finetune"], masks=["one_shot"])
     assert len(made.connections) == 2

@@ -7,7 +7,7 @@ import torch
 from study_specs import spec
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.mask import Mask
 from prunetune.spec.study import load_spec
@@ -29,7 +29,7 @@ def test_controls_are_flagged_and_only_they_have_masks_of_their_own() -> None:
     assert {name for name in ARMS if ARMS[name].control} == {"shuffle", "sign_reinit", "random_mask", "mixed"}
     plain = {name: arm for name in ARMS if isinstance(arm := ARMS[name], Arm)}
     assert {name for name, arm in plain.items() if not arm.shares_mask} == {"random_mask"}
-    with pytest.raises(RequestError, match="arm: 'mine' has a mask of its own; then it must be a control"):
+    with pytest.raises(ConfigError, match="arm: 'mine' has a mask of its own; then it must be a control"):
         Arm("mine", ticket, redrawn)
 
 
@@ -112,19 +112,19 @@ def test_the_other_arms_keep_their_keys() -> None:
 
 def test_a_pattern_that_does_not_fit_is_refused_before_anything_is_trained() -> None:
     two_four = {"kind": "one_shot", "pattern": "2:4"}
-    with pytest.raises(RequestError, match=r"pattern: '2:4' at sparsity 0\.75; its only sparsity is 0\.5"):
+    with pytest.raises(ConfigError, match=r"pattern: '2:4' at sparsity 0\.75; its only sparsity is 0\.5"):
         planned(masks=[two_four])
     with pytest.raises(
-        RequestError, match=r"pattern: '2:7' needs inputs in groups of 7; '.*' has \d+: leave (it|them) out"
+        ConfigError, match=r"pattern: '2:7' needs inputs in groups of 7; '.*' has \d+: leave (it|them) out"
     ):
         plan(load_spec(spec(masks=[{**two_four, "pattern": "2:7"}], sparsities=[5 / 7])))
-    with pytest.raises(RequestError, match=r"pattern: '2:4' at sparsity .*; its only sparsity is 0\.5"):
+    with pytest.raises(ConfigError, match=r"pattern: '2:4' at sparsity .*; its only sparsity is 0\.5"):
         plan(load_spec(spec(masks=[{"kind": "admm", "pattern": "2:4"}], sparsities=[0.75])))
     gradual = {"kind": "gradual", "pattern": "2:4"}
-    with pytest.raises(RequestError, match=r"'2:4' has one sparsity and 'gradual' goes through \d+; use it with"):
+    with pytest.raises(ConfigError, match=r"'2:4' has one sparsity and 'gradual' goes through \d+; use it with"):
         plan(load_spec(spec(masks=[gradual], sparsities=[0.5])))
     assert plan(load_spec(spec(masks=[{**gradual, "updates": 1}], sparsities=[0.5]))).trainings
-    with pytest.raises(RequestError, match="allocation: 'global' has no say under pattern '2:4'"):
+    with pytest.raises(ConfigError, match="allocation: 'global' has no say under pattern '2:4'"):
         plan(load_spec(spec(masks=[{"kind": "admm", "pattern": "2:4", "allocation": "global"}], sparsities=[0.5])))
     made = plan(load_spec(spec(masks=[two_four], sparsities=[0.5], arms=["ticket", "random_mask"])))
     assert {step.pattern for step in made.steps if isinstance(step, Prune)} == {"2:4"}

@@ -24,11 +24,11 @@ from fuzzing import (
     texts,
 )
 from prunetune.data.fashion import FashionMNIST
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models import building
 from prunetune.plan.compile import plan
 from prunetune.spec import study as spec_module
-from prunetune.spec.base import Part
+from prunetune.spec.base import StrictModel
 from prunetune.spec.study import load_spec
 
 WORDS = {str(part) for place, _ in PLACES for part in place} | {"spec", "allocation", "updates", "initial", "data"}
@@ -51,7 +51,7 @@ def line_of(source: Any, *changes: str) -> str | None:
     """The line with which a spec is refused, or None where it is one; anything else that is raised fails the test."""
     try:
         plan(load_spec(source, changes))
-    except RequestError as error:
+    except ConfigError as error:
         return assert_one_clear_line(error)
     return None
 
@@ -62,7 +62,7 @@ def assert_names_a_field(line: str) -> None:
 
 
 def test_every_part_of_a_spec_is_fuzzed() -> None:
-    ours = {part for part in Part.__subclasses__() if part.__module__.startswith("prunetune.")}
+    ours = {part for part in StrictModel.__subclasses__() if part.__module__.startswith("prunetune.")}
     assert set(PARTS) == ours
     places = {place for place, _ in PLACES}
     assert {("recipe", "schedule", "gamma"), ("masks", 0, "rho"), ("sparsities", "rounds"), ("seeds",)} <= places

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from study_specs import spec
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, PlannedTrial, every_cell, plan
 from prunetune.spec.study import MOST_STEPS, load_spec
@@ -114,13 +114,13 @@ def test_a_rate_at_which_masks_are_found_and_no_arm_trained_has_none():
 
 @pytest.mark.parametrize("value", [1, -1, 101, 1.5, 2.0, True, "2", None])
 def test_what_is_no_number_of_times_is_refused(value: Any):
-    with pytest.raises(RequestError, match=r"^pretraining\.longer: .*must be [^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^pretraining\.longer: .*must be [^\n]*$"):
         load_spec(spec(pretraining={"longer": value}))
 
 
 def test_it_is_refused_beside_states_of_the_users(tmp_path: Path):
     pair = {"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")}
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(ConfigError) as error:
         load_spec(spec(pretrained=pair, learning_rates=[0.1], pretraining={"longer": 2}))
     assert str(error.value) == (
         "pretraining.longer: 2; must be 0: with `pretrained` there is no dense training to lengthen"
@@ -128,11 +128,11 @@ def test_it_is_refused_beside_states_of_the_users(tmp_path: Path):
 
 
 def test_epochs_and_steps_have_their_limits():
-    with pytest.raises(RequestError, match=r"^pretraining\.longer: 100; times 20,000 epochs is 2,000,000; must be at"):
+    with pytest.raises(ConfigError, match=r"^pretraining\.longer: 100; times 20,000 epochs is 2,000,000; must be at"):
         load_spec(spec(recipe={"epochs": 20_000}, pretraining={"longer": 100}))
     fields = {"seeds": 1000, "masks": ["one_shot"], "arms": ["ticket"], "sparsities": [i / 26 for i in range(1, 26)]}
     # 1000 seeds x 2 rates x 25 sparsities x (an arm and its mask) are as many as may be; one more each is too many
     load_spec(spec(**fields))
     assert MOST_STEPS == 1000 * 2 * 25 * 2
-    with pytest.raises(RequestError, match=r"multiply to 102,000 steps"):
+    with pytest.raises(ConfigError, match=r"multiply to 102,000 steps"):
         load_spec(spec(**fields, pretraining={"longer": 2}))

@@ -19,7 +19,7 @@ from prunetune.rows import Trial
 from prunetune.spec.arm_fields import ArmSpec
 from prunetune.spec.study import load_spec
 from prunetune.steps.arms import ARMS, Arm
-from prunetune.steps.states import Ground
+from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Train, Transform, Weights, describe
 from prunetune.steps.transforms import TRANSFORMS
 
@@ -149,7 +149,7 @@ def test_an_arm_of_ones_own_with_settings(monkeypatch: pytest.MonkeyPatch) -> No
         times: int = 1
         control: ClassVar[bool] = False
 
-        def start(self, ground: Ground) -> Weights:
+        def start(self, ground: DenseStates) -> Weights:
             return getattr(ground, self.which)
 
     _ = list(ARMS)

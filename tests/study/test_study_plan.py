@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from study_specs import spec, specs
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.study import load_spec
 from prunetune.steps.steps import Import, Init, Measure, Prune, Step, Train, Weights
@@ -508,7 +508,7 @@ def test_a_given_theta_k_serves_rewind_and_none_is_refused(tmp_path: Any):
     assert isinstance(step, Train)
     assert isinstance(step.start.step, Import)
     assert step.start.step.path.endswith("c")
-    with pytest.raises(RequestError, match=r"arms: 'rewind' needs.*pretrained.theta_k"):
+    with pytest.raises(ConfigError, match=r"arms: 'rewind' needs.*pretrained.theta_k"):
         planned(pretrained=pair, **fields)
 
 
@@ -539,5 +539,5 @@ def test_a_trained_state_alone_serves_finetune_and_leaves_its_keys(tmp_path: Any
 def test_what_goes_back_to_theta_0_asks_for_it(tmp_path: Any, fields: dict[str, Any]):
     (tmp_path / "b").write_text("b")
     whole = {"arms": ["finetune"], "sparsities": [0.5], "learning_rates": [0.1], **fields}
-    with pytest.raises(RequestError, match=r"^pretrained.theta_0: missing, .*\(one_shot, gradual, admm\)"):
+    with pytest.raises(ConfigError, match=r"^pretrained.theta_0: missing, .*\(one_shot, gradual, admm\)"):
         planned(pretrained={"theta_T": str(tmp_path / "b")}, **whole)

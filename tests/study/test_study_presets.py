@@ -11,8 +11,8 @@ from data_makers import write_cifar10, write_cifar100
 from prunetune.analysis.paper.compare import paper_rows
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
-from prunetune.cli.plan_summary import Together
-from prunetune.errors import RequestError
+from prunetune.cli.plan_summary import PlanGroup
+from prunetune.errors import ConfigError
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.results.collect import collect
@@ -108,7 +108,7 @@ def test_groups():
     assert presets.members("paper/a1-vgg11-cifar100") == presets.members("quick") == ()
     keeps = ["rewind" in load_spec(name).named_arms for name in presets.members("paper/all")]
     assert keeps == sorted(keeps, reverse=True)  # what needs θk is first, so that no dense run is trained again for it
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load_spec("paper/a11")
     assert str(caught.value) == (
         "spec: 'paper/a11' stands for 2 studies; give one of them, such as paper/a11-mobilenetv2-cifar10"
@@ -147,7 +147,7 @@ def test_the_whole_paper_shares_what_it_can(plans):
         by_hand |= own
         one_by_one += len(own)
         separate += sum(1 + len(before) for _, before in rows)
-    together = Together.of(list(plans.values()))
+    together = PlanGroup.of(list(plans.values()))
     assert together.trainings == len(by_hand) == 4545
     assert together.epochs == 150 * 4545
     assert together.one_by_one == (one_by_one, 150 * one_by_one) == (8505, 1275750)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from study_specs import spec
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.compile import plan
 from prunetune.spec.study import load_spec
 
 
 def line_of(source: Any, *changes: str) -> str:
     """The one line with which a spec is refused, at reading or at planning."""
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         plan(load_spec(source, changes))
     text = str(caught.value)
     assert text == text.strip()

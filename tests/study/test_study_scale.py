@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from cli_runs import prunetune
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.compile import plan
 from prunetune.spec.study import Spec, load_spec
 
@@ -122,7 +122,7 @@ def test_a_scale_that_is_none_is_refused(scale):
     if scale is None:
         assert load_spec(OWN | {"scale": None}) == load_spec(OWN)
         return
-    with pytest.raises(RequestError, match=r"scale: .*must be a number above 0"):
+    with pytest.raises(ConfigError, match=r"scale: .*must be a number above 0"):
         load_spec(OWN | {"scale": scale})
 
 

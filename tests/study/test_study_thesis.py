@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.plan.compile import plan
 from prunetune.spec import load as presets
 from prunetune.spec.study import load_spec
@@ -32,7 +32,7 @@ KEYS = {  # of 4ep-kappa2 at rate 0.1, 50 %, seed 0, as they are stored
 def test_the_presets_are_these_and_their_group() -> None:
     assert [name for name in presets.names() if name.startswith("thesis/")] == NAMES
     assert presets.members("thesis/all") == tuple(NAMES)
-    with pytest.raises(RequestError, match="'thesis/all' stands for 12 studies; give one of them, such as thesis/1ep"):
+    with pytest.raises(ConfigError, match="'thesis/all' stands for 12 studies; give one of them, such as thesis/1ep"):
         load_spec("thesis/all")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prunetune.analysis.regimes import SAME_SPARSITY, Study
 from prunetune.analysis.statistics import Sample, plain
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.rows import Trial
 
 LEVEL = 0.95  # of the two-sided intervals
@@ -57,7 +57,7 @@ def pair(studies: Sequence[Study], first: str, second: str, held_out: bool = Fal
     """Two cells at every rate and sparsity that both have; `dense` stands beside every sparsity.
 
     A name is `ARM MASK`, or `dense`, in every study that has both; or `STUDY: ARM MASK`, so that the two can be of
-    different studies. RequestError for a name that is nowhere, or two that have no rate, sparsity and seed in common.
+    different studies. ConfigError for a name that is nowhere, or two that have no rate, sparsity and seed in common.
     """
     ones, twos = (_resolved(studies, name, held_out) for name in (first, second))
     across = ":" in first or ":" in second
@@ -69,12 +69,12 @@ def pair(studies: Sequence[Study], first: str, second: str, held_out: bool = Fal
         for row in _differences(cells, others, (first, second, "" if across or len(studies) == 1 else study))
     ]
     if not found:
-        raise RequestError(f"--pair: '{first}' and '{second}' have no learning rate, sparsity and seed in common")
+        raise ConfigError(f"--pair: '{first}' and '{second}' have no learning rate, sparsity and seed in common")
     return tuple(found)
 
 
 def between(first: Study, second: Study, held_out: bool = False) -> tuple[CellDifference, ...]:
-    """Every cell that two studies have in common, the first study less the second; RequestError for none."""
+    """Every cell that two studies have in common, the first study less the second; ConfigError for none."""
     cells, others = cells_of(first, held_out), cells_of(second, held_out)
     names = sorted({name for name, *_ in cells} & {name for name, *_ in others})
     found = [
@@ -83,12 +83,12 @@ def between(first: Study, second: Study, held_out: bool = False) -> tuple[CellDi
         for row in _differences(_only(cells, name), _only(others, name), (first.name, second.name, name))
     ]
     if not found:
-        raise RequestError(f"--between: '{first.name}' and '{second.name}' have no cell and seed in common")
+        raise ConfigError(f"--between: '{first.name}' and '{second.name}' have no cell and seed in common")
     return tuple(sorted(found, key=lambda row: (row.learning_rate, row.sparsity, row.of)))
 
 
 def means(studies: Sequence[Study], held_out: bool = False) -> tuple[CellMean, ...]:
-    """A row for every cell; RequestError where no training has such an accuracy."""
+    """A row for every cell; ConfigError where no training has such an accuracy."""
     found = [
         CellMean(
             study.name, *cell, len(seeds), sum(seeds.values()) / len(seeds), min(seeds.values()), max(seeds.values())
@@ -97,7 +97,7 @@ def means(studies: Sequence[Study], held_out: bool = False) -> tuple[CellMean, .
         for cell, seeds in sorted(cells_of(study, held_out).items(), key=lambda item: (item[0][1:], item[0][0]))
     ]
     if not found:
-        raise RequestError("--held-out: no study has held-out images; set data_args.validation in its spec")
+        raise ConfigError("--held-out: no study has held-out images; set data_args.validation in its spec")
     return tuple(found)
 
 
@@ -122,13 +122,13 @@ def _resolved(studies: Sequence[Study], name: str, held_out: bool) -> dict[str, 
     """The rows of a named cell by study."""
     wanted, _, cell = name.rpartition(":")
     if wanted and wanted not in [study.name for study in studies]:
-        raise RequestError(f"--pair: no study '{wanted}'; there are: {', '.join(study.name for study in studies)}")
+        raise ConfigError(f"--pair: no study '{wanted}'; there are: {', '.join(study.name for study in studies)}")
     every = {study.name: cells_of(study, held_out) for study in studies if wanted in ("", study.name)}
     cell = " ".join(cell.split())
     found: dict[str, Places] = {study: only for study, cells in every.items() if (only := _only(cells, cell))}
     if not found:
         known = sorted({cell for cells in every.values() for cell, *_ in cells})
-        raise RequestError(f"--pair: '{name}' is not there; there are: {', '.join(known) or 'none'}")
+        raise ConfigError(f"--pair: '{name}' is not there; there are: {', '.join(known) or 'none'}")
     return found
 
 

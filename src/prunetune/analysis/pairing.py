@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.rows import Missing, Trial
 
 Place = tuple[str, str | None, float, float]  # arm, mask, learning rate, sparsity
@@ -198,7 +198,7 @@ class Evidence:
         seeds = self._trials.setdefault(_place(trial), {})
         known = seeds.setdefault(trial.seed, trial)
         if _accuracy(known) != _accuracy(trial):
-            raise RequestError(
+            raise ConfigError(
                 f"trials: {name_of(_place(trial))}, seed {trial.seed}, is there twice, with {known.test_accuracy} "
                 f"and {trial.test_accuracy} percent; each trial must have one result"
             )

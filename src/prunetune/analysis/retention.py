@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from prunetune.analysis.paper.scale import FACTOR, KAPPA
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.rows import Trial
 from prunetune.spec.recipe import RecipeSpec
 from prunetune.spec.recipes import RecipeSummary, summarise
@@ -64,7 +64,7 @@ def summaries_of(study: Mapping[str, Any], trials: Iterable[Trial]) -> tuple[Rec
     """
     try:
         recipe = RecipeSpec.model_validate(study.get("recipe") or {})
-    except (ValidationError, RequestError):
+    except (ValidationError, ConfigError):
         return ()
     found: dict[float, int] = {}
     for trial in sorted(trials, key=lambda trial: trial.arm == "dense"):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from scipy.special import stdtr, stdtrit
 
 from prunetune.core.looks import looks
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
 SETTINGS = ("margin", "gap", "alpha", "nontrivial_sparsity")  # of a spec's `verdict`: those that are numbers
@@ -40,7 +40,7 @@ class Rule:
     def of(cls, study: Mapping[str, Any]) -> "Rule":
         """The rule of a resolved spec (the `study` of results.json); what that leaves out has its default.
 
-        A study of before there was a `family` was judged by `cell`, and is so again. Raises RequestError for a value
+        A study of before there was a `family` was judged by `cell`, and is so again. Raises ConfigError for a value
         that is not a finite number, an alpha outside (0, 1) or a negative margin, for a range of seeds that does not
         grow, and for an unknown family.
         """
@@ -55,7 +55,7 @@ class Rule:
 
 def _family(value: Any) -> Family:
     if value not in FAMILIES:
-        raise RequestError(f"verdict.family: is {value!r}; must be {' or '.join(FAMILIES)}")
+        raise ConfigError(f"verdict.family: is {value!r}; must be {' or '.join(FAMILIES)}")
     return value
 
 
@@ -64,7 +64,7 @@ def _looks(seeds: Any) -> tuple[int, ...]:
         return ()
     least, most = seeds.get("min"), seeds.get("max")
     if type(least) is not int or type(most) is not int or not 2 <= least < most:
-        raise RequestError(f"seeds: is {dict(seeds)!r}; must be a range such as {{'min': 5, 'max': 20}}")
+        raise ConfigError(f"seeds: is {dict(seeds)!r}; must be a range such as {{'min': 5, 'max': 20}}")
     return looks(least, most)
 
 
@@ -73,7 +73,7 @@ def _setting(name: str, value: Any) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0.0 <= value < high or (name == "alpha" and value == 0):
         limits = "between 0 and 1" if high == 1.0 else "of at least 0"
-        raise RequestError(f"verdict.{name}: is {value!r}; it must be a number {limits}")
+        raise ConfigError(f"verdict.{name}: is {value!r}; it must be a number {limits}")
     return float(value)
 
 

@@ -93,7 +93,7 @@ def judge(
     Guessing reaches `chance` percent, the share of the most frequent class among the test labels, or where that is not
     known 100 / `outputs` (classes), with three standard deviations of so many `test_images`: baselines no better than
     that are named and left out. Without both (a metric other than accuracy) nothing counts as guessing. Raises
-    RequestError when a trial stands there twice with different results.
+    ConfigError when a trial stands there twice with different results.
     """
     rows = _Rows(trials, missing, Chance.of(outputs, test_images, chance))
     cells = sorted({(row.learning_rate, row.mask) for row in [*trials, *missing] if row.mask is not None})

@@ -15,7 +15,7 @@ import typer
 
 from prunetune import __version__
 from prunetune.core.interrupts import Listener, ignore_all, listening
-from prunetune.errors import DamageError, RequestError, one_line, printable, shown
+from prunetune.errors import ConfigError, CorruptionError, one_line, printable, shown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -183,7 +183,7 @@ def audit(
 
         prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
-    from prunetune.api import prepare, ready
+    from prunetune.api import plan_study, preflight
     from prunetune.execution.executors.factory import executor_named
 
     chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
@@ -191,11 +191,11 @@ def audit(
     asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
     options = _options(changes, scale, seeds, store, device, executor)
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
-        ready(prepare(name, **options), folder)
+        preflight(plan_study(name, **options), folder)
     codes = []
     for name, folder in asked:
         curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
-        codes.append(_audit_one(prepare(name, **options), folder, jobs, chosen, curves))
+        codes.append(_audit_one(plan_study(name, **options), folder, jobs, chosen, curves))
     raise typer.Exit(max(codes))
 
 
@@ -225,7 +225,7 @@ def plan(
 
     prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
     """
-    from prunetune.api import prepare
+    from prunetune.api import plan_study
     from prunetune.cli.plan_summary import Machines, foresee, outline, outline_of_group
     from prunetune.execution.executors.factory import executor_named
     from prunetune.execution.executors.launch import jobs_for
@@ -235,10 +235,10 @@ def plan(
     options = _options(changes, scale, seeds, store, device, executor)
     if members := _members(source):
         if machines:
-            raise RequestError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
-        _say(outline_of_group(str(source), [prepare(name, **options) for name in members]))
+            raise ConfigError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
+        _say(outline_of_group(str(source), [plan_study(name, **options) for name in members]))
         return
-    prepared = prepare(source, **options)
+    prepared = plan_study(source, **options)
     foreseen = foresee(prepared, machines) if machines else None
     _say(outline(prepared, jobs or jobs_for(prepared.plan)))
     if foreseen:
@@ -324,11 +324,17 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
-    from prunetune.compress import Asked, prepare_ship, ready_to_ship, require_formats, ship
+    from prunetune.compress import (
+        CompressionRequest,
+        compress,
+        plan_compression,
+        preflight_compression,
+        require_formats,
+    )
     from prunetune.report.tradeoff.page import file_words
 
     require_formats(formats or ())
-    asked = Asked(
+    asked = CompressionRequest(
         model=model,
         data=data,
         weights=weights,
@@ -341,10 +347,10 @@ def prune(
         seeds=seeds,
         scale=scale,
     )
-    prepared = prepare_ship(source, changes or (), asked, store=store, device=device, tell=lambda it: _say(str(it)))
-    ready_to_ship(prepared, formats or (), out)
+    prepared = plan_compression(source, changes or (), asked, store=store, device=device, tell=lambda it: _say(str(it)))
+    preflight_compression(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
-        shipped = ship(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
+        shipped = compress(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
     _say(f"\n{shipped}\n")
     for path, file in shipped.files:
         _say(f"Model: {path} ({file_words(file)})")
@@ -502,7 +508,7 @@ def store_gc(
 def _options(
     changes: list[str] | None, scale: float | None, seeds: int | None, store: str | None, device: str, executor: str
 ) -> dict[str, Any]:
-    """What `prepare` is told beside the study, by audit and plan alike."""
+    """What `plan_study` is told beside the study, by audit and plan alike."""
     elsewhere = executor != "local"
     where = {"store": store, "device": device, "elsewhere": elsewhere}
     return {"overrides": changes or (), "scale": scale, "seeds": seeds} | where
@@ -521,10 +527,10 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
 
 
 def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
-    from prunetune.api import conduct, ready
+    from prunetune.api import preflight, run_study
     from prunetune.cli.progress import duration
 
-    ready(prepared, out)
+    preflight(prepared, out)
     began = time.monotonic()
     with _followers(prepared, jobs, curves) as followers:
 
@@ -536,7 +542,7 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
             for follower in followers:
                 follower.more(plan, remaining)
 
-        finished = conduct(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
+        finished = run_study(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     _say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
@@ -597,7 +603,7 @@ def _here() -> str:
     try:
         return str(Path.cwd())
     except FileNotFoundError as error:
-        raise RequestError("working directory: it was deleted; change to a folder that is there") from error
+        raise ConfigError("working directory: it was deleted; change to a folder that is there") from error
 
 
 def _end(message: str, code: int) -> NoReturn:
@@ -622,9 +628,9 @@ def _main(listener: Listener) -> NoReturn:
             raise KeyboardInterrupt
     except UsageError as error:
         _end(error.format_message(), 2)
-    except RequestError as error:
+    except ConfigError as error:
         _end(str(error), 2)
-    except DamageError as error:
+    except CorruptionError as error:
         _end(str(error), 1)
     except OSError as error:  # a path that no file system takes, one that is somebody else's
         _end(str(error), 2)

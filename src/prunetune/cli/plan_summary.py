@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prunetune.analysis.retention import retention_words
 from prunetune.api import Prepared
 from prunetune.cli.progress import duration
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import ConfigError, unknown
 from prunetune.execution.cost import Costs, costs
 from prunetune.execution.estimate import bytes_read, bytes_written, estimate
 from prunetune.execution.simulate import Simulation, simulate
@@ -42,10 +42,10 @@ class Machines:
 
     @classmethod
     def parse(cls, text: str) -> "Machines":
-        """From `nodes=64,gpus=8` or `nodes=1,cpus=16`, either with `seconds=60`; RequestError where it is none."""
+        """From `nodes=64,gpus=8` or `nodes=1,cpus=16`, either with `seconds=60`; ConfigError where it is none."""
         given = dict(_pairs(text))
         if ("gpus" in given) == ("cpus" in given):
-            raise RequestError(f"{OPTION}: '{text}'; give one of gpus and cpus, such as {EXAMPLE}")
+            raise ConfigError(f"{OPTION}: '{text}'; give one of gpus and cpus, such as {EXAMPLE}")
         device, each = ("cuda", "gpus") if "gpus" in given else ("cpu", "cpus")
         seconds = _seconds(given["seconds"]) if "seconds" in given else None
         return cls(_count("nodes", given.get("nodes", "1")), _count(each, given[each]), device, seconds)
@@ -55,7 +55,7 @@ def foresee(prepared: Prepared, machines: Machines) -> str:
     """What a replay of the whole study on these machines comes to, as a person reads it; nothing counts as stored.
 
     Where seeds may be added, it is that of the least.
-    RequestError where it is not known what a training takes there.
+    ConfigError where it is not known what a training takes there.
     """
     planned = plan(prepared.spec, machines.device)  # steps on another device have other keys
     cost = costs(planned, prepared.store, machines.device, machines.per_training)
@@ -102,18 +102,18 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
     for part in text.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
-            raise RequestError(f"{OPTION}: '{part}' is no NAME=NUMBER, such as {EXAMPLE}")
+            raise ConfigError(f"{OPTION}: '{part}' is no NAME=NUMBER, such as {EXAMPLE}")
         if name not in known:
             raise unknown(OPTION, name, known)
         if name in seen:
-            raise RequestError(f"{OPTION}: {name} is given twice")
+            raise ConfigError(f"{OPTION}: {name} is given twice")
         seen.add(name)
         yield name, value
 
 
 def _count(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise RequestError(f"{OPTION}: {name}='{text}'; must be a whole number of at least 1")
+        raise ConfigError(f"{OPTION}: {name}='{text}'; must be a whole number of at least 1")
     return int(text)
 
 
@@ -123,19 +123,19 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise RequestError(f"{OPTION}: seconds='{text}'; must be a number above 0")
+        raise ConfigError(f"{OPTION}: seconds='{text}'; must be a number above 0")
     return value
 
 
 @dataclass(frozen=True)
-class Together:
+class PlanGroup:
     """Plans and the union of their steps."""
 
     plans: tuple[Plan, ...]
     steps: tuple[Step, ...]  # each once
 
     @classmethod
-    def of(cls, plans: Sequence[Plan]) -> "Together":
+    def of(cls, plans: Sequence[Plan]) -> "PlanGroup":
         """The union of at least one plan."""
         return cls(tuple(plans), union(plan.steps for plan in plans))
 
@@ -197,7 +197,7 @@ def cost_line(plan: Plan, remaining: Remaining, jobs: int) -> str:
 def _together(studies: Sequence[Prepared]) -> Iterator[str]:
     for bounds in zip(*map(_bounds, studies), strict=True):
         titles, plans, remainders = zip(*bounds, strict=True)
-        together, left = Together.of(plans), union(remaining.left for remaining in remainders)
+        together, left = PlanGroup.of(plans), union(remaining.left for remaining in remainders)
         (alone, alone_epochs), (separate, separate_epochs) = together.one_by_one, together.separate
         if titles[0]:
             yield titles[0]

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from prunetune.errors import one_line, printable
-from prunetune.execution.events import Blocked, Done, Event, Failed, Found, Notice, Waiting
+from prunetune.execution.events import Cached, Done, Event, Failed, Notice, Skipped, Waiting
 from prunetune.execution.events import Progress as EpochDone
 from prunetune.plan.compile import Plan, Remaining
 from prunetune.plan.labels import labels, look_words
@@ -80,7 +80,7 @@ class Progress:
         if isinstance(event, EpochDone):
             self._reach(event.key, event.epoch)
             self.trained += 1
-        elif isinstance(event, Done | Found | Blocked | Failed) and event.key in self.epochs:
+        elif isinstance(event, Done | Cached | Skipped | Failed) and event.key in self.epochs:
             self._reach(event.key, self.epochs[event.key])
             self.ended.add(event.key)
         if isinstance(event, Done):
@@ -88,7 +88,7 @@ class Progress:
         elif isinstance(event, Waiting):
             told = f"waiting for another process ({one_line(event.holder)}): {self._name(event.key)}"
             self._say(f"{told}; done here {event.way_out}")
-        elif isinstance(event, Blocked):
+        elif isinstance(event, Skipped):
             self._say(f"not run: {self._name(event.key)}: {event.why}")
         elif isinstance(event, Failed | Notice):
             self._say(f"{event.kind}: {self._name(event.key)}: {event.message}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 NOT_KEYED = {"keyed": False}  # metadata of a field that says where something lies and not what it is
 KEYED_WHERE_SET: dict[str, bool] = {"keyed_where_set": True}
@@ -54,7 +54,7 @@ def is_callable_name(name: str) -> bool:
 def load_callable(name: str, field: str) -> Callable[..., Any]:
     """Import `package.module:callable`. This runs the user's code, as any import does.
 
-    Raises RequestError naming `field` when the module or the attribute is missing, fails, or is not callable.
+    Raises ConfigError naming `field` when the module or the attribute is missing, fails, or is not callable.
     """
     module_name, _, attribute = name.partition(":")
     try:
@@ -62,19 +62,19 @@ def load_callable(name: str, field: str) -> Callable[..., Any]:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise RequestError(f"{field}: cannot import '{name}': {error}") from error
+        raise ConfigError(f"{field}: cannot import '{name}': {error}") from error
     except (Exception, SystemExit) as error:  # a user's module may do anything when it is imported
         why = f"{type(error).__name__}: {error}"
-        raise RequestError(f"{field}: cannot import '{name}': {why}") from error
+        raise ConfigError(f"{field}: cannot import '{name}': {why}") from error
     if not callable(found):
-        raise RequestError(f"{field}: '{name}' is a {type(found).__name__}; it must be callable")
+        raise ConfigError(f"{field}: '{name}' is a {type(found).__name__}; it must be callable")
     return found
 
 
 def source_digest(function: Callable[..., Any]) -> str:
     """SHA-256 of the source file of the module that defines `function`: a user's code enters a step's key by this.
 
-    Raises RequestError for what no single source file defines: compiled code, a `functools.partial`, an object with
+    Raises ConfigError for what no single source file defines: compiled code, a `functools.partial`, an object with
     `__call__`. Their key would stay the same when they change.
     """
     definition = inspect.unwrap(function)
@@ -82,5 +82,5 @@ def source_digest(function: Callable[..., Any]) -> str:
     source = inspect.getsourcefile(definition) if is_defined else None
     if source is None:
         name = getattr(function, "__name__", type(function).__name__)
-        raise RequestError(f"'{name}' has no source to identify it by; give a function or a class written in Python")
+        raise ConfigError(f"'{name}' has no source to identify it by; give a function or a class written in Python")
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import ConfigError, unknown
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -14,7 +14,7 @@ class Registry(Generic[T]):
     """Names to things of one kind; other packages add theirs through the entry-point group `prunetune.<kind>`.
 
     A name that two things claim stands for neither, so that an installed package cannot change in silence what a study
-    means, nor seem to: asking for it is a RequestError, and all other names work.
+    means, nor seem to: asking for it is a ConfigError, and all other names work.
 
     >>> colours = Registry("colour")
     >>> @colours.register("red")
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         return file
 
     def __getitem__(self, name: str) -> T:
-        """The thing called `name`; RequestError with the nearest known name when there is none, or where two are."""
+        """The thing called `name`; ConfigError with the nearest known name when there is none, or where two are."""
         items = self._all()
         if name in self._contested:
             raise self._two(self._contested[name])
@@ -63,14 +63,14 @@ class Registry(Generic[T]):
                     self._contested[point.name] = point
         return self._items
 
-    def _two(self, point: EntryPoint) -> RequestError:
+    def _two(self, point: EntryPoint) -> ConfigError:
         package = f"the package '{point.dist.name}'" if point.dist else "another package"
         what = f"is registered already, and {package} brings another ({point.value})"
-        return RequestError(f"{self.kind}: '{point.name}' {what}; uninstall the package, or have it use another name")
+        return ConfigError(f"{self.kind}: '{point.name}' {what}; uninstall the package, or have it use another name")
 
     def _load(self, point: EntryPoint) -> T:
         try:
             return point.load()
         except Exception as error:  # another package's code may fail in any way
             why = f"{type(error).__name__}: {error}"
-            raise RequestError(f"{self.kind}: '{point.name}' ({point.value}) cannot be loaded: {why}") from error
+            raise ConfigError(f"{self.kind}: '{point.name}' ({point.value}) cannot be loaded: {why}") from error

@@ -83,7 +83,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, **options: Any) -> tuple[Dataset, str]:
-        """The whole data set and the digest of what was read. RequestError when that cannot be had or is damaged."""
+        """The whole data set and the digest of what was read. ConfigError when that cannot be had or is damaged."""
 
 
 DATA: Registry[Source | Callable[..., Any]] = Registry("data")

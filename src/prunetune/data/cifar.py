@@ -16,7 +16,7 @@ from prunetune.data.checks import check_pair
 from prunetune.data.fetch import checksum, download
 from prunetune.data.published import Published
 from prunetune.data.unpickle import load_batch
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
@@ -100,7 +100,7 @@ class Cifar(Published):
         content = archive.read_bytes()
         content_md5 = checksum(content, self.layout.archive_md5)
         if content_md5 != self.layout.archive_md5:
-            raise RequestError(
+            raise ConfigError(
                 f"data: {archive} has MD5 {content_md5}, the official archive {self.layout.archive_md5}: "
                 "delete it and fetch it again, or extract it and give its folder as data_args.root"
             )
@@ -116,10 +116,10 @@ class Cifar(Published):
         batch = load_batch(content, name)
         for key in ("data", self.layout.labels):
             if key not in batch:
-                raise RequestError(f"data: {name} has no '{key}'; a {self.name} file has '{key}'")
+                raise ConfigError(f"data: {name} has no '{key}'; a {self.name} file has '{key}'")
         pixels, labels = batch["data"], _labels(batch[self.layout.labels], self.layout.outputs, name)
         if not _is_pixels(pixels) or pixels.nbytes > len(content):  # an array may claim more than the file holds
-            raise RequestError(f"data: {name}: 'data' must be a uint8 array of shape (rows, {PIXELS})")
+            raise ConfigError(f"data: {name}: 'data' must be a uint8 array of shape (rows, {PIXELS})")
         images = torch.from_numpy(np.array(pixels)).reshape(-1, *SHAPE)
         check_pair(images, labels, self.layout.outputs, name)
         return images, labels
@@ -131,10 +131,10 @@ def _is_pixels(value: Any) -> bool:
 
 def _labels(values: Any, outputs: int, name: str) -> Tensor:
     if not isinstance(values, list):
-        raise RequestError(f"data: {name}: its labels are a {type(values).__name__}; want a list")
+        raise ConfigError(f"data: {name}: its labels are a {type(values).__name__}; want a list")
     for value in values:
         if type(value) is not int or not 0 <= value < outputs:
-            raise RequestError(f"data: {name}: label {value!r:.40}; want whole numbers from 0 to {outputs - 1}")
+            raise ConfigError(f"data: {name}: label {value!r:.40}; want whole numbers from 0 to {outputs - 1}")
     return torch.tensor(values, dtype=torch.int64)
 
 

@@ -19,41 +19,41 @@ from prunetune.data.base import OFFICIAL, Dataset, Facts, Source
 from prunetune.data.checks import check_pair
 from prunetune.data.fetch import download
 from prunetune.data.published import Published
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 MOST = 2**30  # bytes that a file may unpack to, twenty times those of MNIST: a .gz of a megabyte can hold a thousand
 UNSIGNED_BYTES = 0x08  # the only element type that these data sets use
 
 
 def read_raw(path: Path) -> bytes:
-    """Content of an IDX file, unpacked where it ends in .gz; RequestError for a gzip stream damaged or too large."""
+    """Content of an IDX file, unpacked where it ends in .gz; ConfigError for a gzip stream damaged or too large."""
     if path.suffix != ".gz":
         return path.read_bytes()
     try:
         with gzip.open(path) as file:
             content = file.read(MOST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RequestError(f"data: {path} is damaged: {error}") from error
+        raise ConfigError(f"data: {path} is damaged: {error}") from error
     if len(content) > MOST:
-        raise RequestError(f"data: {path} unpacks to more than {MOST:,} bytes; no such data set is as large")
+        raise ConfigError(f"data: {path} unpacks to more than {MOST:,} bytes; no such data set is as large")
     return content
 
 
 def parse(content: bytes, name: str, dimensions: int) -> Tensor:
     """Elements of the IDX file `name` as a uint8 tensor of the shape that its header gives.
 
-    RequestError when the magic number is not that of unsigned bytes in `dimensions` dimensions, or when the header and
+    ConfigError when the magic number is not that of unsigned bytes in `dimensions` dimensions, or when the header and
     the size of the file disagree.
     """
     header = 4 + 4 * dimensions
     magic = UNSIGNED_BYTES << 8 | dimensions
     if len(content) < header or int.from_bytes(content[:4], "big") != magic:
-        raise RequestError(
+        raise ConfigError(
             f"data: {name} starts with 0x{content[:4].hex()}; an IDX file of this kind with 0x{magic:08x}"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != math.prod(shape):
-        raise RequestError(
+        raise ConfigError(
             f"data: {name} holds {len(content) - header} bytes of data; its header says {math.prod(shape)} {shape}"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].reshape(shape).clone()
@@ -119,10 +119,10 @@ class FashionMini(Source):
         return OFFICIAL
 
     def read(self, **options: Any) -> tuple[Dataset, str]:
-        """20,000 images; RequestError when the file in the package is not the one that was released."""
+        """20,000 images; ConfigError when the file in the package is not the one that was released."""
         content = MINI.read_bytes() if MINI.is_file() else b""
         if hashlib.sha256(content).hexdigest() != MINI_SHA256:
-            raise RequestError(f"data: {MINI} is missing or damaged (wrong checksum); install prunetune again")
+            raise ConfigError(f"data: {MINI} is missing or damaged (wrong checksum); install prunetune again")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             train, test = ((_images(arrays, split), _labels(arrays, split)) for split in ("train", "test"))
         return Dataset.of("fashion-mini", train, test, outputs=CLASSES, official=True, note=MINI_NOTE), OFFICIAL

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prunetune.core.locks import locked
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without an answer
@@ -38,7 +38,7 @@ def digest_files(files: Mapping[str, bytes]) -> str:
 def download(url: str, target: Path, published: str, what: str) -> None:
     """Fetch `url` to `target`, which appears only once its checksum has been found right.
 
-    One process downloads while others wait. RequestError, naming `what`, the address and the place to put the file by
+    One process downloads while others wait. ConfigError, naming `what`, the address and the place to put the file by
     hand, when the network, the folder or the content is not as it must be.
     """
     try:
@@ -49,7 +49,7 @@ def download(url: str, target: Path, published: str, what: str) -> None:
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it carries the connection
-        raise RequestError(
+        raise ConfigError(
             f"data: {what} is not on this machine and downloading {url} failed ({error}); "
             f"put the file at {target}, or name its folder with data_args.root"
         ) from error

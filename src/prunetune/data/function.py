@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunetune.data.base import Dataset, Source
 from prunetune.data.checks import check_dataset, check_pair, require_channels_first
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import digest_tensors
 
 TOLD = "channels_first"  # the data argument by which somebody vouches for the layout
@@ -43,14 +43,14 @@ class Function(Source):
         return self.read(**options)[1]
 
     def read(self, **options: Any) -> tuple[Dataset, str]:
-        """Call it and check what it returns; RequestError when the call fails or the result is not as it must be."""
+        """Call it and check what it returns; ConfigError when the call fails or the result is not as it must be."""
         told = options.get(TOLD) is True
         options = {name: value for name, value in options.items() if name != TOLD or self._takes_told}
         try:
             found = self.function(**options)
         except Exception as error:  # the user's code: whatever it raises is told in one line, the cause chained
             why = f"{type(error).__name__}: {error}"
-            raise RequestError(f"data: '{self.name}' raised {why}") from error
+            raise ConfigError(f"data: '{self.name}' raised {why}") from error
         data = found if isinstance(found, Dataset) else self._from_parts(found)
         check_dataset(data, self.name)
         if not told:
@@ -59,7 +59,7 @@ class Function(Source):
 
     def _from_parts(self, found: Any) -> Dataset:
         if not isinstance(found, tuple | list) or len(found) != len(PARTS):
-            raise RequestError(f"data: '{self.name}' returned {_kind(found)}; want a Dataset or ({', '.join(PARTS)})")
+            raise ConfigError(f"data: '{self.name}' returned {_kind(found)}; want a Dataset or ({', '.join(PARTS)})")
         train_images, train_labels, test_images, test_labels = (
             self._tensor(value, part) for value, part in zip(found, PARTS, strict=True)
         )
@@ -70,15 +70,15 @@ class Function(Source):
     def _tensor(self, value: Any, part: str) -> Tensor:
         """On the CPU: floats as float32, labels as int64."""
         if not isinstance(value, Tensor | np.ndarray):
-            raise RequestError(f"data: '{self.name}': {part} is {_kind(value)}; want a tensor or a numpy array")
+            raise ConfigError(f"data: '{self.name}': {part} is {_kind(value)}; want a tensor or a numpy array")
         try:  # numpy arrays are copied: they may be read-only or have negative strides
             tensor = torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value.detach().cpu()
         except (TypeError, ValueError) as error:
-            raise RequestError(f"data: '{self.name}': {part} cannot be a tensor: {error}") from error
+            raise ConfigError(f"data: '{self.name}': {part} cannot be a tensor: {error}") from error
         if "labels" not in part:
             return tensor.float() if tensor.is_floating_point() else tensor
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-            raise RequestError(f"data: '{self.name}': {part} are {tensor.dtype}; want whole numbers")
+            raise ConfigError(f"data: '{self.name}': {part} are {tensor.dtype}; want whole numbers")
         return tensor.long()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunetune.data.base import Dataset, Source
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import digest_tensors
 
 SPLITS = ("train", "test")
@@ -34,9 +34,9 @@ class HuggingFace(Source):
     def read(
         self, repo: str = "", config: str = "", image: str = "", label: str = "", root: str = "", **options: Any
     ) -> tuple[Dataset, str]:
-        """Read and decode all images; RequestError when the extra is missing or the repository is not as it must be."""
+        """Read and decode all images; ConfigError when the extra is missing or the repository is not as it must be."""
         if not repo:
-            raise RequestError("data: 'hf' needs a repository; write hf:REPO")
+            raise ConfigError("data: 'hf' needs a repository; write hf:REPO")
         splits = _load(repo, config, root)
         features = splits["train"].features
         columns = _column("image", image, features, "Image"), _column("label", label, features, "ClassLabel")
@@ -52,19 +52,19 @@ def _load(repo: str, config: str, root: str) -> Mapping[str, Any]:
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise RequestError(
+        raise ConfigError(
             f"data: 'hf:{repo}' needs the library datasets; install it: pip install 'prunetune[hf]'"
         ) from error
     if root and not Path(root).is_dir():
-        raise RequestError(f"data_args.root: '{root}' is no folder; it must hold a copy of '{repo}'")
+        raise ConfigError(f"data_args.root: '{root}' is no folder; it must hold a copy of '{repo}'")
     try:
         splits: Any = datasets.load_dataset(root or repo, name=config or None)
     except Exception as error:  # hub, network, files: whatever it is goes into one line, the cause chained
         why = f"{type(error).__name__}: {error}"
-        raise RequestError(f"data: 'hf:{repo}' cannot be read from {root or 'the hub'}: {why}") from error
+        raise ConfigError(f"data: 'hf:{repo}' cannot be read from {root or 'the hub'}: {why}") from error
     for split in SPLITS:
         if split not in splits:
-            raise RequestError(f"data: 'hf:{repo}' has no split '{split}', only {', '.join(splits)}")
+            raise ConfigError(f"data: 'hf:{repo}' has no split '{split}', only {', '.join(splits)}")
     return splits
 
 
@@ -73,20 +73,20 @@ def _column(argument: str, given: str, features: Mapping[str, Any], kind: str) -
     fitting = [given] if given else [name for name, feature in features.items() if type(feature).__name__ == kind]
     if len(fitting) != 1 or fitting[0] not in features:
         what = f"'{given}' is no column" if given else f"{len(fitting)} columns of type {kind}"
-        raise RequestError(f"data_args.{argument}: {what}; name one of {', '.join(features)}")
+        raise ConfigError(f"data_args.{argument}: {what}; name one of {', '.join(features)}")
     return fitting[0]
 
 
 def _decoded(image: Any) -> np.ndarray:
     """Pixels of shape (height, width) when greyscale, else (height, width, 3)."""
     if not hasattr(image, "convert"):
-        raise RequestError(f"data_args.image: the column holds {type(image).__name__}, not images; name another")
+        raise ConfigError(f"data_args.image: the column holds {type(image).__name__}, not images; name another")
     return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
 
 
 def _stack(arrays: list[np.ndarray], grey: bool, repo: str) -> Tensor:
     if len(sizes := {array.shape[:2] for array in arrays}) != 1:
-        raise RequestError(f"data: 'hf:{repo}' has images of {len(sizes)} sizes; all must have the same")
+        raise ConfigError(f"data: 'hf:{repo}' has images of {len(sizes)} sizes; all must have the same")
     if grey:
         return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
     colours = [array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2) for array in arrays]
@@ -96,5 +96,5 @@ def _stack(arrays: list[np.ndarray], grey: bool, repo: str) -> Tensor:
 def _labels(split: Any, column: str) -> Tensor:
     values = list(split[column])
     if not all(type(value) is int for value in values):
-        raise RequestError(f"data_args.label: column '{column}' holds other things than whole numbers; name another")
+        raise ConfigError(f"data_args.label: column '{column}' holds other things than whole numbers; name another")
     return torch.tensor(values, dtype=torch.int64)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prunetune.data.base import Dataset, Source
 from prunetune.data.checks import require_memory
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 SPLITS = ("train", "test")
 GREY = ("1", "L", "LA")
@@ -50,7 +50,7 @@ class ImageFolder(Source):
         return whole.hexdigest()
 
     def read(self, root: str = "", size: int | None = None, **options: Any) -> tuple[Dataset, str]:
-        """Decode all images. RequestError naming the folder or the file that is not as it must be."""
+        """Decode all images. ConfigError naming the folder or the file that is not as it must be."""
         whole = hashlib.sha256()
         arrays: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
         labels: dict[str, list[int]] = {split: [] for split in SPLITS}
@@ -73,10 +73,10 @@ class ImageFolder(Source):
 
 def _folder(root: str) -> Path:
     if not root:
-        raise RequestError("data: 'imagefolder' needs a folder; write imagefolder:DIR")
+        raise ConfigError("data: 'imagefolder' needs a folder; write imagefolder:DIR")
     for split in SPLITS:
         if not (Path(root) / split).is_dir():
-            raise RequestError(
+            raise ConfigError(
                 f"data: {Path(root) / split} is no folder; imagefolder:DIR wants DIR/train/CLASS/ and DIR/test/CLASS/"
             )
     return Path(root)
@@ -88,7 +88,7 @@ def _listing(folder: Path) -> Iterator[tuple[Path, str, int]]:
     for split in SPLITS:
         for name in _classes(folder / split):
             if name not in known:
-                raise RequestError(
+                raise ConfigError(
                     f"data: {folder / split / name} is a class without training images; add train/{name}/"
                 )
             for path in _files(folder / split / name):
@@ -98,7 +98,7 @@ def _listing(folder: Path) -> Iterator[tuple[Path, str, int]]:
 def _classes(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise RequestError(f"data: {folder} holds no folder of images; each class is a folder in it")
+        raise ConfigError(f"data: {folder} holds no folder of images; each class is a folder in it")
     return names
 
 
@@ -106,9 +106,9 @@ def _files(folder: Path) -> list[Path]:
     found = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
     paths = sorted(entry for entry in found if entry.name.lower() not in LEFT_BEHIND)
     if not paths:
-        raise RequestError(f"data: {folder} holds no image")
+        raise ConfigError(f"data: {folder} holds no image")
     if deeper := [path for path in paths if path.is_dir()]:
-        raise RequestError(f"data: {deeper[0]} is a folder; images lie directly in their class's folder")
+        raise ConfigError(f"data: {deeper[0]} is a folder; images lie directly in their class's folder")
     return paths
 
 
@@ -140,11 +140,11 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
             pixels = upright.convert("L" if image.mode in GREY else "RGB")
     except UnidentifiedImageError as error:
         what = next((name for mark, name in OTHERS.items() if mark in content[:MARKED]), "no image of a known format")
-        raise RequestError(
+        raise ConfigError(
             f"data: {path} cannot be read as an image: it is {what}; convert it to PNG or JPEG, or remove it"
         ) from error
     except Exception as error:  # what a damaged file makes of Pillow's decoders is not told in advance
-        raise RequestError(f"data: {path} cannot be read as an image: {error}") from error
+        raise ConfigError(f"data: {path} cannot be read as an image: {error}") from error
     return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR) if size else pixels)
 
 
@@ -162,7 +162,7 @@ def _stack(arrays: list[np.ndarray], grey: bool) -> Tensor:
 
 def _check_agrees(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[int, ...]]) -> None:
     if size != first[1]:
-        raise RequestError(
+        raise ConfigError(
             f"data: {path} is {size[1]} x {size[0]} pixels and {first[0].name} {first[1][1]} x {first[1][0]}; "
             "give data_args.size to scale all alike"
         )
@@ -170,4 +170,4 @@ def _check_agrees(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[in
 
 def _check_size(size: int | None) -> None:
     if size is not None and not 1 <= size <= LARGEST:
-        raise RequestError(f"data_args.size: {size} pixels; want 1 or more, and at most {LARGEST}")
+        raise ConfigError(f"data_args.size: {size} pixels; want 1 or more, and at most {LARGEST}")

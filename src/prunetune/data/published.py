@@ -9,7 +9,7 @@ from typing import Any
 
 from prunetune.data.base import OFFICIAL, Dataset, Source
 from prunetune.data.fetch import cache_folder, checksum, digest_files
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 
 class Published(Source):
@@ -38,7 +38,7 @@ class Published(Source):
 
     @abstractmethod
     def decode(self, files: Mapping[str, bytes]) -> Dataset:
-        """Read images and labels; RequestError naming the file that is damaged."""
+        """Read images and labels; ConfigError naming the file that is damaged."""
 
     def digest(self, root: str = "", **options: Any) -> str:
         """OFFICIAL when the checksums are the published ones or no file is there; else SHA-256 of the content."""
@@ -49,7 +49,7 @@ class Published(Source):
         """Find or download, verify and decode."""
         files = self._named(root) if root else self._unnamed() or self._download()
         if not files:
-            raise RequestError(f"data_args.root: '{root}' holds no {self.name}; expected there: {self.expected}")
+            raise ConfigError(f"data_args.root: '{root}' holds no {self.name}; expected there: {self.expected}")
         digest, data = self._digest(files), self.decode(files)
         if digest == OFFICIAL:
             return replace(data, official=True), digest
@@ -61,7 +61,7 @@ class Published(Source):
     def _named(self, root: str) -> dict[str, bytes]:
         files = self._files(Path(root))
         if files and (missing := sorted(set(self.checksums) - set(files))):
-            raise RequestError(f"data_args.root: '{root}' holds no {missing[0]}; expected there: {self.expected}")
+            raise ConfigError(f"data_args.root: '{root}' holds no {missing[0]}; expected there: {self.expected}")
         return files
 
     def _unnamed(self) -> dict[str, bytes]:
@@ -69,7 +69,7 @@ class Published(Source):
             files = self._files(folder)
             if files.keys() == self.checksums.keys():
                 if self._digest(files) != OFFICIAL:
-                    raise RequestError(f"data: {self.name} in {folder} is damaged (wrong checksum); delete it")
+                    raise ConfigError(f"data: {self.name} in {folder} is damaged (wrong checksum); delete it")
                 return files
         return {}
 
@@ -85,7 +85,7 @@ class Published(Source):
         try:
             return self.files(folder)
         except OSError as error:
-            raise RequestError(f"data: {self.name} cannot be read: {error}") from error
+            raise ConfigError(f"data: {self.name} cannot be read: {error}") from error
 
     def _digest(self, files: Mapping[str, bytes]) -> str:
         official = all(checksum(files[name], published) == published for name, published in self.checksums.items())

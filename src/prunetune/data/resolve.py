@@ -12,7 +12,7 @@ from prunetune.data.base import DATA, OFFICIAL, Dataset, Facts, Source
 from prunetune.data.checks import check_dataset
 from prunetune.data.function import Function
 from prunetune.data.split import CUTS, clean, cut, cut_facts, drawn_by_class
-from prunetune.errors import RequestError, short, shown, unknown
+from prunetune.errors import ConfigError, short, shown, unknown
 
 FOLDER_PREFIX = "imagefolder:"
 HUB_PREFIX = "hf:"
@@ -24,12 +24,12 @@ def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
 
     The Ref holds the arguments that change anything, the digest of the content (OFFICIAL for official content, also
     where the files are absent), and apart from those, and not part of any key, the folder `root` as an absolute path.
-    RequestError for an unknown name or argument, a wrong value, or a folder that is not as it must be.
+    ConfigError for an unknown name or argument, a wrong value, or a folder that is not as it must be.
     """
     given = dict(arguments or {})
     if name.startswith(FOLDER_PREFIX):
         if "root" in given:
-            raise RequestError(f"data_args.root: '{name}' names its folder already; leave root out")
+            raise ConfigError(f"data_args.root: '{name}' names its folder already; leave root out")
         name, given["root"] = FOLDER_PREFIX.rstrip(":"), name.removeprefix(FOLDER_PREFIX)
     if name.startswith(HUB_PREFIX):
         name, given["repo"] = HUB_PREFIX.rstrip(":"), name.removeprefix(HUB_PREFIX)
@@ -61,14 +61,14 @@ def facts(ref: Ref) -> Facts:
 def load(ref: Ref) -> Dataset:
     """The images and labels that `ref` names, read once per process and shared: change no tensor of them.
 
-    RequestError when they cannot be had, are damaged, or are not those that `identify` saw (a Ref without a digest
+    ConfigError when they cannot be had, are damaged, or are not those that `identify` saw (a Ref without a digest
     takes what there is).
     """
     options = {key: value for key, value in ref.kwargs.items() if key not in CUTS}
     with _readable(ref.name):
         data, digest = _source(ref.name).read(**_call(ref.root, options))
     if ref.digest and digest != ref.digest:
-        raise RequestError(
+        raise ConfigError(
             f"data: '{ref.name}' is not what it was when the study was planned (content {digest[:12]}, "
             f"then {ref.digest[:12]}); its files must not change, and a callable must return the same every time"
         )
@@ -88,17 +88,17 @@ def _readable(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RequestError(f"data: {shown(name)} cannot be read: {error}") from error
+        raise ConfigError(f"data: {shown(name)} cannot be read: {error}") from error
 
 
 def _absolute(root: str) -> str:
     if not root:
-        raise RequestError("data_args.root: ''; want a folder")
+        raise ConfigError("data_args.root: ''; want a folder")
     try:
         path = Path(root).expanduser().resolve()
         path.exists()  # refuses a name that no file system takes
     except (OSError, RuntimeError, ValueError) as error:  # the second: no such user's home
-        raise RequestError(f"data_args.root: {shown(root)}; want a folder: {error}") from error
+        raise ConfigError(f"data_args.root: {shown(root)}; want a folder: {error}") from error
     return str(path)
 
 
@@ -111,7 +111,7 @@ def _call(root: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(source: Source, given: Mapping[str, Any]) -> None:
-    """RequestError unless every argument is known to the source, of the right type and expressible in JSON."""
+    """ConfigError unless every argument is known to the source, of the right type and expressible in JSON."""
     for key, value in given.items():
         if key in CUTS:
             continue
@@ -119,7 +119,7 @@ def _check(source: Source, given: Mapping[str, Any]) -> None:
             raise unknown("data_args", key, {*source.options, *CUTS})
         wanted = str if key == "root" else source.options.get(key, object)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            raise RequestError(
+            raise ConfigError(
                 f"data_args.{short(key)}: {shown(value)}; want {'a folder' if key == 'root' else wanted.__name__}"
             )
         _check_json(key, value)
@@ -129,4 +129,4 @@ def _check_json(key: str, value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"data_args.{short(key)}: {shown(value)} is no JSON value: {error}") from error
+        raise ConfigError(f"data_args.{short(key)}: {shown(value)} is no JSON value: {error}") from error

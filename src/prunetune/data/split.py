@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunetune.data.base import Dataset, Facts, mean_and_std
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 CUTS = ("train_limit", "validation")
 HOLD_OUT_SEED = 20210211  # not one of the study's seeds: the same images are held out in every repetition
@@ -18,12 +18,12 @@ SHOWN = 5  # lost classes that an error names
 
 
 def clean(cuts: Mapping[str, Any]) -> dict[str, Any]:
-    """The cuts that change anything, so that one choice has one spelling; RequestError for a wrong type or range."""
+    """The cuts that change anything, so that one choice has one spelling; ConfigError for a wrong type or range."""
     limit, share = cuts.get("train_limit"), cuts.get("validation")
     if limit is not None and (type(limit) is not int or limit < 1):
-        raise RequestError(f"data_args.train_limit: {limit!r}; want a whole number of images, 1 or more")
+        raise ConfigError(f"data_args.train_limit: {limit!r}; want a whole number of images, 1 or more")
     if share is not None and (type(share) not in (int, float) or not 0 <= share < 1):
-        raise RequestError(f"data_args.validation: {share!r}; want a share of the training images, 0 <= v < 1")
+        raise ConfigError(f"data_args.validation: {share!r}; want a share of the training images, 0 <= v < 1")
     kept = {"train_limit": limit, "validation": share or None}
     return {name: value for name, value in kept.items() if value is not None}
 
@@ -37,15 +37,15 @@ def drawn_by_class(cuts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cut_facts(whole: Facts, cuts: Mapping[str, Any]) -> Facts:
-    """The counts that are left; RequestError when there are fewer images than `cuts` asks for."""
+    """The counts that are left; ConfigError when there are fewer images than `cuts` asks for."""
     limit, share = _limit(cuts, whole.train), cuts.get("validation", 0)
     if limit > whole.train:
-        raise RequestError(f"data_args.train_limit: {limit}; the data set has {whole.train} training images")
+        raise ConfigError(f"data_args.train_limit: {limit}; the data set has {whole.train} training images")
     held = round(share * limit)
     if share and whole.validation:
-        raise RequestError("data_args.validation: this data set brings its own validation images; leave it out")
+        raise ConfigError("data_args.validation: this data set brings its own validation images; leave it out")
     if share and not 0 < held < limit:
-        raise RequestError(
+        raise ConfigError(
             f"data_args.validation: {share} of {limit} training images is {held}; some must be left in both parts"
         )
     return whole._replace(train=limit - held, validation=held or whole.validation)
@@ -55,7 +55,7 @@ def cut(data: Dataset, cuts: Mapping[str, Any]) -> Dataset:
     """`train_limit` training images, a fixed random `validation` share of them held out, both in their order.
 
     A `train_limit` N is the first N images, `{"stratified": N}` a fixed random draw of every class's share, one image
-    of each at least. The held-out images are drawn from all that are left, whatever their class. RequestError where a
+    of each at least. The held-out images are drawn from all that are left, whatever their class. ConfigError where a
     class that has training images is left without any.
 
     Mean and std become those of the images that are left to train on, unless the data set brought figures of its own.
@@ -86,13 +86,13 @@ def _taken(labels: Tensor, cuts: Mapping[str, Any]) -> slice | Tensor:
     limit, classes = _limit(cuts, len(labels)), len(labels.unique())
     if isinstance(cuts.get("train_limit"), Mapping):
         if limit < classes:
-            raise RequestError(
+            raise ConfigError(
                 f"data_args.train_limit: {limit} images cannot show all {classes} classes; want {classes} or more"
             )
         return _stratified(labels, limit)
     if lost := _lost(labels, labels[:limit]):
         first = max(int((labels == label).nonzero()[0]) for label in lost) + 1
-        raise RequestError(
+        raise ConfigError(
             f"data_args.train_limit: the first {limit} images show nothing of {_named(lost)}; want {first} or more"
         )
     return slice(limit)
@@ -122,7 +122,7 @@ def _held_out(labels: Tensor, held: int) -> Tensor:
     if lost := _lost(labels, labels[~chosen]):
         most = min(int((labels[order] == label).nonzero()[-1]) for label in lost)
         want = f"a share of at most {most} of {len(labels)}" if most else "no share, or more images of it"
-        raise RequestError(
+        raise ConfigError(
             f"data_args.validation: {held} held-out images leave none of {_named(lost)} to train on; want {want}"
         )
     return chosen

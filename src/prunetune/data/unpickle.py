@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -46,14 +46,14 @@ class _Restricted(pickle._Unpickler):  # the one in Python: the one in C allots 
 def load_batch(content: bytes, name: str) -> dict[str, Any]:
     """The dictionary pickled in the file `name`, its keys as str: arrays, lists, strings and numbers only.
 
-    The official files were written by Python 2: their strings arrive as bytes. RequestError for a damaged file, for
+    The official files were written by Python 2: their strings arrive as bytes. ConfigError for a damaged file, for
     one that is no dictionary and for one that names anything beyond ADMITTED (nothing of it is run).
     """
     try:
         found = _Restricted(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged stream raises almost anything: EOFError, IndexError, struct.error, ...
         why = str(error) or type(error).__name__
-        raise RequestError(f"data: {name} is damaged or not a CIFAR file: {why}") from error
+        raise ConfigError(f"data: {name} is damaged or not a CIFAR file: {why}") from error
     if not isinstance(found, dict):
-        raise RequestError(f"data: {name} holds a {type(found).__name__}; a CIFAR file holds a dictionary")
+        raise ConfigError(f"data: {name} holds a {type(found).__name__}; a CIFAR file holds a dictionary")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}

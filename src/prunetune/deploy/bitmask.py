@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from prunetune.core.files import replace_file
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import BITMASK
 from prunetune.sparsity.mask import elements, memory_of
 
@@ -34,7 +34,7 @@ def save_bitmask(state: Mapping[str, Tensor], path: str | Path) -> None:
 
     Beside its header (8 bytes and the length they tell) the file has ceil(n / 8) + k * b bytes for a compact tensor of
     n elements of b bytes, k of them not zero, and n * b for any other. A tensor is compact where that saves more than
-    `ENTRY` bytes. RequestError for a type that safetensors does not know.
+    `ENTRY` bytes. ConfigError for a type that safetensors does not know.
     """
     replace_file(Path(path), pack(state))
 
@@ -42,7 +42,7 @@ def save_bitmask(state: Mapping[str, Tensor], path: str | Path) -> None:
 def load_bitmask(path: str | Path) -> dict[str, Tensor]:
     """Read what `save_bitmask` wrote: equal names, types, shapes and bytes, on the CPU; tied names share a tensor.
 
-    RequestError for a file that is missing, damaged or of another form. A size that the file claims is believed only
+    ConfigError for a file that is missing, damaged or of another form. A size that the file claims is believed only
     where as many bits are there: a tensor takes at most 64 bytes for each of the file's (all zero, of 8 bytes each).
     """
     try:
@@ -50,15 +50,15 @@ def load_bitmask(path: str | Path) -> dict[str, Tensor]:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise RequestError(f"bitmask: cannot read '{path}' as safetensors: {error}") from error
+        raise ConfigError(f"bitmask: cannot read '{path}' as safetensors: {error}") from error
     if metadata.get("format") != BITMASK:
-        raise RequestError(f"bitmask: '{path}' is no {BITMASK} file; a plain safetensors file is read by safetensors")
+        raise ConfigError(f"bitmask: '{path}' is no {BITMASK} file; a plain safetensors file is read by safetensors")
     try:
         return _unpacked(stored, json.loads(metadata["shapes"]), json.loads(metadata["tied"]))
     except KeyError as error:
-        raise RequestError(f"bitmask: '{path}' is damaged: it lacks {error}") from error
+        raise ConfigError(f"bitmask: '{path}' is damaged: it lacks {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"bitmask: '{path}' is damaged: {error}") from error
+        raise ConfigError(f"bitmask: '{path}' is damaged: {error}") from error
 
 
 def pack(state: Mapping[str, Tensor]) -> bytes:
@@ -89,14 +89,14 @@ def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def to_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The content of a safetensors file, the same bytes each time; RequestError for a type that it does not know.
+    """The content of a safetensors file, the same bytes each time; ConfigError for a type that it does not know.
 
     The metadata are put in here: safetensors itself writes them in an order that changes from one call to the next.
     """
     try:
         content = save(tensors)
     except (KeyError, SafetensorError) as error:
-        raise RequestError(f"state: safetensors cannot hold it: {error}") from error
+        raise ConfigError(f"state: safetensors cannot hold it: {error}") from error
     start = 8 + int.from_bytes(content[:8], "little")
     fields = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8:start])}
     header = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()

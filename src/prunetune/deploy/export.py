@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from prunetune.core.files import replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph import Inputs, write_onnx, write_program
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.copying import copied, require_values
-from prunetune.sparsity.enforce import held_mask, hold, is_held, release
+from prunetune.sparsity.enforce import apply_mask, get_mask, is_held, remove_mask
 from prunetune.sparsity.scope import prunable
 
 
@@ -52,7 +52,7 @@ def export(
     | `.safetensors` | the state dict with its zeros; see `safetensors.torch.load_model` |
 
     `mask`: parameter name -> bool tensor, True = kept; None takes what is held in the model, and else the weights as
-    they are. The file is that of a copy on the CPU in eval mode, in which nothing of `hold` is left. A graph needs
+    they are. The file is that of a copy on the CPU in eval mode, without anything of `apply_mask`. A graph needs
     `example_inputs`: a tensor, a tuple, or a dict of keyword arguments, each of shape (batch, ...), or with the batch
     in the dimension `batch_dim` (1 for series of shape (time, batch, ...)). The file is run on
     them, and at another batch size, and must give the model's outputs up to `tolerance` times the largest of them
@@ -61,12 +61,12 @@ def export(
     Of DataParallel, an AveragedModel and a compiled model the graph is that of the network within. Named tuples among
     its outputs are tuples in a program.
 
-    RequestError for another suffix, a model that cannot be turned into a graph, a batch size that cannot vary, a
+    ConfigError for another suffix, a model that cannot be turned into a graph, a batch size that cannot vary, a
     difference larger than `tolerance`, a folder that cannot be written; nothing is written then.
 
     >>> export(nn.Linear(2, 2), None, "weights.bin")
     Traceback (most recent call last):
-    prunetune.errors.RequestError: path: 'weights.bin' is in no known format; name it .onnx, .pt2 or .safetensors
+    prunetune.errors.ConfigError: path: 'weights.bin' is in no known format; name it .onnx, .pt2 or .safetensors
     """
     target = Path(path).expanduser()
     form, write = _format(target)
@@ -78,14 +78,14 @@ def export(
             max_error, zeros_exact = write(temporary, copy, pruned, example_inputs, tolerance, batch_dim)
         return Exported(target, form, target.stat().st_size, max_error, zeros_exact)
     except OSError as error:
-        raise RequestError(f"path: cannot write '{target}': {error.strerror or error}") from error
+        raise ConfigError(f"path: cannot write '{target}': {error.strerror or error}") from error
 
 
 def _looked_at(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[str]:
     """The weights whose zeros must be found again: the mask's, else those that are held, else all that could be."""
     if mask is not None:
         return mask
-    return held_mask(model) if is_held(model) else prunable(model)
+    return get_mask(model) if is_held(model) else prunable(model)
 
 
 Write = Callable[[Path, nn.Module, Mapping[str, Tensor], Inputs | None, float, int], tuple[float, bool]]
@@ -96,7 +96,7 @@ def _format(path: Path) -> tuple[str, Write]:
     for suffix, (form, write) in _FORMATS.items():
         if path.name.endswith(suffix):
             return form, write
-    raise RequestError(f"path: '{path}' is in no known format; name it .onnx, .pt2 or .safetensors")
+    raise ConfigError(f"path: '{path}' is in no known format; name it .onnx, .pt2 or .safetensors")
 
 
 def settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
@@ -104,9 +104,9 @@ def settled(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     require_values({**dict(model.named_parameters()), **dict(model.named_buffers())})
     copy = copied(model).cpu().eval()
     if mask is not None:
-        hold(copy, mask)
+        apply_mask(copy, mask)
     copy.state_dict()  # whatever is held is zeroed, also where a weight was written since
-    release(copy)
+    remove_mask(copy)
     return copy
 
 
@@ -127,17 +127,17 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise RequestError(f"model: '{name}' of its state is a {type(value).__name__}; a file holds tensors only")
+            raise ConfigError(f"model: '{name}' of its state is a {type(value).__name__}; a file holds tensors only")
         if value.layout is not torch.strided or value.is_quantized:
             kind = "quantised" if value.is_quantized else str(value.layout).removeprefix("torch.")
-            raise RequestError(f"model: '{name}' of its state is {kind}; a file holds dense tensors only")
+            raise ConfigError(f"model: '{name}' of its state is {kind}; a file holds dense tensors only")
     return state
 
 
 def _compare_states(found: Mapping[str, Tensor], model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[float, bool]:
     for name, tensor in _state(model).items():
         if found[name].dtype != tensor.dtype or not torch.equal(_bytes(found[name]), _bytes(tensor)):
-            raise RequestError(f"path: '{name}' is not read back as it was written; is the disk sound?")
+            raise ConfigError(f"path: '{name}' is not read back as it was written; is the disk sound?")
     return 0.0, not any(found[name][zeros].any() for name, zeros in pruned.items())
 
 

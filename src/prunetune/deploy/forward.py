@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_trace import ExampleInputs, called_with
 
 Inputs = ExampleInputs
@@ -26,12 +26,12 @@ class Arguments(NamedTuple):
 
 
 def arguments(inputs: Inputs, field: str) -> Arguments:
-    """`inputs` as the arguments of a call; RequestError naming `field` unless the first is a tensor with a batch."""
+    """`inputs` as the arguments of a call; ConfigError naming `field` unless the first is a tensor with a batch."""
     args, named = called_with(inputs)
     first = next(iter((*args, *named.values())), None)
     if not isinstance(first, Tensor) or not first.dim() or not len(first):
         what = "must be a tensor, or a tuple or a dict of tensors, whose first dimension is the batch"
-        raise RequestError(f"{field}: {what}")
+        raise ConfigError(f"{field}: {what}")
     return Arguments(args, named, first)
 
 

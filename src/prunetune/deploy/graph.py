@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from prunetune.errors import RequestError, given
+from prunetune.errors import ConfigError, given
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Run = Callable[["Batch"], list[Tensor]]
@@ -40,15 +40,15 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Inputs | None, dim: int = 0) -> "Batch":
-        """RequestError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
+        """ConfigError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
         if inputs is None:
-            raise RequestError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
+            raise ConfigError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
         args = (inputs,) if isinstance(inputs, Tensor) else () if isinstance(inputs, Mapping) else tuple(inputs)
         batch = cls(args, dict(inputs) if isinstance(inputs, Mapping) else {}, dim)
         sizes = {t.shape[dim] if isinstance(t, Tensor) and t.ndim > dim >= 0 else 0 for t in batch.tensors}
         if len(sizes) != 1 or 0 in sizes:
             shape = "(batch, ...)" if dim == 0 else f"whose dimension {dim} is the batch"
-            raise RequestError(f"example_inputs: every one must be a tensor of shape {shape}, of one batch size")
+            raise ConfigError(f"example_inputs: every one must be a tensor of shape {shape}, of one batch size")
         return batch.map(lambda tensor: tensor.detach().cpu())
 
     @property
@@ -93,7 +93,7 @@ def write_onnx(
     except OSError:
         raise
     except Exception as error:  # of three libraries, each with its own kinds
-        raise RequestError(f"model: cannot be written as ONNX: {_why_not_onnx(error)}") from error
+        raise ConfigError(f"model: cannot be written as ONNX: {_why_not_onnx(error)}") from error
     max_error = _compare(model, lambda given: _run_onnx(session, given), batch, tolerance)
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     return max_error, _zeros_are_in(stored, pruned)
@@ -118,26 +118,26 @@ def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = 
     """The model's graph, what it gives changed by `form`, by default to plain containers."""
     try:
         (form or plain)(_called(model, batch))
-    except RequestError:
+    except ConfigError:
         raise
     except Exception as error:  # the user's own code runs
-        raise RequestError(f"example_inputs: the model cannot take them: {_line(error)}") from error
+        raise ConfigError(f"example_inputs: the model cannot take them: {_line(error)}") from error
     wide = batch.resized(max(batch.size, 2))  # a dimension of 1 is taken for a constant
     try:
         return _program(model, wide, form or plain, 1 if _takes(model, batch.resized(1)) else 2)
     except Exception as error:  # the user's own code runs on symbols
         if "Constraints violated (batch)" in str(error):
-            raise RequestError(
+            raise ConfigError(
                 "model: its code fixes the batch size, so that the file would take no other; let it read the size from "
                 f"its inputs, or, where dimension {batch.dim} of its inputs is not the batch, say by batch_dim which "
                 "is (1 for recurrent layers without batch_first)"
             ) from error
         if re.search(r"\w*Cache\b.*pytree|pytree.*\w*Cache\b", str(error), re.DOTALL) and hasattr(model, "config"):
-            raise RequestError(
+            raise ConfigError(
                 "model: its outputs hold a cache of keys and values, which is no tensor; "
                 "set model.config.use_cache = False"
             ) from error
-        raise RequestError(f"model: torch.export finds no graph in it: {_line(error)}") from error
+        raise ConfigError(f"model: torch.export finds no graph in it: {_line(error)}") from error
 
 
 def _program(model: nn.Module, wide: Batch, form: Callable[[Any], Any], least: int) -> ExportedProgram:
@@ -165,11 +165,11 @@ def plain(output: Any) -> Any:
 
 
 def _of_tensors(output: Any) -> Any:
-    """An output for ONNX: without numbers and texts, which it does not have; RequestError for complex tensors."""
+    """An output for ONNX: without numbers and texts, which it does not have; ConfigError for complex tensors."""
     leaves = pytree.tree_leaves(output)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if any(tensor.is_complex() for tensor in tensors):
-        raise RequestError("model: gives complex numbers, which ONNX has not; give torch.view_as_real of them")
+        raise ConfigError("model: gives complex numbers, which ONNX has not; give torch.view_as_real of them")
     return plain(output) if all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves) else tuple(tensors)
 
 
@@ -223,7 +223,7 @@ def _compare(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> floa
         allowed = tolerance * max(1.0, *(_largest(output[output.isfinite()]) for output in expected))
         if not error <= allowed:
             _require_repeatable(model, given, expected)
-            raise RequestError(
+            raise ConfigError(
                 f"tolerance: the file's outputs differ from the model's by {error:.2g} at batch size {size}; "
                 f"{allowed:.2g} is allowed"
             )
@@ -232,10 +232,10 @@ def _compare(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> floa
 
 
 def _require_repeatable(model: nn.Module, batch: Batch, outputs: Sequence[Tensor]) -> None:
-    """RequestError where the model itself gives something else than it did before."""
+    """ConfigError where the model itself gives something else than it did before."""
     again = _outputs(model, batch)
     if any(_difference(*pair) for pair in zip(outputs, again, strict=True)):
-        raise RequestError(
+        raise ConfigError(
             "model: it gives other outputs every time, in evaluation mode too, so that no file can be compared with "
             "it; take out what is random"
         )
@@ -245,7 +245,7 @@ def _ran(run: Run, batch: Batch) -> list[Tensor]:
     try:
         return run(batch)
     except Exception as error:  # of a runtime, each with its own kinds
-        raise RequestError(
+        raise ConfigError(
             f"model: its file was written and does not run at batch size {batch.size}: {_line(error)}"
         ) from error
 
@@ -302,7 +302,7 @@ def _has_zeros(array: Any, zeros: Any) -> bool:
 def _require_room(model: nn.Module) -> None:
     size = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
     if size >= ONNX_LIMIT:
-        raise RequestError(
+        raise ConfigError(
             f"path: an ONNX file ends at 2 GB, the model has {size / 1e9:.1f} GB; use .pt2 or .safetensors"
         )
 
@@ -310,7 +310,7 @@ def _require_room(model: nn.Module) -> None:
 def _require_no_projections(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.LSTM) and module.proj_size:
-            raise RequestError(
+            raise ConfigError(
                 f"model: ONNX has no LSTM with projections (proj_size of '{name or type(module).__name__}'); use .pt2"
             )
 
@@ -320,7 +320,7 @@ def _onnx_libraries() -> tuple[Any, Any]:
         import_module("onnxscript")  # torch's exporter needs it
         return import_module("onnx"), import_module("onnxruntime")
     except ImportError as error:
-        raise RequestError("path: .onnx needs the extra prunetune[onnx]: pip install 'prunetune[onnx]'") from error
+        raise ConfigError("path: .onnx needs the extra prunetune[onnx]: pip install 'prunetune[onnx]'") from error
 
 
 _WARNINGS = (  # as they begin: regular expressions

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prunetune.deploy.forward import Arguments, Inputs, arguments, evaluating
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import is_held
 from prunetune.sparsity.torch_prune import masks_in
 
@@ -64,7 +64,7 @@ def latencies(models: Mapping[str, nn.Module], inputs: Inputs, *, rounds: int = 
     All models lie on the device of `inputs`, for which the clock waits. They are called in evaluation mode and
     inference mode, on one CPU thread, three times before the first round; modes and threads are put back.
 
-    RequestError for no model, fewer than 2 rounds, inputs without a batch, and a model that is held, or in the form of
+    ConfigError for no model, fewer than 2 rounds, inputs without a batch, and a model that is held, or in the form of
     `torch.nn.utils.prune`: the masking in each of its forward passes would be timed, which what ships does not do.
     """
     given = arguments(inputs, "inputs")
@@ -85,10 +85,10 @@ def speedup(base: Latency, other: Latency) -> Speedup:
     The interval lies between the k-th smallest and the k-th largest ratio, k the largest for which the true median of
     the ratios is between them with a probability of 95 % at least, whatever their distribution, when rounds are
     independent: 1 - 2 P(B < k) with B binomial(n, 1/2) (Thompson 1936, Ann. Math. Statist. 7, pp. 122-128). That
-    takes 6 rounds; RequestError for fewer, and for different numbers of them.
+    takes 6 rounds; ConfigError for fewer, and for different numbers of them.
     """
     if base.rounds != other.rounds:
-        raise RequestError(f"rounds: {base.rounds} and {other.rounds} are not pairs; measure both in one call")
+        raise ConfigError(f"rounds: {base.rounds} and {other.rounds} are not pairs; measure both in one call")
     ratios = sorted(mine / theirs for mine, theirs in zip(base.samples, other.samples, strict=True))
     k = _order(len(ratios))
     return Speedup(median(ratios), ratios[k - 1], ratios[-k])
@@ -98,7 +98,7 @@ def _order(n: int) -> int:
     """The k of `speedup`'s interval for `n` ratios."""
     within = [k for k in range(1, n // 2 + 1) if _coverage(n, k) >= _CONFIDENCE]
     if not within:
-        raise RequestError(f"rounds: {n} are too few for an interval of {_CONFIDENCE:.0%}; at least 6")
+        raise ConfigError(f"rounds: {n} are too few for an interval of {_CONFIDENCE:.0%}; at least 6")
     return max(within)
 
 
@@ -108,14 +108,14 @@ def _coverage(n: int, k: int) -> float:
 
 def _check(models: Mapping[str, nn.Module], rounds: int) -> None:
     if not models:
-        raise RequestError("models: none to measure")
+        raise ConfigError("models: none to measure")
     if rounds < 2:
-        raise RequestError(f"rounds: {rounds} has no spread; at least 2")
+        raise ConfigError(f"rounds: {rounds} has no spread; at least 2")
     for name, model in models.items():
         if is_held(model):
-            raise RequestError(f"models: '{name}' is held, and its zeroing would be timed; call release(model) first")
+            raise ConfigError(f"models: '{name}' is held, and its zeroing would be timed; call release(model) first")
         if masks_in(model):
-            raise RequestError(f"models: '{name}' is masked by torch.nn.utils.prune in every call; prune.remove first")
+            raise ConfigError(f"models: '{name}' is masked by torch.nn.utils.prune in every call; prune.remove first")
 
 
 def _turns(names: list[str], rounds: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ from prunetune.deploy.forward import Inputs
 from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.sparsity.channel_groups import channel_groups
-from prunetune.sparsity.prune import prune
+from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
 
 _LITTLE = 0.1  # a share of the multiply-accumulates below which the reasons are told
@@ -51,9 +51,9 @@ def channel_savings(
 ) -> Savings:
     """What shrinking saves when channels are chosen by magnitude; another choice takes as many of each group.
 
-    The surgery is really done, on copies, and the outputs compared. RequestError as `prune` and `shrink` raise it.
+    The surgery is really done, on copies, and outputs are compared. ConfigError as `compute_mask` and `shrink` say.
     """
-    mask = prune(model, sparsity, pattern="channel", scope=scope, example_inputs=example_inputs)
+    mask = compute_mask(model, sparsity, pattern="channel", scope=scope, example_inputs=example_inputs)
     small = shrink(model, mask, example_inputs)
     whole = {group.layer: group.whole for group in channel_groups(model, example_inputs, scope) if group.whole}
     return Savings(sparsity, count(model, example_inputs).macs, count(small, example_inputs).macs, whole)

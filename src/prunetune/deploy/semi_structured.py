@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.sparse import to_sparse_semi_structured
 
 from prunetune.deploy.export import settled
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 CAPABILITY = (8, 0)  # Ampere, the first with sparse tensor cores
 TYPES = (torch.float16, torch.bfloat16)
@@ -30,7 +30,7 @@ def to_semi_structured(model: nn.Module, mask: Mapping[str, Tensor] | None = Non
     """A copy of `model`, pruned by `mask` (None: as it is held, or as it is), whose 2:4 linear layers run as such.
 
     The copy is on the GPU and in eval mode; `model` is not changed. Prune with the pattern `2:4` and convert the model
-    to a half type first. RequestError where the machine has no GPU of compute capability 8.0 or more.
+    to a half type first. ConfigError where the machine has no GPU of compute capability 8.0 or more.
     """
     _require_gpu()
     copy = settled(model, mask).cuda()
@@ -77,11 +77,11 @@ def _reason(name: str, module: nn.Module, owners: Mapping[int, list[str]]) -> st
 
 def _require_gpu() -> None:
     if not torch.cuda.is_available():
-        raise RequestError("device: 2:4 kernels need a CUDA GPU of compute capability 8.0 or more; here is none")
+        raise ConfigError("device: 2:4 kernels need a CUDA GPU of compute capability 8.0 or more; here is none")
     capability = torch.cuda.get_device_capability()
     if capability < CAPABILITY:
         name, has = torch.cuda.get_device_name(), ".".join(map(str, capability))
-        raise RequestError(f"device: 2:4 kernels need a GPU of compute capability 8.0 or more; {name} has {has}")
+        raise ConfigError(f"device: 2:4 kernels need a GPU of compute capability 8.0 or more; {name} has {has}")
 
 
 def _compressed(weight: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_groups import ChannelGroup, read_groups
 from prunetune.sparsity.channel_trace import ExampleInputs, called_with, equal_draws, tensors_in, trace
 from prunetune.sparsity.channel_walk import walk
 from prunetune.sparsity.channels import without
 from prunetune.sparsity.copying import copied
-from prunetune.sparsity.enforce import release
+from prunetune.sparsity.enforce import remove_mask
 from prunetune.sparsity.mask import Mask, require_tensor
 
 TOLERANCE = 1000  # rounding errors of the outputs' type, times their largest magnitude: sums come in another order
@@ -28,7 +28,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
     with those of the masked model: no element may differ by more than 1000 rounding errors (1.2e-4 in single precision)
     of the largest. The copy has the modes and the device of `model`, and holds no mask.
 
-    RequestError for a mask that prunes anything but whole channels with all that belongs to them (the first parameter
+    ConfigError for a mask that prunes anything but whole channels with all that belongs to them (the first parameter
     that does not fit is named), where the outputs differ (with the layers whose channels are to blame), and without
     the extra `channels`.
     """
@@ -37,10 +37,10 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
         return _shrunk(model, kept, example_inputs)
     except CannotShrinkError as error:
         blamed = ", ".join(f"'{layer}.*'" for layer in _blamed(model, kept, example_inputs))
-        raise RequestError(f"{error}; leave whole with scope.exclude: {blamed}" if blamed else str(error)) from error
+        raise ConfigError(f"{error}; leave whole with scope.exclude: {blamed}" if blamed else str(error)) from error
 
 
-class CannotShrinkError(RequestError):
+class CannotShrinkError(ConfigError):
     """The network without some channels is not the same function."""
 
 
@@ -75,7 +75,7 @@ def _shrunk(model: nn.Module, kept: Mask, example_inputs: ExampleInputs) -> nn.M
 def _masked(model: nn.Module, mask: Mask) -> nn.Module:
     """A copy with zeros in place, in which no weight is held."""
     copy = copied(model)
-    release(copy)
+    remove_mask(copy)
     parameters = dict(copy.named_parameters(remove_duplicate=False))
     for name, kept in mask.items():
         require_tensor(name, kept, parameters)
@@ -94,10 +94,10 @@ def _removed(group: ChannelGroup, mask: Mask) -> Tensor:
 
 
 def _require_channels(mask: Mask, groups: Sequence[ChannelGroup], removed: Sequence[Tensor]) -> None:
-    """RequestError unless the mask prunes exactly what belongs to the removed channels."""
+    """ConfigError unless the mask prunes exactly what belongs to the removed channels."""
     for group, gone in zip(groups, removed, strict=True):
         if gone.all():
-            raise RequestError(f"mask: it prunes all channels of '{group.layer}'; at least one must stay")
+            raise ConfigError(f"mask: it prunes all channels of '{group.layer}'; at least one must stay")
     shapes = {name: tuple(tensor.shape) for name, tensor in mask.items()}
     expected = without(groups, removed, shapes)
     for name, tensor in expected.items():
@@ -105,7 +105,7 @@ def _require_channels(mask: Mask, groups: Sequence[ChannelGroup], removed: Seque
             what = "does not prune whole channels with all that belongs to them"
             layer = name.rpartition(".")[0]
             why = next((f" ('{layer}' stays whole: {g.whole})" for g in groups if g.whole and g.layer == layer), "")
-            raise RequestError(f"mask: at '{name}' it {what}{why}; choose it with pattern 'channel'")
+            raise ConfigError(f"mask: at '{name}' it {what}{why}; choose it with pattern 'channel'")
 
 
 def _take_out(graph: Any, model: nn.Module, groups: Sequence[ChannelGroup], removed: Sequence[Tensor]) -> None:
@@ -121,13 +121,13 @@ def _take_out(graph: Any, model: nn.Module, groups: Sequence[ChannelGroup], remo
 
 
 def _require_kept_values(masked: nn.Module, small: nn.Module, mask: Mask) -> None:
-    """RequestError unless every parameter of `small` is what the mask keeps of the masked one, bit for bit."""
+    """ConfigError unless every parameter of `small` is what the mask keeps of the masked one, bit for bit."""
     left = dict(small.named_parameters())
     for name, parameter in masked.named_parameters():
         expected = _kept_part(parameter.detach(), mask[name]) if name in mask else parameter.detach()
         if not torch.equal(left[name].detach(), expected):
             shapes = f"{tuple(left[name].shape)}, not the {tuple(expected.shape)} that the mask keeps"
-            raise RequestError(f"model: '{name}' came out as {shapes}; leave its layer whole with scope.exclude")
+            raise ConfigError(f"model: '{name}' came out as {shapes}; leave its layer whole with scope.exclude")
 
 
 def _kept_part(parameter: Tensor, kept: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def count(model: nn.Module, example_inputs: Inputs) -> Counts:
     really pass through, divided by the batch (the first dimension of the first input). Biases, norms, activations and
     pooling do not count, as usual; neither does attention that a model computes by functions of its own. A tied weight
     counts once among the parameters and as often as it is used in the MACs. Weights in the form of
-    `torch.nn.utils.prune` count as masked. RequestError for inputs without a batch.
+    `torch.nn.utils.prune` count as masked. ConfigError for inputs without a batch.
     """
     inputs = arguments(example_inputs, "example_inputs")
     uses: dict[str, _Use] = {}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunetune.sparsity.copying import FLOAT8, require_values
-from prunetune.sparsity.enforce import by_first_name, held_mask, is_held
+from prunetune.sparsity.enforce import by_first_name, get_mask, is_held
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.scope import Scope, ScopeRow, survey
+from prunetune.sparsity.scope import Scope, ScopeRow, list_parameters
 from prunetune.sparsity.torch_prune import effective_weights, masks_in
 
 KEPT = "in scope, but the mask keeps all of it"
@@ -89,9 +89,9 @@ def sparsity_report(
     `mask`: what should be pruned, by default what is held. `problems` has a line for each way in which a sparse model
     is not what it seems: no mask, a model or a weight that is not held, weights that came back to life, weights in
     `scope` that no mask names, held weights that are parameters no more, and layers that have lost all their weights.
-    RequestError for a mask that does not fit the model, and as `survey` raises it.
+    ConfigError for a mask that does not fit the model, and as `list_parameters` raises it.
     """
-    rows_of = survey(model, scope)
+    rows_of = list_parameters(model, scope)
     require_values(dict(model.named_parameters()))
     held = _held(model)
     wanted = held if mask is None else by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
@@ -114,7 +114,7 @@ def sparsity_report(
 
 def _held(model: nn.Module) -> Mapping[str, Tensor]:
     """What keeps zeros in `model`: `hold`, and the hooks of `torch.nn.utils.prune`."""
-    masks = {**(held_mask(model) if is_held(model) else {}), **masks_in(model)}
+    masks = {**(get_mask(model) if is_held(model) else {}), **masks_in(model)}
     return Mask(masks) if masks else {}
 
 

@@ -10,11 +10,11 @@ import torch
 
 from prunetune.core.environment import cpu_model, fingerprint
 from prunetune.data import load
-from prunetune.errors import DamageError, RequestError
+from prunetune.errors import ConfigError, CorruptionError
 from prunetune.execution.estimate import EVALUATION_COST, MEASURE_SECONDS, probe
 from prunetune.plan.compile import Plan
 from prunetune.steps.steps import Connect, Step, Train
-from prunetune.store.layout import Shelves
+from prunetune.store.layout import StoreReader
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Known:
         return Rate(rate, f"{rate:.3g} s {unit} (median of {len(found)} stored, on {self.machine})")
 
 
-def costs(plan: Plan, store: Shelves, device: str, per_training: float | None = None) -> Costs:
+def costs(plan: Plan, store: StoreReader, device: str, per_training: float | None = None) -> Costs:
     """The cost of every step of a plan on `device`, `cpu` or `cuda`.
 
     A step of which `store` holds what it took on that kind of machine takes that again, any other the median of its
     kind. `per_training` takes their place for trainings: seconds for as many epochs as the study's recipe has.
-    RequestError where no training is stored, none can be timed here, and nothing is given.
+    ConfigError where no training is stored, none can be timed here, and nothing is given.
     """
     known = _known(dict(_stored(plan, store)), device, trainings=per_training is None)
     an_epoch = _an_epoch(plan, known, device, per_training)
@@ -65,12 +65,12 @@ def costs(plan: Plan, store: Shelves, device: str, per_training: float | None = 
     )
 
 
-def _stored(plan: Plan, store: Shelves) -> Iterator[tuple[Step, Mapping[str, Any]]]:
+def _stored(plan: Plan, store: StoreReader) -> Iterator[tuple[Step, Mapping[str, Any]]]:
     """The plan's steps that are stored, with what is known of how they were made; what diverged ended early."""
     for step in plan.steps:
         try:
             about = store.manifest(step.key)
-        except (KeyError, DamageError):
+        except (KeyError, CorruptionError):
             continue
         if not about["diverged"]:
             yield step, about
@@ -101,7 +101,7 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
         return Rate(
             seconds, f"{seconds:.3g} s an epoch (a few steps timed now, on {here['accelerator'] or here['cpu']})"
         )
-    raise RequestError(
+    raise ConfigError(
         f"--simulate: no training of this study on such a machine ({device}) is stored, and none can be timed here; "
         f"add seconds=N, what one of its trainings of {epochs} epochs takes there"
     )
@@ -113,7 +113,7 @@ def _timed(plan: Plan, device: str) -> tuple[float, float] | None:
         return None
     try:
         data = load(plan.data)
-    except RequestError:
+    except ConfigError:
         return None
     return probe(plan, data, next(step for step in plan.steps if isinstance(step, Train)))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from prunetune.data import Dataset, load
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.execution.inputs import weights_read
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, Remaining
@@ -48,7 +48,7 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
         return None
     try:
         data = load(plan.data)
-    except RequestError:
+    except ConfigError:
         return None
     per_epoch, per_evaluation = probe(plan, data, [*trainings, *lines][0])
     per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train_labels))

@@ -37,7 +37,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Found:
+class Cached:
     """A step needs no run: it was stored before, or another process has stored it meanwhile."""
 
     key: str
@@ -55,7 +55,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Blocked:
+class Skipped:
     """A step cannot be run because a training that it builds on diverged: an answer and not a failure."""
 
     key: str
@@ -69,7 +69,7 @@ class Failed:
 
     key: str
     message: str  # one line
-    error: str  # name of the exception's class: RequestError, BreachError, DamageError, ...
+    error: str  # name of the exception's class: ConfigError, InvariantError, CorruptionError, ...
     kind: Literal["failed"] = "failed"
 
 
@@ -82,4 +82,4 @@ class Notice:
     kind: Literal["notice"] = "notice"
 
 
-Event = Started | Progress | Done | Found | Waiting | Blocked | Failed | Notice
+Event = Started | Progress | Done | Cached | Waiting | Skipped | Failed | Notice

@@ -10,7 +10,7 @@ from prunetune.sparsity.allocation import Allocate
 from prunetune.sparsity.mask import Mask
 from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
-from prunetune.store.layout import MASK, LocalShelves, Shelves, state_file
+from prunetune.store.layout import MASK, LocalShelves, StoreReader, state_file
 
 
 class Inputs:
@@ -62,7 +62,7 @@ def transformed(
     return TRANSFORMS[weights.transform.name](state, mask, generator, *more, **weights.transform.settings)
 
 
-def refuse_diverged(source: Step, store: Shelves) -> None:
+def refuse_diverged(source: Step, store: StoreReader) -> None:
     """DivergedSourceError when a stored training diverged: nothing can be built on it."""
     if isinstance(source, Train) and store.metrics(source.key)["diverged"]:
         raise DivergedSourceError(f"diverged source: {source.label} at learning rate {source.recipe.learning_rate:g}")

@@ -1,7 +1,7 @@
 """What must hold in every step, looked at while it runs (DESIGN section 3): a breach is an error and not a warning.
 
 Each rule is a small function of a step and of what came out of it, that says what is wrong with it or None. The
-decorator raises BreachError with that; a rule that holds returns its name, which is stored with the step's metrics.
+decorator raises InvariantError with that; a rule that holds returns its name, which is stored with the step's metrics.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, cast
 import torch
 from torch import Tensor, nn
 
-from prunetune.errors import BreachError
+from prunetune.errors import InvariantError
 from prunetune.sparsity.channel_groups import ChannelGroup
 from prunetune.sparsity.channels import kept_channels
 from prunetune.sparsity.checkpoint import digest_tensors
@@ -36,7 +36,7 @@ def rule(name: str, meaning: str) -> Callable[[Callable[P, str | None]], Callabl
         @wraps(check)
         def checked(*args: P.args, **kwargs: P.kwargs) -> str:
             if wrong := check(*args, **kwargs):
-                raise BreachError(f"{cast(Step, args[0]).label}: {name}: {wrong}")
+                raise InvariantError(f"{cast(Step, args[0]).label}: {name}: {wrong}")
             return name
 
         return checked

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from prunetune.core.environment import fingerprint
 from prunetune.core.seeding import OrderDigest
 from prunetune.data import load
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.execution import invariants
 from prunetune.execution.events import Event, Notice, Progress
 from prunetune.execution.inputs import Inputs, origin, transformed
@@ -34,7 +34,7 @@ from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, 
 from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
 from prunetune.store.disk import finite
 from prunetune.store.store import Store
-from prunetune.training.distributed import ALONE, Ranks
+from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate
 from prunetune.training.interpolate import walk
 from prunetune.training.loop import EpochEnd, Trained, train
@@ -78,7 +78,7 @@ def _shown(probe: Probe) -> Tensor:
 def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     """The step's metrics; `model` is a network of the finals' kind, and is overwritten.
 
-    DivergedSourceError when an end diverged, BreachError when the ends are no twins or a pruned weight is not zero.
+    DivergedSourceError when an end diverged, InvariantError when the ends are no twins or a pruned weight is not zero.
     """
     first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
     ends = [inputs.store.metrics(weights.step.key) for weights in (step.first, step.second)]
@@ -106,18 +106,18 @@ class Finished(NamedTuple):
     seconds: float
 
 
-class Asked(NamedTuple):
+class StepContext(NamedTuple):
     """What is wanted of a step beside its result."""
 
     points: Collection[Point]  # moments of a training whose states are kept
     tell: Tell  # what happens on the way
     checkpoint_every: float  # seconds
     stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
-    ranks: Ranks  # that do it together
+    ranks: World  # that do it together
 
 
 @dataclass(frozen=True)
-class Product:
+class StepResult:
     """A step's results before they are stored."""
 
     metrics: dict[str, Any]
@@ -134,7 +134,7 @@ def execute(
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
     stopping: Callable[[], bool] = lambda: False,
-    ranks: Ranks = ALONE,
+    ranks: World = SINGLE,
 ) -> Finished:
     """Do one step whose parents are stored, keep a training's states at `points`, check the invariants, store all.
 
@@ -143,12 +143,12 @@ def execute(
     `stopping` says so, a training leaves a checkpoint at the end of its epoch and raises StoppedError. A training on
     several devices is done with all `ranks`, of which this is the first; the others call `take_part`.
 
-    Raises DivergedSourceError when a source diverged, BreachError when an invariant does not hold or a stored result
-    cannot be reproduced, DamageError when a parent's file is damaged, RequestError for what the user can mend.
+    Raises DivergedSourceError when a source diverged, InvariantError when an invariant does not hold or a stored result
+    cannot be reproduced, CorruptionError when a parent's file is damaged, ConfigError for what the user can mend.
     """
     began = time.perf_counter()
     inputs = Inputs(store)
-    product = _WORK[type(step)](step, inputs, Asked(points, tell, checkpoint_every, stopping, ranks))
+    product = _WORK[type(step)](step, inputs, StepContext(points, tell, checkpoint_every, stopping, ranks))
     seconds = product.seconds if product.seconds is not None else time.perf_counter() - began
     store.write(
         step,
@@ -164,35 +164,35 @@ def execute(
     return Finished(product.metrics, seconds)
 
 
-def take_part(step: Train, store: Store, points: Collection[Point], ranks: Ranks) -> None:
+def take_part(step: Train, store: Store, points: Collection[Point], ranks: World) -> None:
     """Do this rank's share of a training that the first rank executes: all but to tell of it and to store it."""
-    _train(step, Inputs(store), Asked(points, lambda event: None, EVERY, lambda: False, ranks))
+    _train(step, Inputs(store), StepContext(points, lambda event: None, EVERY, lambda: False, ranks))
 
 
-def _init(step: Init, inputs: Inputs, asked: Asked) -> Product:
+def _init(step: Init, inputs: Inputs, asked: StepContext) -> StepResult:
     first, again, other = (_draw(step, seed) for seed in (step.seed, step.seed, step.seed ^ 1))
     held = [invariants.initialiser_seeded(step, first, again, other)]
-    return Product({"digest": digest_tensors(first), "invariants": held}, state=first)
+    return StepResult({"digest": digest_tensors(first), "invariants": held}, state=first)
 
 
-def _import(step: Import, inputs: Inputs, asked: Asked) -> Product:
+def _import(step: Import, inputs: Inputs, asked: StepContext) -> StepResult:
     path = Path(step.path)
     state = read_state(path, "pretrained", step.weights_key)
     if hashlib.sha256(path.read_bytes()).hexdigest() != step.content:
-        raise RequestError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
+        raise ConfigError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
     model = build(step.model, step.input_shape, step.outputs)
     load_weights(model, state, path, "pretrained")
     data = load(step.data)
     score = evaluate(model.to(step.device), data.test_images, data.test_labels, data, step.recipe, step.device)
     final = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    return Product(
+    return StepResult(
         {**_scored(score), "diverged": False, "digest": digest_tensors(final), "invariants": []}, state=final
     )
 
 
-def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
+def _train(step: Train, inputs: Inputs, asked: StepContext) -> StepResult:
     if asked.ranks.count != (step.devices or 1):
-        raise RequestError(f"devices: {step.devices}; only the local executor trains on several devices at once")
+        raise ConfigError(f"devices: {step.devices}; only the local executor trains on several devices at once")
     mask = inputs.mask(step.mask)
     model = _model(step)
     counted = prunable(model, step.mask.scope) if step.mask else None
@@ -225,10 +225,10 @@ def _train(step: Train, inputs: Inputs, asked: Asked) -> Product:
     )
     held = _check_training(step, trained, mask, inputs, asked.points, model)
     metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
-    return Product(metrics, state=trained.state, snapshots=trained.snapshots, seconds=trained.seconds)
+    return StepResult(metrics, state=trained.state, snapshots=trained.snapshots, seconds=trained.seconds)
 
 
-def _prune(step: Prune, inputs: Inputs, asked: Asked) -> Product:
+def _prune(step: Prune, inputs: Inputs, asked: StepContext) -> StepResult:
     state, within = inputs.state(step.source), inputs.mask(step.within)
     model = _model(step)
     names, groups = prunable(model, step.scope), _groups(step, model)
@@ -243,8 +243,8 @@ def _prune(step: Prune, inputs: Inputs, asked: Asked) -> Product:
     held.append(invariants.mask_counts(step, mask, groups))
     held += [invariants.mask_is_nested(step, mask, within)] if within else []
     layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}
-    metrics = {"density": mask.of(names).density, "digest": mask.digest, "layers": layers, "invariants": held}
-    return Product(metrics | probe_metrics(step.probe), mask=mask)
+    metrics = {"density": mask.subset(names).density, "digest": mask.digest, "layers": layers, "invariants": held}
+    return StepResult(metrics | probe_metrics(step.probe), mask=mask)
 
 
 def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
@@ -253,18 +253,18 @@ def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
     return channel_groups(model, shown, step.scope) if step.pattern == CHANNEL else None
 
 
-def _measure(step: Measure, inputs: Inputs, asked: Asked) -> Product:
+def _measure(step: Measure, inputs: Inputs, asked: StepContext) -> StepResult:
     first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
     names = prunable(_model(step), step.scope)
     rows = [_overlap(first, second, p, mask, names) for p in step.p]
-    return Product({"correlations": rows, "invariants": []})
+    return StepResult({"correlations": rows, "invariants": []})
 
 
-def _connect(step: Connect, inputs: Inputs, asked: Asked) -> Product:
-    return Product(connect(step, inputs, _model(step)))
+def _connect(step: Connect, inputs: Inputs, asked: StepContext) -> StepResult:
+    return StepResult(connect(step, inputs, _model(step)))
 
 
-_WORK: dict[type[Step], Callable[..., Product]] = {
+_WORK: dict[type[Step], Callable[..., StepResult]] = {
     Init: _init,
     Import: _import,
     Train: _train,
@@ -289,7 +289,7 @@ def _check_training(
         held.append(invariants.ranks_agree(step, trained))
     if mask is not None and step.mask is not None:
         held.append(invariants.zeros_stay(step, trained, mask))
-        held.append(invariants.density_is_the_masks(step, trained, mask.of(prunable(model, step.mask.scope))))
+        held.append(invariants.density_is_the_masks(step, trained, mask.subset(prunable(model, step.mask.scope))))
         held.extend(_check_transform(step, plain, start, mask, second))
     return held
 
@@ -319,26 +319,26 @@ def _draw(step: Init, seed: int) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None:
-    """Load a state of the user's; RequestError naming `field` where it does not fit the model or is not finite.
+    """Load a state of the user's; ConfigError naming `field` where it does not fit the model or is not finite.
 
     A tied weight may be in the file under one of its names, as safetensors and our own export have it.
     """
     own = model.state_dict()
     given = _with_tied(_named_as(under_names(state, own), own, f"{field}: '{path}'"), own)
     if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
-        raise RequestError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
+        raise ConfigError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
     for name, tensor in own.items():
         if tensor.shape != given[name].shape:
             shapes = f"{tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
-            raise RequestError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
+            raise ConfigError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
         _require_same_numbers(name, given[name], tensor, f"{field}: '{path}'")
         if not torch.isfinite(given[name].to(tensor.dtype)).all():
-            raise RequestError(f"{field}: '{path}': '{name}' holds values that are not finite")
+            raise ConfigError(f"{field}: '{path}': '{name}' holds values that are not finite")
     model.load_state_dict(given)
 
 
 def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> None:
-    """RequestError where loading would make other numbers of a tensor than it holds.
+    """ConfigError where loading would make other numbers of a tensor than it holds.
 
     Between floating types a number is rounded and no more. Integers in the place of floating numbers are taken for
     quantised ones, whose scale is elsewhere.
@@ -347,7 +347,7 @@ def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> 
     same = given.is_complex() == own.is_complex() and given.is_floating_point() == own.is_floating_point()
     if not same or not (floats or given.is_complex() or torch.equal(given.to(own.dtype).to(given.dtype), given)):
         kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (given, own)]
-        raise RequestError(
+        raise ConfigError(
             f"{where}: '{name}' holds {kinds[0]} and the model {kinds[1]}, so that loading would change its values; "
             f"save it as {kinds[1]}"
         )
@@ -356,8 +356,8 @@ def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> 
 def _named_as(state: State, own: State, where: str) -> State:
     try:
         return fitted(state, own)
-    except RequestError as error:
-        raise RequestError(f"{where}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _with_tied(state: State, own: State) -> State:

@@ -9,12 +9,12 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple, Protocol
 
 from prunetune.core.interrupts import first_calls, raise_lost
-from prunetune.errors import BreachError, DamageError, RequestError
-from prunetune.execution.events import Blocked, Done, Event, Failed, Notice, Started, Waiting
+from prunetune.errors import ConfigError, CorruptionError, InvariantError
+from prunetune.execution.events import Done, Event, Failed, Notice, Skipped, Started, Waiting
 from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.scheduler import Schedule, Work
 from prunetune.steps.steps import Step, Train
-from prunetune.store.leases import Claims
+from prunetune.store.leases import Leases
 from prunetune.store.store import Store
 
 ATTEMPTS = 2  # of a step whose worker was lost: once may be chance, twice is the step
@@ -32,12 +32,12 @@ class Executor(Protocol):
         What another process is at is left to it, and waited for when nothing else is left. Closing the iterator ends
         the workers; what is stored stays. Ctrl-C, SIGTERM and SIGHUP let trainings end with their epoch and a
         checkpoint, where workers can be asked to, and then have their usual effect; a second Ctrl-C has it at once.
-        Raises RequestError when the store cannot be written to, or the workers are not to be had.
+        Raises ConfigError when the store cannot be written to, or the workers are not to be had.
         """
         ...
 
 
-class Lost(NamedTuple):
+class WorkerLost(NamedTuple):
     """A step's worker has gone in the middle of it."""
 
     key: str
@@ -56,7 +56,7 @@ class Workers(Protocol):
         """Let a worker do a step; all that comes of it, its loss too, is told by `wait`."""
         ...
 
-    def wait(self, timeout: float) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | WorkerLost]:
         """What has happened since, as soon as there is something; nothing when `timeout` seconds have passed.
 
         Every step ends in one of Done, Failed, Blocked and Lost.
@@ -73,7 +73,7 @@ class Workers(Protocol):
 
 
 def drive(
-    plan: Work, store: Store, workers: Workers, claims: Claims, checkpoint_every: float
+    plan: Work, store: Store, workers: Workers, claims: Leases, checkpoint_every: float
 ) -> Generator[Event, None, None]:
     """Everything that happens until nothing is left to do; workers and claims are ended with it.
 
@@ -95,7 +95,7 @@ def drive(
 class _Run:
     """One run of a plan: its schedule and its workers."""
 
-    def __init__(self, plan: Work, store: Store, workers: Workers, claims: Claims, checkpoint_every: float) -> None:
+    def __init__(self, plan: Work, store: Store, workers: Workers, claims: Leases, checkpoint_every: float) -> None:
         self._workers = workers
         self._claims = claims
         self._checkpoint_every = checkpoint_every
@@ -112,7 +112,7 @@ class _Run:
                     return
                 yield from self._waiting()
             for report in self._reports():
-                yield from self._lost(report) if isinstance(report, Lost) else self._heard(report)
+                yield from self._lost(report) if isinstance(report, WorkerLost) else self._heard(report)
         yield from self._wind_down()
 
     def stop(self, number: int) -> None:
@@ -124,7 +124,7 @@ class _Run:
         """Whether nothing more is handed out."""
         return self.stopped_by is not None
 
-    def _reports(self) -> list[Event | Lost]:
+    def _reports(self) -> list[Event | WorkerLost]:
         """What workers tell next; nothing when it is time for a look at what others have done, or to stop."""
         while not (reports := list(self._workers.wait(LOOK_AGAIN))):
             if self._schedule.elsewhere or self.stopping:
@@ -142,7 +142,7 @@ class _Run:
                 yield Notice(step.key, f"{step.label} {until}")
         while running and time.monotonic() < deadline:
             for report in self._workers.wait(LOOK_AGAIN):
-                if isinstance(report, Lost):
+                if isinstance(report, WorkerLost):
                     self._schedule.again(report.key)  # another day
                 else:
                     yield from self._heard(report)
@@ -173,16 +173,16 @@ class _Run:
         if isinstance(event, Done):
             try:
                 self._schedule.done(event.key)
-            except (RequestError, BreachError, DamageError) as error:  # done here, and not to be had by others
+            except (ConfigError, InvariantError, CorruptionError) as error:  # done here, and not to be had by others
                 event = Failed(event.key, str(error), type(error).__name__)
         if isinstance(event, Failed):
             yield from self._schedule.fail(self._schedule.running[event.key], event.message, event.error)
-        elif isinstance(event, Blocked):
+        elif isinstance(event, Skipped):
             yield from self._schedule.block(self._schedule.running[event.key], event.why)
         else:
             yield event
 
-    def _lost(self, lost: Lost) -> Iterator[Event]:
+    def _lost(self, lost: WorkerLost) -> Iterator[Event]:
         """A worker was killed, or could not start: its step gets another chance on another one."""
         step = self._schedule.running[lost.key]
         if self._attempts[step.key] < ATTEMPTS:

@@ -4,13 +4,13 @@ import heapq
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
-from prunetune.errors import DamageError, DivergedSourceError, RequestError
-from prunetune.execution.events import Blocked, Event, Failed, Found, Notice
+from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError
+from prunetune.execution.events import Cached, Event, Failed, Notice, Skipped
 from prunetune.execution.inputs import refuse_diverged, weights_read
 from prunetune.steps import graph
 from prunetune.steps.steps import Step
 from prunetune.store.checkpoints import discard
-from prunetune.store.leases import Claims
+from prunetune.store.leases import Leases
 from prunetune.store.store import Store
 from prunetune.training.recipe import Point
 
@@ -35,7 +35,7 @@ class Schedule:
     The queue has the plan's order. No call walks through steps that cannot be run: a run of n steps costs O(n log n).
     """
 
-    def __init__(self, work: Work, store: Store, claims: Claims) -> None:
+    def __init__(self, work: Work, store: Store, claims: Leases) -> None:
         self._store = store
         self._claims = claims
         self._snapshots = work.snapshots
@@ -64,7 +64,7 @@ class Schedule:
             if step.key in self._pending:
                 try:
                     yield from self._look_at(step)
-                except RequestError as error:  # the store cannot be reached, or takes no more
+                except ConfigError as error:  # the store cannot be reached, or takes no more
                     yield from self.fail(step, str(error), type(error).__name__)
 
     def done(self, key: str) -> None:
@@ -81,16 +81,16 @@ class Schedule:
 
     def block(self, step: Step, why: str) -> Iterator[Event]:
         """Give up a step, and all that needs it, because a training diverged."""
-        yield Blocked(step.key, why)
+        yield Skipped(step.key, why)
         self._give_up(step.key)
-        yield from (Blocked(heir.key, why) for heir in self._disinherit(step))
+        yield from (Skipped(descendant.key, why) for descendant in self._drop_descendants(step))
 
     def fail(self, step: Step, message: str, error: str) -> Iterator[Event]:
         """Give up a step, and all that needs it and is not stored, because it failed."""
         yield Failed(step.key, message, error)
         self._give_up(step.key)
         why = f"not run: {step.label} failed: {message}"
-        yield from (Failed(heir.key, why, "SourceFailed") for heir in self._disinherit(step))
+        yield from (Failed(descendant.key, why, "SourceFailed") for descendant in self._drop_descendants(step))
 
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)
@@ -118,12 +118,12 @@ class Schedule:
             self.running[step.key] = self._pending.pop(step.key)
             yield step
 
-    def _found(self, step: Step) -> Found:
+    def _found(self, step: Step) -> Cached:
         """A step is stored; of a process that was killed right after it wrote the result, the checkpoint is left."""
         del self._pending[step.key]
         discard(self._store.root, step.key)
         self._open_children(step)
-        return Found(step.key)
+        return Cached(step.key)
 
     def _open_children(self, step: Step) -> None:
         """A step is done: those that waited for it alone are ready."""
@@ -132,17 +132,17 @@ class Schedule:
             if not self._parents_left[child.key]:
                 heapq.heappush(self._ready, self._place[child.key])
 
-    def _disinherit(self, step: Step) -> Iterator[Step]:
+    def _drop_descendants(self, step: Step) -> Iterator[Step]:
         """Steps still pending that need `step`, directly or not: taken out, and yielded unless they are stored."""
         lost = [self._place[child.key] for child in self._children[step]]
         while lost:
-            heir = self._steps[heapq.heappop(lost)]
-            if self._pending.pop(heir.key, None) is None:
+            descendant = self._steps[heapq.heappop(lost)]
+            if self._pending.pop(descendant.key, None) is None:
                 continue
-            for child in self._children[heir]:
+            for child in self._children[descendant]:
                 heapq.heappush(lost, self._place[child.key])
-            if not self._store.has(heir.key, self.points(heir)):
-                yield heir
+            if not self._store.has(descendant.key, self.points(descendant)):
+                yield descendant
 
     def _diverged_source(self, step: Step) -> str | None:
         try:
@@ -165,7 +165,7 @@ class Schedule:
             if not self._store.has(step.key):
                 return None
             changed = self._store.stale_input(step.key)
-        except DamageError as error:
+        except CorruptionError as error:
             return str(error)
         if changed is not None:
             return f"its input {changed} is another one now"

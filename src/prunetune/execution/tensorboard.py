@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prunetune.errors import RequestError
-from prunetune.execution.events import Done, Event, Failed, Found, Progress, Started
+from prunetune.errors import ConfigError
+from prunetune.execution.events import Cached, Done, Event, Failed, Progress, Started
 from prunetune.plan.compile import Plan, Remaining
 from prunetune.plan.labels import labels
 from prunetune.steps.steps import Train
-from prunetune.store.layout import Shelves
+from prunetune.store.layout import StoreReader
 
 DIARY = "trainings.log"
 
@@ -62,20 +62,20 @@ class Curves:
     images are held out) for the last. What was stored before and has no curves yet is read from the store. A disk that
     takes no more costs the curves only.
 
-    Raises RequestError where TensorBoard is missing, or the folder cannot be made.
+    Raises ConfigError where TensorBoard is missing, or the folder cannot be made.
     """
 
-    def __init__(self, plan: Plan, store: Shelves, folder: Path) -> None:
+    def __init__(self, plan: Plan, store: StoreReader, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise RequestError(
+            raise ConfigError(
                 "--tensorboard needs the extra prunetune[tensorboard]: pip install 'prunetune[tensorboard]'"
             ) from error
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RequestError(f"--tensorboard: cannot write to '{folder}': {error.strerror}") from error
+            raise ConfigError(f"--tensorboard: cannot write to '{folder}': {error.strerror}") from error
         self._writer = SummaryWriter
         self._store = store
         self._folder = folder
@@ -94,7 +94,7 @@ class Curves:
                 self._add(event.key, "loss/train", event.train_loss, event.epoch)
             elif isinstance(event, Done):
                 self._end(event.key, event.metrics)
-            elif isinstance(event, Found) and not self._folders[event.key].exists():
+            elif isinstance(event, Cached) and not self._folders[event.key].exists():
                 self._whole(event.key)
 
     def more(self, plan: Plan, remaining: Remaining) -> None:

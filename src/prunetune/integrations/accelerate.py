@@ -1,23 +1,23 @@
-"""The mask in `accelerator.save_state` and `load_state`: all that `hold` lacks in a loop of Hugging Face Accelerate."""
+"""The mask in `accelerator.save_state` and `load_state`: what `apply_mask` lacks in a loop of Accelerate."""
 
 from typing import Any
 
 from torch import nn
 
-from prunetune.errors import RequestError
-from prunetune.sparsity.enforce import held_mask, hold, masks_gradients
+from prunetune.errors import ConfigError
+from prunetune.sparsity.enforce import apply_mask, get_mask, masks_gradients
 
 try:
     from accelerate.utils import extract_model_from_parallel
 except ImportError as error:
     extra = "prunetune[transformers]"
-    raise RequestError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
+    raise ConfigError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
 
 
 class MaskState:
     """`accelerator.register_for_checkpointing(MaskState(model))`: the held mask is saved, and in force after loading.
 
-    `model` may be prepared already or not: names are those of the plain model. RequestError when a state is saved while
+    `model` may be prepared already or not: names are those of the plain model. ConfigError when a state is saved while
     nothing is held.
     """
 
@@ -26,7 +26,7 @@ class MaskState:
 
     def state_dict(self) -> dict[str, Any]:
         """`mask`: parameter name -> bool tensor, True = kept; `gradients`: whether gradients are masked too."""
-        return {"mask": dict(held_mask(self._model)), "gradients": masks_gradients(self._model)}
+        return {"mask": dict(get_mask(self._model)), "gradients": masks_gradients(self._model)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Hold what was held, and as it was; Accelerate has loaded the weights by then.
@@ -35,4 +35,4 @@ class MaskState:
         """
         is_mask_alone = "gradients" not in state
         mask = state if is_mask_alone else state["mask"]
-        hold(self._model, mask, gradients=not is_mask_alone and state["gradients"])
+        apply_mask(self._model, mask, gradients=not is_mask_alone and state["gradients"])

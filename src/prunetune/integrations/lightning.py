@@ -5,16 +5,16 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.integrations.pruner import Pruner, in_force, measured_density
-from prunetune.sparsity.enforce import hold
+from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError as error:
     extra = "prunetune[lightning]"
-    raise RequestError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
+    raise ConfigError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
 
 _KEY = "prunetune_mask"
 
@@ -24,7 +24,7 @@ def _hold_alike(average: nn.Module, mask: Mask) -> None:
     inner = average.module if isinstance(average, AveragedModel) else average
     shapes = {name: parameter.shape for name, parameter in inner.named_parameters()}
     if all(shapes.get(name) == keep.shape for name, keep in mask.items()) and in_force(inner) != mask:
-        hold(inner, mask)
+        apply_mask(inner, mask)
 
 
 class PruneCallback(Pruner, Callback):
@@ -32,7 +32,7 @@ class PruneCallback(Pruner, Callback):
 
     Names are those of the LightningModule (`net.0.weight`). The mask travels under `prunetune_mask` in every
     checkpoint, and `fit`, `validate` and `test` with `ckpt_path` put it in force again, in a fresh process too. The
-    density is logged as `density`. At the end of a training, BreachError when a zero was lost and RequestError when
+    density is logged as `density`. At the end of a training, InvariantError when a zero was lost and ConfigError when
     `epoch` never came.
     """
 

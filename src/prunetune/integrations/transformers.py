@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.integrations.pruner import Pruner, measured_density
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError as error:
     extra = "prunetune[transformers]"
-    raise RequestError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
+    raise ConfigError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
 
 _KEY = "prunetune_mask"
 
@@ -25,7 +25,7 @@ class PruneCallback(Pruner, TrainerCallback):
 
     The mask travels in `trainer_state.json`, a bit per weight, and `train(resume_from_checkpoint=...)` puts it in force
     again, in a fresh process too. The density stands as `density` in every entry of the log. At the end of a training,
-    BreachError when a zero was lost and RequestError when `epoch` never came. RequestError at its start for
+    InvariantError when a zero was lost and ConfigError when `epoch` never came. ConfigError at its start for
     `load_best_model_at_end` with a later `epoch`: the best model could be one from before the pruning.
     """
 
@@ -34,7 +34,7 @@ class PruneCallback(Pruner, TrainerCallback):
     ) -> None:
         """Put the mask of a checkpoint in force, and take over one that is already."""
         if args.load_best_model_at_end and self._epoch > 0:
-            raise RequestError(
+            raise ConfigError(
                 f"load_best_model_at_end: the best model may be one from before epoch {self._epoch}, where it is pruned"
             )
         stored = _notes(state).get(_KEY)

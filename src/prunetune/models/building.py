@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prunetune.core.references import KEYED_WHERE_SET, Ref, is_callable_name, load_callable, source_digest
-from prunetune.errors import RequestError, shown, unknown
+from prunetune.errors import ConfigError, shown, unknown
 from prunetune.models.common import MODELS
 
 MOST_PARAMETERS = 1_000_000_000  # of a registered model: 4 GB, of which a draw holds several copies
@@ -23,7 +23,7 @@ def build(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Build the network, its weights drawn from torch's global generator as that stands: to be overwritten by a state.
 
     A user's callable is called with `input_shape` = (channels, height, width) and `outputs`, as far as it has
-    parameters of these names, and with the arguments of `ref`. Raises RequestError when it refuses.
+    parameters of these names, and with the arguments of `ref`. Raises ConfigError when it refuses.
     """
     function = _find(ref.name)
     arguments = _arguments(ref, function, input_shape, outputs)
@@ -53,7 +53,7 @@ def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ..
 
     An argument marked KEYED_WHERE_SET is left out where it has its default.
     The digest of code that is not prunetune's is the SHA-256 of its module's source and of the names and shapes of
-    the parameters that it builds. Raises RequestError for an unknown model or argument, and for a callable that does
+    the parameters that it builds. Raises ConfigError for an unknown model or argument, and for a callable that does
     not build a network for `input_shape` and `outputs` or does not draw it by the seed.
     """
     function = _find(name)
@@ -62,7 +62,7 @@ def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ..
         with torch.device("meta"):  # checks the arguments without the cost of drawing
             model = build(ref, input_shape, outputs)
         if (size := sum(parameter.numel() for parameter in model.parameters())) > MOST_PARAMETERS:
-            raise RequestError(
+            raise ConfigError(
                 f"model_args: '{name}' has {size:,} parameters with {shown(ref.kwargs)}; at most {MOST_PARAMETERS:,}"
             )
         return Ref.of(name, _written_out(function, ref.kwargs))
@@ -77,9 +77,7 @@ def _find(name: str) -> Callable[..., Any]:
         return MODELS[name]
     function = load_callable(name, "model")
     if isinstance(function, nn.Module):
-        raise RequestError(
-            f"model: '{name}' is a network itself; it must be a callable that builds a new one each time"
-        )
+        raise ConfigError(f"model: '{name}' is a network itself; it must be a callable that builds a new one each time")
     return function
 
 
@@ -91,7 +89,7 @@ def _reference(name: str, arguments: Mapping[str, Any]) -> Ref:
     try:
         return Ref.of(name, arguments)
     except TypeError as error:
-        raise RequestError(f"model_args: {error}; give numbers, texts, lists and mappings") from error
+        raise ConfigError(f"model_args: {error}; give numbers, texts, lists and mappings") from error
 
 
 def _arguments(ref: Ref, function: Callable[..., Any], input_shape: tuple[int, ...], outputs: int) -> dict[str, Any]:
@@ -110,12 +108,12 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
-        raise RequestError(f"model: the parameters of '{name}' cannot be read: {error}") from error
+        raise ConfigError(f"model: the parameters of '{name}' cannot be read: {error}") from error
 
 
-def _unknown_argument(model: str, argument: str, settable: set[str]) -> RequestError:
+def _unknown_argument(model: str, argument: str, settable: set[str]) -> ConfigError:
     if not settable:
-        return RequestError(f"model_args: unknown '{argument}'; '{model}' takes no arguments")
+        return ConfigError(f"model_args: unknown '{argument}'; '{model}' takes no arguments")
     return unknown("model_args", argument, settable)
 
 
@@ -168,5 +166,5 @@ def _check_forward(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> list
     return [(name, list(parameter.shape)) for name, parameter in model.named_parameters()]
 
 
-def _refusal(ref: Ref, why: str) -> RequestError:
-    return RequestError(f"model: '{ref.name}' {why}")
+def _refusal(ref: Ref, why: str) -> ConfigError:
+    return ConfigError(f"model: '{ref.name}' {why}")

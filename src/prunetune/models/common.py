@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from prunetune.core.registry import Registry
-from prunetune.errors import RequestError, shown
+from prunetune.errors import ConfigError, shown
 
 MOST, MOST_TIMES = 100_000, 1000  # of layers or channels, and as a multiple of a network's usual width
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
@@ -29,31 +29,31 @@ def initialise(model: nn.Module) -> nn.Module:
 
 
 def count_of(argument: str, value: object) -> int:
-    """`value` as a whole number of at least 1 and at most MOST; RequestError naming `argument` for anything else."""
+    """`value` as a whole number of at least 1 and at most MOST; ConfigError naming `argument` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-        raise RequestError(
+        raise ConfigError(
             f"model_args.{argument}: {shown(value)} is not a whole number of at least 1, at most {MOST:,}"
         )
     return value
 
 
 def factor_of(argument: str, value: object) -> float:
-    """`value` as a number above 0 and at most MOST_TIMES; RequestError naming `argument` for anything else."""
+    """`value` as a number above 0 and at most MOST_TIMES; ConfigError naming `argument` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_TIMES:
-        raise RequestError(f"model_args.{argument}: {shown(value)} is not a number above 0, at most {MOST_TIMES:,}")
+        raise ConfigError(f"model_args.{argument}: {shown(value)} is not a number above 0, at most {MOST_TIMES:,}")
     return float(value)
 
 
 def image_shape(model: str, input_shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
-    """`input_shape` as (channels, height, width), both sides at least `least` pixels; RequestError otherwise.
+    """`input_shape` as (channels, height, width), both sides at least `least` pixels; ConfigError otherwise.
 
     `least` is the side of the smallest image that leaves one whole pixel at the end.
     """
     if len(input_shape) != 3:
-        raise RequestError(f"model: {model} takes images of shape (channels, height, width); got {input_shape}")
+        raise ConfigError(f"model: {model} takes images of shape (channels, height, width); got {input_shape}")
     channels, height, width = input_shape
     if min(height, width) < least:
-        raise RequestError(f"model: {model} needs images of at least {least}x{least} pixels; got {height}x{width}")
+        raise ConfigError(f"model: {model} needs images of at least {least}x{least} pixels; got {height}x{width}")
     return channels, height, width
 
 

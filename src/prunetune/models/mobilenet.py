@@ -51,7 +51,7 @@ def mobilenetv2(
     """A 3x3 stem of 32 channels, 17 inverted residual blocks, 1x1 to 1280 channels, global average, linear.
 
     `width` multiplies the numbers of channels, which are rounded as `scaled` says; below 1 all but the 1280, as in
-    section 6.1 of the paper. Raises RequestError for images of fewer than 8x8 pixels and a width that is not above 0.
+    section 6.1 of the paper. Raises ConfigError for images of fewer than 8x8 pixels and a width that is not above 0.
     """
     width = factor_of("width", width)
     channels, _, _ = image_shape("mobilenetv2", input_shape, least=8)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.models.common import MODELS, conv_norm, count_of, image_shape, initialise
 from prunetune.sparsity.channel_pad import ChannelPad
 
@@ -38,7 +38,7 @@ class Block(nn.Module):
 def resnet(input_shape: tuple[int, ...], outputs: int, depth: int = 20, width: int = 16) -> nn.Module:
     """The network of `depth` = 6n + 2 layers whose first stage has `width` channels (16 in the paper).
 
-    Raises RequestError for another depth, a width below 1, or images of fewer than 4x4 pixels.
+    Raises ConfigError for another depth, a width below 1, or images of fewer than 4x4 pixels.
     """
     width, blocks = count_of("width", width), _blocks_per_stage(depth)
     channels, _, _ = image_shape(f"resnet{depth}", input_shape, least=4)
@@ -55,10 +55,10 @@ def resnet(input_shape: tuple[int, ...], outputs: int, depth: int = 20, width: i
 def _blocks_per_stage(depth: object) -> int:
     layers = count_of("depth", depth)
     if layers > DEEPEST:
-        raise RequestError(f"model_args.depth: {layers}; at most {DEEPEST}, the deepest of the paper")
+        raise ConfigError(f"model_args.depth: {layers}; at most {DEEPEST}, the deepest of the paper")
     blocks = max(1, round((layers - 2) / 6))
     if layers != 6 * blocks + 2:
-        raise RequestError(f"model_args.depth: {layers} is not 6n + 2; the nearest is {6 * blocks + 2}")
+        raise ConfigError(f"model_args.depth: {layers} is not 6n + 2; the nearest is {6 * blocks + 2}")
     return blocks
 
 

@@ -12,20 +12,20 @@ from prunetune.core.seeding import derive
 from prunetune.models import draw
 from prunetune.plan import measurements as connections
 from prunetune.plan import measurements as correlations
-from prunetune.plan.context import Bench
+from prunetune.plan.context import StudyContext
 from prunetune.plan.measurements import PlannedConnection, PlannedCorrelation, PlannedMoment, moments, require_moments
 from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.channel_groups import channel_groups
 from prunetune.sparsity.channels import require_channels
 from prunetune.sparsity.patterns import CHANNEL, require_layers
-from prunetune.sparsity.scope import survey
+from prunetune.sparsity.scope import list_parameters
 from prunetune.spec.masks import MaskSpec
 from prunetune.spec.recipes import RecipeSummary, steps_per_epoch, summarise
 from prunetune.spec.study import DIGITS, Spec
 from prunetune.steps import graph
 from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
-from prunetune.steps.states import Ground
+from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Import, Init, Prune, Step, Train, Weights
 from prunetune.training.recipe import Point
 
@@ -132,9 +132,9 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
     `seeds`: how many each learning rate and mask label has; without it all have the number at the spec's first look.
     More seeds only add steps.
 
-    Raises RequestError, one line, where the spec asks for what there is not.
+    Raises ConfigError, one line, where the spec asks for what there is not.
     """
-    bench = Bench.of(spec, device)
+    bench = StudyContext.of(spec, device)
     _require_patterns_fit(bench)
     require_moments(bench)
     ground_at, arms = cache(bench.ground), spec.named_arms
@@ -164,19 +164,19 @@ def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
     return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}
 
 
-def _require_patterns_fit(bench: Bench) -> None:
+def _require_patterns_fit(bench: StudyContext) -> None:
     """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
     named = {mask.pattern for mask in bench.spec.masks} - {"unstructured"}
     if not named:
         return
     model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
     for pattern in sorted(named):
-        require_layers(pattern, survey(model, bench.scope))
+        require_layers(pattern, list_parameters(model, bench.scope))
     if CHANNEL in named:
         require_channels(channel_groups(model, torch.zeros(1, *bench.facts.input_shape), bench.scope))
 
 
-def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
+def _masks(bench: StudyContext, mask: MaskSpec, ground: DenseStates) -> Iterator[MaskAt]:
     """The masks of one algorithm, one for every sparsity of the study, found on `ground`."""
     sparsities = bench.spec.sparsities
     choice = Choice(
@@ -193,7 +193,7 @@ def _masks(bench: Bench, mask: MaskSpec, ground: Ground) -> Iterator[MaskAt]:
         yield MaskAt(mask.label, sparsity, prune)
 
 
-def _dense_trials(ground: Ground, longer: int) -> Iterator[PlannedTrial]:
+def _dense_trials(ground: DenseStates, longer: int) -> Iterator[PlannedTrial]:
     """The dense run, and where `longer` is not 0 the one of so many times the epochs, from the same θ0."""
     step = ground.theta_t.step
     if isinstance(step, Init):
@@ -204,7 +204,7 @@ def _dense_trials(ground: Ground, longer: int) -> Iterator[PlannedTrial]:
         yield PlannedTrial(DENSE_LONGER, *place, ground.trainer.train(ground.recipe.stretched(longer), ground.theta_0))
 
 
-def _sparse_trials(ground: Ground, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:
+def _sparse_trials(ground: DenseStates, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:
     rate, seed = ground.recipe.learning_rate, ground.trainer.seed
     rows = []
     for name, arm in arms.items():
@@ -218,7 +218,7 @@ def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
 
 
 def _assembled(
-    bench: Bench,
+    bench: StudyContext,
     trials: tuple[PlannedTrial, ...],
     measured: tuple[PlannedCorrelation, ...],
     along: tuple[PlannedMoment, ...],
@@ -254,7 +254,7 @@ def _assembled(
     )
 
 
-def _recipes(bench: Bench) -> tuple[RecipeSummary, ...]:
+def _recipes(bench: StudyContext) -> tuple[RecipeSummary, ...]:
     recipe = bench.spec.recipe
     steps = steps_per_epoch(recipe, bench.facts.train)
     return tuple(summarise(recipe, rate, steps) for rate in sorted(bench.spec.dense_rates))

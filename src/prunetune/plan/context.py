@@ -10,19 +10,19 @@ from prunetune import data, models
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.data import Facts
-from prunetune.errors import RequestError, given
+from prunetune.errors import ConfigError, given
 from prunetune.sparsity.channel_trace import reads_sequences
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope, written_out
 from prunetune.spec.recipes import steps_per_epoch
 from prunetune.spec.study import Spec
-from prunetune.steps.states import Ground, Trainer
+from prunetune.steps.states import DenseStates, Trainer
 from prunetune.steps.steps import Import, Init, Weights
 from prunetune.training.recipe import Point, Recipe
 
 
 @dataclass(frozen=True)
-class Bench:
+class StudyContext:
     """What all steps of a study share."""
 
     spec: Spec
@@ -35,8 +35,8 @@ class Bench:
     rewind: Point
 
     @classmethod
-    def of(cls, spec: Spec, device: str) -> "Bench":
-        """Look up the data, the model, the scope's patterns and the rewind moment; RequestError says what is wrong."""
+    def of(cls, spec: Spec, device: str) -> "StudyContext":
+        """Look up the data, the model, the scope's patterns and the rewind moment; ConfigError says what is wrong."""
         dataset = data.identify(spec.data, spec.data_args)
         facts = data.facts(dataset)
         model = models.identify(spec.model, spec.model_args, facts.input_shape, facts.outputs)
@@ -46,7 +46,7 @@ class Bench:
         sequences = (by_channel and reads_sequences(network, torch.zeros(1, *facts.input_shape))) or None
         return cls(spec, device, dataset, facts, model, scope, sequences, _rewind(spec, facts))
 
-    def ground(self, seed: int, learning_rate: float) -> Ground:
+    def ground(self, seed: int, learning_rate: float) -> DenseStates:
         """The states that exist before any mask does, at one seed and learning rate."""
         recipe = self.spec.recipe.at(learning_rate, self.device)
         trainer = Trainer(self.data, seed, self.device, self.spec.devices)
@@ -55,10 +55,10 @@ class Bench:
             first = self._draw(seed, "init")
             dense = trainer.train(recipe, first)
             then = Weights(dense, self.rewind) if self.rewind.value else first
-            return Ground(first, again, then, Weights(dense), recipe, trainer)
+            return DenseStates(first, again, then, Weights(dense), recipe, trainer)
         first, then, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_k", "theta_T"))
         end = given(last, "theta_T is the only state that a user must give")
-        return Ground(first, again, then if self.rewind.value else first, end, recipe, trainer)
+        return DenseStates(first, again, then if self.rewind.value else first, end, recipe, trainer)
 
     def _draw(self, seed: int, purpose: str) -> Weights:
         return Weights(Init(self.model, self.facts.input_shape, self.facts.outputs, derive(seed, purpose)))
@@ -87,15 +87,15 @@ def _rewind(spec: Spec, facts: Facts) -> Point:
     point = Point.parse(spec.rewind)
     steps = training_steps(spec, facts)
     if point.unit == "it" and point.value >= steps:
-        raise RequestError(f"rewind: '{point}'; must come before the end of the training's {steps} steps")
+        raise ConfigError(f"rewind: '{point}'; must come before the end of the training's {steps} steps")
     return point
 
 
 def _sha256(path: Path, field: str) -> str:
     try:
         if path.is_char_device():  # without an end
-            raise RequestError(f"{field}: '{path}' is a device; must be a checkpoint's file")
+            raise ConfigError(f"{field}: '{path}' is a device; must be a checkpoint's file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise RequestError(f"{field}: '{path}': {error.strerror}; must be a checkpoint's file") from error
+        raise ConfigError(f"{field}: '{path}': {error.strerror}; must be a checkpoint's file") from error

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prunetune.core.seeding import derive
-from prunetune.errors import RequestError
-from prunetune.plan.context import Bench, training_steps
+from prunetune.errors import ConfigError
+from prunetune.plan.context import StudyContext, training_steps
 from prunetune.sparsity.scope import Scope
 from prunetune.steps import graph
 from prunetune.steps.mask_algorithms import MaskAt
-from prunetune.steps.states import Ground
+from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Connect, Measure, Step, Train, Weights
 from prunetune.training.recipe import Point
 
@@ -84,7 +84,7 @@ class PlannedCorrelation:
     step: Measure
 
 
-def dense_pair(ground: Ground, scope: Scope) -> Iterator[PlannedCorrelation]:
+def dense_pair(ground: DenseStates, scope: Scope) -> Iterator[PlannedCorrelation]:
     """R_p(θ0, θT) at p = .1 … .5: is pre-training sufficient? Nothing where the user gave no θ0."""
     if ground.initial is None:
         return
@@ -94,7 +94,7 @@ def dense_pair(ground: Ground, scope: Scope) -> Iterator[PlannedCorrelation]:
 
 
 def sparse_pairs(
-    ground: Ground, scope: Scope, found: MaskAt, trained: Mapping[str, Train]
+    ground: DenseStates, scope: Scope, found: MaskAt, trained: Mapping[str, Train]
 ) -> Iterator[PlannedCorrelation]:
     """The pairs of one mask whose arms are among `trained`, at p = .2.
 
@@ -144,14 +144,14 @@ class PlannedMoment:
     step: Measure
 
 
-def require_moments(bench: Bench) -> None:
-    """RequestError where a study asks for more moments than its trainings have optimizer steps."""
+def require_moments(bench: StudyContext) -> None:
+    """ConfigError where a study asks for more moments than its trainings have optimizer steps."""
     asked, steps = bench.spec.along_training, training_steps(bench.spec, bench.facts)
     if asked > steps:
-        raise RequestError(f"along_training: {asked}; must be at most {steps}, the optimizer steps of a training")
+        raise ConfigError(f"along_training: {asked}; must be at most {steps}, the optimizer steps of a training")
 
 
-def moments(ground: Ground, scope: Scope, count: int) -> Iterator[PlannedMoment]:
+def moments(ground: DenseStates, scope: Scope, count: int) -> Iterator[PlannedMoment]:
     """The moments k * T / count epochs, k = 1 … count, of a dense run of T epochs.
 
     The last one is the final state itself, which needs no snapshot and which the study's own R_p(θ0, θT) measures.

@@ -21,7 +21,7 @@ from prunetune.analysis.paper.compare import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.retention import summaries_of
 from prunetune.analysis.verdict import SparsityTest, Verdict
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.rows import (
     READ_VERSIONS,
     SCHEMA_VERSION,
@@ -98,7 +98,7 @@ def read_results(path: Path) -> Results:
     """Read `results.json`.
 
     A null where a number is required reads as NaN, and what of a name no figure can hold (a control character) as
-    U+FFFD. Fields that are not known are passed over. Raises RequestError with
+    U+FFFD. Fields that are not known are passed over. Raises ConfigError with
     one line when the file is missing, is not strict JSON, has another schema version, or lacks a field.
     """
     content = read_object(path, READ_VERSIONS)
@@ -109,36 +109,36 @@ def read_results(path: Path) -> Results:
 
 
 def shown_again(path: Path, show: Callable[[], T]) -> T:
-    """What `show` makes of a file of ours; RequestError where that holds what no study of ours can have come to."""
+    """What `show` makes of a file of ours; ConfigError where that holds what no study of ours can have come to."""
     try:
         return show()
-    except RequestError:
+    except ConfigError:
         raise
     except Exception as error:  # whatever arithmetic and drawing make of numbers and names by another hand
-        raise RequestError(f"{path}: what it holds cannot be shown: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{path}: what it holds cannot be shown: {type(error).__name__}: {error}") from error
 
 
 def read_object(path: Path, versions: Collection[int]) -> dict[str, Any]:
-    """The object that a strict JSON file of ours holds; RequestError with one line for anything else."""
+    """The object that a strict JSON file of ours holds; ConfigError with one line for anything else."""
     try:
         found = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
-        raise RequestError(f"{path}: not found; give a folder that `prunetune audit` or `prune` wrote") from error
+        raise ConfigError(f"{path}: not found; give a folder that `prunetune audit` or `prune` wrote") from error
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: not valid JSON, so truncated or damaged: {error}") from error
+        raise ConfigError(f"{path}: not valid JSON, so truncated or damaged: {error}") from error
     if not isinstance(found, dict):
-        raise RequestError(f"{path}: holds a {_json_kind(found)}; it must hold an object")
+        raise ConfigError(f"{path}: holds a {_json_kind(found)}; it must hold an object")
     version = found.get("schema_version")
     if version not in versions or isinstance(version, bool):
         known = " and ".join(map(str, versions))
-        raise RequestError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {known}")
+        raise ConfigError(f"{path}: schema_version is {json.dumps(version)}; this prunetune reads {known}")
     return found
 
 
 def decode(content: dict[str, Any], kind: type[T], where: str) -> T:
-    """A dataclass from JSON; RequestError naming `where` and the field that is missing or of a wrong type."""
+    """A dataclass from JSON; ConfigError naming `where` and the field that is missing or of a wrong type."""
     return _decode(content, kind, where, "")
 
 
@@ -153,7 +153,7 @@ def csv_text(rows: Sequence[Trial] | Sequence[Correlation], kind: type) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write all of a file or nothing of it; RequestError when the folder cannot be written."""
+    """Write all of a file or nothing of it; ConfigError when the folder cannot be written."""
     part = path.with_name(f".{path.name}.{os.urandom(8).hex()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink()
-        raise RequestError(f"out: cannot write {path}: {error.strerror}") from error
+        raise ConfigError(f"out: cannot write {path}: {error.strerror}") from error
 
 
 def trial_order(row: Trial | Missing | Spent | Residuals | Connectivity) -> tuple[Any, ...]:
@@ -273,7 +273,7 @@ def _decode_fields(value: Any, kind: Any, where: str, name: str) -> Any:
     hints = get_type_hints(kind)
     for missing in (field.name for field in dataclasses.fields(kind) if field.name not in content):
         if missing not in LATER_FIELDS:
-            raise RequestError(f"{where}: {_inside(name, missing)} is missing")
+            raise ConfigError(f"{where}: {_inside(name, missing)} is missing")
     given = {key: hint for key, hint in hints.items() if key in content}
     return kind(**{key: _decode(content[key], hint, where, _inside(name, key)) for key, hint in given.items()})
 
@@ -286,7 +286,7 @@ def _number(value: Any, where: str, name: str) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise RequestError(f"{where}: {name} is larger than any number of a study") from error
+        raise ConfigError(f"{where}: {name} is larger than any number of a study") from error
 
 
 def _integer(value: Any, where: str, name: str) -> int:
@@ -303,7 +303,7 @@ _SCALARS: dict[Any, Callable[[Any, str, str], Any]] = {
 
 def _require(value: Any, kind: type, words: str, where: str, name: str) -> Any:
     if not isinstance(value, kind):
-        raise RequestError(f"{where}: {name} is a {_json_kind(value)}; it must be {words}")
+        raise ConfigError(f"{where}: {name} is a {_json_kind(value)}; it must be {words}")
     return value
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.rows import Correlation, Trial
 
 GENERATOR = '<meta name="generator" content="prunetune">'
@@ -27,14 +27,14 @@ _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[^\t]*(\t[^\t]*){3}\t[0-9a-f]{64}")
 
 
 def require_ours(folder: Path, names: Iterable[str], listed: Collection[str] = ()) -> None:
-    """RequestError naming the first file of these that is there and not of an earlier report.
+    """ConfigError naming the first file of these that is there and not of an earlier report.
 
     `names` are relative to the folder. Those that are `listed` as ours elsewhere need no mark of their own.
     """
     for name in names:
         path = folder / name
         if name not in listed and (path.exists() or path.is_symlink()) and not is_ours(path):
-            raise RequestError(
+            raise ConfigError(
                 f"out: '{path}' is not a file that prunetune wrote, and would be replaced; "
                 "move it away, or give another folder by --out"
             )

@@ -9,7 +9,7 @@ from prunetune.analysis.paper.compare import paper_rows
 from prunetune.analysis.recommend import Recommendation, recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report import files
 from prunetune.report.figures.accuracy import drawings
 from prunetune.report.figures.connectivity import connectivity_figures
@@ -47,7 +47,7 @@ def answers(results: Results) -> tuple[Rule, tuple[Verdict, ...], tuple[Recommen
 def write_report(results: Results, out: Path) -> Report:
     """Judge the results and write results.json, trials.csv, correlations.csv, figures/*.svg and report.html to `out`.
 
-    Equal results give equal bytes. Raises RequestError where `out` cannot be written.
+    Equal results give equal bytes. Raises ConfigError where `out` cannot be written.
     """
     results = files.canonical(results)
     rule, verdicts, recommendation = answers(results)
@@ -76,7 +76,7 @@ def write_report(results: Results, out: Path) -> Report:
 def render_again(out: Path) -> Report:
     """Write every file of a report again from its `results.json` alone; the rule that stands there judges.
 
-    RequestError where a file is somebody else's.
+    ConfigError where a file is somebody else's.
     """
     results = files.read_results(out / files.RESULTS)
     require_ours(out, (files.TRIALS, files.CORRELATIONS, PAGE))
@@ -84,7 +84,7 @@ def render_again(out: Path) -> Report:
 
 
 def write_figures(svgs: dict[str, str], folder: Path) -> None:
-    """Write SVG files, and remove those of an earlier report; RequestError where that cannot be done.
+    """Write SVG files, and remove those of an earlier report; ConfigError where that cannot be done.
 
     Figures of others are neither removed nor replaced: where one has the name of ours, ours is in the page alone.
     """
@@ -97,4 +97,4 @@ def write_figures(svgs: dict[str, str], folder: Path) -> None:
             if old.stem not in svgs and is_our_figure(old):
                 old.unlink()
     except OSError as error:
-        raise RequestError(f"out: cannot write {folder}: {error.strerror}") from error
+        raise ConfigError(f"out: cannot write {folder}: {error.strerror}") from error

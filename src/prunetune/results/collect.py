@@ -28,17 +28,17 @@ from prunetune.rows import (
     Trial,
 )
 from prunetune.sparsity.overlap import Agreement, Flat, chance, flat, jaccard
-from prunetune.sparsity.scope import Scope, survey
+from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
-from prunetune.store.layout import Shelves
+from prunetune.store.layout import StoreReader
 
 
-def measured(store: Shelves, step: Measure, p: float) -> dict[str, Any]:
+def measured(store: StoreReader, step: Measure, p: float) -> dict[str, Any]:
     """What a stored Measure found at one of its p."""
     return next(row for row in store.metrics(step.key)["correlations"] if row["p"] == p)
 
 
-def along_training(plan: Plan, store: Shelves) -> tuple[MomentOverlap, ...]:
+def along_training(plan: Plan, store: StoreReader) -> tuple[MomentOverlap, ...]:
     """R_p(θ0, θ_t) at the moments of the plan that are stored."""
     rows = []
     for planned in plan.along:
@@ -49,7 +49,7 @@ def along_training(plan: Plan, store: Shelves) -> tuple[MomentOverlap, ...]:
     return tuple(sorted(rows, key=lambda row: row.order))
 
 
-def overlap_by_layer(plan: Plan, store: Shelves, layers: Sequence[Layer]) -> tuple[LayerOverlap, ...]:
+def overlap_by_layer(plan: Plan, store: StoreReader, layers: Sequence[Layer]) -> tuple[LayerOverlap, ...]:
     """R_p at p = .2 of every pair in each of `layers` (in their order) where it compares any weight."""
     places: dict[tuple[str, float, str | None, float, float], list[PlannedCorrelation]] = {}
     for row in plan.correlations:
@@ -64,7 +64,7 @@ def overlap_by_layer(plan: Plan, store: Shelves, layers: Sequence[Layer]) -> tup
 
 
 def _seeds_by_layer(
-    rows: Sequence[PlannedCorrelation], store: Shelves, layers: Sequence[Layer]
+    rows: Sequence[PlannedCorrelation], store: StoreReader, layers: Sequence[Layer]
 ) -> Iterator[tuple[str, list[tuple[float, float]]]]:
     """Each layer with the value and the chance level of every seed that has one."""
     found = [(measured(store, row.step, row.p)["per_layer"], _sizes(row.step, store, layers)) for row in rows]
@@ -78,7 +78,7 @@ def _seeds_by_layer(
             yield layer, seeds
 
 
-def _sizes(step: Measure, store: Shelves, layers: Sequence[Layer]) -> Mapping[str, int]:
+def _sizes(step: Measure, store: StoreReader, layers: Sequence[Layer]) -> Mapping[str, int]:
     """How many weights of each layer the step compared: those that its mask keeps, or all."""
     whole = {layer.name: math.prod(layer.shape) for layer in layers}
     if step.mask is None:
@@ -89,7 +89,7 @@ def _sizes(step: Measure, store: Shelves, layers: Sequence[Layer]) -> Mapping[st
 Masks = dict[str, dict[int, Prune]]  # algorithm -> seed -> the step that chose the mask
 
 
-def mask_overlap(plan: Plan, store: Shelves) -> tuple[MaskOverlap, ...]:
+def mask_overlap(plan: Plan, store: StoreReader) -> tuple[MaskOverlap, ...]:
     """A row for every pair of algorithms and for every algorithm with several seeds, at each rate and sparsity."""
     rows = [
         _row(rate, sparsity, first, second, pairs)
@@ -100,7 +100,7 @@ def mask_overlap(plan: Plan, store: Shelves) -> tuple[MaskOverlap, ...]:
     return tuple(sorted(rows, key=lambda row: row.order))
 
 
-def _stored(plan: Plan, store: Shelves) -> dict[tuple[float, float], Masks]:
+def _stored(plan: Plan, store: StoreReader) -> dict[tuple[float, float], Masks]:
     """The masks that the study's arms share, by learning rate and sparsity; a control's own is none of them."""
     places: dict[tuple[float, float], Masks] = {}
     sharing = {name for name, arm in plan.spec.named_arms.items() if arm.shares_mask}
@@ -112,7 +112,7 @@ def _stored(plan: Plan, store: Shelves) -> dict[tuple[float, float], Masks]:
     return places
 
 
-def _flat(masks: dict[int, Prune], store: Shelves) -> dict[int, Flat]:
+def _flat(masks: dict[int, Prune], store: StoreReader) -> dict[int, Flat]:
     return {seed: flat(store.mask(mask.key)) for seed, mask in masks.items()}
 
 
@@ -140,7 +140,7 @@ def _row(rate: float, sparsity: float, first: str, second: str, pairs: Sequence[
     )
 
 
-def residuals(plan: Plan, store: Shelves) -> tuple[Residuals, ...]:
+def residuals(plan: Plan, store: StoreReader) -> tuple[Residuals, ...]:
     """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
     found: dict[tuple[float, str, float, int], Train] = {}
     for trial in plan.trials:
@@ -157,11 +157,11 @@ def _penalised(trial: PlannedTrial) -> Train | None:
     return source if isinstance(source, Train) and source.penalty is not None else None
 
 
-def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mapping[str, str]) -> Results:
+def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: Mapping[str, str]) -> Results:
     """The results of a study as far as they are stored, rows sorted.
 
     `cached` holds the keys stored before this command began; `failures` maps the key of a step that failed, or
-    that needs one that did, to the reason. Raises DamageError when a stored file is not what was written.
+    that needs one that did, to the reason. Raises CorruptionError when a stored file is not what was written.
     """
     stored = [trial for trial in plan.trials if store.has(trial.step.key)]
     missing = [trial for trial in plan.trials if not store.has(trial.step.key)]
@@ -192,7 +192,7 @@ def collect(plan: Plan, store: Shelves, cached: Collection[str], failures: Mappi
     )
 
 
-def _trial(planned: PlannedTrial, store: Shelves, cached: Collection[str]) -> Trial:
+def _trial(planned: PlannedTrial, store: StoreReader, cached: Collection[str]) -> Trial:
     key = planned.step.key
     found = store.metrics(key)
     return Trial(
@@ -217,7 +217,7 @@ def _trial(planned: PlannedTrial, store: Shelves, cached: Collection[str]) -> Tr
     )
 
 
-def _missing(planned: PlannedTrial, store: Shelves, failures: Mapping[str, str]) -> Missing:
+def _missing(planned: PlannedTrial, store: StoreReader, failures: Mapping[str, str]) -> Missing:
     diverged, why = _why(planned.step, store, failures)
     return Missing(
         arm=planned.arm,
@@ -230,7 +230,7 @@ def _missing(planned: PlannedTrial, store: Shelves, failures: Mapping[str, str])
     )
 
 
-def _why(step: Step, store: Shelves, failures: Mapping[str, str]) -> tuple[Train | None, str]:
+def _why(step: Step, store: StoreReader, failures: Mapping[str, str]) -> tuple[Train | None, str]:
     """The source that diverged, if that is why a step was not done, and the reason in words."""
     diverged = next(_diverged_sources(step, store), None)
     if diverged is not None:
@@ -239,7 +239,7 @@ def _why(step: Step, store: Shelves, failures: Mapping[str, str]) -> tuple[Train
     return None, f"failed: {failures[step.key]}" if step.key in failures else "not run"
 
 
-def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
+def _diverged_sources(step: Step, store: StoreReader) -> Iterator[Train]:
     """The stored trainings that diverged among those whose states `step` rests on, nearest first.
 
     Each is looked at once: over the rounds of iterative pruning the number of paths doubles with every round.
@@ -256,7 +256,7 @@ def _diverged_sources(step: Step, store: Shelves) -> Iterator[Train]:
             waiting.extend(reversed(parent.parents))
 
 
-def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
+def _correlations(plan: Plan, store: StoreReader) -> tuple[Correlation, ...]:
     """A row for every stored overlap that is defined."""
     rows = []
     for planned in plan.correlations:
@@ -267,7 +267,7 @@ def _correlations(plan: Plan, store: Shelves) -> tuple[Correlation, ...]:
     return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
 
 
-def _not_defined(plan: Plan, store: Shelves) -> tuple[str, ...]:
+def _not_defined(plan: Plan, store: StoreReader) -> tuple[str, ...]:
     """Where R_p has no meaning, because a layer keeps too few weights: one note for all seeds of a place."""
     found: dict[str, str] = {}
     for planned in plan.correlations:
@@ -280,12 +280,12 @@ def _not_defined(plan: Plan, store: Shelves) -> tuple[str, ...]:
     return tuple(f"R_p of {where} is left out where it is not defined: {why}" for where, why in found.items())
 
 
-def _connectivity(plan: Plan, store: Shelves) -> tuple[Connectivity, ...]:
+def _connectivity(plan: Plan, store: StoreReader) -> tuple[Connectivity, ...]:
     stored = [line for line in plan.connections if store.has(line.step.key)]
     return tuple(sorted((_line(planned, store) for planned in stored), key=_order))
 
 
-def _line(planned: PlannedConnection, store: Shelves) -> Connectivity:
+def _line(planned: PlannedConnection, store: StoreReader) -> Connectivity:
     found = store.metrics(planned.step.key)
     return Connectivity(
         arm=planned.arm,
@@ -301,14 +301,14 @@ def _line(planned: PlannedConnection, store: Shelves) -> Connectivity:
     )
 
 
-def _lines_left_out(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[str]:
+def _lines_left_out(plan: Plan, store: StoreReader, failures: Mapping[str, str]) -> Iterator[str]:
     """A note for every line without a result, and why."""
     for planned in plan.connections:
         if not store.has(planned.step.key):
             yield f"connectivity: no line for {planned}: {_why(planned.step, store, failures)[1]}"
 
 
-def _rules_of_steps(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> Iterator[Invariant]:
+def _rules_of_steps(plan: Plan, store: StoreReader, failures: Mapping[str, str]) -> Iterator[Invariant]:
     """The rules that each step was held to while it ran: how many kept them, and the steps that failed by them."""
     held = [name for step in plan.steps if store.has(step.key) for name in store.metrics(step.key)["invariants"]]
     for name, meaning in RULES.items():
@@ -316,16 +316,17 @@ def _rules_of_steps(plan: Plan, store: Shelves, failures: Mapping[str, str]) -> 
         yield Invariant(name, meaning, held.count(name) + len(breaches), breaches)
 
 
-def _layers(plan: Plan, store: Shelves) -> tuple[Layer, ...]:
+def _layers(plan: Plan, store: StoreReader) -> tuple[Layer, ...]:
     model = build(plan.model, plan.input_shape, plan.outputs)
     scope = Scope(plan.spec.scope.include, plan.spec.scope.exclude)
     kept = _kept_shares(plan, store)
     return tuple(
-        Layer(row.name, row.shape, row.prunable, row.reason, kept.get(row.name, {})) for row in survey(model, scope)
+        Layer(row.name, row.shape, row.prunable, row.reason, kept.get(row.name, {}))
+        for row in list_parameters(model, scope)
     )
 
 
-def _kept_shares(plan: Plan, store: Shelves) -> dict[str, dict[str, float]]:
+def _kept_shares(plan: Plan, store: StoreReader) -> dict[str, dict[str, float]]:
     """Layer -> "mask @ sparsity" -> the mean kept share over the distinct masks (rates and seeds)."""
     shares: dict[str, dict[str, float]] = {}
     for name, found in _layer_counts(plan, store).items():
@@ -335,7 +336,7 @@ def _kept_shares(plan: Plan, store: Shelves) -> dict[str, dict[str, float]]:
     return shares
 
 
-def _emptied(plan: Plan, store: Shelves) -> tuple[str, ...]:
+def _emptied(plan: Plan, store: StoreReader) -> tuple[str, ...]:
     """A line for every layer of which some mask keeps nothing, so that nothing comes through it."""
     lines = []
     for name, found in _layer_counts(plan, store).items():
@@ -345,7 +346,7 @@ def _emptied(plan: Plan, store: Shelves) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _layer_counts(plan: Plan, store: Shelves) -> dict[str, dict[str, dict[str, Any]]]:
+def _layer_counts(plan: Plan, store: StoreReader) -> dict[str, dict[str, dict[str, Any]]]:
     """Of "mask @ sparsity" and the key of each distinct mask -> layer -> its kept and total weights."""
     masks: dict[str, dict[str, dict[str, Any]]] = {}
     for trial in sorted(plan.trials, key=_order):
@@ -363,7 +364,7 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 
-def _environment(plan: Plan, store: Shelves) -> dict[str, Any]:
+def _environment(plan: Plan, store: StoreReader) -> dict[str, Any]:
     fingerprints = [store.manifest(step.key)["environment"] for step in plan.steps if store.has(step.key)]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
     guessing = {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}

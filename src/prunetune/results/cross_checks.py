@@ -22,7 +22,7 @@ from prunetune.rows import DENSE, DENSE_LONGER, Invariant
 from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.steps.steps import Init, Prune, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
-from prunetune.store.layout import Shelves
+from prunetune.store.layout import StoreReader
 
 Findings = Iterator[str | None]
 KEPT_STATES = 8  # in memory at once: those of one seed and rate
@@ -44,7 +44,7 @@ class Row:
 class Study:
     """The stored part of a plan, and its states read from the store."""
 
-    def __init__(self, plan: Plan, shelves: Shelves) -> None:
+    def __init__(self, plan: Plan, shelves: StoreReader) -> None:
         self.plan = plan
         self.shelves = shelves
         stored = [trial for trial in plan.trials if isinstance(trial.step, Train) and shelves.has(trial.step.key)]
@@ -92,7 +92,7 @@ class Study:
         return self.shelves.state(weights.step.key, weights.at)
 
 
-def compare(plan: Plan, shelves: Shelves) -> tuple[Invariant, ...]:
+def compare(plan: Plan, shelves: StoreReader) -> tuple[Invariant, ...]:
     """Every rule, with the number of comparisons that it made and those that failed."""
     study = Study(plan, shelves)
     checked = [(rule, list(rule(study))) for rule in _RULES]
@@ -250,7 +250,7 @@ def _of(study: Study, arm: str) -> list[Row]:
     return [row for row in study.rows if row.trial.arm == arm]
 
 
-def _diverged(step: Prune, shelves: Shelves) -> str | None:
+def _diverged(step: Prune, shelves: StoreReader) -> str | None:
     try:
         for weights in weights_read(step):
             refuse_diverged(weights.step, shelves)

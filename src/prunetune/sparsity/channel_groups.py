@@ -68,7 +68,7 @@ def channel_groups(
     are not known one by one: grouped convolutions, normalisation over channels, slices, transpositions, parameters
     outside of layers, tied parameters.
 
-    RequestError for inputs that the model does not take, for a network that Torch-Pruning cannot follow, and without
+    ConfigError for inputs that the model does not take, for a network that Torch-Pruning cannot follow, and without
     the extra `channels`.
     """
     copy = copied(model)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_operations import number_each, number_flattened
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_walk import torch_pruning
-from prunetune.sparsity.enforce import release
+from prunetune.sparsity.enforce import remove_mask
 
 ExampleInputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 """What a model is called with: one tensor, a tuple of them, or a mapping of arguments' names to them."""
@@ -26,7 +26,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     It is a copy's to be traced: weights that are held are released, all require gradients, and it is left in
     evaluation mode.
     """
-    release(model)
+    remove_mask(model)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     args, named = called_with(example_inputs)
@@ -61,7 +61,7 @@ def _build(graph: Any, scene: nn.Module, inputs: tuple[Any, ...]) -> None:
             number_each(graph)
             return
         what = f"Torch-Pruning cannot follow its channels: {type(error).__name__}: {_line(error)}"
-        raise RequestError(f"model: {what}; use another pattern") from error
+        raise ConfigError(f"model: {what}; use another pattern") from error
 
 
 def called_with(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -105,7 +105,7 @@ def reads_sequences(model: nn.Module, example_inputs: ExampleInputs) -> bool:
 def _require_forward(scene: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     outputs = tensors_in(_run(scene, inputs, {}))
     if not any(output.requires_grad for output in outputs):
-        raise RequestError("model: none of its outputs depends on its parameters by operations that autograd records")
+        raise ConfigError("model: none of its outputs depends on its parameters by operations that autograd records")
 
 
 def _run(model: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -113,7 +113,7 @@ def _run(model: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> A
     try:
         return model(*args, **named)
     except Exception as error:
-        raise RequestError(f"example_inputs: the model does not take them: {_line(error)}") from error
+        raise ConfigError(f"example_inputs: the model does not take them: {_line(error)}") from error
 
 
 def tensors_in(outputs: Any) -> list[Tensor]:

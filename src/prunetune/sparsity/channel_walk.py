@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 LIMIT = 2_000_000  # indices of one walk: seconds
 
@@ -32,12 +32,12 @@ class Walk(NamedTuple):
 
 
 def torch_pruning() -> Any:
-    """The library; RequestError where it is not installed."""
+    """The library; ConfigError where it is not installed."""
     try:
         import torch_pruning as library
     except ImportError as error:
         what = "pattern: 'channel' needs the extra prunetune[channels]: pip install 'prunetune[channels]'"
-        raise RequestError(what) from error
+        raise ConfigError(what) from error
     return library
 
 

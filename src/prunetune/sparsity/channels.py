@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_groups import ChannelGroup
 from prunetune.sparsity.mask import Mask, largest
 
@@ -27,7 +27,7 @@ def keep_channels(scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], 
 
     `scores` has the full shape of every weight in `scored`; a channel all of whose weights score minus infinity was
     pruned before. The mask names these weights, and of the groups' biases and batch norms whatever has channels that
-    could go. RequestError where more channels are asked for than survive, and where there is nothing to remove.
+    could go. ConfigError where more channels are asked for than survive, and where there is nothing to remove.
     """
     require_channels(groups)
     removed = [~_best(group, scores, density) for group in groups]
@@ -35,12 +35,12 @@ def keep_channels(scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], 
 
 
 def require_channels(groups: Sequence[ChannelGroup]) -> None:
-    """RequestError where all groups are kept whole, with the reasons of the first."""
+    """ConfigError where all groups are kept whole, with the reasons of the first."""
     if all(group.whole for group in groups):
         reasons = [f"'{group.layer}': {group.whole}" for group in groups]
         more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         why = "; ".join([*reasons[:_SHOWN], *more]) or "it has no convolution or linear layer"
-        raise RequestError(f"pattern: 'channel' finds no channel in this model that could go ({why})")
+        raise ConfigError(f"pattern: 'channel' finds no channel in this model that could go ({why})")
 
 
 def channel_scores(group: ChannelGroup, scores: Mapping[str, Tensor]) -> Tensor:
@@ -83,5 +83,5 @@ def _best(group: ChannelGroup, scores: Mapping[str, Tensor], density: float) -> 
     survivors = int((worth > -torch.inf).sum())
     if count > survivors:
         what = f"it asks for {count} channels of '{group.layer}' where {survivors} survive in `within`"
-        raise RequestError(f"density: {what}")
+        raise ConfigError(f"density: {what}")
     return largest(worth, count)

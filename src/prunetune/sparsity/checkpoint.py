@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
-from prunetune.errors import RequestError, shown
+from prunetune.errors import ConfigError, shown
 from prunetune.sparsity.checkpoint_forms import choose_state, other_format
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.torch_prune import fold_masks, masks_in
@@ -53,7 +53,7 @@ def read_state(path: str | Path, field: str = "checkpoint", key: str | None = No
 
     Names lose the prefixes of `DistributedDataParallel` and `torch.compile`, in any order, where all of them have one
     (`module.` in some names alone is a module of the model's own); pairs `x_orig`, `x_mask` as
-    `torch.nn.utils.prune` saves them become `x`. Raises RequestError naming `field` for a file that is missing,
+    `torch.nn.utils.prune` saves them become `x`. Raises ConfigError naming `field` for a file that is missing,
     truncated, in another format, or that holds anything but tensors and plain containers; and for one that stands for
     far more than it holds: a zip bomb, or a number repeated a billion times by its strides.
 
@@ -65,7 +65,7 @@ def read_state(path: str | Path, field: str = "checkpoint", key: str | None = No
 def read_mask(path: str | Path, field: str = "mask") -> Mask:
     """Read a mask: a file of bool or 0/1 tensors, or a checkpoint with masks as `torch.nn.utils.prune` saves them.
 
-    In any format that `read_state` reads, with its errors; RequestError also for other values than 0 and 1.
+    In any format that `read_state` reads, with its errors; ConfigError also for other values than 0 and 1.
     """
     state = _read(Path(path).expanduser(), field)
     return Mask(masks_in(state) or state)
@@ -73,11 +73,11 @@ def read_mask(path: str | Path, field: str = "mask") -> Mask:
 
 def _read(path: Path, field: str, key: str | None = None) -> dict[str, Tensor]:
     if path.is_char_device():  # without an end
-        raise RequestError(f"{field}: '{path}' is a device; give a file")
+        raise ConfigError(f"{field}: '{path}' is a device; give a file")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RequestError(f"{field}: cannot read '{path}': {error.strerror}") from error
+        raise ConfigError(f"{field}: cannot read '{path}': {error.strerror}") from error
     return _unwrapped(_parse(content, path, field, key))
 
 
@@ -96,7 +96,7 @@ def under_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, 
 def _parse(content: bytes, path: Path, field: str, key: str | None) -> dict[str, Tensor]:
     if content[8:9] == b"{":  # a safetensors file is the header's length in 8 bytes, then the header, a JSON object
         if f'"format":"{BITMASK}"'.encode() in content[8 : 8 + int.from_bytes(content[:8], "little")]:
-            raise RequestError(
+            raise ConfigError(
                 f"{field}: '{path}' holds bits and values; read it by prunetune.deploy.bitmask.load_bitmask"
             )
         state = _safetensors(content, path, field)
@@ -104,17 +104,17 @@ def _parse(content: bytes, path: Path, field: str, key: str | None) -> dict[str,
     try:
         _refuse_zip_bomb(content)
         if (words := other_format(content)) is not None:
-            raise RequestError(words)
+            raise ConfigError(words)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what cannot be read is refused below
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except RequestError as error:
-        raise RequestError(f"{field}: '{path}' {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{field}: '{path}' {error}") from error
     except pickle.UnpicklingError as error:
-        raise RequestError(
+        raise ConfigError(
             f"{field}: '{path}' holds more than plain tensors; save `model.state_dict()` or use safetensors"
         ) from error
     except Exception as error:  # a damaged stream raises almost anything
-        raise RequestError(f"{field}: '{path}' is truncated or in no known checkpoint format") from error
+        raise ConfigError(f"{field}: '{path}' is truncated or in no known checkpoint format") from error
     state = _chosen(loaded, path, field, key)
     _require_numbers(state, len(content), path, field)
     return state
@@ -125,24 +125,20 @@ def _refuse_zip_bomb(content: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _MOST_TIMES * len(content):
-            raise RequestError(
-                f"unpacks to {unpacked:,} bytes, the file has {len(content):,}; torch.save packs nothing"
-            )
+            raise ConfigError(f"unpacks to {unpacked:,} bytes, the file has {len(content):,}; torch.save packs nothing")
 
 
 def _require_numbers(state: Mapping[str, Tensor], size: int, path: Path, field: str) -> None:
     """Refuse tensors that hold other than numbers side by side, or claim more of them than a file of `size` bytes."""
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
-            raise RequestError(
-                f"{field}: '{path}': {shown(name)} is no dense tensor; save the weights as plain tensors"
-            )
+            raise ConfigError(f"{field}: '{path}': {shown(name)} is no dense tensor; save the weights as plain tensors")
         if tensor.is_quantized:
-            raise RequestError(f"{field}: '{path}': {shown(name)} is quantised; save what its dequantize() gives")
+            raise ConfigError(f"{field}: '{path}': {shown(name)} is quantised; save what its dequantize() gives")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > _MOST_TIMES * size:
         what = f"its tensors claim {claimed:,} bytes, the file has {size:,}"
-        raise RequestError(f"{field}: '{path}': {what}; save contiguous copies")
+        raise ConfigError(f"{field}: '{path}': {what}; save contiguous copies")
 
 
 def _safetensors(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
@@ -150,14 +146,14 @@ def _safetensors(content: bytes, path: Path, field: str) -> dict[str, Tensor]:
         return parse_safetensors(content)
     except SafetensorError as error:
         what = other_format(content) or f"is a damaged safetensors file: {error}"
-        raise RequestError(f"{field}: '{path}' {what}") from error
+        raise ConfigError(f"{field}: '{path}' {what}") from error
 
 
 def _chosen(loaded: Any, path: Path, field: str, key: str | None) -> dict[str, Tensor]:
     try:
         return choose_state(loaded, key)
-    except RequestError as error:
-        raise RequestError(f"{field}: '{path}' {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{field}: '{path}' {error}") from error
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunetune.errors import RequestError, short, shown
+from prunetune.errors import ConfigError, short, shown
 from prunetune.sparsity.mask import memory_of
 
 # Where training scripts commonly keep the weights inside a checkpoint, and where an average of them.
@@ -66,21 +66,21 @@ def _archive(content: bytes) -> str | None:
 def choose_state(loaded: Any, key: str | None = None) -> dict[str, Tensor]:
     """The state dict in what a checkpoint holds: under `key`, dots between containers, or else the only one there is.
 
-    `key` may go on into the names: `state_dict.net` are the tensors `net.…` of `state_dict`. RequestError, the end of
+    `key` may go on into the names: `state_dict.net` are the tensors `net.…` of `state_dict`. ConfigError, the end of
     a sentence about the file, where there is none or where there are several that differ.
     """
     found = _states(loaded)
     if key is not None:
         if not (state := _under(loaded, key)):
             known = ", ".join(map(short, found)) or _holdings(loaded)
-            raise RequestError(f"holds no weights under {shown(key)} (it holds: {known})")
+            raise ConfigError(f"holds no weights under {shown(key)} (it holds: {known})")
         return state
     if len(different := _different(found)) > 1:
         names = ", ".join(map(short, different))
-        raise RequestError(f"holds several states: {names}; name one by --weights-key, in a spec by pretrained.key")
+        raise ConfigError(f"holds several states: {names}; name one by --weights-key, in a spec by pretrained.key")
     state = next(iter(found.values()), None) or _tensors(loaded) or _only_one(loaded)
     if not state:
-        raise RequestError(f"holds no state dict (it holds: {_holdings(loaded)})")
+        raise ConfigError(f"holds no state dict (it holds: {_holdings(loaded)})")
     return state
 
 
@@ -89,14 +89,14 @@ def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, 
 
     A prefix under which all of the model's tensors are (Lightning's attribute names, `net.…`) is taken off, and what
     is not under it left out; thop's counts are left out; batch norm's counts of batches that are not in the file stay
-    as they are in the model. RequestError, without a field, where the model is there under two prefixes.
+    as they are in the model. ConfigError, without a field, where the model is there under two prefixes.
     """
     found = {name: t for name, t in state.items() if name in own or name.rpartition(".")[2] not in _BOOKKEEPING}
     if not _covers(found, own):
         fits = [prefix for prefix in _prefixed(found) if _covers(_within(found, prefix), own)]
         if len(fits) > 1:
             names = " and ".join(shown(prefix.removesuffix(".")) for prefix in fits)
-            raise RequestError(f"the model is in the file under {names}; name one by --weights-key")
+            raise ConfigError(f"the model is in the file under {names}; name one by --weights-key")
         found = _within(found, fits[0]) if fits else found
     counts = {name: own[name] for name in own if name.endswith(_BATCHES)}
     return counts | found if _covers(found, own) else found

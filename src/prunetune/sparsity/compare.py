@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunetune.errors import RequestError, one_line
+from prunetune.errors import ConfigError, one_line
 from prunetune.sparsity.checkpoint import read_mask, read_state
 from prunetune.sparsity.overlap import constants, correlation
 
@@ -28,7 +28,7 @@ def compare(
     Without a mask all weights of the compared tensors count; with one, only those it keeps (all, of a tensor that it
     does not name). `left_out` has the tensors that are constants (`overlap.constants`), and why; what an `include`
     pattern names is compared in any case. `equal` lists compared tensors that are the same on both sides, where others
-    are not: frozen layers, which count. Raises RequestError for
+    are not: frozen layers, which count. Raises ConfigError for
     files that cannot be read, shapes that disagree, p outside (0, 1), or p >= 1 - sparsity of a sparse checkpoint.
     """
     states = read_state(first, "A", key), read_state(second, "B", key)
@@ -98,13 +98,13 @@ def _compared(
     shared = [name for name in first if name in second and _is_weight(first[name]) and _is_weight(second[name])]
     shared.sort(key=_natural)  # a safetensors file keeps no order of its own
     if not shared:
-        raise RequestError(
+        raise ConfigError(
             f"A and B share no floating tensor of two or more dimensions; A has {_few(first)}; B has {_few(second)}"
         )
     for field, patterns in (("--include", include), ("--exclude", exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in shared):
-                raise RequestError(f"{field}: '{pattern}' matches no compared tensor; there are {_few(shared)}")
+                raise ConfigError(f"{field}: '{pattern}' matches no compared tensor; there are {_few(shared)}")
     names = [
         name
         for name in shared
@@ -112,7 +112,7 @@ def _compared(
         and not any(fnmatchcase(name, pattern) for pattern in exclude)
     ]
     if not names:
-        raise RequestError("--exclude: nothing is left to compare")
+        raise ConfigError("--exclude: nothing is left to compare")
     return names
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 
 FLOAT8 = tuple(getattr(torch, name) for name in dir(torch) if name.startswith("float8_"))
 
@@ -18,14 +18,14 @@ def copied(model: nn.Module) -> nn.Module:
 
     Such are an activation that a `forward` puts on the module (Grad-CAM, attention maps) and the weight that weight
     norm, spectral norm and `torch.nn.utils.prune` compute; in the copy they have their values and no history.
-    RequestError for a module that cannot be copied for another reason.
+    ConfigError for a module that cannot be copied for another reason.
     """
     known = {id(tensor): tensor.detach().clone() for tensor in _with_history(model)}
     try:
         return deepcopy(model, known)
     except Exception as error:  # a lock, an open file, a generator: whatever somebody keeps on a module
         what = f"{type(error).__name__}: {error}"
-        raise RequestError(f"model: cannot be copied: {what}; keep on it what copy.deepcopy can copy") from error
+        raise ConfigError(f"model: cannot be copied: {what}; keep on it what copy.deepcopy can copy") from error
 
 
 def _with_history(model: nn.Module) -> Iterator[Tensor]:
@@ -36,18 +36,18 @@ def _with_history(model: nn.Module) -> Iterator[Tensor]:
 
 
 def require_values(tensors: Mapping[str, Tensor], field: str = "model") -> None:
-    """RequestError naming the first tensor that has no numbers: of a lazy module, or on the device meta."""
+    """ConfigError naming the first tensor that has no numbers: of a lazy module, or on the device meta."""
     for name, tensor in tensors.items():
         if is_lazy(tensor):
-            raise RequestError(f"{field}: '{name}' has no shape yet; run one batch through the model first")
+            raise ConfigError(f"{field}: '{name}' has no shape yet; run one batch through the model first")
         if tensor.device.type == "meta":
-            raise RequestError(f"{field}: '{name}' is on the device meta and has no numbers; load its weights first")
+            raise ConfigError(f"{field}: '{name}' is on the device meta and has no numbers; load its weights first")
 
 
 def require_ranks(tensors: Mapping[str, Tensor], field: str = "model") -> None:
-    """RequestError naming the first tensor that has no numbers, or such as torch does not rank."""
+    """ConfigError naming the first tensor that has no numbers, or such as torch does not rank."""
     require_values(tensors, field)
     for name, tensor in tensors.items():
         if tensor.dtype in FLOAT8 or tensor.is_quantized:
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise RequestError(f"{field}: '{name}' is quantised ({kind}); prune the model before it is quantised")
+            raise ConfigError(f"{field}: '{name}' is quantised ({kind}); prune the model before it is quantised")

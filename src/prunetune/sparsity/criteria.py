@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunetune.core.registry import Registry
-from prunetune.errors import RequestError, given, shown
+from prunetune.errors import ConfigError, given, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ class Grasp:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
-            raise RequestError(f"temperature: {self.temperature}; must be a number above 0")
+            raise ConfigError(f"temperature: {self.temperature}; must be a number above 0")
 
     def score(self, evidence: Evidence) -> Tensor:
         """−S: the weights that carry the gradient's flow come first.
@@ -161,7 +161,7 @@ class SynFlow:
 
     def __post_init__(self) -> None:
         if not 1 <= self.rounds <= MOST_ROUNDS:
-            raise RequestError(f"rounds: {shown(self.rounds)}; must be at least 1 and at most {MOST_ROUNDS:,}")
+            raise ConfigError(f"rounds: {shown(self.rounds)}; must be at least 1 and at most {MOST_ROUNDS:,}")
 
     def score(self, evidence: Evidence) -> Tensor:
         """The weight's share in R: in a network without biases, the product of the weights summed over its paths.

@@ -21,22 +21,22 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.mask import Mask, require_tensor
 
 _HELD = "_prunetune_held"  # on a module that owns held weights: leaf name -> _HeldWeight
-_OWNERS = "_prunetune_owners"  # on the module that `hold` was called with: all modules that own held weights
+_OWNERS = "_prunetune_owners"  # on the module that `apply_mask` was called with: all modules that own held weights
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per weight
 
 
-def hold(
+def apply_mask(
     model: nn.Module,
     mask: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer | None = None,
     *,
     gradients: bool = False,
 ) -> None:
-    """Set the pruned weights of `model` to zero and keep them there, exactly, through any training, until `release`.
+    """Set the pruned weights of `model` to zero and keep them there, exactly, in any training, until `remove_mask`.
 
     `mask`: parameter name -> bool tensor of the parameter's shape, True = kept (a `Mask` or a plain dict). A tied
     weight is held once, under its first name. State of `optimizer` that has the shape of a held weight (momentum,
@@ -50,7 +50,7 @@ def hold(
     LARS's statistics) counts the pruned positions. `gradients=True` sets them to zero there, in every backward pass and
     in `.grad` as it is now: the network then trains as one that does not have these weights.
 
-    RequestError, and nothing changed, for names or shapes that the model does not have, for tied names that disagree,
+    ConfigError, and nothing changed, for names or shapes that the model does not have, for tied names that disagree,
     and for weights whose memory cannot be zeroed one by one (complex128, sparse, expanded); and from the next
     forward pass or state dict on, where something has taken a held weight's place (a parametrization, weight norm).
     """
@@ -58,7 +58,7 @@ def hold(
     parameters = dict(model.named_parameters())
     for name in kept:
         _require_holdable(name, parameters[name])
-    release(model)
+    remove_mask(model)
     held: dict[nn.Module, dict[str, _HeldWeight]] = {}
     for name, tensor in kept.items():
         prefix, _, leaf = name.rpartition(".")
@@ -70,7 +70,7 @@ def hold(
         _clean(optimizer)
 
 
-def release(model: nn.Module) -> None:
+def remove_mask(model: nn.Module) -> None:
     """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them."""
     for module in model.modules():
         for weight in module.__dict__.pop(_HELD, {}).values():
@@ -81,15 +81,15 @@ def release(model: nn.Module) -> None:
                 del hooks[key]
 
 
-def held_mask(model: nn.Module) -> Mask:
-    """The mask that is in force in `model`, under the names that it has there; RequestError when nothing is held."""
+def get_mask(model: nn.Module) -> Mask:
+    """The mask that is in force in `model`, under the names that it has there; ConfigError when nothing is held."""
     found = {
         f"{prefix}.{leaf}" if prefix else leaf: ~weight.pruned
         for prefix, module in model.named_modules()
         for leaf, weight in _held_in(module).items()
     }
     if not found:
-        raise RequestError("model: no weight is held in it; call hold(model, mask) first")
+        raise ConfigError("model: no weight is held in it; call apply_mask(model, mask) first")
     return Mask(found)
 
 
@@ -104,17 +104,17 @@ def masks_gradients(model: nn.Module) -> bool:
 
 
 def _require_holdable(name: str, parameter: Tensor) -> None:
-    """RequestError where a weight's numbers cannot be set to zero in place, each for itself."""
+    """ConfigError where a weight's numbers cannot be set to zero in place, each for itself."""
     strided = parameter.layout is torch.strided
     if not strided or parameter.is_quantized or parameter.element_size() not in _INTEGERS:
         kind = f"{str(parameter.layout).removeprefix('torch.')} {str(parameter.dtype).removeprefix('torch.')}"
-        raise RequestError(f"model: '{name}' is {kind}; only dense weights of at most 8 bytes a number can be held")
+        raise ConfigError(f"model: '{name}' is {kind}; only dense weights of at most 8 bytes a number can be held")
     if any(step == 0 and size > 1 for step, size in zip(parameter.stride(), parameter.shape, strict=True)):
-        raise RequestError(f"model: '{name}' is an expanded tensor, one number in many places; hold a contiguous copy")
+        raise ConfigError(f"model: '{name}' is an expanded tensor, one number in many places; hold a contiguous copy")
 
 
 def by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
-    """The mask with every tied name replaced by the weight's first one; RequestError as `hold` says."""
+    """The mask with every tied name replaced by the weight's first one; ConfigError as `apply_mask` says."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     first = {id(parameter): name for name, parameter in reversed(parameters.items())}
     kept: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ def by_first_name(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
         require_tensor(name, tensor, parameters)
         known = kept.setdefault(first[id(parameters[name])], tensor)
         if not torch.equal(known, tensor):
-            raise RequestError(f"mask: '{name}' is tied to '{first[id(parameters[name])]}' but keeps other weights")
+            raise ConfigError(f"mask: '{name}' is tied to '{first[id(parameters[name])]}' but keeps other weights")
     return kept
 
 
@@ -184,7 +184,7 @@ class _HeldWeight:
     def _require_shape(self, tensor: Tensor) -> None:
         if tensor.shape != self.pruned.shape:
             shapes = f"{tuple(self.pruned.shape)} has become {tuple(tensor.shape)}"
-            raise RequestError(f"model: a weight that is held as {shapes}; release the model and hold a new mask")
+            raise ConfigError(f"model: a weight that is held as {shapes}; release the model and hold a new mask")
 
 
 # By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak
@@ -283,14 +283,14 @@ def _zero_owner(owner: nn.Module, *_: Any, only_new: bool = False) -> None:
 
 
 def _require_in_place(owner: nn.Module, leaf: str, weight: _HeldWeight) -> None:
-    """RequestError where the weight is computed from other parameters since, so that its zeros are theirs to lose.
+    """ConfigError where the weight is computed from other parameters since, so that its zeros are theirs to lose.
 
     `torch.nn.utils.prune` and the older spectral norm only scale the held parameter, under the name `x_orig`; replicas
     of `DataParallel` have plain tensors in the place of their parameters.
     """
     scaled = owner._parameters.get(f"{leaf}_orig") is weight.parameter
     if leaf not in owner._parameters and not scaled and not hasattr(owner, "_is_replica"):
-        raise RequestError(
+        raise ConfigError(
             f"model: '{leaf}' of a layer {type(owner).__name__} is held but no parameter of it any more (a "
             "parametrization, weight norm or a sharding wrapper has taken its place); release the model first"
         )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, autograd, nn
 from torch.utils import _pytree as pytree
 
-from prunetune.errors import RequestError, one_line
+from prunetune.errors import ConfigError, one_line
 from prunetune.sparsity.copying import copied
 from prunetune.sparsity.criteria import Criterion, temperature_of
 from prunetune.sparsity.mask import Mask
@@ -50,15 +50,15 @@ def gather(
     in every pass. All is done on a copy: parameters, buffers, modes and generators stay as they are. `batches` are held
     in memory; a few hundred examples are enough.
 
-    RequestError when `needs` names what is not known here, and when batches or the loss are not as they must be.
+    ConfigError when `needs` names what is not known here, and when batches or the loss are not as they must be.
     """
     wanted = sorted(criterion.needs - {"weight"})
     if strange := [need for need in wanted if need not in _GATHERED]:
-        raise RequestError(f"criterion: {type(criterion).__name__} needs {', '.join(strange)}; nothing gathers that")
+        raise ConfigError(f"criterion: {type(criterion).__name__} needs {', '.join(strange)}; nothing gathers that")
     with torch.inference_mode(False):  # what is made here takes gradients, whoever calls
         shown = _pairs(batches)
     if wanted and not sum(_examples(inputs) for inputs, _ in shown):
-        raise RequestError("batches: hold no example; give (inputs, targets) pairs")
+        raise ConfigError("batches: hold no example; give (inputs, targets) pairs")
     scene = _Scene(model, tuple(names), shown, loss, temperature_of(criterion), mask, seed)
     device = scene.device
     with (
@@ -115,7 +115,7 @@ class _Scene:
                 loss = self.loss(outputs, self.on_device(targets))
             if not isinstance(loss, Tensor) or loss.dim():
                 what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-                raise RequestError(f"loss: gives {what}; it must give a scalar, the batch's mean")
+                raise ConfigError(f"loss: gives {what}; it must give a scalar, the batch's mean")
             yield _examples(inputs) / total, loss
 
     def on_device(self, value: Any) -> Any:
@@ -127,7 +127,7 @@ class _Scene:
         if self.temperature == 1:
             return outputs
         if not isinstance(outputs, Tensor):
-            raise RequestError(
+            raise ConfigError(
                 f"criterion: it divides the logits by {self.temperature:g}, and the network gives a "
                 f"{type(outputs).__name__}; let it give logits alone, or set temperature=1"
             )
@@ -171,16 +171,14 @@ def _flow(scene: _Scene) -> list[Tensor]:
     inputs, _ = scene.batches[0]
     if odd := [t.dtype for t in pytree.tree_leaves(inputs) if not t.is_floating_point()]:
         kind = str(odd[0]).removeprefix("torch.")
-        raise RequestError(
-            f"criterion: it feeds ones of an input's shape, and inputs are {kind}; they must be floating"
-        )
+        raise ConfigError(f"criterion: it feeds ones of an input's shape, and inputs are {kind}; they must be floating")
     ones = pytree.tree_map(
         lambda tensor: torch.ones(1, *tensor.shape[1:], dtype=torch.float64, device=scene.device), inputs
     )
     leaves = [leaf for leaf in pytree.tree_leaves(_called(model, ones)) if isinstance(leaf, Tensor)]
     summed = [leaf.sum() for leaf in leaves if leaf.is_floating_point()]
     if not summed:
-        raise RequestError("model: gives no floating tensor, whose sum the criterion is about")
+        raise ConfigError("model: gives no floating tensor, whose sum the criterion is about")
     return _gradients(torch.stack(summed).sum(), parameters)
 
 
@@ -202,14 +200,14 @@ def _pairs(batches: Batches) -> tuple[tuple[Given, Any], ...]:
 def _pair(batch: Any) -> tuple[Given, Any]:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         what = f"{len(batch)} things" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
-        raise RequestError(
+        raise ConfigError(
             f"batches: one is {what}; each must be a pair (inputs, targets), where inputs may be a tensor, a tuple, or "
             "a dict of keyword arguments"
         )
     inputs, targets = pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, tuple(batch))
     leaves = pytree.tree_leaves(inputs)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
-        raise RequestError("batches: inputs must be a tensor, a tuple or a dict of tensors of shape (batch, ...)")
+        raise ConfigError("batches: inputs must be a tensor, a tuple or a dict of tensors of shape (batch, ...)")
     return inputs, targets
 
 
@@ -226,13 +224,13 @@ def _called(model: nn.Module, inputs: Given) -> Any:
 
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """RequestError in the place of what somebody's network or loss raises, but for lack of memory."""
+    """ConfigError in the place of what somebody's network or loss raises, but for lack of memory."""
     try:
         yield
-    except (RequestError, MemoryError, torch.OutOfMemoryError):
+    except (ConfigError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise RequestError(f"{what} raised {type(error).__name__}: {one_line(error, 300)}") from error
+        raise ConfigError(f"{what} raised {type(error).__name__}: {one_line(error, 300)}") from error
 
 
 def _mean_gradient(scene: _Scene, model: nn.Module, parameters: Sequence[Tensor]) -> list[Tensor]:

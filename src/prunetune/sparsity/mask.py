@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from prunetune.core.files import replace_file
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import ConfigError, unknown
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
@@ -79,7 +79,7 @@ class Mask(Mapping[str, Tensor]):
     """Parameter name -> bool tensor of the parameter's shape, on the CPU; True = kept.
 
     Built from bool tensors or from exact 0/1 in any other type, which are copied; treat the tensors as read-only. Two
-    masks are equal when names, shapes and bits are. RequestError for anything else than 0 and 1, and for no position.
+    masks are equal when names, shapes and bits are. ConfigError for anything else than 0 and 1, and for no position.
 
     >>> mask = Mask({"fc.weight": torch.tensor([[1, 0], [0, 0]])})
     >>> mask.kept, mask.total, mask.density, mask.sparsity
@@ -91,7 +91,7 @@ class Mask(Mapping[str, Tensor]):
     def __post_init__(self) -> None:
         tensors = {name: _as_bool(name, tensor) for name, tensor in self.tensors.items()}
         if not sum(tensor.numel() for tensor in tensors.values()):
-            raise RequestError("mask: holds no position; it must name at least one tensor of the model")
+            raise ConfigError("mask: holds no position; it must name at least one tensor of the model")
         object.__setattr__(self, "tensors", tensors)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -148,7 +148,7 @@ class Mask(Mapping[str, Tensor]):
             digest.update(np.packbits(self[name].numpy()).tobytes())
         return digest.hexdigest()
 
-    def of(self, names: Iterable[str]) -> "Mask":
+    def subset(self, names: Iterable[str]) -> "Mask":
         """The part of the mask that speaks about these tensors; all must be in it."""
         return Mask({name: self[name] for name in names})
 
@@ -156,7 +156,7 @@ class Mask(Mapping[str, Tensor]):
         """A copy of a state dict with exact zeros at the pruned positions, even where a weight is not finite.
 
         Tensors that are tied in `state` (one memory under two names) are tied in the copy, so that a mask under the
-        first name reaches both. RequestError for a name or a shape that `state` does not have.
+        first name reaches both. ConfigError for a name or a shape that `state` does not have.
         """
         for name, tensor in self.items():
             require_tensor(name, tensor, state)
@@ -169,28 +169,28 @@ class Mask(Mapping[str, Tensor]):
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors of bool tensors, all or nothing (a temporary file, then a rename).
 
-        Folders that are missing are made, `~` is the user's own. RequestError where it cannot be written.
+        Folders that are missing are made, `~` is the user's own. ConfigError where it cannot be written.
         """
         target = Path(path).expanduser()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(target, save(dict(self.tensors)))
         except OSError as error:
-            raise RequestError(f"mask: cannot write '{target}': {error.strerror or error}") from error
+            raise ConfigError(f"mask: cannot write '{target}': {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
-        """Read a mask from safetensors of bool or 0/1 tensors, or a store's; RequestError for a file that is none."""
+        """Read a mask from safetensors of bool or 0/1 tensors, or a store's; ConfigError for a file that is none."""
         try:
             return cls(unpacked(Path(path).expanduser().read_bytes()))
         except (OSError, SafetensorError, ValueError, RecursionError) as error:
-            raise RequestError(f"mask: cannot read '{path}' as safetensors: {error}") from error
+            raise ConfigError(f"mask: cannot read '{path}' as safetensors: {error}") from error
 
 
 def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     """Keep the `counts[name]` highest scores of every tensor; ties keep the lower flat index.
 
-    RequestError when a score is NaN, when the names of both differ, or when a count is not within the tensor's size.
+    ConfigError when a score is NaN, when the names of both differ, or when a count is not within the tensor's size.
 
     >>> keep_top({"w": torch.tensor([[1.0, 5.0], [5.0, 5.0]])}, {"w": 2})["w"]
     tensor([[False,  True],
@@ -198,35 +198,35 @@ def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     """
     if scores.keys() != counts.keys():
         odd = sorted(scores.keys() ^ counts.keys())[0]
-        raise RequestError(f"counts: '{odd}' has a score or a count but not both")
+        raise ConfigError(f"counts: '{odd}' has a score or a count but not both")
     return Mask({name: _keep_top_of(name, score, counts[name]) for name, score in scores.items()})
 
 
 def require_tensor(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> None:
-    """RequestError unless `state` has a tensor called `name` of the shape of the mask's `tensor`."""
+    """ConfigError unless `state` has a tensor called `name` of the shape of the mask's `tensor`."""
     if name not in state and f"{name}_orig" in state:
-        raise RequestError(
+        raise ConfigError(
             f"mask: '{name}' is in the form of torch.nn.utils.prune; undo it by prune.remove or fold_masks"
         )
     if name not in state:
         raise unknown("mask", name, state)
     if state[name].shape != tensor.shape:
-        raise RequestError(f"mask: '{name}' has shape {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")
+        raise ConfigError(f"mask: '{name}' has shape {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")
 
 
 def _keep_top_of(name: str, score: Tensor, count: int) -> Tensor:
     if score.isnan().any():
-        raise RequestError(f"scores: '{name}' holds NaN; every score must be a number")
+        raise ConfigError(f"scores: '{name}' holds NaN; every score must be a number")
     if not 0 <= count <= score.numel():
-        raise RequestError(f"counts: '{name}' asks for {count} kept weights; it has {score.numel()}")
+        raise ConfigError(f"counts: '{name}' asks for {count} kept weights; it has {score.numel()}")
     return largest(score, count)
 
 
 def _as_bool(name: str, tensor: Tensor) -> Tensor:
     if not isinstance(tensor, Tensor):
-        raise RequestError(f"mask: '{name}' is a {type(tensor).__name__}; it must be a tensor of bool or 0/1")
+        raise ConfigError(f"mask: '{name}' is a {type(tensor).__name__}; it must be a tensor of bool or 0/1")
     if tensor.dtype is not torch.bool and not ((tensor == 0) | (tensor == 1)).all():
-        raise RequestError(f"mask: '{name}' holds other values than 0 and 1")
+        raise ConfigError(f"mask: '{name}' holds other values than 0 and 1")
     return tensor.detach().to("cpu", torch.bool, copy=True).contiguous()
 
 

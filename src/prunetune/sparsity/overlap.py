@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from scipy.stats import hypergeom
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import ConfigError, unknown
 from prunetune.sparsity.copying import FLOAT8, require_values
 from prunetune.sparsity.mask import Mask, largest, require_tensor
 
@@ -50,10 +50,10 @@ def jaccard(a: Flat, b: Flat) -> Agreement:
     means, which is given; for more than some hundred weights they are as good as equal. Two masks that keep nothing
     agree: both are 1.
 
-    RequestError for masks of other layers or of other sizes.
+    ConfigError for masks of other layers or of other sizes.
     """
     if a.names != b.names or not np.array_equal(a.total, b.total):
-        raise RequestError("masks: they name other layers, or layers of other sizes; both must come from one model")
+        raise ConfigError("masks: they name other layers, or layers of other sizes; both must come from one model")
     both = a.kept.sum() + b.kept.sum()
     if not both:
         return Agreement(1.0, 1.0)
@@ -113,7 +113,7 @@ def correlation(
     there to compare. Frozen layers, and others that are equal on both sides, count: they do agree. Tensors that `names`
     lists are compared, whatever they hold.
 
-    RequestError for p outside (0, 1) or too large for a sparse layer, nothing to compare, unknown names, shapes that
+    ConfigError for p outside (0, 1) or too large for a sparse layer, nothing to compare, unknown names, shapes that
     disagree, and weights that are not finite.
 
     >>> import torch
@@ -123,7 +123,7 @@ def correlation(
     (0.5, 0.5)
     """
     if not 0 < p < 1:
-        raise RequestError(f"p: {p} is not a share of weights; it must lie in (0, 1)")
+        raise ConfigError(f"p: {p} is not a share of weights; it must lie in (0, 1)")
     first, second = _state(a), _state(b)
     compared = _shared(first, second) if names is None else list(dict.fromkeys(names))
     _require_same_shapes(compared, first, second)
@@ -139,7 +139,7 @@ def correlation(
     }
     total = sum(layer.k for layer in layers.values())
     if not total:
-        raise RequestError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
+        raise ConfigError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
     expected = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
     return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers, left_out)
 
@@ -151,7 +151,7 @@ def constants(first: State, second: State, names: Iterable[str], mask: State | N
     values other than zero have one magnitude alone (scales that begin at one, tables of zeros and ones); or that has
     the same magnitudes in every row (Mamba's `A_log` as it begins), or is a table of sinusoids (Whisper's positions).
     With a `mask` only the weights that it keeps are looked at. It takes the values of one side alone to tell, so that a
-    tensor does not drop out when both sides become equal. RequestError as `correlation` raises it.
+    tensor does not drop out when both sides become equal. ConfigError as `correlation` raises it.
 
     >>> import torch
     >>> constants({"head": torch.zeros(2, 3)}, {"head": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}, ["head"])
@@ -185,7 +185,7 @@ def _shared(first: State, second: State) -> list[str]:
 
     found = [name for name, tensor in first.items() if name in second and counts(tensor, second[name])]
     if not found:
-        raise RequestError(
+        raise ConfigError(
             f"nothing to compare: no floating-point tensor of two or more dimensions is in both; the first has "
             f"{_some(first)}, the second {_some(second)}"
         )
@@ -205,7 +205,7 @@ def _require_same_shapes(names: list[str], first: State, second: State) -> None:
     odd = [name for name in names if first[name].shape != second[name].shape]
     if odd:
         listed = "; ".join(f"'{name}' {tuple(first[name].shape)} and {tuple(second[name].shape)}" for name in odd)
-        raise RequestError(f"shapes disagree: {listed}; both must come from the same model")
+        raise ConfigError(f"shapes disagree: {listed}; both must come from the same model")
 
 
 def _checked(mask: State | None, first: State, second: State) -> Mapping[str, Tensor]:
@@ -259,17 +259,17 @@ def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> La
 
 def _magnitudes(name: str, tensor: Tensor, kept: Tensor | None) -> Tensor:
     if tensor.is_quantized:
-        raise RequestError(f"weights: '{name}' is quantised; compare what its dequantize() gives")
+        raise ConfigError(f"weights: '{name}' is quantised; compare what its dequantize() gives")
     require_values({name: tensor}, "weights")
     found = tensor.detach().cpu()
     magnitudes = (found.float() if found.dtype in FLOAT8 else found).abs()  # exact: a float holds every 8 bits' value
     magnitudes = magnitudes.flatten() if kept is None else magnitudes[kept]
     if not magnitudes.isfinite().all():
-        raise RequestError(f"weights: '{name}' holds NaN or infinite values; there is no ranking of these")
+        raise ConfigError(f"weights: '{name}' holds NaN or infinite values; there is no ranking of these")
     return magnitudes
 
 
-class TooSparseError(RequestError):
+class TooSparseError(ConfigError):
     """A layer has no p·N non-zero weights, so that its largest cannot be told from its zeros."""
 
 

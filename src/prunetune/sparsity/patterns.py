@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunetune.core.registry import Registry
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
 
@@ -52,21 +52,21 @@ class Groups:
         return self.kept / self.size
 
     def __call__(self, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
-        """The mask; RequestError for counts other than N/M of each layer, and for inputs that M does not divide."""
+        """The mask; ConfigError for counts other than N/M of each layer, and for inputs that M does not divide."""
         self.require_shapes({name: tuple(score.shape) for name, score in scores.items()})
         for name, score in scores.items():
             if counts[name] * self.size != score.numel() * self.kept:
                 asked = f"{counts[name]} of the {score.numel()} weights of '{name}' were asked for"
-                raise RequestError(f"pattern: '{self}' keeps {self.kept} of every {self.size}, and {asked}")
+                raise ConfigError(f"pattern: '{self}' keeps {self.kept} of every {self.size}, and {asked}")
         return Mask({name: self._of(score.detach().cpu()) for name, score in scores.items()})
 
     def require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """RequestError for the layers, all of them, whose number of inputs is no multiple of M."""
+        """ConfigError for the layers, all of them, whose number of inputs is no multiple of M."""
         inputs = {name: torch.Size(shape[1:] or shape).numel() for name, shape in shapes.items()}
         odd = [f"'{name}' has {count}" for name, count in inputs.items() if count % self.size]
         if odd:
             what = f"'{self}' needs inputs in groups of {self.size}; {', '.join(odd)}"
-            raise RequestError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
+            raise ConfigError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
 
     def _of(self, score: Tensor) -> Tensor:
         rows = score.movedim(1, -1) if score.dim() > 1 else score
@@ -84,7 +84,7 @@ class Patterns(Registry[Select]):
     """
 
     def __getitem__(self, name: str) -> Select:
-        """The pattern called `name`; RequestError with the nearest known name when there is none."""
+        """The pattern called `name`; ConfigError with the nearest known name when there is none."""
         return Groups.named(name) or super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:
@@ -105,28 +105,28 @@ def unstructured(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mas
 @PATTERNS.register(CHANNEL)
 def channel(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     """Whole channels (`sparsity.channels`): what belongs to one is not to be seen in scores and counts of layers."""
-    raise RequestError("pattern: 'channel' needs to see the model run; give example_inputs")
+    raise ConfigError("pattern: 'channel' needs to see the model run; give example_inputs")
 
 
 def require_layers(pattern: str, rows: Iterable[ScopeRow]) -> None:
-    """RequestError where the prunable layers of a survey do not have the pattern's groups, with all of them."""
+    """ConfigError where the prunable layers of a survey do not have the pattern's groups, with all of them."""
     select = PATTERNS[pattern]
     if not isinstance(select, Groups):
         return
     prunable = [row for row in rows if row.prunable]
     if odd := [f"'{row.name}'" for row in prunable if row.reason == INPUTS_FIRST]:
         what = f"'{pattern}' groups the inputs of one output, which in {', '.join(odd)} are no neighbours (Conv1D)"
-        raise RequestError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
+        raise ConfigError(f"pattern: {what}: leave {'it' if len(odd) == 1 else 'them'} out with scope.exclude")
     select.require_shapes({row.name: row.shape for row in prunable})
 
 
 def require_density(pattern: str, allocation: str, density: float) -> None:
-    """RequestError where the pattern fixes the density or the share of every layer, and something else is asked for."""
+    """ConfigError where the pattern fixes the density or the share of every layer, and something else is asked for."""
     select = PATTERNS[pattern]
     if (pattern == CHANNEL or isinstance(select, Groups)) and allocation != "uniform":
-        raise RequestError(f"allocation: '{allocation}' has no say under pattern '{pattern}'; it must be 'uniform'")
+        raise ConfigError(f"allocation: '{allocation}' has no say under pattern '{pattern}'; it must be 'uniform'")
     if not isinstance(select, Groups):
         return
     if abs(density - select.density) > TOLERANCE:
         only = f"its only sparsity is {1 - select.density:.9g}"
-        raise RequestError(f"pattern: '{pattern}' at sparsity {1 - density:.9g}; {only}")
+        raise ConfigError(f"pattern: '{pattern}' at sparsity {1 - density:.9g}; {only}")

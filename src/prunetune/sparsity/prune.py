@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunetune.errors import RequestError, shown, unknown
+from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
 from prunetune.sparsity.channel_trace import ExampleInputs
 from prunetune.sparsity.channels import keep_channels, scored
 from prunetune.sparsity.copying import require_ranks
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
-from prunetune.sparsity.enforce import held_mask, is_held
+from prunetune.sparsity.enforce import get_mask, is_held
 from prunetune.sparsity.gradients import Batches, Gathered, Loss, gather
 from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density, require_layers
-from prunetune.sparsity.scope import Scope, require_prunable, survey
+from prunetune.sparsity.scope import Scope, list_parameters, require_prunable
 from prunetune.sparsity.torch_prune import masks_in
 
 Look = Callable[[Criterion, Mask | None], Gathered]
@@ -53,7 +53,7 @@ def choose(
     Under the pattern `channel`, `density` is the kept share of the channels of every one of `groups`, and `weights` are
     what `channels.scored` lists; the mask names biases and batch norms too.
 
-    RequestError for a density out of range, scores that are not finite (as in a diverged run), a criterion that needs
+    ConfigError for a density out of range, scores that are not finite (as in a diverged run), a criterion that needs
     more than weights and no `look`, unknown names, and a density that asks for more weights of a layer than survive
     in `within`.
 
@@ -62,9 +62,9 @@ def choose(
     tensor([False,  True,  True, False])
     """
     if not 0 < density <= 1:
-        raise RequestError(f"density: {density} is not a kept share; it must lie in (0, 1]")
+        raise ConfigError(f"density: {density} is not a kept share; it must lie in (0, 1]")
     if not weights:
-        raise RequestError("scope: nothing is prunable; widen it with include patterns")
+        raise ConfigError("scope: nothing is prunable; widen it with include patterns")
     select = PATTERNS[pattern]
     allocate = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
     if isinstance(allocation, str):
@@ -84,7 +84,7 @@ def choose(
     return Mask({name: mask[name] for name in weights})
 
 
-def prune(
+def compute_mask(
     model: nn.Module,
     sparsity: float,
     criterion: str | Criterion = "magnitude",
@@ -101,7 +101,7 @@ def prune(
     put it into force. The criterion `random` draws from torch's global generator.
 
     Weights that are zero already rank last, whatever the criterion. Of a model in which a mask is in force (`hold`, or
-    `torch.nn.utils.prune`) only weights which that mask keeps may be kept: RequestError where more are asked for.
+    `torch.nn.utils.prune`) only weights which that mask keeps may be kept: ConfigError where more are asked for.
     `Mask.emptied` names the layers that lose all their weights.
 
     A criterion that needs more than weights (`snip`, `grasp`, `taylor`; `synflow` for the shape of an input) is shown
@@ -112,16 +112,16 @@ def prune(
     group of coupled ones; the network runs `example_inputs` once to show what is coupled. The mask then also names
     biases and batch norms, and `deploy.shrink` can take the channels out.
 
-    >>> mask = prune(nn.Linear(10, 10), sparsity=0.8)
+    >>> mask = compute_mask(nn.Linear(10, 10), sparsity=0.8)
     >>> mask.kept, mask.total
     (20, 100)
     """
     sparsity = _number("sparsity", sparsity)
     if not 0 < sparsity < 1:
-        raise RequestError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
+        raise ConfigError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
     parameters = dict(model.named_parameters())
     names = require_prunable(model, scope)
-    require_layers(pattern, survey(model, scope))
+    require_layers(pattern, list_parameters(model, scope))
     coupled = (
         channel_groups(model, example_inputs, scope) if pattern == CHANNEL and example_inputs is not None else None
     )
@@ -133,14 +133,14 @@ def prune(
     rule = chosen, allocation, pattern, within
     try:
         return choose(weights, 1 - sparsity, *rule, look=look, groups=coupled, zeros_last=pattern != CHANNEL)
-    except RequestError as error:
+    except ConfigError as error:
         held = "the mask that the model holds" if within is not None else ""
-        raise RequestError(str(error).replace("`within`", f"{held}; release the model first")) from error
+        raise ConfigError(str(error).replace("`within`", f"{held}; release the model first")) from error
 
 
 def _earlier(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | None:
     """What masks that are in force in the model keep of `weights`; None where there is none of them."""
-    earlier = dict(held_mask(model)) if is_held(model) else {}
+    earlier = dict(get_mask(model)) if is_held(model) else {}
     for name, keep in masks_in(model).items():
         earlier |= {name: keep != 0, f"{name}_orig": keep != 0}
     if earlier.keys().isdisjoint(weights):
@@ -150,14 +150,14 @@ def _earlier(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | None:
 
 
 def _number(field: str, value: float) -> float:
-    """A number, or a tensor of one; RequestError for a text, as argparse hands it over without `type=float`."""
+    """A number, or a tensor of one; ConfigError for a text, as argparse hands it over without `type=float`."""
     try:
         if isinstance(value, str | bytes | bool):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"{shown(value)} is a {type(value).__name__}"
-        raise RequestError(f"{field}: {what}; must be a number, such as 0.9") from error
+        raise ConfigError(f"{field}: {what}; must be a number, such as 0.9") from error
 
 
 def _look(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> Look | None:
@@ -190,12 +190,12 @@ class _Scoring:
         kind, weight = type(self.criterion).__name__, self.weights[name].detach().cpu()
         if missing := sorted(self.criterion.needs - {"weight"} - found.keys()):
             what = f"{kind} needs {', '.join(missing)}"
-            raise RequestError(f"criterion: {what}; only weights are at hand without `batches`")
+            raise ConfigError(f"criterion: {what}; only weights are at hand without `batches`")
         score = self.criterion.score(Evidence(weight, generator=self.generator, **found))
         if score.shape != weight.shape:
-            raise RequestError(f"criterion: {kind} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}")
+            raise ConfigError(f"criterion: {kind} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}")
         if not score.isfinite().all():
-            raise RequestError(f"criterion: {kind} scores '{name}' as NaN or infinite; is it diverged?")
+            raise ConfigError(f"criterion: {kind} scores '{name}' as NaN or infinite; is it diverged?")
         return _zeros_last(score, weight == 0) if self.zeros_last else score
 
 
@@ -225,16 +225,16 @@ def _among_survivors(name: str, score: Tensor, within: Mask) -> Tensor:
     if name not in within:
         raise unknown("within", name, within)
     if within[name].shape != score.shape:
-        raise RequestError(f"within: '{name}' has shape {tuple(within[name].shape)}, the weight {tuple(score.shape)}")
+        raise ConfigError(f"within: '{name}' has shape {tuple(within[name].shape)}, the weight {tuple(score.shape)}")
     return score.masked_fill(~within[name], -torch.inf)
 
 
 def _require_survivors(name: str, count: int, survivors: int) -> None:
     if count > survivors:
-        raise RequestError(f"density: it asks for {count} weights of '{name}' where {survivors} survive in `within`")
+        raise ConfigError(f"density: it asks for {count} weights of '{name}' where {survivors} survive in `within`")
 
 
 def _require_alive(name: str, pattern: str, score: Tensor, kept: Tensor) -> None:
     """A pattern may find too few survivors where it needs them, though the layer has enough."""
     if (score[kept] == -torch.inf).any():
-        raise RequestError(f"pattern: '{pattern}' needs weights of '{name}' in places where none survive in `within`")
+        raise ConfigError(f"pattern: '{pattern}' needs weights of '{name}' in places where none survive in `within`")

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from prunetune.errors import RequestError, shown
+from prunetune.errors import ConfigError, shown
 
 _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm), "normalisation"),
@@ -40,7 +40,7 @@ class Scope:
             given = getattr(self, field)
             patterns = (given,) if isinstance(given, str) else tuple(given)  # a text alone is one pattern
             if odd := [pattern for pattern in patterns if not isinstance(pattern, str)]:
-                raise RequestError(
+                raise ConfigError(
                     f"scope.{field}: {shown(odd[0])} is no text; give patterns of names, such as 'head.*'"
                 )
             object.__setattr__(self, field, patterns)
@@ -65,7 +65,7 @@ class _Weight:
     owners: tuple[tuple[nn.Module, str], ...]
 
 
-def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
+def list_parameters(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
     """Every parameter of `model` in its own order, with the reason why it is prunable or not.
 
     By default the weights of convolutions and linear layers are prunable, the projections of `MultiheadAttention` and
@@ -76,7 +76,7 @@ def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
     includes them, which their reason names. A tied weight counts once, under its first name; its other names are
     listed as tied.
 
-    Raises RequestError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
+    Raises ConfigError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
     """
     _refuse_programs(model)
     weights = _weights(model)
@@ -87,8 +87,8 @@ def survey(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
 
 
 def prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
-    """Names of the prunable parameters of `model`, in the model's order; see `survey`."""
-    return tuple(row.name for row in survey(model, scope) if row.prunable)
+    """Names of the prunable parameters of `model`, in the model's order; see `list_parameters`."""
+    return tuple(row.name for row in list_parameters(model, scope) if row.prunable)
 
 
 def written_out(model: nn.Module, scope: Scope) -> Scope:
@@ -97,7 +97,9 @@ def written_out(model: nn.Module, scope: Scope) -> Scope:
     These are attention's packed projections and transformers' `Conv1D`. A step whose scope is written out has another
     key than one that pruned the same model without them; of all other models the scope, and the key, are as they were.
     """
-    gained = (row.name for row in survey(model, scope) if row.prunable and row.reason in (_PROJECTION, INPUTS_FIRST))
+    gained = (
+        row.name for row in list_parameters(model, scope) if row.prunable and row.reason in (_PROJECTION, INPUTS_FIRST)
+    )
     names = tuple(escape(name) for name in gained if not matching(scope.include, [name]))
     return Scope((*scope.include, *names), scope.exclude)
 
@@ -106,7 +108,7 @@ def _refuse_programs(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             what = f"'{name}'" if name else "it"
-            raise RequestError(
+            raise ConfigError(
                 f"model: {what} is a TorchScript program, whose layers are not to be told; give the module that it was "
                 "made from, and script that afterwards"
             )
@@ -118,7 +120,7 @@ def _weights(model: nn.Module) -> list[_Weight]:
         for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             name = f"{prefix}.{leaf}" if prefix else leaf
             if is_lazy(parameter):
-                raise RequestError(f"model: '{name}' has no shape yet; run one batch through the model first")
+                raise ConfigError(f"model: '{name}' has no shape yet; run one batch through the model first")
             known = found.get(id(parameter), _Weight(parameter, (), ()))
             found[id(parameter)] = _Weight(parameter, (*known.names, name), (*known.owners, (module, leaf)))
     return list(found.values())
@@ -128,7 +130,7 @@ def _refuse_idle_patterns(scope: Scope, names: list[str]) -> None:
     for field in ("include", "exclude"):
         for pattern in getattr(scope, field):
             if not matching([pattern], names):
-                raise RequestError(
+                raise ConfigError(
                     f"scope.{field}: pattern '{pattern}' matches no parameter; names look like '{names[0]}'"
                     if names
                     else f"scope.{field}: pattern '{pattern}' matches nothing, the model has no parameters"
@@ -210,21 +212,21 @@ def is_conv1d(module: nn.Module) -> bool:
 
 
 def require_prunable(model: nn.Module, scope: Scope = Scope()) -> tuple[str, ...]:
-    """The prunable names; RequestError where there is none, with a pattern that includes the largest weights."""
-    rows = survey(model, scope)
+    """The prunable names; ConfigError where there is none, with a pattern that includes the largest weights."""
+    rows = list_parameters(model, scope)
     found = tuple(row.name for row in rows if row.prunable)
     if found:
         return found
     left = [row for row in rows if len(row.shape) > 1 and not row.reason.startswith("tied to")]
     if not left:
-        raise RequestError("scope: nothing is prunable; the model has no parameter of two or more dimensions")
+        raise ConfigError("scope: nothing is prunable; the model has no parameter of two or more dimensions")
     most = max(left, key=lambda row: math.prod(row.shape))
     leaf = most.name.rpartition(".")[2]
     pattern = most.name if leaf == "weight" else f"*{leaf}"
     excluded = most.reason.startswith("excluded")
     cure = "narrow that pattern" if excluded else f"scope.include '{pattern}' would prune it"
     why = f"its largest is '{most.name}', {most.reason}".partition(";")[0]
-    raise RequestError(f"scope: nothing is prunable; {why}; {cure}")
+    raise ConfigError(f"scope: nothing is prunable; {why}; {cure}")
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> str | None:

@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from prunetune.errors import RequestError
-from prunetune.sparsity.enforce import release
+from prunetune.errors import ConfigError
+from prunetune.sparsity.enforce import remove_mask
 from prunetune.sparsity.mask import Mask, require_tensor
 
 
 def from_torch_prune(source: nn.Module | Mapping[str, Tensor]) -> Mask:
     """The mask of a model, or state dict, in that form, under the names without suffix; nothing is changed.
 
-    After `prune.remove` there is no mask left to read, only zeros. RequestError where no pair `x_orig`, `x_mask` is.
+    After `prune.remove` there is no mask left to read, only zeros. ConfigError where no pair `x_orig`, `x_mask` is.
     """
     masks = masks_in(source)
     if not masks:
-        raise RequestError("model: no weight is in the form of torch.nn.utils.prune, a pair x_orig, x_mask")
+        raise ConfigError("model: no weight is in the form of torch.nn.utils.prune, a pair x_orig, x_mask")
     return Mask(masks)
 
 
@@ -27,7 +27,7 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     A model that is held is released: torch's hooks mask from now on. An optimizer made before keeps working,
     for the parameter is the same one under its new name `x_orig`.
 
-    RequestError, before anything is changed, for names and shapes that the model does not have, and for a tied
+    ConfigError, before anything is changed, for names and shapes that the model does not have, and for a tied
     weight: torch would mask it under one of its names only.
     """
     kept = mask if isinstance(mask, Mask) else Mask(mask)
@@ -35,8 +35,8 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     for name, tensor in kept.items():
         require_tensor(name, tensor, parameters)
         if tied := [other for other, p in parameters.items() if other != name and p is parameters[name]]:
-            raise RequestError(f"mask: '{name}' is tied to '{tied[0]}', and torch.nn.utils.prune would mask only one")
-    release(model)
+            raise ConfigError(f"mask: '{name}' is tied to '{tied[0]}', and torch.nn.utils.prune would mask only one")
+    remove_mask(model)
     for name, tensor in kept.items():
         owner, _, leaf = name.rpartition(".")
         torch_prune.custom_from_mask(model.get_submodule(owner), leaf, tensor.to(parameters[name].device))
@@ -45,7 +45,7 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
 def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict out of that form: every pair `x_orig`, `x_mask` becomes the effective tensor `x`, zero where masked.
 
-    Other tensors are left alone, and those of a state dict in no such form are all others. RequestError for a pair of
+    Other tensors are left alone, and those of a state dict in no such form are all others. ConfigError for a pair of
     two shapes.
     """
     folded: dict[str, Tensor] = {}
@@ -61,7 +61,7 @@ def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def split_masks(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict into that form, for a model that has been through `to_torch_prune` with the same mask.
 
-    `x_mask` has the type of the weight, as torch's own has. RequestError for names and shapes that `state` does
+    `x_mask` has the type of the weight, as torch's own has. ConfigError for names and shapes that `state` does
     not have.
     """
     split = dict(state)
@@ -96,7 +96,7 @@ def _mask_of(base: str, state: Mapping[str, Tensor]) -> Tensor:
     mask, weight = state[f"{base}_mask"], state[f"{base}_orig"]
     if mask.shape != weight.shape:
         shapes = f"{tuple(mask.shape)}, '{base}_orig' {tuple(weight.shape)}"
-        raise RequestError(f"state: '{base}_mask' has shape {shapes}; of torch.nn.utils.prune they are equal")
+        raise ConfigError(f"state: '{base}_mask' has shape {shapes}; of torch.nn.utils.prune they are equal")
     return mask
 
 

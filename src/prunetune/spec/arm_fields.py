@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from prunetune.errors import unknown
-from prunetune.spec.base import Part, complaint
+from prunetune.spec.base import StrictModel, config_error
 from prunetune.steps.arms import ARMS, Arm, ArmWithSettings
 
 
-class ArmSpec(Part):
+class ArmSpec(StrictModel):
     """A name alone, or a mapping with the arm's `kind` and its settings, which are then the fields beside it."""
 
     model_config = ConfigDict(extra="allow")
@@ -72,4 +72,4 @@ class ArmSpec(Part):
         try:
             return TypeAdapter(arm).validate_json(json.dumps(self.model_extra, default=str), strict=True)
         except ValidationError as error:
-            raise complaint(error) from error
+            raise config_error(error) from error

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from prunetune.errors import RequestError, short, shown, unknown
+from prunetune.errors import ConfigError, short, shown, unknown
 
 DEEPEST = 20  # levels of lists and mappings
 _LARGEST = 2**63 - 1  # whole number, of either sign
@@ -18,8 +18,8 @@ class _Place(NamedTuple):
     value: Any
 
 
-def require_plain(value: Mapping[Any, Any]) -> None:
-    """RequestError, naming the field, for what no spec can mean.
+def require_input_limits(value: Mapping[Any, Any]) -> None:
+    """ConfigError, naming the field, for what no spec can mean.
 
     That is: more than DEEPEST levels (also where something holds itself), control characters or half a character in a
     text, whole numbers of more than 63 bits, bytes, sets, and names that are neither texts nor numbers.
@@ -29,7 +29,7 @@ def require_plain(value: Mapping[Any, Any]) -> None:
         level = [inner for place in level for inner in _within(place)]
         if not level:
             return
-    raise RequestError(f"{_name(level[0].path)}: more than {DEEPEST} lists and mappings within one another")
+    raise ConfigError(f"{_name(level[0].path)}: more than {DEEPEST} lists and mappings within one another")
 
 
 def _within(place: _Place) -> Iterator[_Place]:
@@ -38,7 +38,7 @@ def _within(place: _Place) -> Iterator[_Place]:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str | int | float | None):
-                raise RequestError(f"{_name((*path, key))}: the name {shown(key)}; must be a text")
+                raise ConfigError(f"{_name((*path, key))}: the name {shown(key)}; must be a text")
             _require_plain((*path, key), key)
     if isinstance(value, Mapping | list | tuple):
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
@@ -48,11 +48,11 @@ def _within(place: _Place) -> Iterator[_Place]:
 
 def _require_plain(path: tuple[Any, ...], value: Any) -> None:
     if isinstance(value, str) and (found := _CONTROL.search(value)):
-        raise RequestError(f"{_name(path)}: {shown(value)}; must be a text without {shown(found[0])}")
+        raise ConfigError(f"{_name(path)}: {shown(value)}; must be a text without {shown(found[0])}")
     if isinstance(value, int) and abs(value) > _LARGEST:
-        raise RequestError(f"{_name(path)}: {shown(value)}; must be a number of at most 18 digits")
+        raise ConfigError(f"{_name(path)}: {shown(value)}; must be a number of at most 18 digits")
     if isinstance(value, bytes | bytearray | set | frozenset):
-        raise RequestError(f"{_name(path)}: {shown(value)}; must be a text, a number, a list or a mapping")
+        raise ConfigError(f"{_name(path)}: {shown(value)}; must be a text, a number, a list or a mapping")
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -74,7 +74,7 @@ _WORDS = {
 }
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """A part of a spec: frozen, and nothing but its own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
@@ -90,25 +90,25 @@ class Part(BaseModel):
         return values
 
     @classmethod
-    def unknown_field(cls, name: object) -> RequestError:
+    def unknown_field(cls, name: object) -> ConfigError:
         """The error for a field that there is not."""
         return unknown(str(name), name, cls.model_fields)
 
 
-def complaint(error: ValidationError, *within: str) -> RequestError:
+def config_error(error: ValidationError, *within: str) -> ConfigError:
     """The first of pydantic's findings as one line: the field's dotted path, the value, and what would be right.
 
     `within` are the fields that the path begins with.
     """
     found = error.errors(include_url=False)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return RequestError(_line(found[0], within) + more)
+    return ConfigError(_line(found[0], within) + more)
 
 
 def _line(finding: Mapping[str, Any], within: Iterable[str]) -> str:
     path = ".".join(short(str(part)) for part in (*within, *finding["loc"]))
     cause = finding.get("ctx", {}).get("error")
-    if isinstance(cause, RequestError):  # it names the field already, as seen from the part that raised it
+    if isinstance(cause, ConfigError):  # it names the field already, as seen from the part that raised it
         return f"{path}.{cause}" if path else str(cause)
     if finding["type"] == "missing":
         return f"{path}: missing; it has no default"

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from prunetune.errors import RequestError, short, shown, unknown
+from prunetune.errors import ConfigError, short, shown, unknown
 from prunetune.spec import load as presets
 from prunetune.spec import paper_presets as paper
 from prunetune.spec import thesis_presets as thesis
@@ -58,7 +58,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_document(self, node: yaml.Node) -> Any:
         if _written_out(node, {}) > _MOST_CHARACTERS:
             what = f"its aliases stand for more than {_MOST_CHARACTERS:,} characters"
-            raise RequestError(f"{what}; write out what is meant")
+            raise ConfigError(f"{what}; write out what is meant")
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -67,7 +67,7 @@ class _StrictLoader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if (key.tag, str(key.value)) in first and key.tag != _MERGE:
                 before = first[key.tag, str(key.value)]
-                raise RequestError(f"line {line}: '{key.value}' is given twice (first on line {before}); give it once")
+                raise ConfigError(f"line {line}: '{key.value}' is given twice (first on line {before}); give it once")
             first[key.tag, str(key.value)] = line
         return super().construct_mapping(node, deep)
 
@@ -91,19 +91,19 @@ def _written_out(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """The value that `text` holds. `where` (a file, a field) leads the one line of a RequestError."""
+    """The value that `text` holds. `where` (a file, a field) leads the one line of a ConfigError."""
     try:
         return yaml.load(text, _StrictLoader)
-    except RequestError as error:
-        raise RequestError(f"{where}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise RequestError(f"{where}: {line}not YAML: {error.problem or error.context}") from error
+        raise ConfigError(f"{where}: {line}not YAML: {error.problem or error.context}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise RequestError(f"{where}: line {line}: not YAML: a character that no text holds") from error
+        raise ConfigError(f"{where}: line {line}: not YAML: a character that no text holds") from error
     except (ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML lets its constructors' escape
-        raise RequestError(f"{where}: not YAML that can be read: {type(error).__name__}") from error
+        raise ConfigError(f"{where}: not YAML that can be read: {type(error).__name__}") from error
 
 
 def read_fields(source: Source) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_fields(source: Source) -> dict[str, Any]:
 
 def _locate(name: str) -> Path:
     if group := presets.members(name):
-        raise RequestError(f"spec: '{name}' stands for {len(group)} studies; give one of them, such as {group[0]}")
+        raise ConfigError(f"spec: '{name}' stands for {len(group)} studies; give one of them, such as {group[0]}")
     if name in presets.names():
         return presets.path(name)
     path = Path(name).expanduser()
@@ -131,15 +131,15 @@ def _read_file(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             text = file.read(_MOST_CHARACTERS + 1)
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not YAML: not a text file (UTF-8)") from error
+        raise ConfigError(f"{path}: not YAML: not a text file (UTF-8)") from error
     except OSError as error:
-        raise RequestError(f"{path}: {error.strerror}; give a spec's YAML file or a preset's name") from error
+        raise ConfigError(f"{path}: {error.strerror}; give a spec's YAML file or a preset's name") from error
     if len(text) > _MOST_CHARACTERS:
-        raise RequestError(f"{path}: longer than {_MOST_CHARACTERS:,} characters; a spec is a page or two of YAML")
+        raise ConfigError(f"{path}: longer than {_MOST_CHARACTERS:,} characters; a spec is a page or two of YAML")
     fields = read_yaml(text, str(path))
     if not isinstance(fields, Mapping):
         what = "is empty" if fields is None else f"holds a {type(fields).__name__}"
-        raise RequestError(f"{path}: {what}; a spec is a mapping with at least `model: …` and `data: …`")
+        raise ConfigError(f"{path}: {what}; a spec is a mapping with at least `model: …` and `data: …`")
     return dict(fields)
 
 
@@ -149,7 +149,7 @@ def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Coll
         dotted, equals, text = change.partition("=")
         path = dotted.strip().split(".")
         if not equals or not all(path):
-            raise RequestError(f"--set: {shown(change)}; must be field=value, such as recipe.epochs=15")
+            raise ConfigError(f"--set: {shown(change)}; must be field=value, such as recipe.epochs=15")
         if path[0] in recipe_fields:
             path.insert(0, "recipe")
         _put(fields, path, read_yaml(text, f"--set {short(dotted)}"))
@@ -160,7 +160,7 @@ def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
         inner = fields.get(name)
         if inner is not None and not isinstance(inner, Mapping):
             whole, upto = short(".".join(path)), short(".".join(path[:depth]))
-            raise RequestError(f"{whole}: '{upto}' is {shown(inner)}, not a mapping; set {upto} as a whole")
+            raise ConfigError(f"{whole}: '{upto}' is {shown(inner)}, not a mapping; set {upto} as a whole")
         fields[name] = dict(inner or {})
         fields = fields[name]
     fields[path[-1]] = value

@@ -13,21 +13,21 @@ from prunetune.core.limits import Count, Number
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.data import Facts
-from prunetune.errors import RequestError, shown, unknown
+from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA, Criterion, place_of
 from prunetune.sparsity.gradients import reads_images
 from prunetune.sparsity.patterns import PATTERNS
-from prunetune.spec.base import Part, complaint
+from prunetune.spec.base import StrictModel, config_error
 from prunetune.steps.mask_algorithms import MASKS, UPDATES_BY_DEFAULT, Algorithm, Gradual
-from prunetune.steps.states import Ground
+from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Probe
 
 
 def read_criterion(value: object) -> Ref:
     """The criterion of a name, or of a mapping of `name` and fields, with every field checked and filled in.
 
-    A field with its default written out gives the same Ref as the name alone. RequestError, as seen from the mask's
+    A field with its default written out gives the same Ref as the name alone. ConfigError, as seen from the mask's
     entry, for a criterion or a field that there is not, and for a value that the field's type or the criterion's own
     check (`__post_init__`) refuses.
 
@@ -40,7 +40,7 @@ def read_criterion(value: object) -> Ref:
     name = given.get("name") if isinstance(given, Mapping) else None
     if not isinstance(given, Mapping) or not isinstance(name, str):
         what = f"must be a criterion ({', '.join(CRITERIA)}) or a mapping with its `name`"
-        raise RequestError(f"criterion: {shown(value)}; {what}")
+        raise ConfigError(f"criterion: {shown(value)}; {what}")
     if name not in CRITERIA:
         raise unknown("criterion", name, CRITERIA)
     return Ref.of(name, _filled(CRITERIA[name], {field: own for field, own in given.items() if field != "name"}))
@@ -80,11 +80,11 @@ def _filled(kind: type[Criterion], own: Mapping[Any, Any]) -> dict[str, Any]:
     try:
         made = TypeAdapter(kind).validate_json(json.dumps(own, default=str), strict=True)
     except ValidationError as error:
-        raise complaint(error, "criterion") from error
+        raise config_error(error, "criterion") from error
     filled = asdict(made)  # type: ignore[call-overload]
     for name, value in filled.items():
         if isinstance(value, float) and not math.isfinite(value):  # a spec and a key are strict JSON
-            raise RequestError(f"criterion.{name}: {value}; must be a finite number")
+            raise ConfigError(f"criterion.{name}: {value}; must be a finite number")
     return filled
 
 
@@ -93,7 +93,7 @@ IMAGES_PER_CLASS = 10  # that a criterion is shown, as in the papers of GraSP an
 _CHOICES = {"allocation": ALLOCATIONS, "pattern": PATTERNS}
 
 
-class MaskSpec(Part):
+class MaskSpec(StrictModel):
     """A name alone, or a mapping; beside the fields here it takes the algorithm's own settings (admm: rho, …)."""
 
     model_config = ConfigDict(extra="allow")
@@ -132,21 +132,21 @@ class MaskSpec(Part):
         settings = [f.name for f in fields(MASKS[self.kind])]  # type: ignore[arg-type]
         for name in self.model_extra or {}:
             if name not in settings and name in self.criterion.kwargs:
-                raise RequestError(f"{name}: not a setting of '{self.kind}'; did you mean 'criterion.{name}'?")
+                raise ConfigError(f"{name}: not a setting of '{self.kind}'; did you mean 'criterion.{name}'?")
             if name not in settings:
                 raise unknown(name, name, [*MaskSpec.model_fields, *settings])
         if self.probe is not None and not reads_images(criterion_of(self.criterion)):
             what = f"criterion '{self.criterion.name}' looks at no images"
-            raise RequestError(f"probe: {self.probe}; {what}; leave it out")
+            raise ConfigError(f"probe: {self.probe}; {what}; leave it out")
         self.algorithm()
         return self
 
-    def shown(self, ground: Ground, facts: Facts) -> Probe | None:
+    def shown(self, ground: DenseStates, facts: Facts) -> Probe | None:
         """What the criterion is shown at this seed; None for one that looks at no images."""
         if not reads_images(criterion_of(self.criterion)):
             return None
         if self.probe is not None and self.probe > facts.train:
-            raise RequestError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
+            raise ConfigError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
         images = self.probe or min(IMAGES_PER_CLASS * facts.outputs, facts.train)
         recipe, trainer = ground.recipe, ground.trainer
         seed = derive(trainer.seed, "probe")
@@ -159,7 +159,7 @@ class MaskSpec(Part):
             text = json.dumps(settings, default=str)  # strict JSON still takes a mapping for a dataclass
             return TypeAdapter(MASKS[self.kind]).validate_json(text, strict=True)
         except ValidationError as error:
-            raise complaint(error) from error
+            raise config_error(error) from error
 
     def _by_criterion(self) -> dict[str, Any]:
         """Defaults that are the criterion's to say: whether `one_shot` prunes initial weights or trained ones."""

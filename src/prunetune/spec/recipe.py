@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from prunetune.core.limits import MOST, Count, Number
 from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
-from prunetune.errors import RequestError, shown, unknown
-from prunetune.spec.base import Part
+from prunetune.errors import ConfigError, shown, unknown
+from prunetune.spec.base import StrictModel
 from prunetune.training.augment import AUGMENTATIONS
 from prunetune.training.recipe import Precision, Recipe, Schedule
 
@@ -30,7 +30,7 @@ def epochs_of(value: object, epochs: int) -> float:
     raise ValueError(f"{shown(value)}; must be a number of epochs or a fraction of the training, such as 8/15")
 
 
-class ScheduleSpec(Part):
+class ScheduleSpec(StrictModel):
     """Learning rate over a training. `milestones` and `gamma` belong to the kind `step`."""
 
     kind: Literal["step", "cosine", "constant"] = "step"
@@ -43,7 +43,7 @@ class ScheduleSpec(Part):
         for name in ("milestones", "gamma"):
             value = getattr(self, name)
             if self.kind != "step" and value is not None:
-                raise RequestError(f"{name}: {shown(value)} has no meaning in kind '{self.kind}'; leave it out")
+                raise ConfigError(f"{name}: {shown(value)} has no meaning in kind '{self.kind}'; leave it out")
         return self
 
     def over(self, epochs: int) -> "ScheduleSpec":
@@ -54,7 +54,7 @@ class ScheduleSpec(Part):
         given = PAPER_MILESTONES if self.milestones is None else self.milestones
         milestones = tuple(_within(f"milestones.{i}", value, epochs) for i, value in enumerate(given))
         if sorted(set(milestones)) != list(milestones):
-            raise RequestError(f"milestones: {shown(list(given))}; must grow, each once")
+            raise ConfigError(f"milestones: {shown(list(given))}; must grow, each once")
         gamma = 0.1 if self.gamma is None else self.gamma
         return ScheduleSpec(kind="step", milestones=milestones, gamma=gamma, warmup=warmup)
 
@@ -67,13 +67,13 @@ def _within(name: str, value: object, epochs: int) -> float:
     try:
         moment = epochs_of(value, epochs)
     except ValueError as error:
-        raise RequestError(f"{name}: {error}") from error
+        raise ConfigError(f"{name}: {error}") from error
     if moment > epochs:
-        raise RequestError(f"{name}: {value} is past the last epoch; must be at most the recipe's {epochs} epochs")
+        raise ConfigError(f"{name}: {value} is past the last epoch; must be at most the recipe's {epochs} epochs")
     return moment
 
 
-class RecipeSpec(Part):
+class RecipeSpec(StrictModel):
     """How every network of a study is trained; the learning rate is the study's axis. Defaults: the paper's."""
 
     epochs: Count = 150
@@ -111,13 +111,13 @@ class RecipeSpec(Part):
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> "RecipeSpec":
         if self.nesterov and not self.momentum:
-            raise RequestError("nesterov: True needs a momentum; must be false where momentum is 0")
+            raise ConfigError("nesterov: True needs a momentum; must be false where momentum is 0")
         return self
 
     def at(self, learning_rate: float, device: str) -> Recipe:
         """The recipe of trainings at one learning rate; precision `auto` is bf16 on CUDA and f32 elsewhere.
 
-        Imports the user's loss and metric: RequestError when that fails.
+        Imports the user's loss and metric: ConfigError when that fails.
         """
         return Recipe(
             epochs=self.epochs,

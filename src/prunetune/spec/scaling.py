@@ -11,8 +11,8 @@ from pydantic import Field
 
 from prunetune import data
 from prunetune.core.limits import MOST, Count, Number
-from prunetune.errors import RequestError, shown
-from prunetune.spec.base import Part
+from prunetune.errors import ConfigError, shown
+from prunetune.spec.base import StrictModel
 from prunetune.spec.recipe import RecipeSpec
 from prunetune.spec.recipes import steps_per_epoch, summarise
 from prunetune.training.recipe import Point
@@ -25,7 +25,7 @@ DIGITS = 12  # to which scaled epochs are rounded
 _MASK_TIMES = ("rho_every", "update_every")  # in epochs
 
 
-class ScaledSpec(Part):
+class ScaledSpec(StrictModel):
     """What a study was before it was scaled: a record, which changes nothing when the spec is read again."""
 
     factor: Annotated[Number, Field(gt=0)]
@@ -35,10 +35,10 @@ class ScaledSpec(Part):
 
 
 def require_scale(value: object) -> float:
-    """The number that `--scale` or `scale` is; RequestError for anything else."""
+    """The number that `--scale` or `scale` is; ConfigError for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST:
         return float(value)
-    raise RequestError(f"scale: {shown(value)}; must be a number above 0, such as 0.1 for a tenth of the epochs")
+    raise ConfigError(f"scale: {shown(value)}; must be a number above 0, such as 0.1 for a tenth of the epochs")
 
 
 def scaled_times(fields: Mapping[str, Any], base: "Spec", factor: float) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.core.limits import MOST, Count, Number
 from prunetune.core.looks import looks
-from prunetune.errors import RequestError, shown, unknown
+from prunetune.errors import ConfigError, shown, unknown
 from prunetune.spec import paper_presets as paper
 from prunetune.spec.arm_fields import ArmSpec
-from prunetune.spec.base import Part, complaint, require_plain
+from prunetune.spec.base import StrictModel, config_error, require_input_limits
 from prunetune.spec.load import Source, override, read_fields
 from prunetune.spec.masks import MaskSpec
 from prunetune.spec.recipe import RecipeSpec, epochs_of
@@ -43,14 +43,14 @@ _ARMS = tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "fin
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 
 
-class ScopeSpec(Part):
+class ScopeSpec(StrictModel):
     """Name patterns over the default scope: `include` adds to it, `exclude` removes from it."""
 
     include: _Pattern = ()
     exclude: _Pattern = ()
 
 
-class VerdictRule(Part):
+class VerdictRule(StrictModel):
     """The rule of the verdict (docs/verdict.md); `margin` and `gap` in points of accuracy."""
 
     margin: Annotated[_Points, Field(gt=0)] = 0.5
@@ -60,7 +60,7 @@ class VerdictRule(Part):
     family: Literal["study", "cell"] = "study"
 
 
-class Rounds(Part):
+class Rounds(StrictModel):
     """Sparsities that fit rounds which each remove the same share of the remaining weights."""
 
     per_round: _Share
@@ -75,11 +75,11 @@ class Rounds(Part):
         found = self.sparsities()
         if sorted({0.0, *found, 1.0}) != [0.0, *found, 1.0]:
             what = f"among {self.rounds} such rounds some would remove nothing, or all that is left"
-            raise RequestError(f"per_round: {self.per_round:g}; {what}; give another share, or fewer rounds")
+            raise ConfigError(f"per_round: {self.per_round:g}; {what}; give another share, or fewer rounds")
         return self
 
 
-class SeedRange(Part):
+class SeedRange(StrictModel):
     """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
 
     min: Annotated[Count, Field(ge=2)] = 5
@@ -88,11 +88,11 @@ class SeedRange(Part):
     @model_validator(mode="after")
     def _grows(self) -> "SeedRange":
         if self.max <= self.min:
-            raise RequestError(f"max: {self.max}; must be above min, {self.min}; a fixed number is `seeds: {self.min}`")
+            raise ConfigError(f"max: {self.max}; must be above min, {self.min}; a fixed number is `seeds: {self.min}`")
         return self
 
 
-class PretrainingSpec(Part):
+class PretrainingSpec(StrictModel):
     """How the dense training itself is tested: `longer: 2` trains a second one for twice the epochs; 0 is off."""
 
     longer: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
@@ -105,7 +105,7 @@ class PretrainingSpec(Part):
         return longer
 
 
-class PretrainedSpec(Part):
+class PretrainedSpec(StrictModel):
     """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
 
     theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
@@ -128,15 +128,15 @@ class PretrainedSpec(Part):
             if path is None:
                 continue
             if seeds > 1 and "{seed}" not in path:
-                raise RequestError(
+                raise ConfigError(
                     f"pretrained.{field}: {shown(path)} is one file for {seeds} seeds; write {{seed}} in it"
                 )
             if rates > 1 and field != "theta_0" and "{learning_rate}" not in path:  # rates may share their draw
                 what = f"{shown(path)} is one file for {rates} learning rates"
-                raise RequestError(f"pretrained.{field}: {what}; write {{learning_rate}} in it")
+                raise ConfigError(f"pretrained.{field}: {what}; write {{learning_rate}} in it")
 
 
-class Spec(Part):
+class Spec(StrictModel):
     """A study, every default filled in and every fraction resolved to epochs."""
 
     name: str
@@ -170,10 +170,10 @@ class Spec(Part):
         return {"name": name.encode()[:_NAME_BYTES].decode(errors="ignore").strip("-.") or "study", **values}
 
     @classmethod
-    def unknown_field(cls, name: object) -> RequestError:
+    def unknown_field(cls, name: object) -> ConfigError:
         """The error for a field that there is not; a recipe's field is sent where it belongs."""
         if name in RecipeSpec.model_fields:
-            return RequestError(f"{name}: not a field of a spec; did you mean 'recipe.{name}'?")
+            return ConfigError(f"{name}: not a field of a spec; did you mean 'recipe.{name}'?")
         return unknown(str(name), name, [*cls.model_fields, *RecipeSpec.model_fields])
 
     @field_validator("model_args", "data_args")
@@ -200,7 +200,7 @@ class Spec(Part):
         try:
             return Rounds.model_validate(value).sparsities()
         except ValidationError as error:
-            raise complaint(error) from error
+            raise config_error(error) from error
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -211,7 +211,7 @@ class Spec(Part):
             try:
                 return SeedRange.model_validate(value)
             except ValidationError as error:
-                raise complaint(error) from error
+                raise config_error(error) from error
         if isinstance(value, SeedRange) or (type(value) is int and 1 <= value <= MOST_SEEDS):
             return value
         right = f"a whole number from 1 to {MOST_SEEDS}, auto, or a range such as {{min: 5, max: 20}}"
@@ -253,7 +253,7 @@ class Spec(Part):
         for i, label in enumerate(labels):
             if label in labels[:i]:
                 what = f"'{label}' is entry {labels.index(label)} too"
-                raise RequestError(f"{i}: {what}; must be given once each, settings apart in their first six digits")
+                raise ConfigError(f"{i}: {what}; must be given once each, settings apart in their first six digits")
         return arms
 
     @field_validator("connectivity")
@@ -273,10 +273,10 @@ class Spec(Part):
         for i, mask in enumerate(masks):
             first = files.setdefault(slug(mask.label).lower(), i)
             if first != i and mask.label == masks[first].label:
-                raise RequestError(f"{i}: '{mask.label}' is entry {first} too; give one of them another `name`")
+                raise ConfigError(f"{i}: '{mask.label}' is entry {first} too; give one of them another `name`")
             if first != i:
                 alike = f"'{mask.label}' and entry {first}, '{masks[first].label}', would have files of one name"
-                raise RequestError(f"{i}: {alike}; give one of them another `name`")
+                raise ConfigError(f"{i}: {alike}; give one of them another `name`")
         return masks
 
     @field_validator("rewind", mode="before")
@@ -289,15 +289,15 @@ class Spec(Part):
         if self.pretrained:
             self.pretrained.check_placeholders(self.looks[-1], len(self.dense_rates))
             if "dense" in self.connectivity:
-                raise RequestError(
+                raise ConfigError(
                     "connectivity: 'dense' is not trained here, `pretrained` takes its place; leave it out"
                 )
             if self.along_training:
                 asked = f"along_training: {self.along_training}"
-                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
+                raise ConfigError(f"{asked}; must be 0: with `pretrained` there is no dense training to look into")
             if self.pretraining.longer:
                 asked = f"pretraining.longer: {self.pretraining.longer}"
-                raise RequestError(f"{asked}; must be 0: with `pretrained` there is no dense training to lengthen")
+                raise ConfigError(f"{asked}; must be 0: with `pretrained` there is no dense training to lengthen")
         return self
 
     @model_validator(mode="after")
@@ -305,7 +305,7 @@ class Spec(Part):
         epochs = self.recipe.epochs * self.pretraining.longer
         if epochs > MOST:
             what = f"times {self.recipe.epochs:,} epochs is {epochs:,}; must be at most {MOST:,}"
-            raise RequestError(f"pretraining.longer: {self.pretraining.longer}; {what}")
+            raise ConfigError(f"pretraining.longer: {self.pretraining.longer}; {what}")
         return self
 
     @model_validator(mode="after")
@@ -315,7 +315,7 @@ class Spec(Part):
         steps = seeds * len(self.learning_rates) * (each + self.along_training + bool(self.pretraining.longer))
         if steps > MOST_STEPS:
             what = f"seeds, learning rates, masks, sparsities and arms multiply to {steps:,} steps"
-            raise RequestError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
+            raise ConfigError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
         return self
 
     @property
@@ -353,7 +353,7 @@ def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float
     """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
 
     `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply (docs/kappa.md).
-    Raises RequestError, one line, for anything that is not right; the model and the data are looked at by `plan`,
+    Raises ConfigError, one line, for anything that is not right; the model and the data are looked at by `plan`,
     but where there is a scale: then the steps of an epoch must be known.
     """
     return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
@@ -399,11 +399,11 @@ def _at_equal_kappa(fields: dict[str, Any], base: Spec, overrides: Sequence[str]
 
 
 def _validated(fields: dict[str, Any]) -> Spec:
-    require_plain(fields)
+    require_input_limits(fields)
     try:
         return Spec.model_validate(fields)
     except ValidationError as error:
-        raise complaint(error) from error
+        raise config_error(error) from error
 
 
 def _moment(value: object, epochs: int) -> str:

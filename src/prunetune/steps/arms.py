@@ -10,20 +10,20 @@ from prunetune.core.limits import Number
 from prunetune.core.references import Ref
 from prunetune.core.registry import Registry
 from prunetune.core.seeding import derive
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.allocation import BY_SHAPE
-from prunetune.steps.states import Ground
+from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Prune, Transform, Weights
 
-Start = Callable[[Ground], Weights]
+Start = Callable[[DenseStates], Weights]
 
 
-def as_found(ground: Ground, mask: Prune) -> Prune:
+def as_found(ground: DenseStates, mask: Prune) -> Prune:
     """The study's own mask, as all arms have it but controls that are about the mask."""
     return mask
 
 
-def redrawn(ground: Ground, mask: Prune) -> Prune:
+def redrawn(ground: DenseStates, mask: Prune) -> Prune:
     """A random mask with the layer counts and the pattern of the study's.
 
     Where counts follow from shapes, it does not hang on how the study's mask is found, and algorithms share it.
@@ -49,12 +49,12 @@ class Arm:
 
     name: str
     start: Start
-    mask: Callable[[Ground, Prune], Prune] = as_found
+    mask: Callable[[DenseStates, Prune], Prune] = as_found
     control: bool = False
 
     def __post_init__(self) -> None:
         if not (self.control or self.shares_mask):
-            raise RequestError(f"arm: '{self.name}' has a mask of its own; then it must be a control")
+            raise ConfigError(f"arm: '{self.name}' has a mask of its own; then it must be a control")
 
     @property
     def shares_mask(self) -> bool:
@@ -67,7 +67,7 @@ class ArmWithSettings(Protocol):
 
     control: ClassVar[bool]
 
-    def start(self, ground: Ground) -> Weights:
+    def start(self, ground: DenseStates) -> Weights:
         """The start weights with these settings."""
         ...
 
@@ -76,7 +76,7 @@ ARMS: Registry[Arm | type[ArmWithSettings]] = Registry("arm")
 
 
 def _arm(
-    name: str, mask: Callable[[Ground, Prune], Prune] = as_found, control: bool = False
+    name: str, mask: Callable[[DenseStates, Prune], Prune] = as_found, control: bool = False
 ) -> Callable[[Start], Start]:
     def file(start: Start) -> Start:
         ARMS.register(name)(Arm(name, start, mask, control))
@@ -86,42 +86,42 @@ def _arm(
 
 
 @_arm("ticket")
-def ticket(ground: Ground) -> Weights:
+def ticket(ground: DenseStates) -> Weights:
     """θ0, the initial weights that the dense run started from."""
     return ground.theta_0
 
 
 @_arm("reinit")
-def reinit(ground: Ground) -> Weights:
+def reinit(ground: DenseStates) -> Weights:
     """θ0', an independent second draw of the initial weights."""
     return ground.theta_0_prime
 
 
 @_arm("rewind")
-def rewind(ground: Ground) -> Weights:
+def rewind(ground: DenseStates) -> Weights:
     """θk, the dense run's state at the study's `rewind` moment (Frankle et al. 2019). At 0 it is θ0."""
     if ground.theta_k is None:
-        raise RequestError(
+        raise ConfigError(
             "arms: 'rewind' needs the state at the rewind moment; give pretrained.theta_k or leave it out"
         )
     return ground.theta_k
 
 
 @_arm("finetune")
-def finetune(ground: Ground) -> Weights:
+def finetune(ground: DenseStates) -> Weights:
     """θT, the dense run's final state: pruning & fine-tuning."""
     return ground.theta_t
 
 
 @_arm("shuffle", control=True)
-def shuffle(ground: Ground) -> Weights:
+def shuffle(ground: DenseStates) -> Weights:
     """Control: θ0 permuted within each layer over the surviving positions."""
     origin = ground.theta_0
     return Weights(origin.step, origin.at, Transform("shuffle", derive(ground.trainer.seed, "shuffle")))
 
 
 @_arm("sign_reinit", control=True)
-def sign_reinit(ground: Ground) -> Weights:
+def sign_reinit(ground: DenseStates) -> Weights:
     """Control: θ0' with the signs of θ0 in every weight of two or more dimensions (after Zhou et al. 2019).
 
     Biases and normalisation are those of θ0', so that it differs from `reinit` in signs alone.
@@ -131,7 +131,7 @@ def sign_reinit(ground: Ground) -> Weights:
 
 
 @_arm("random_mask", mask=redrawn, control=True)
-def random_mask(ground: Ground) -> Weights:
+def random_mask(ground: DenseStates) -> Weights:
     """Control: θ0 under a random mask that keeps as many weights of every layer as the study's."""
     return ground.theta_0
 
@@ -147,7 +147,7 @@ class Mixed:
     alpha: Annotated[Number, Field(ge=0, le=1)]
     control: ClassVar[bool] = True
 
-    def start(self, ground: Ground) -> Weights:
+    def start(self, ground: DenseStates) -> Weights:
         """θ0' with α parts of θ0; where one of the two has no part in it, the other as it is."""
         if self.alpha in (0, 1):
             return ground.theta_0 if self.alpha else ground.theta_0_prime

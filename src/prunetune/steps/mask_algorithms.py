@@ -8,11 +8,11 @@ from prunetune.core.limits import MOST
 from prunetune.core.references import Ref
 from prunetune.core.registry import Registry
 from prunetune.core.seeding import derive
-from prunetune.errors import RequestError, given, shown
+from prunetune.errors import ConfigError, given, shown
 from prunetune.sparsity.criteria import Place
 from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
-from prunetune.steps.states import Ground, Trainer
+from prunetune.steps.states import DenseStates, Trainer
 from prunetune.steps.steps import Probe, Prune, Train, Weights
 from prunetune.training.admm import RHO_LEVELS, RHO_TIMES_RATE, UPDATES, Penalty
 from prunetune.training.recipe import Recipe
@@ -49,7 +49,7 @@ class MaskAt(NamedTuple):
 class Algorithm(Protocol):
     """A mask algorithm: a frozen dataclass whose fields are its settings."""
 
-    def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """One Prune for every density (kept share, falling), on top of whatever trainings it takes to get there."""
         ...
 
@@ -67,7 +67,7 @@ class OneShot:
 
     at: Place = "trained"
 
-    def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """Prune θT, or θ0, to each density, each by itself. A mask at `init` rests on no training."""
         source = ground.theta_0 if self.at == "init" else ground.theta_t
         return tuple(choice.prune(source, density) for density in densities)
@@ -78,7 +78,7 @@ class OneShot:
 class Iterative:
     """Iterative magnitude pruning (Frankle & Carbin 2018): one round for every sparsity of the study."""
 
-    def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """Prune θT; reset the survivors to θ0, train them, prune the result; and so on.
 
         A round's training is the `ticket` at its sparsity.
@@ -110,15 +110,15 @@ class Admm:
         _require_within("epochs", self.epochs, MOST)
         self._penalty(Recipe(1, 1, learning_rate=1.0), Scope(), "uniform", None, 0.5)  # refuses what is not possible
 
-    def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A penalised training of θT for every density, and the Prune of its final state."""
         if choice.pattern == CHANNEL:
             others = "one_shot, iterative or gradual"
-            raise RequestError(f"pattern: 'channel' has no projection for the penalty of 'admm'; use it with {others}")
+            raise ConfigError(f"pattern: 'channel' has no projection for the penalty of 'admm'; use it with {others}")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         return tuple(self._one(ground, choice, recipe, density) for density in densities)
 
-    def _one(self, ground: Ground, choice: Choice, recipe: Recipe, density: float) -> Prune:
+    def _one(self, ground: DenseStates, choice: Choice, recipe: Recipe, density: float) -> Prune:
         pattern = None if choice.pattern == "unstructured" else choice.pattern
         penalty = self._penalty(recipe, choice.scope, choice.allocation, pattern, density)
         return choice.prune(Weights(ground.trainer.train(recipe, ground.theta_t, penalty=penalty)), density)
@@ -152,17 +152,17 @@ class Gradual:
         _require_within("epochs", self.epochs, MOST)
         _require_within("updates", self.updates, MOST_UPDATES)
         if not 0 <= self.initial < 1:
-            raise RequestError(f"initial: {self.initial} is no sparsity to start from; it must lie in [0, 1)")
+            raise ConfigError(f"initial: {self.initial} is no sparsity to start from; it must lie in [0, 1)")
 
-    def emit(self, ground: Ground, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A chain of trainings and masks for every density. Chains share the part before their first mask."""
         if self.initial >= 1 - max(densities):
             least = f"{round(1 - max(densities), DIGITS):g}"
-            raise RequestError(f"initial: {self.initial}; must be less than the study's least sparsity, {least}")
+            raise ConfigError(f"initial: {self.initial}; must be less than the study's least sparsity, {least}")
         recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
         ends = self._ends(recipe.epochs)
         if Groups.named(choice.pattern) and len(ends) > 1:
-            raise RequestError(
+            raise ConfigError(
                 f"pattern: '{choice.pattern}' has one sparsity and 'gradual' goes through {len(ends)}; "
                 "use it with one_shot, iterative or admm, or with updates: 1"
             )
@@ -172,10 +172,10 @@ class Gradual:
         """The epochs after which the mask is updated."""
         updates = min(epochs, UPDATES_BY_DEFAULT) if self.updates is None else self.updates
         if updates > epochs:
-            raise RequestError(f"updates: {updates}; must be at most the {epochs} epochs that it lasts")
+            raise ConfigError(f"updates: {updates}; must be at most the {epochs} epochs that it lasts")
         return tuple(epochs * (i + 1) // updates for i in range(updates))
 
-    def _one(self, ground: Ground, choice: Choice, recipe: Recipe, ends: Sequence[int], density: float) -> Prune:
+    def _one(self, ground: DenseStates, choice: Choice, recipe: Recipe, ends: Sequence[int], density: float) -> Prune:
         first = round(1 - self.initial, DIGITS)
         source = ground.theta_t
         mask = choice.prune(source, first) if self.initial else None
@@ -195,7 +195,7 @@ def _part(trainer: Trainer, recipe: Recipe, begin: int, end: int, source: Weight
 
 def _require_within(name: str, count: int | None, most: int) -> None:
     if count is not None and not 1 <= count <= most:
-        raise RequestError(f"{name}: {shown(count)}; must be at least 1 and at most {most:,}")
+        raise ConfigError(f"{name}: {shown(count)}; must be at least 1 and at most {most:,}")
 
 
 def stretched(recipe: Recipe, epochs: int) -> Recipe:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.steps.steps import Prune, Train, Weights
 from prunetune.training.admm import Penalty
 from prunetune.training.recipe import Recipe
@@ -27,7 +27,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class Ground:
+class DenseStates:
     """The states that masks are found from and arms start from, at one seed and one learning rate (PAPER section 1)."""
 
     initial: Weights | None  # θ0; None when the trained state is the user's and no theta_0 came with it
@@ -39,9 +39,9 @@ class Ground:
 
     @property
     def theta_0(self) -> Weights:
-        """θ0, for whoever cannot do without it; RequestError where the user gave none."""
+        """θ0, for whoever cannot do without it; ConfigError where the user gave none."""
         if self.initial is None:
-            raise RequestError(
+            raise ConfigError(
                 "pretrained.theta_0: missing, and a mask or an arm of the study goes back to the initial weights; give "
                 "their file, or only masks that start from trained weights (one_shot, gradual, admm) and arm finetune"
             )

@@ -8,13 +8,13 @@ from typing import Any
 
 from prunetune.core.files import replace_file
 from prunetune.core.locks import locked
-from prunetune.errors import BreachError, DamageError, RequestError
+from prunetune.errors import ConfigError, CorruptionError, InvariantError
 from prunetune.store import maintenance as upkeep
 from prunetune.store.disk import publish_folder, user_cache, writing
 from prunetune.store.layout import MANIFEST, MARKER, digest_bytes, read_manifest, state_file
-from prunetune.store.leases import EXPIRY, Claims
+from prunetune.store.leases import EXPIRY, Leases
 from prunetune.store.remote import Remote
-from prunetune.store.remote_leases import RemoteClaims
+from prunetune.store.remote_leases import RemoteLeases
 from prunetune.store.store import Store
 from prunetune.training.recipe import Point
 
@@ -22,11 +22,11 @@ SHARED = "shared"  # an empty file for each step that is known to be at the URL 
 
 
 def open_store(where: str | Path) -> Store:
-    """The store in a folder or at a URL; RequestError when there cannot be one."""
-    return Mirror(str(where)) if "://" in str(where) else Store(where)
+    """The store in a folder or at a URL; ConfigError when there cannot be one."""
+    return CachedStore(str(where)) if "://" in str(where) else Store(where)
 
 
-class Mirror(Store):
+class CachedStore(Store):
     """The store at a URL, and a folder of the user's cache with what this machine has read and made of it.
 
     A step is fetched whole when it is first read, and compared with its checksums; what is made here goes there when it
@@ -42,7 +42,7 @@ class Mirror(Store):
     def prepare(self) -> None:
         """Create the store, or prove that it can be written to; and bring there what was made here and is not there.
 
-        RequestError when one of them fails; DamageError when another machine was first, with other bytes.
+        ConfigError when one of them fails; CorruptionError when another machine was first, with other bytes.
         """
         super().prepare()
         (self.root / SHARED).mkdir(exist_ok=True)
@@ -50,10 +50,10 @@ class Mirror(Store):
         for key in list(self._unshared()):
             try:
                 self.share(key)
-            except DamageError:
+            except CorruptionError:
                 super().quarantine(key)
-            except BreachError as error:
-                raise DamageError(f"{error}; what was made here is put aside: give the command again") from error
+            except InvariantError as error:
+                raise CorruptionError(f"{error}; what was made here is put aside: give the command again") from error
 
     def stored(self) -> Iterator[str]:
         """The keys of all steps that are at the URL."""
@@ -68,7 +68,7 @@ class Mirror(Store):
             return False
         if not self.exists(key) and names.issuperset(map(state_file, points)):
             return True
-        with contextlib.suppress(DamageError):
+        with contextlib.suppress(CorruptionError):
             self._fetch(key)
         return super().has(key, points)
 
@@ -79,12 +79,12 @@ class Mirror(Store):
         return super().manifest(key)
 
     def check(self, key: str) -> None:
-        """Bring the step here and read all its files; DamageError when one is not what was written there."""
+        """Bring the step here and read all its files; CorruptionError when one is not what was written there."""
         if self.remote.exists(key) and self.remote.names(key) - self.names(key):
             self._fetch(key)
         try:
             super().check(key)
-        except DamageError:
+        except CorruptionError:
             if not self.remote.exists(key):
                 raise
             super().quarantine(key)  # a copy
@@ -92,21 +92,21 @@ class Mirror(Store):
             super().check(key)
 
     def share(self, key: str) -> None:
-        """Bring a step to the URL. BreachError when it is there with other bytes, and this one is put aside then."""
+        """Bring a step to the URL. InvariantError when it is there with other bytes, and this one is put aside then."""
         about = self.manifest(key)
         files = {name: self.read(key, name) for name in about.pop("files")}
         try:
             self.remote.publish(key, about, files)
-        except BreachError:
+        except InvariantError:
             super().quarantine(key)
             raise
-        except RequestError as error:
-            raise RequestError(f"{error}; what was made is kept here, and brought there by the next run") from error
+        except ConfigError as error:
+            raise ConfigError(f"{error}; what was made is kept here, and brought there by the next run") from error
         self._mark(key)
 
-    def claims(self, expiry: float = EXPIRY) -> RemoteClaims:
+    def claims(self, expiry: float = EXPIRY) -> RemoteLeases:
         """This process's claims at the URL."""
-        return RemoteClaims(self.remote, self.root, expiry)
+        return RemoteLeases(self.remote, self.root, expiry)
 
     def quarantine(self, key: str) -> Path:
         """Take a step away from the URL, and put what it was aside here; returns where."""
@@ -126,15 +126,15 @@ class Mirror(Store):
         """Read everything at the URL; every step that is not what was written, and why."""
         return upkeep.problems(self.remote)
 
-    def leftovers(self, claims: Claims) -> Iterator[upkeep.Leftover]:
+    def leftovers(self, claims: Leases) -> Iterator[upkeep.Leftover]:
         """What killed processes left behind, here and there, and here what was put aside."""
         yield from super().leftovers(claims)
         yield from self.remote.leftovers(claims)
 
     def require_marked(self) -> None:
-        """RequestError where there is anything at the URL, and no marker. The folder here is named by us."""
+        """ConfigError where there is anything at the URL, and no marker. The folder here is named by us."""
         if not self.remote.is_marked() and self.remote.paths(""):
-            raise RequestError(f"store: '{self.remote.url}' is no store, for it has no {MARKER}; nothing was changed")
+            raise ConfigError(f"store: '{self.remote.url}' is no store, for it has no {MARKER}; nothing was changed")
 
     def _refuse_filled(self) -> None:
         """What lies in the folder here was fetched, or is what an earlier run made."""
@@ -148,7 +148,7 @@ class Mirror(Store):
             files = self.remote.fetch(key, {name: entry for name, entry in listed.items() if here.get(name) != entry})
         except FileNotFoundError:
             return
-        except RequestError:
+        except ConfigError:
             self._cut = True
             raise
         self._cut = False
@@ -162,7 +162,7 @@ class Mirror(Store):
     def _listed(self, key: str) -> dict[str, Any]:
         try:
             return super().manifest(key)["files"]
-        except (KeyError, DamageError):
+        except (KeyError, CorruptionError):
             return {}
 
     def _mark(self, key: str) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from prunetune.core.files import replace_file
-from prunetune.errors import DamageError
+from prunetune.errors import CorruptionError
 from prunetune.steps.steps import Train
 from prunetune.store.disk import json_bytes, remove
 from prunetune.store.layout import is_key
-from prunetune.store.leases import Claims
+from prunetune.store.leases import Leases
 from prunetune.training.checkpoint import Checkpoints, Saved
-from prunetune.training.distributed import Ranks
+from prunetune.training.distributed import World
 
 EVERY = 60.0  # seconds of training between two checkpoints, and before the first
 PARTIAL = "partial"
@@ -63,7 +63,7 @@ class Partial:
             found = _read(self._path)
         except FileNotFoundError:
             return None
-        except (OSError, DamageError) as error:
+        except (OSError, CorruptionError) as error:
             self._tell(f"starts over: its checkpoint {error}")
             return None
         if found["about"] != self._about:
@@ -94,7 +94,7 @@ class Partial:
 class Shared:
     """The first rank's checkpoints: it alone keeps them, and all ranks go on from them."""
 
-    def __init__(self, checkpoints: Checkpoints, ranks: Ranks) -> None:
+    def __init__(self, checkpoints: Checkpoints, ranks: World) -> None:
         self._checkpoints = checkpoints
         self._ranks = ranks
 
@@ -114,13 +114,13 @@ def discard(root: Path, key: str) -> None:
         (root / PARTIAL / key).unlink(missing_ok=True)
 
 
-def orphans(root: Path, claims: Claims) -> list[Path]:
+def orphans(root: Path, claims: Leases) -> list[Path]:
     """The checkpoints of trainings that no process is at."""
     found = [path for path in (root / PARTIAL).glob("*") if is_key(path.name) and not path.is_symlink()]
     return [path for path in found if path.is_file() and not claims.is_alive(path.name)]
 
 
-def remove_orphan(path: Path, claims: Claims) -> int:
+def remove_orphan(path: Path, claims: Leases) -> int:
     """Remove such a checkpoint; the bytes freed, 0 where a process has begun to go on from it."""
     if not claims.take(path.name):
         return 0
@@ -140,11 +140,11 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
-        raise DamageError("is not what was written (checksum)")
+        raise CorruptionError("is not what was written (checksum)")
     try:
         found = torch.load(io.BytesIO(content[_DIGEST:]), map_location="cpu", weights_only=True)
     except Exception as error:  # what is no checkpoint of ours may fail in any way
-        raise DamageError("cannot be read") from error
+        raise CorruptionError("cannot be read") from error
     if not isinstance(found, dict) or found.keys() != {"about", "state"}:
-        raise DamageError("is not one of a training")
+        raise CorruptionError("is not one of a training")
     return found

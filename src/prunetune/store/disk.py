@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.core.files import TEMPORARY_NAME, sync_folder, temporary_beside, this_owner, write_file
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.store.process import is_alive
 
 ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
@@ -99,13 +99,13 @@ def finite(value: float) -> float | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing into one line: RequestError `store: cannot write to ...`."""
+    """Turn what the system says against writing into one line: ConfigError `store: cannot write to ...`."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "; make room and run the same command again, what is stored is kept" if full else ""
-        raise RequestError(f"store: cannot write to '{path}': {error.strerror or error}{advice}") from error
+        raise ConfigError(f"store: cannot write to '{path}': {error.strerror or error}{advice}") from error
 
 
 def _rename_new(temporary: Path, path: Path) -> bool:

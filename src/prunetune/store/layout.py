@@ -13,7 +13,7 @@ import safetensors.torch
 from torch import Tensor
 
 from prunetune.core.files import TEMPORARY
-from prunetune.errors import DamageError, RequestError
+from prunetune.errors import ConfigError, CorruptionError
 from prunetune.sparsity.mask import Mask, unpacked
 from prunetune.store.disk import json_bytes
 from prunetune.training.recipe import Point
@@ -25,7 +25,7 @@ _KEY = re.compile("[0-9a-f]{64}")
 STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
 
 
-class Shelves(ABC):
+class StoreReader(ABC):
     """Finished steps, each under its key, to be read; where they lie is for the heirs."""
 
     @abstractmethod
@@ -48,7 +48,7 @@ class Shelves(ABC):
         """Whether the step is stored with its states at these points. Looks at its list of files only: see `check`."""
         try:
             found = self.manifest(key)
-        except (KeyError, DamageError):
+        except (KeyError, CorruptionError):
             return False
         # What diverged is no start for anything, and it ended before some of its moments came.
         return found["diverged"] or all(state_file(point) in found["files"] for point in points)
@@ -56,16 +56,16 @@ class Shelves(ABC):
     def manifest(self, key: str) -> dict[str, Any]:
         """The step's list of files with checksums, its inputs, its environment and the seconds it took.
 
-        KeyError when the step is not stored; DamageError when the list is not what was written.
+        KeyError when the step is not stored; CorruptionError when the list is not what was written.
         """
         try:
             content = self.content(key, MANIFEST)
         except FileNotFoundError as error:
             if self.exists(key):
-                raise DamageError(f"store: {key[:12]}: {MANIFEST} is missing") from error
+                raise CorruptionError(f"store: {key[:12]}: {MANIFEST} is missing") from error
             raise KeyError(key) from error
         except OSError as error:
-            raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
+            raise CorruptionError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
         return read_manifest(key, content)
 
     def metrics(self, key: str) -> dict[str, Any]:
@@ -73,9 +73,9 @@ class Shelves(ABC):
         try:
             found = json.loads(self.read(key, METRICS))
         except (ValueError, RecursionError) as error:
-            raise DamageError(f"store: {key[:12]}: {METRICS} cannot be read") from error
+            raise CorruptionError(f"store: {key[:12]}: {METRICS} cannot be read") from error
         if not isinstance(found, dict):
-            raise DamageError(f"store: {key[:12]}: {METRICS} holds no measurements")
+            raise CorruptionError(f"store: {key[:12]}: {METRICS} holds no measurements")
         return found
 
     def state(self, key: str, at: Point | None = None) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ class Shelves(ABC):
         return Mask(unpacked(self.read(key, MASK)))
 
     def read(self, key: str, name: str) -> bytes:
-        """One file's content. KeyError when it was never stored, DamageError when it is not what was written."""
+        """One file's content. KeyError when it was never stored, CorruptionError when it is not what was written."""
         return self.read_listed(key, name, self.manifest(key)["files"][name])
 
     def read_listed(self, key: str, name: str, entry: Mapping[str, Any]) -> bytes:
@@ -95,22 +95,22 @@ class Shelves(ABC):
         try:
             content = self.content(key, name)
         except OSError as error:
-            raise DamageError(f"store: {key[:12]}: {name} cannot be read: {error.strerror or error}") from error
+            raise CorruptionError(f"store: {key[:12]}: {name} cannot be read: {error.strerror or error}") from error
         if len(content) != entry["size"]:
-            raise DamageError(f"store: {key[:12]}: {name} has {len(content)} bytes; {entry['size']} were written")
+            raise CorruptionError(f"store: {key[:12]}: {name} has {len(content)} bytes; {entry['size']} were written")
         if digest_bytes(content) != entry["sha256"]:
-            raise DamageError(f"store: {key[:12]}: {name} is not what was written (checksum)")
+            raise CorruptionError(f"store: {key[:12]}: {name} is not what was written (checksum)")
         return content
 
     def check(self, key: str) -> None:
-        """Read all files of a step; DamageError when one is not what was written. Does nothing when it is absent."""
+        """Read all files of a step, if it is there; CorruptionError when one is not what was written."""
         if not self.exists(key):
             return
         files = self.manifest(key)["files"]
         for name, listed in files.items():
             self.read_listed(key, name, listed)
         if files[STEP]["sha256"] != key:
-            raise DamageError(f"store: {key[:12]}: {STEP} describes another step")
+            raise CorruptionError(f"store: {key[:12]}: {STEP} describes another step")
 
     def stale_input(self, key: str) -> str | None:
         """The first input of a stored step that is stored otherwise now than when the step read it, else None."""
@@ -119,22 +119,22 @@ class Shelves(ABC):
             try:
                 if self.manifest(parent)["files"][file]["sha256"] != digest:
                     return name
-            except (KeyError, DamageError):
+            except (KeyError, CorruptionError):
                 continue  # gone or damaged is not changed: it is made again first, and compared then
         return None
 
 
-class LocalShelves(Shelves):
+class LocalShelves(StoreReader):
     """Those under one folder.
 
-    Raises RequestError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
+    Raises ConfigError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
     an empty store.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.root = Path(path).expanduser().absolute()
         if self.root.exists() and not self.root.is_dir():
-            raise RequestError(f"store: '{self.root}' is a file; it must be a folder")
+            raise ConfigError(f"store: '{self.root}' is a file; it must be a folder")
         if self.root.exists():
             with contextlib.suppress(FileNotFoundError):
                 check_version(self.root, (self.root / MARKER).read_bytes)
@@ -187,30 +187,30 @@ def check_version(where: object, read: Callable[[], bytes]) -> None:
         version = int(found["schema_version"])
         if found["kind"] != KIND:
             raise ValueError(found["kind"])
-    except (FileNotFoundError, RequestError):
+    except (FileNotFoundError, ConfigError):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"store: '{where}/{MARKER}' cannot be read; is this the folder of a store?") from error
+        raise ConfigError(f"store: '{where}/{MARKER}' cannot be read; is this the folder of a store?") from error
     if version > STORE_VERSION:
-        raise RequestError(
+        raise ConfigError(
             f"store: '{where}' has schema version {version}; this prunetune knows {STORE_VERSION}: update it"
         )
 
 
 def read_manifest(key: str, content: bytes) -> dict[str, Any]:
-    """A step's list of files; DamageError when it is not what was written."""
+    """A step's list of files; CorruptionError when it is not what was written."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamageError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
+        raise CorruptionError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
     if not isinstance(found, dict) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
-        raise DamageError(f"store: {key[:12]}: {MANIFEST} is not what was written")
+        raise CorruptionError(f"store: {key[:12]}: {MANIFEST} is not what was written")
     if not _is_manifest(found):
-        raise DamageError(f"store: {key[:12]}: {MANIFEST} is no list of files")
+        raise CorruptionError(f"store: {key[:12]}: {MANIFEST} is no list of files")
     if any(
         name != Path(name).name or not name.isprintable() for name in found["files"]
     ):  # somebody's who may write there, but not outside
-        raise DamageError(f"store: {key[:12]}: {MANIFEST} names files of other folders")
+        raise CorruptionError(f"store: {key[:12]}: {MANIFEST} names files of other folders")
     return found
 
 

@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.core.locks import locked
-from prunetune.errors import RequestError, short
+from prunetune.errors import ConfigError, short
 from prunetune.store.disk import clock_of
 from prunetune.store.layout import is_key
 from prunetune.store.process import Process
 
 EXPIRY = 300.0  # seconds without a sign of life; well above the minute for which NFS may show an old time
-BEATS = 10  # signs of life within that time
+RENEWALS = 10  # signs of life within that time
 CLAIMS = "claims"
-MISHAPS = (OSError, RequestError)  # a store that cannot be written or reached: that costs a claim, which guards nothing
+LEASE_ERRORS = (
+    OSError,
+    ConfigError,
+)  # a store that cannot be written or reached: that costs a claim, which guards nothing
 
 
-class Claims:
+class Leases:
     """This process's claims on the steps of the store in the folder `root`, and a thread that keeps them alive.
 
     Ages are differences of two times that the store's own file system has set, so that clocks may differ.
@@ -46,7 +49,7 @@ class Claims:
             return True
         content = json.dumps({**self._who, "since": datetime.now(UTC).isoformat(" ", "seconds")}).encode()
         if not self._create(key, content) and not (
-            self._is_dead(key) and self._bury(key) and self._create(key, content)
+            self._is_dead(key) and self._evict(key) and self._create(key, content)
         ):
             return False
         self._mine[key] = content
@@ -60,7 +63,7 @@ class Claims:
         """
         if key not in self._mine:
             return
-        with contextlib.suppress(*MISHAPS), locked(self._lock):
+        with contextlib.suppress(*LEASE_ERRORS), locked(self._lock):
             if self._is(key, self._mine[key]):
                 self._remove(key)
             del self._mine[key]
@@ -83,7 +86,7 @@ class Claims:
         words = [str(_holder(content) or "another process")]
         if since := content.get("since"):
             words.append(f"since {short(since)}")
-        with contextlib.suppress(*MISHAPS):
+        with contextlib.suppress(*LEASE_ERRORS):
             words.append(f"last sign of life {max(self._age(key), 0.0):.0f} s ago")
         return ", ".join(words)
 
@@ -121,13 +124,13 @@ class Claims:
             return True
         try:
             return self._age(key) > self._expiry
-        except MISHAPS:
+        except LEASE_ERRORS:
             return False
 
-    def _bury(self, key: str) -> bool:
+    def _evict(self, key: str) -> bool:
         """Remove a dead process's claim, under the lock, since another process may be about to do the same. Where there
         is no lock, two may get the step, which costs time and no result."""
-        with contextlib.suppress(*MISHAPS), locked(self._lock):
+        with contextlib.suppress(*LEASE_ERRORS), locked(self._lock):
             if self._is_dead(key):
                 self._remove(key)
                 return True
@@ -144,15 +147,15 @@ class Claims:
             self._thread.start()
 
     def _beat(self) -> None:
-        while not self._closing.wait(self._expiry / BEATS):
+        while not self._closing.wait(self._expiry / RENEWALS):
             for key, content in self._mine.copy().items():
-                with contextlib.suppress(*MISHAPS):
+                with contextlib.suppress(*LEASE_ERRORS):
                     if self._is(key, content):
                         self._renew(key, content)
 
     def _content(self, key: str) -> dict[str, Any]:
         """What a claim says; empty where there is none, or it makes no sense."""
-        with contextlib.suppress(*MISHAPS, ValueError, RecursionError):
+        with contextlib.suppress(*LEASE_ERRORS, ValueError, RecursionError):
             found = json.loads(self._read(key))
             return found if isinstance(found, dict) else {}
         return {}

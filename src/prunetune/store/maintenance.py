@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunetune.errors import DamageError, short
+from prunetune.errors import CorruptionError, short
 from prunetune.store.checkpoints import PARTIAL, orphans, remove_orphan
 from prunetune.store.disk import clock_of, is_abandoned, is_old, remove, size_of
-from prunetune.store.layout import MANIFEST, METRICS, Shelves
-from prunetune.store.leases import CLAIMS, Claims
+from prunetune.store.layout import MANIFEST, METRICS, StoreReader
+from prunetune.store.leases import CLAIMS, Leases
 
 _ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
 _LOG = re.compile(r"(\w+_[0-9a-f]{8}-)?[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
@@ -56,26 +56,26 @@ class Leftover:
         return f"{self.path}  {self.size:,} bytes  ({self.why})"
 
 
-def entries(shelves: Shelves) -> Iterator[Entry]:
+def entries(shelves: StoreReader) -> Iterator[Entry]:
     """Every stored step whose list of files and metrics can be read, in the order of keys."""
     for key in shelves.stored():
         try:
             yield _entry(key, shelves.manifest(key), shelves.metrics(key))
-        except (KeyError, DamageError):
+        except (KeyError, CorruptionError):
             continue
 
 
 def _entry(key: str, found: dict[str, Any], metrics: dict[str, Any]) -> Entry:
-    """A step's line; DamageError where its metrics have a right checksum and yet are none of this program's."""
+    """A step's line; CorruptionError where its metrics have a right checksum and yet are none of this program's."""
     size = sum(file["size"] for file in found["files"].values())
     try:
         summary = _summary(metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"store: {key[:12]}: {METRICS} holds no measurements that are known") from error
+        raise CorruptionError(f"store: {key[:12]}: {METRICS} holds no measurements that are known") from error
     return Entry(short(found["kind"]), key, size, short(found["created"]), short(summary))
 
 
-def problems(shelves: Shelves) -> Iterator[Problem]:
+def problems(shelves: StoreReader) -> Iterator[Problem]:
     """One for each step that is damaged, holds a file that is not listed, or rests on something that has changed."""
     for key in shelves.stored():
         try:
@@ -85,11 +85,11 @@ def problems(shelves: Shelves) -> Iterator[Problem]:
                 yield Problem(key, f"store: {key[:12]}: {what}")
         except KeyError as error:
             yield Problem(key, f"store: {key[:12]}: {error.args[0]} is missing")
-        except DamageError as error:
+        except CorruptionError as error:
             yield Problem(key, str(error))
 
 
-def leftovers(root: Path, claims: Claims) -> Iterator[Leftover]:
+def leftovers(root: Path, claims: Leases) -> Iterator[Leftover]:
     """What nobody will finish, what was put aside as damaged, and, while nobody is at work, logs older than a day.
 
     Names of another form than a store's are passed over, and so are links. Ages are by the clock of the store's own
@@ -122,7 +122,7 @@ def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
     return [path for path in folder.glob("*") if form.fullmatch(path.name) and not path.is_symlink()]
 
 
-def _oddity(shelves: Shelves, key: str) -> str | None:
+def _oddity(shelves: StoreReader, key: str) -> str | None:
     extra = shelves.names(key) - shelves.manifest(key)["files"].keys() - {MANIFEST}
     if extra:
         return f"{min(extra)} is not in its list of files"

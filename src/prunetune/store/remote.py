@@ -18,12 +18,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from prunetune.core.files import create_file, replace_file
-from prunetune.errors import BreachError, RequestError
+from prunetune.errors import ConfigError, InvariantError
 from prunetune.store.disk import ABANDONED_AFTER
 from prunetune.store.layout import (
     MANIFEST,
     MARKER,
-    Shelves,
+    StoreReader,
     check_version,
     digest_bytes,
     entry,
@@ -31,7 +31,7 @@ from prunetune.store.layout import (
     manifest_bytes,
     marker_bytes,
 )
-from prunetune.store.leases import CLAIMS, Claims
+from prunetune.store.leases import CLAIMS, Leases
 from prunetune.store.maintenance import Leftover
 
 PAUSES = (0.5, 2.0, 8.0)  # seconds before a request is tried again
@@ -42,10 +42,10 @@ _OURS = re.compile(r"step\.json|metrics\.json|mask\.safetensors|state(@[^/]+)?\.
 T = TypeVar("T")
 
 
-class Remote(Shelves):
+class Remote(StoreReader):
     """The steps at a URL, all listed once and then looked at one by one. Opening asks for nothing yet.
 
-    Methods raise RequestError, one line, when the place cannot be reached, after some tries where it could before.
+    Methods raise ConfigError, one line, when the place cannot be reached, after some tries where it could before.
     """
 
     def __init__(self, url: str) -> None:
@@ -90,14 +90,14 @@ class Remote(Shelves):
         self._listing()[key] = self._find(folder_of(key)).get(key, set())
 
     def fetch(self, key: str, entries: Mapping[str, Any]) -> dict[str, bytes]:
-        """Files of a step, with their entries in its list; DamageError when one is not what was written."""
+        """Files of a step, with their entries in its list; CorruptionError when one is not what was written."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             read = pool.map(lambda name: self.read_listed(key, name, entries[name]), entries)
             return dict(zip(entries, read, strict=True))
 
     def publish(self, key: str, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Write a step, its manifest last. The first write wins: where the step is there, files that both have must
-        be equal, BreachError otherwise, and those that are missing are added."""
+        be equal, InvariantError otherwise, and those that are missing are added."""
         try:
             self.manifest(key)
         except KeyError:
@@ -127,7 +127,7 @@ class Remote(Shelves):
             return False
         return True
 
-    def leftovers(self, claims: Claims) -> Iterator[Leftover]:
+    def leftovers(self, claims: Leases) -> Iterator[Leftover]:
         """The files of steps whose writing ended before the manifest, all a day ago or more, and that nobody is at."""
         if not self.is_marked():
             return
@@ -221,7 +221,7 @@ class Remote(Shelves):
         self._listing()[key] = {*listed, MANIFEST}
         for name in files.keys() & listed.keys():
             if digest_bytes(files[name]) != listed[name]["sha256"]:
-                raise BreachError(
+                raise InvariantError(
                     f"{about['kind']} {key[:12]}: not reproducible here: {name} came out otherwise than it is stored "
                     f"at '{self.url}'; see its manifest.json there for the environment that it was made in"
                 )
@@ -241,7 +241,7 @@ class Remote(Shelves):
         foreign = {path.removeprefix(self._root).strip("/") for path in found}
         foreign = {name for name in foreign if name[:1] not in ("", ".")}
         if foreign and not self.is_marked():  # by another machine, meanwhile
-            raise RequestError(
+            raise ConfigError(
                 f"store: '{self.url}' is no store and holds other things ('{min(foreign)}'); give a folder of its own"
             )
 
@@ -267,19 +267,19 @@ class Remote(Shelves):
     def _give_up(self, error: Exception) -> NoReturn:
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         why = " ".join(told.split()) or type(error).__name__
-        raise RequestError(f"store: '{self.url}' cannot be used: {why}") from error
+        raise ConfigError(f"store: '{self.url}' cannot be used: {why}") from error
 
 
 def _connect(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it; RequestError when there is none, or its package is missing."""
+    """The file system of a URL, and the path in it; ConfigError when there is none, or its package is missing."""
     try:
         return fsspec.url_to_fs(url)
     except ImportError as error:
         extra = "; pip install 'prunetune[s3]'" if url.startswith(("s3:", "s3a:")) else ""
-        raise RequestError(f"store: '{url}' needs a package that is not installed: {error}{extra}") from error
+        raise ConfigError(f"store: '{url}' needs a package that is not installed: {error}{extra}") from error
     except Exception as error:  # every file system has errors of its own
         why = " ".join(str(error).split())
-        raise RequestError(f"store: '{url}': {why}; give a folder, or a URL such as s3://bucket/folder") from error
+        raise ConfigError(f"store: '{url}': {why}; give a folder, or a URL such as s3://bucket/folder") from error
 
 
 def _write(files: Any, path: str, content: bytes) -> None:

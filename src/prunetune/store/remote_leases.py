@@ -4,16 +4,16 @@ import contextlib
 import time
 from pathlib import Path
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.store.layout import is_key
-from prunetune.store.leases import BEATS, CLAIMS, EXPIRY, MISHAPS, Claims
+from prunetune.store.leases import CLAIMS, EXPIRY, LEASE_ERRORS, RENEWALS, Leases
 from prunetune.store.remote import Remote
 
 FIRST_PAUSE = 0.5  # seconds until a step that another one has claimed is looked at again; twice as long each time,
 LAST_PAUSE = 10.0  # and no longer
 
 
-class RemoteClaims(Claims):
+class RemoteLeases(Leases):
     """This process's claims at a URL; `root` is a folder of this machine, for the lock among its processes.
 
     Between machines a dead claim is removed without a lock. Two that do so at the same moment may both get the step,
@@ -34,11 +34,11 @@ class RemoteClaims(Claims):
         if time.monotonic() < self._again.get(key, 0.0):
             return False
         taken = super().take(key)
-        with contextlib.suppress(*MISHAPS):
+        with contextlib.suppress(*LEASE_ERRORS):
             self._remote.look(key)
         pause = self._pauses.get(key, FIRST_PAUSE)
         self._again[key] = time.monotonic() + pause
-        self._pauses[key] = min(2 * pause, LAST_PAUSE, self._expiry / BEATS)
+        self._pauses[key] = min(2 * pause, LAST_PAUSE, self._expiry / RENEWALS)
         return taken
 
     def _where(self, key: str) -> str:
@@ -54,7 +54,7 @@ class RemoteClaims(Claims):
             return self._remote.create(_name(key), content) or self._is(key, content)
         except FileNotFoundError:  # given up this very moment
             return False
-        except RequestError:
+        except ConfigError:
             return True
 
     def _read(self, key: str) -> bytes:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prunetune.core.files import replace_file
 from prunetune.core.locks import locked
-from prunetune.errors import BreachError, RequestError
+from prunetune.errors import ConfigError, InvariantError
 from prunetune.sparsity.mask import Mask, packed
 from prunetune.steps.steps import Step, describe
 from prunetune.store import maintenance as upkeep
@@ -37,7 +37,7 @@ from prunetune.store.layout import (
     marker_bytes,
     state_file,
 )
-from prunetune.store.leases import CLAIMS, EXPIRY, Claims
+from prunetune.store.leases import CLAIMS, EXPIRY, Leases
 from prunetune.training.recipe import Point
 
 _OF_A_DISK = "lost+found"  # in the root of a fresh one
@@ -49,7 +49,7 @@ class Store(LocalShelves):
     """A store that can be written to as well. Opening changes nothing; `prepare` makes it ready."""
 
     def prepare(self) -> None:
-        """Create the store, or prove that it can be written to; RequestError otherwise.
+        """Create the store, or prove that it can be written to; ConfigError otherwise.
 
         A folder that holds anything is not made one.
         """
@@ -77,8 +77,8 @@ class Store(LocalShelves):
         """Store a step's results; `inputs` names the stored files that they were made from, with their checksums.
 
         Where the step is stored already (by another process, or without the snapshots asked for now), files that are
-        there must be equal bit for bit, BreachError otherwise, and those that are missing are added.
-        RequestError when the disk is full or read-only; what is stored stays as it was.
+        there must be equal bit for bit, InvariantError otherwise, and those that are missing are added.
+        ConfigError when the disk is full or read-only; what is stored stays as it was.
         """
         files = {STEP: json_bytes(describe(step)), METRICS: json_bytes(dict(metrics))}
         files |= {} if state is None else {STATE: _pack(state)}
@@ -103,14 +103,14 @@ class Store(LocalShelves):
     def share(self, key: str) -> None:
         """Let other machines have a step that is stored here; in a folder that they work in too they have it."""
 
-    def claims(self, expiry: float = EXPIRY) -> Claims:
+    def claims(self, expiry: float = EXPIRY) -> Leases:
         """This process's claims on steps; those of others count no more after `expiry` seconds of silence."""
-        return Claims(self.root, expiry)
+        return Leases(self.root, expiry)
 
     def quarantine(self, key: str) -> Path:
         """Move a step's folder out of the way, to be looked at; returns where it went.
 
-        RequestError where the folder is no store.
+        ConfigError where the folder is no store.
         """
         self.require_marked()
         target = self.aside(key)
@@ -136,7 +136,7 @@ class Store(LocalShelves):
 
         `tell` is told of each. With `dry_run` nothing is removed, and the bytes are those that would be freed. Names
         that are not exactly of the form that a store gives them are left alone, and so is what a process is at.
-        RequestError where there is a folder that is no store.
+        ConfigError where there is a folder that is no store.
         """
         freed = 0
         self.require_marked()
@@ -146,15 +146,15 @@ class Store(LocalShelves):
                 freed += leftover.size if dry_run else leftover.remove()
         return freed
 
-    def leftovers(self, claims: Claims) -> Iterator[upkeep.Leftover]:
+    def leftovers(self, claims: Leases) -> Iterator[upkeep.Leftover]:
         """What `gc` removes; nothing where nothing is yet."""
         if self.is_marked():
             yield from upkeep.leftovers(self.root, claims)
 
     def require_marked(self) -> None:
-        """RequestError where there is a folder, and no marker in it."""
+        """ConfigError where there is a folder, and no marker in it."""
         if self.root.exists() and not self.is_marked():
-            raise RequestError(f"store: '{self.root}' is no store, for it has no {MARKER}; nothing was changed")
+            raise ConfigError(f"store: '{self.root}' is no store, for it has no {MARKER}; nothing was changed")
 
     def _complete(self, step: Step, files: Mapping[str, bytes]) -> None:
         """Add what an existing step lacks, files first and then the list, after comparing what both have."""
@@ -163,7 +163,7 @@ class Store(LocalShelves):
             listed = about.pop("files")
             for name in files.keys() & listed.keys():
                 if digest_bytes(files[name]) != listed[name]["sha256"]:
-                    raise BreachError(
+                    raise InvariantError(
                         f"{step.label}: not reproducible here: {name} came out otherwise than it is stored; "
                         "see its manifest.json for the environment that it was made in"
                     )
@@ -179,7 +179,7 @@ class Store(LocalShelves):
         foreign = [path.name for path in self.root.iterdir() if path.name[0] != "." or path.is_dir()]
         foreign = [name for name in foreign if name != _OF_A_DISK]
         if foreign and not self.is_marked():  # by another process, meanwhile
-            raise RequestError(
+            raise ConfigError(
                 f"store: '{self.root}' is no store and holds other things ('{min(foreign)}'); give a new folder"
             )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.core.references import KEYED_WHERE_SET
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.criteria import Magnitude
 from prunetune.sparsity.prune import choose
 from prunetune.sparsity.scope import Scope, prunable
@@ -45,7 +45,7 @@ class Penalty:
         for name in ("rho", "rho_growth", "rho_every", "update_every"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise RequestError(f"{name}: {value} is not possible; it must be a number above 0")
+                raise ConfigError(f"{name}: {value} is not possible; it must be a number above 0")
 
 
 class Admm:

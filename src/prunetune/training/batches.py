@@ -9,7 +9,7 @@ from torch import Tensor
 from prunetune.core.seeding import OrderDigest, epoch_order
 from prunetune.data import Dataset
 from prunetune.training.augment import EpochAugmentation, augmented
-from prunetune.training.distributed import ALONE, Ranks
+from prunetune.training.distributed import SINGLE, World
 from prunetune.training.recipe import Recipe
 
 
@@ -31,7 +31,7 @@ def normaliser(data: Dataset, device: torch.device) -> Callable[[Tensor], Tensor
     return normalise
 
 
-class Pick(NamedTuple):
+class BatchIndices(NamedTuple):
     """A batch whose images are not yet gathered: their indices, and their rows of each augmentation's draws."""
 
     indices: Tensor
@@ -42,9 +42,9 @@ class Pick(NamedTuple):
         """All that a batch depends on."""
         return (self.indices, *self.draws)
 
-    def copy(self) -> "Pick":
+    def copy(self) -> "BatchIndices":
         """The same in memory of its own."""
-        return Pick(self.indices.clone(), tuple(draws.clone() for draws in self.draws))
+        return BatchIndices(self.indices.clone(), tuple(draws.clone() for draws in self.draws))
 
 
 class Feed:
@@ -60,7 +60,7 @@ class Feed:
         order_seed: int,
         augment_seed: int,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: World = SINGLE,
     ) -> None:
         self._images = data.train_images.to(device)
         self._labels = data.train_labels.to(device)
@@ -81,7 +81,7 @@ class Feed:
         for epoch in range(epochs):
             self.used.update(epoch_order(self._order_seed, epoch, len(self)))
 
-    def picks(self, epoch: int) -> Iterator[Pick]:
+    def picks(self, epoch: int) -> Iterator[BatchIndices]:
         """Every batch of `epoch`, counted from 0; `used` then has the order that was handed out, by all ranks."""
         device = self._images.device
         order = epoch_order(self._order_seed, epoch, len(self)).to(device)
@@ -90,10 +90,10 @@ class Feed:
         for start, stop, _ in self.shares:
             indices = order[start:stop]
             used.append(indices)
-            yield Pick(indices, augmentation.draws(start, stop))
+            yield BatchIndices(indices, augmentation.draws(start, stop))
         self.used.update(self._whole(torch.cat(used).cpu()))
 
-    def batch(self, pick: Pick) -> tuple[Tensor, Tensor]:
+    def batch(self, pick: BatchIndices) -> tuple[Tensor, Tensor]:
         """The images of a pick, augmented and normalised, and their labels."""
         images = augmented(self._images.index_select(0, pick.indices), self._recipe.augment, pick.draws)
         return self._normalise(images), self._labels.index_select(0, pick.indices)

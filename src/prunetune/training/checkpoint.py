@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from prunetune.training.admm import Admm
 from prunetune.training.batches import Feed
 from prunetune.training.recipe import Point
-from prunetune.training.zero_check import RevivalWatch
+from prunetune.training.zero_check import PrunedZeroCheck
 
 Saved = Mapping[str, Any]  # dicts, lists, numbers, texts and tensors: what torch.load reads with weights_only
 
@@ -41,7 +41,7 @@ class Underway(Protocol):
     optimizer: Optimizer
     device: torch.device
     feed: Feed
-    watch: RevivalWatch | None
+    watch: PrunedZeroCheck | None
     admm: Admm | None
     steps: int
     train_loss: list[float]

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import torch
 
-from prunetune.training.batches import Pick
-from prunetune.training.distributed import Ranks
+from prunetune.training.batches import BatchIndices
+from prunetune.training.distributed import World
 
 WARM_UP = 3  # steps that run as they are: what is made when first needed (momentum, handles, algorithms) is there then
 
@@ -63,26 +63,26 @@ class CudaGraphs:
         return graph.replay
 
 
-def recorder_for(device: torch.device, ranks: Ranks) -> Recorder | None:
+def recorder_for(device: torch.device, ranks: World) -> Recorder | None:
     """What records the steps of a training; None where they run as they are: elsewhere than on CUDA, and under DDP."""
     return CudaGraphs() if device.type == "cuda" and ranks.count == 1 else None
 
 
-class Recorded:
+class GraphedStep:
     """Does `step` for one pick after another: a few times as it is, then by replay, with a recording for every size.
 
     Where a step cannot be recorded, all run as they are, and `tell` gets the reason.
     """
 
-    def __init__(self, step: Callable[[Pick], None], recorder: Recorder, tell: Callable[[str], None]) -> None:
+    def __init__(self, step: Callable[[BatchIndices], None], recorder: Recorder, tell: Callable[[str], None]) -> None:
         self._step = step
         self._recorder = recorder
         self._tell = tell
         self._met: Counter[int] = Counter()
-        self._replays: dict[int, tuple[Pick, Work]] = {}
+        self._replays: dict[int, tuple[BatchIndices, Work]] = {}
         self._refused = False
 
-    def __call__(self, pick: Pick) -> None:
+    def __call__(self, pick: BatchIndices) -> None:
         """Do the step for a pick."""
         size = len(pick.indices)
         self._met[size] += 1
@@ -99,7 +99,7 @@ class Recorded:
         """Something that is no tensor has changed, or a tensor was replaced: record anew."""
         self._replays.clear()
 
-    def _record(self, pick: Pick) -> bool:
+    def _record(self, pick: BatchIndices) -> bool:
         static = pick.copy()
         try:
             self._replays[len(pick.indices)] = static, self._recorder.record(partial(self._step, static))
@@ -107,7 +107,7 @@ class Recorded:
             self._refuse(str(error.__context__ or error).partition("\n")[0])
         return not self._refused
 
-    def _replay(self, pick: Pick) -> None:
+    def _replay(self, pick: BatchIndices) -> None:
         static, replay = self._replays[len(pick.indices)]
         for own, given in zip(static.tensors, pick.tensors, strict=True):
             own.copy_(given)

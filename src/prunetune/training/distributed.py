@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prunetune.errors import RequestError, given
+from prunetune.errors import ConfigError, given
 
 T = TypeVar("T")
 Bucket = dist.GradBucket  # pyright: ignore[reportPrivateImportUsage]
@@ -34,7 +34,7 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ranks:
+class World:
     """Which of the processes that share a training this one is, and how many they are.
 
     Where they are several, `join` has brought them together, and all must make the same calls in the same order.
@@ -46,12 +46,12 @@ class Ranks:
     def shares(self, n: int, batch_size: int) -> list[Share]:
         """This rank's part of every batch of an epoch of `n` images, consecutive ones; sizes differ by at most one.
 
-        RequestError where a rank would get no image.
+        ConfigError where a rank would get no image.
         """
         smallest = n % batch_size or batch_size
         if smallest < self.count:
             batch = f"the last batch of an epoch has {smallest} of {n} images"
-            raise RequestError(f"devices: {self.count}; {batch}; choose another recipe.batch_size or fewer devices")
+            raise ConfigError(f"devices: {self.count}; {batch}; choose another recipe.batch_size or fewer devices")
         return [self._share(start, min(batch_size, n - start)) for start in range(0, n, batch_size)]
 
     def _share(self, start: int, size: int) -> Share:
@@ -89,16 +89,16 @@ class Ranks:
         return box[0]
 
 
-ALONE = Ranks()
+SINGLE = World()
 
 
-def join(meeting: str | Path) -> Ranks:
-    """Meet the other ranks that torchrun has started, by the file `meeting`: gloo, and NCCL where each has a GPU."""
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+def join(rendezvous: str | Path) -> World:
+    """Meet the other ranks that torchrun has started, by the file `rendezvous`: gloo, and NCCL where each has a GPU."""
+    ranks = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     backend = "gloo"
     if torch.cuda.device_count() >= ranks.count:
         torch.cuda.set_device(ranks.rank)
         backend = "cpu:gloo,cuda:nccl"
-    where: dict[str, Any] = {"init_method": f"file://{meeting}", "rank": ranks.rank, "world_size": ranks.count}
+    where: dict[str, Any] = {"init_method": f"file://{rendezvous}", "rank": ranks.rank, "world_size": ranks.count}
     dist.init_process_group(backend, timeout=PATIENCE, **where)
     return ranks

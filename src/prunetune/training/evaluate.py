@@ -30,7 +30,7 @@ def evaluate(
     """Score `model`, which lies on `device`, on images (N, C, H, W) as stored and their labels (N,); N at least 1.
 
     The model is in evaluation mode meanwhile, nothing of it is changed, and no random number is drawn. A batch's loss
-    counts by its size. RequestError when the user's loss or metric returns the wrong shape, or memory is short.
+    counts by its size. ConfigError when the user's loss or metric returns the wrong shape, or memory is short.
     """
     device = torch.device(device)
     training = model.training

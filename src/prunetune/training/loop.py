@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from prunetune.core.seeding import derived
 from prunetune.data import Dataset
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import digest_tensors
-from prunetune.sparsity.enforce import hold
+from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
 from prunetune.training.admm import Admm, Penalty
-from prunetune.training.batches import Feed, Pick, normaliser
+from prunetune.training.batches import BatchIndices, Feed, normaliser
 from prunetune.training.checkpoint import Checkpoints, capture, restore
-from prunetune.training.cuda_graphs import Recorded, recorder_for
-from prunetune.training.distributed import ALONE, Ranks
+from prunetune.training.cuda_graphs import GraphedStep, recorder_for
+from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate
 from prunetune.training.heartbeat import beat
 from prunetune.training.numerics import (
@@ -34,7 +34,7 @@ from prunetune.training.numerics import (
 from prunetune.training.objective import build_optimizer, loss_of
 from prunetune.training.recipe import Point, Recipe, factor
 from prunetune.training.user_code import users
-from prunetune.training.zero_check import RevivalWatch
+from prunetune.training.zero_check import PrunedZeroCheck
 
 State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model
 
@@ -90,7 +90,7 @@ def train(
     on_epoch: Callable[[EpochEnd], None] | None = None,
     on_notice: Callable[[str], None] = lambda notice: None,
     checkpoints: Checkpoints | None = None,
-    ranks: Ranks = ALONE,
+    ranks: World = SINGLE,
 ) -> Trained:
     """Train `model` in place by `recipe`, from the weights that it has, and score it on the test images at the end.
 
@@ -103,7 +103,7 @@ def train(
     goes on from the state that they have, and offers them its own after every epoch but the last. Several `ranks` call
     this with equal arguments, each on a share of every batch; the first one's result is the training's.
 
-    Raises RequestError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
+    Raises ConfigError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
     up, a batch that the ranks cannot share, a loss or metric of the user's that returns a wrong shape, and batches that
     need more memory than there is.
     """
@@ -136,7 +136,7 @@ class _Training:
         counted: Collection[str] | None,
         penalty: Penalty | None,
         snapshots: Collection[Point],
-        ranks: Ranks,
+        ranks: World,
         on_notice: Callable[[str], None],
     ) -> None:
         self.began = time.perf_counter()
@@ -150,14 +150,14 @@ class _Training:
         self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
         self.optimizer = build_optimizer(model.parameters(), recipe)
         self.loss = loss_of(recipe)
-        self.counted = mask if mask is None or counted is None else mask.of(counted)
+        self.counted = mask if mask is None or counted is None else mask.subset(counted)
         if mask is not None:
-            hold(model, mask, self.optimizer)
-        self.watch = RevivalWatch(model, mask) if mask is not None else None
+            apply_mask(model, mask, self.optimizer)
+        self.watch = PrunedZeroCheck(model, mask) if mask is not None else None
         self.admm = Admm(model, penalty, self.feed.steps_per_epoch, recipe.epochs) if penalty else None
         self.network = ranks.replicated(model, self.weight)
         recorder = recorder_for(device, ranks)
-        self.recorded = Recorded(self.step, recorder, on_notice) if recorder is not None else None
+        self.recorded = GraphedStep(self.step, recorder, on_notice) if recorder is not None else None
         self.rate = torch.zeros((), device=device) if recorder is not None else None  # where a replay reads it
         self.total = torch.zeros((), device=device)  # of the losses of an epoch's images
         self.steps = 0
@@ -200,7 +200,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
 
-    def step(self, pick: Pick) -> None:
+    def step(self, pick: BatchIndices) -> None:
         """One optimizer step, the check of the zeros right after it, and the batch's loss: all on the device."""
         images, labels = self.feed.batch(pick)
         images = images.contiguous(memory_format=self.layout)
@@ -278,12 +278,12 @@ def _memory(recipe: Recipe) -> tuple[str, str]:
 
 
 def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> dict[int, list[Point]]:
-    """The points by the number of optimizer steps taken; RequestError for one after the end."""
+    """The points by the number of optimizer steps taken; ConfigError for one after the end."""
     by_step: dict[int, list[Point]] = {}
     for point in points:
         step = point.step(steps_per_epoch)
         if not 0 <= step <= steps_per_epoch * epochs:
-            raise RequestError(
+            raise ConfigError(
                 f"snapshots: {point} is step {step}; the training ends at {epochs}ep, step {steps_per_epoch * epochs}"
             )
         by_step.setdefault(step, []).append(point)

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.training.recipe import Recipe
 
 # torch has a class of its own for accelerators alone; its CPU allocator and the libraries below raise RuntimeError
@@ -20,7 +20,7 @@ _ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 
 @contextmanager
 def enough_memory(what: str, advice: str) -> Iterator[None]:
-    """RequestError `WHAT take more memory than there is …; ADVICE` in the place of any error that says so."""
+    """ConfigError `WHAT take more memory than there is …; ADVICE` in the place of any error that says so."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -28,7 +28,7 @@ def enough_memory(what: str, advice: str) -> Iterator[None]:
             raise
         asked = _ASKED.search(str(error))
         amount = f" ({asked[1]} at once)" if asked else ""
-        raise RequestError(f"{what} take more memory than there is{amount}; {advice}") from error
+        raise ConfigError(f"{what} take more memory than there is{amount}; {advice}") from error
 
 
 def is_short(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from prunetune.core.references import Ref, load_callable
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.training.recipe import Recipe
 from prunetune.training.user_code import users
 
@@ -21,7 +21,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if not trainable:
-        raise RequestError("model: has no trainable parameter; at least one must require a gradient")
+        raise ConfigError("model: has no trainable parameter; at least one must require a gradient")
     rate, decay = recipe.learning_rate, recipe.weight_decay
     try:
         if recipe.optimizer == "sgd":
@@ -33,7 +33,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
         vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True  # the first steps are no part of one, on purpose
         return optimizer
     except ValueError as error:  # torch's own one-line complaint about a rate, a momentum or nesterov without momentum
-        raise RequestError(f"recipe.optimizer: {recipe.optimizer} cannot be set up: {error}") from error
+        raise ConfigError(f"recipe.optimizer: {recipe.optimizer} cannot be set up: {error}") from error
 
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar, or one score per example
@@ -65,7 +65,7 @@ def metric_of(recipe: Recipe) -> Objective:
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor):  # GoogLeNet and others with auxiliary heads, in training mode
-        raise RequestError(
+        raise ConfigError(
             f"model: gives a {type(outputs).__name__} in training mode; must give logits alone, or recipe.loss be a "
             "callable that takes what it gives"
         )
@@ -83,9 +83,9 @@ def _checked(ref: Ref, field: str, wanted: str, shape: Callable[[Tensor], tuple[
         with users(f"{field}: '{ref.name}'", targets):
             value = function(outputs, targets)
         if not isinstance(value, Tensor):
-            raise RequestError(f"{field}: '{ref.name}' returned a {type(value).__name__}; it must return {wanted}")
+            raise ConfigError(f"{field}: '{ref.name}' returned a {type(value).__name__}; it must return {wanted}")
         if value.shape != shape(targets):
-            raise RequestError(f"{field}: '{ref.name}' returned shape {tuple(value.shape)}; it must return {wanted}")
+            raise ConfigError(f"{field}: '{ref.name}' returned shape {tuple(value.shape)}; it must return {wanted}")
         return value
 
     return call

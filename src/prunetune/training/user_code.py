@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
+from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, one_line
 from prunetune.training.numerics import is_short
 
-_OURS = (RequestError, BreachError, DamageError, DivergedSourceError)
+_OURS = (ConfigError, InvariantError, CorruptionError, DivergedSourceError)
 
 
 @contextmanager
 def users(what: str, on: Any = None) -> Iterator[None]:
-    """RequestError `WHAT raised KIND: …` in the place of what the user's code raises.
+    """ConfigError `WHAT raised KIND: …` in the place of what the user's code raises.
 
     What says that memory is short is let through, and a RuntimeError where `on`, a tensor, lies on an accelerator:
     there it may be the device's, or a step that cannot be recorded.
@@ -27,4 +27,4 @@ def users(what: str, on: Any = None) -> Iterator[None]:
         elsewhere = isinstance(on, torch.Tensor) and on.device.type != "cpu"
         if is_short(error) or (elsewhere and isinstance(error, RuntimeError)):
             raise
-        raise RequestError(f"{what} raised {type(error).__name__}: {one_line(error, 300)}") from error
+        raise ConfigError(f"{what} raised {type(error).__name__}: {one_line(error, 300)}") from error

@@ -10,7 +10,7 @@ from prunetune.sparsity.mask import Mask
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per weight
 
 
-class RevivalWatch:
+class PrunedZeroCheck:
     """Gathers, on the device and without waiting for it, which pruned weights were ever anything but zero.
 
     It looks at the weights' bits, with no code or memory in common with what zeroes them: (bits of W) AND (all ones but

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prunetune.errors import RequestError, unknown
+from prunetune.errors import ConfigError, unknown
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.runner import Executor
 
@@ -16,15 +16,15 @@ def executor_named(
     gpus_per_training: float | None = None,
     slurm: Sequence[str] = (),
 ) -> Executor:
-    """The executor called `name`; RequestError for a name that there is not, or an option that is another one's."""
+    """The executor called `name`; ConfigError for a name that there is not, or an option that is another one's."""
     if name not in NAMES:
         raise unknown("--executor", name, NAMES)
     if name != "ray" and address is not None:
-        raise RequestError(f"--address: '{address}': only with --executor ray")
+        raise ConfigError(f"--address: '{address}': only with --executor ray")
     if name != "ray" and gpus_per_training is not None:
-        raise RequestError(f"--gpus-per-training: {gpus_per_training}: only with --executor ray")
+        raise ConfigError(f"--gpus-per-training: {gpus_per_training}: only with --executor ray")
     if name != "slurm" and slurm:
-        raise RequestError(f"--slurm: '{slurm[0]}': only with --executor slurm")
+        raise ConfigError(f"--slurm: '{slurm[0]}': only with --executor slurm")
     if name == "ray":
         from prunetune.execution.executors.ray import GPU_SHARE, RayExecutor
 

@@ -18,8 +18,8 @@ GPU_MEMORY = 12 * 10**9  # bytes of a GPU for each of the trainings that share i
 
 # The worker sees exactly the modules that this process sees; -P keeps the current folder from coming first.
 _BOOT = (
-    "import sys; store, log, meeting, *sys.path[:] = sys.argv[1:]; "
-    "from prunetune.execution.executors.worker import main; main(store, log, meeting)"
+    "import sys; store, log, rendezvous, *sys.path[:] = sys.argv[1:]; "
+    "from prunetune.execution.executors.worker import main; main(store, log, rendezvous)"
 )
 WORKER_ENVIRONMENT = {
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM")},
@@ -89,8 +89,8 @@ def environment(place: int, ranks: int) -> dict[str, str]:
     return {**os.environ, **WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": own}
 
 
-def _worker(store: Store, log: Path, meeting: str = "") -> list[str]:
-    return [sys.executable, "-P", "-c", _BOOT, str(store.root), str(log), meeting, *map(str, sys.path)]
+def _worker(store: Store, log: Path, rendezvous: str = "") -> list[str]:
+    return [sys.executable, "-P", "-c", _BOOT, str(store.root), str(log), rendezvous, *map(str, sys.path)]
 
 
 def _torchrun(ranks: int, folder: Path) -> list[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from prunetune.core.files import this_owner
-from prunetune.execution.events import Blocked, Done, Event, Failed
+from prunetune.execution.events import Done, Event, Failed, Skipped
 from prunetune.execution.executors.launch import jobs_for, ranks_of, start
 from prunetune.execution.executors.protocol import Assignment, nudge, receive, send
-from prunetune.execution.runner import Lost, drive
+from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import Step
 from prunetune.store.checkpoints import EVERY
@@ -99,7 +99,7 @@ class LocalWorkers:
         """Give a step to a worker that is free, or to a new one."""
         (next((worker for worker in self._workers if worker.step is None), None) or self._hire()).give(assignment)
 
-    def wait(self, timeout: float) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | WorkerLost]:
         """The next message, after the loss of workers that have been silent for long. A sign of life tells nothing, nor
         does one that was given up."""
         heard = self._hear(timeout)
@@ -113,9 +113,9 @@ class LocalWorkers:
             yield from self._ended(worker)
         else:
             event = pickle.loads(message)
-            if isinstance(event, Done | Failed | Blocked):
+            if isinstance(event, Done | Failed | Skipped):
                 worker.step = None
-            if self._ranks > 1 and isinstance(event, Failed | Blocked):  # its ranks may be anywhere in the step
+            if self._ranks > 1 and isinstance(event, Failed | Skipped):  # its ranks may be anywhere in the step
                 self._workers.remove(worker)
                 worker.end()
             yield event
@@ -156,14 +156,14 @@ class LocalWorkers:
             heard[0].silent = 0.0
         return heard
 
-    def _ended(self, worker: Worker) -> Iterator[Lost]:
+    def _ended(self, worker: Worker) -> Iterator[WorkerLost]:
         """A worker was killed, or could not start, or has ended as it was asked to."""
         yield from self._lost(worker, _how_it_ended(worker.end(grace=DYING), worker.log))
 
-    def _lost(self, worker: Worker, how: str) -> Iterator[Lost]:
+    def _lost(self, worker: Worker, how: str) -> Iterator[WorkerLost]:
         self._workers.remove(worker)
         if worker.step is not None:
-            yield Lost(worker.step.key, how)
+            yield WorkerLost(worker.step.key, how)
 
 
 class LocalExecutor:

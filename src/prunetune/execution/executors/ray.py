@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import torch
 
 from prunetune.core.environment import THREADS_PER_TRAINING, versions
-from prunetune.errors import RequestError
-from prunetune.execution.events import Blocked, Done, Event, Failed
+from prunetune.errors import ConfigError
+from prunetune.execution.events import Done, Event, Failed, Skipped
 from prunetune.execution.executors.launch import WORKER_ENVIRONMENT
 from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.executors.worker import do
-from prunetune.execution.runner import Lost, drive
+from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import device_of
 from prunetune.store.checkpoints import EVERY
-from prunetune.store.leases import CLAIMS, Claims
+from prunetune.store.leases import CLAIMS, Leases
 from prunetune.store.store import Store
 
 try:
@@ -34,7 +34,7 @@ try:
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
-    raise RequestError("--executor ray needs the extra prunetune[ray]: pip install 'prunetune[ray]'") from error
+    raise ConfigError("--executor ray needs the extra prunetune[ray]: pip install 'prunetune[ray]'") from error
 
 GPU_SHARE = 0.25  # of a GPU for a training: a small network leaves most of a large one idle
 ANSWER = 10.0  # seconds within which an address must answer
@@ -69,7 +69,7 @@ class RayExecutor:
         checkpoint_every: float = EVERY,
     ) -> None:
         if not 0 < gpus_per_training <= 1:
-            raise RequestError(f"--gpus-per-training: {gpus_per_training} is no share of a GPU: above 0, at most 1")
+            raise ConfigError(f"--gpus-per-training: {gpus_per_training} is no share of a GPU: above 0, at most 1")
         self.address = address or os.environ.get("RAY_ADDRESS")
         self.jobs = jobs
         self.gpus_per_training = gpus_per_training
@@ -78,7 +78,7 @@ class RayExecutor:
     def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, on the nodes that the cluster has and gets meanwhile.
 
-        RequestError where the cluster does not answer, or a node has other versions or another store.
+        ConfigError where the cluster does not answer, or a node has other versions or another store.
         """
         store.prepare()
         claims = store.claims()
@@ -111,14 +111,14 @@ class RayWorkers:
         task = self._do.options(**_OPTIONS, **options).remote(assignment, self._basis)
         self._tasks[task] = assignment.step.key
 
-    def wait(self, timeout: float) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | WorkerLost]:
         """The next event of a step that has one."""
         if not self._tasks:
             time.sleep(timeout)
             return
         for task in ray.wait(list(self._tasks), timeout=timeout)[0]:
             report = self._next(task)
-            if isinstance(report, Done | Failed | Blocked | Lost):
+            if isinstance(report, Done | Failed | Skipped | WorkerLost):
                 del self._tasks[task]
             yield report
 
@@ -132,17 +132,17 @@ class RayWorkers:
             with suppress(Exception):  # the cluster may be gone
                 ray.cancel(task, force=True)
 
-    def _next(self, task: Any) -> Event | Lost:
+    def _next(self, task: Any) -> Event | WorkerLost:
         try:
             report: Any = ray.get(next(task))
             return report
         except StopIteration:
-            return Lost(self._tasks[task], "ended without a result")
+            return WorkerLost(self._tasks[task], "ended without a result")
         except RayTaskError as error:  # it refused to begin: whatever a step does wrong is an event
             raise _refusal(error) from error
         except RayError as error:
             how = type(error).__name__
-            return Lost(self._tasks[task], _HOW.get(how, f"was lost ({how})"))
+            return WorkerLost(self._tasks[task], _HOW.get(how, f"was lost ({how})"))
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
             ray.init(address or "local", **quiet)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         why = " ".join(str(error).split())
-        raise RequestError(f"--executor ray: no cluster at '{address or 'local'}' that can be used: {why}") from error
+        raise ConfigError(f"--executor ray: no cluster at '{address or 'local'}' that can be used: {why}") from error
     try:
         yield
     finally:
@@ -186,7 +186,7 @@ def _refuse_silence(address: str) -> None:
     if address == "auto":
         return
     if "://" in address or not host or not port.isdecimal():
-        raise RequestError(f"--address: '{address}' is neither 'auto' nor HOST:PORT of a cluster's head")
+        raise ConfigError(f"--address: '{address}' is neither 'auto' nor HOST:PORT of a cluster's head")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), ANSWER) as connection:
             connection.sendall(_HELLO)
@@ -195,7 +195,7 @@ def _refuse_silence(address: str) -> None:
         why = "what answers there is something else"
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
-    raise RequestError(f"--address: no Ray cluster at '{address}': {why}")
+    raise ConfigError(f"--address: no Ray cluster at '{address}': {why}")
 
 
 def _check_nodes(basis: "Basis") -> None:
@@ -213,12 +213,12 @@ def _check_nodes(basis: "Basis") -> None:
             continue  # a node that has just gone
 
 
-def _refusal(error: Any) -> RequestError:
+def _refusal(error: Any) -> ConfigError:
     """Why a worker would not begin: it has said so, or it could not even import what it is to do."""
-    if isinstance(error.cause, RequestError):
-        return RequestError(str(error.cause))
+    if isinstance(error.cause, ConfigError):
+        return ConfigError(str(error.cause))
     lines = [line.strip() for line in str(error.cause).splitlines() if line.strip()]
-    return RequestError(f"--executor ray: a worker cannot run prunetune: {lines[-1] if lines else error}")
+    return ConfigError(f"--executor ray: a worker cannot run prunetune: {lines[-1] if lines else error}")
 
 
 class Basis(NamedTuple):
@@ -229,21 +229,21 @@ class Basis(NamedTuple):
     versions: Mapping[str, str]
 
     @classmethod
-    def of(cls, store: Store, claims: Claims) -> "Basis":
+    def of(cls, store: Store, claims: Leases) -> "Basis":
         """This process's own, with a sign by which workers know the store."""
         sign = f"study-{os.urandom(8).hex()}"
         claims.take(sign)
         return cls(str(store.root.resolve()), sign, versions())
 
     def check(self) -> None:
-        """RequestError where this machine differs."""
+        """ConfigError where this machine differs."""
         here = socket.gethostname()
         if not Path(self.store, CLAIMS, self.sign).exists():
-            raise RequestError(f"store: '{self.store}' is not the same folder on {here}; give one that all nodes share")
+            raise ConfigError(f"store: '{self.store}' is not the same folder on {here}; give one that all nodes share")
         for name, version in versions().items():
             if version != self.versions[name]:
                 other = f"{here} has {name} {version}, and this process {self.versions[name]}"
-                raise RequestError(f"--executor ray: {other}; install the same versions on all nodes")
+                raise ConfigError(f"--executor ray: {other}; install the same versions on all nodes")
 
 
 def _check(basis: Basis) -> None:

@@ -17,12 +17,12 @@ import torch
 
 from prunetune.core.environment import THREADS_PER_TRAINING
 from prunetune.core.files import this_host
-from prunetune.errors import RequestError, unknown
-from prunetune.execution.events import Blocked, Done, Event, Failed
+from prunetune.errors import ConfigError, unknown
+from prunetune.execution.events import Done, Event, Failed, Skipped
 from prunetune.execution.executors.launch import WORKER_ENVIRONMENT
 from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.executors.worker import do
-from prunetune.execution.runner import Lost, drive
+from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import Connect, Import, Train
 from prunetune.store.checkpoints import EVERY
@@ -31,7 +31,7 @@ from prunetune.store.store import Store
 try:
     import submitit
 except ImportError as error:
-    raise RequestError("--executor slurm needs the extra prunetune[slurm]: pip install 'prunetune[slurm]'") from error
+    raise ConfigError("--executor slurm needs the extra prunetune[slurm]: pip install 'prunetune[slurm]'") from error
 
 ENDING = 60.0  # seconds for a job to end by itself after its last step
 QUEUED = 100  # steps in the queue at once: clusters limit the jobs of one user
@@ -74,7 +74,7 @@ class SlurmExecutor:
         self.checkpoint_every = checkpoint_every  # seconds
 
     def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
-        """Do what `store` lacks of the plan. RequestError where no job can be submitted."""
+        """Do what `store` lacks of the plan. ConfigError where no job can be submitted."""
         store.prepare()
         workers = SlurmWorkers(store, self.jobs, self.parameters, self.cluster)
         yield from drive(plan, store, workers, store.claims(), self.checkpoint_every)
@@ -99,7 +99,7 @@ class SlurmWorkers:
         """Take note of a step."""
         self._begun.append(assignment)
 
-    def wait(self, timeout: float) -> Iterator[Event | Lost]:
+    def wait(self, timeout: float) -> Iterator[Event | WorkerLost]:
         """Submit what has begun, and tell what jobs have told since."""
         self._submit()
         until = time.monotonic() + timeout
@@ -108,7 +108,7 @@ class SlurmWorkers:
                 return
             time.sleep(self.poll)
         self._batches = [batch for batch in self._batches if batch.left or not batch.over]
-        self._keep |= any(isinstance(report, Lost | Failed) for report in reports)
+        self._keep |= any(isinstance(report, WorkerLost | Failed) for report in reports)
         yield from reports
 
     def finish(self) -> bool:
@@ -135,7 +135,7 @@ class SlurmWorkers:
                 submitted = [self._batch(work) for work in _split(self._begun)]
         except Exception as error:  # submitit passes on what sbatch said in errors of several kinds
             why = " ".join(str(error).split())
-            raise RequestError(f"--executor slurm: no job could be submitted: {why}") from error
+            raise ConfigError(f"--executor slurm: no job could be submitted: {why}") from error
         self._batches += submitted
         self._begun = []
 
@@ -156,16 +156,16 @@ class Batch:
         self._told = told
         self._read = 0  # bytes
 
-    def news(self) -> Iterator[Event | Lost]:
+    def news(self) -> Iterator[Event | WorkerLost]:
         """What the job has told since; when it is over, the steps of which it has told no end are lost."""
         self.over = self.job.done()  # asked first: what it told before its end is then all there
         for event in self._events():
-            if isinstance(event, Done | Failed | Blocked):
+            if isinstance(event, Done | Failed | Skipped):
                 self.left.remove(event.key)
             yield event
         while self.over and self.left:
             state = f"Slurm job {self.job.job_id}: {self.job.state}"
-            yield Lost(self.left.pop(0), f"ended before it was done ({state}; see {self._told.parent})")
+            yield WorkerLost(self.left.pop(0), f"ended before it was done ({state}; see {self._told.parent})")
 
     def _events(self) -> Iterator[Event]:
         with suppress(FileNotFoundError), self._told.open("rb") as file:
@@ -179,24 +179,24 @@ class Batch:
 
 
 def read_parameters(texts: Sequence[str]) -> dict[str, str | int]:
-    """`KEY=VALUE` texts as parameters of a job; RequestError for what is not passed on or makes no sense."""
+    """`KEY=VALUE` texts as parameters of a job; ConfigError for what is not passed on or makes no sense."""
     found: dict[str, str | int] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not value:
-            raise RequestError(f"--slurm: '{text}' is not KEY=VALUE, such as partition=long")
+            raise ConfigError(f"--slurm: '{text}' is not KEY=VALUE, such as partition=long")
         if name not in PARAMETERS:
             raise unknown("--slurm", name, PARAMETERS)
         if PARAMETERS[name] is int and not value.isdecimal():
             unit = " of minutes" if name == "time" else ""
-            raise RequestError(f"--slurm: {name}={value}: not a whole number{unit}")
+            raise ConfigError(f"--slurm: {name}={value}: not a whole number{unit}")
         found[name] = PARAMETERS[name](value)
     return found
 
 
 def _executor(folder: Path, parameters: Mapping[str, str | int], cluster: str) -> Any:
     if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise RequestError("--executor slurm: there is no sbatch here; start the command where jobs can be submitted")
+        raise ConfigError("--executor slurm: there is no sbatch here; start the command where jobs can be submitted")
     executor = submitit.AutoExecutor(folder, cluster=cluster)
     exports = [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
     minutes = parameters.get("time", MINUTES)

@@ -23,32 +23,32 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 from prunetune.core.interrupts import leave_to_parent
 
 if TYPE_CHECKING:
-    from prunetune.execution.events import Blocked, Done, Failed
+    from prunetune.execution.events import Done, Failed, Skipped
     from prunetune.execution.executors.protocol import Assignment
     from prunetune.execution.run_step import Tell
     from prunetune.store.store import Store
-    from prunetune.training.distributed import Ranks
+    from prunetune.training.distributed import World
 
 SIGN_EVERY = 1.0  # seconds, at the least, between two signs of life
 FIRST_WAITS, OTHERS_WAIT = 3.0, 10.0  # seconds after an error in a training that ranks share
 
 
-def main(store: str, log: str, meeting: str) -> None:
+def main(store: str, log: str, rendezvous: str) -> None:
     """Serve until the standard input ends, or a nudge asks to end with the epoch.
 
-    `store` is the store's folder, `log` the file for everything printed, `meeting` the file by which ranks meet that
+    `store` is the store's folder, `log` the file for everything printed, `rendezvous` the file by which ranks meet that
     torchrun has started, empty where the worker is one process.
     """
     # Ctrl-C reaches the whole group, and so do other signals; torchrun ends ranks, a group of their own, by SIGTERM
-    leave_to_parent(but_sigterm=bool(meeting))
+    leave_to_parent(but_sigterm=bool(rendezvous))
     commands, events = _take_pipes(log)
-    if meeting and int(os.environ["RANK"]) > 0:
+    if rendezvous and int(os.environ["RANK"]) > 0:
         threading.Thread(target=_await_end, args=(commands,), daemon=True).start()
-        _take_part(store, meeting)
+        _take_part(store, rendezvous)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stopping = threading.Event()
     threading.Thread(target=_watch, args=(commands, inbox, stopping), daemon=True).start()
-    _serve(store, meeting, inbox, events, stopping.is_set)
+    _serve(store, rendezvous, inbox, events, stopping.is_set)
 
 
 def _take_pipes(log: str) -> tuple[BinaryIO, BinaryIO]:
@@ -86,7 +86,7 @@ def _await_end(commands: BinaryIO) -> None:
 
 
 def _serve(
-    store: str, meeting: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stopping: Callable[[], bool]
+    store: str, rendezvous: str, inbox: "queue.SimpleQueue[bytes]", events: BinaryIO, stopping: Callable[[], bool]
 ) -> None:
     import pickle
 
@@ -94,7 +94,7 @@ def _serve(
     from prunetune.store.checkpoints import StoppedError
     from prunetune.training.heartbeat import on_beat
 
-    opened, ranks = _set_up(store, meeting)
+    opened, ranks = _set_up(store, rendezvous)
     on_beat(_signs(events))
     with contextlib.suppress(StoppedError):
         while message := inbox.get():
@@ -105,12 +105,12 @@ def _serve(
         os._exit(1)  # for torchrun to end the others
 
 
-def _take_part(store: str, meeting: str) -> NoReturn:
+def _take_part(store: str, rendezvous: str) -> NoReturn:
     """What every other rank does. An error ends it, and with it all; but first it waits for the first one to tell of
     the same, upon which the study ends them."""
     from prunetune.execution.run_step import take_part
 
-    opened, ranks = _set_up(store, meeting)
+    opened, ranks = _set_up(store, rendezvous)
     while True:
         step, points = cast(Any, ranks.from_first(None))
         try:
@@ -121,15 +121,15 @@ def _take_part(store: str, meeting: str) -> NoReturn:
             os._exit(1)
 
 
-def _set_up(store: str, meeting: str) -> "tuple[Store, Ranks]":
+def _set_up(store: str, rendezvous: str) -> "tuple[Store, World]":
     import torch
 
     from prunetune.core.environment import THREADS_PER_TRAINING
     from prunetune.store.store import Store
-    from prunetune.training.distributed import ALONE, join
+    from prunetune.training.distributed import SINGLE, join
 
     torch.set_num_threads(THREADS_PER_TRAINING)
-    return Store(store), join(meeting) if meeting else ALONE
+    return Store(store), join(rendezvous) if rendezvous else SINGLE
 
 
 def _signs(events: BinaryIO) -> Callable[[], None]:
@@ -152,30 +152,30 @@ def do(
     store: "Store",
     tell: "Tell",
     stopping: Callable[[], bool] = lambda: False,
-    ranks: "Ranks | None" = None,
-) -> "Done | Failed | Blocked":
+    ranks: "World | None" = None,
+) -> "Done | Failed | Skipped":
     """The event that a step ends with: an error becomes one line, and the traceback of a surprise is printed.
 
     Once `stopping` says so, a training ends with its epoch, and raises StoppedError. `ranks` of which this is the first
     do a training on several devices with it.
     """
-    from prunetune.errors import BreachError, DamageError, DivergedSourceError, RequestError, one_line
-    from prunetune.execution.events import Blocked, Done, Failed
+    from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, one_line
+    from prunetune.execution.events import Done, Failed, Skipped
     from prunetune.execution.run_step import execute
     from prunetune.steps.steps import Train
     from prunetune.store.checkpoints import StoppedError
-    from prunetune.training.distributed import ALONE
+    from prunetune.training.distributed import SINGLE
 
     step, points = assignment.step, assignment.points
-    together = ranks if ranks is not None and isinstance(step, Train) and step.devices else ALONE
+    together = ranks if ranks is not None and isinstance(step, Train) and step.devices else SINGLE
     try:
         together.from_first((step, points))
         finished = execute(step, store, points, tell, assignment.checkpoint_every, stopping, together)
     except StoppedError:
         raise
     except DivergedSourceError as error:
-        return Blocked(step.key, str(error))
-    except (RequestError, BreachError, DamageError) as error:
+        return Skipped(step.key, str(error))
+    except (ConfigError, InvariantError, CorruptionError) as error:
         return Failed(step.key, one_line(error), type(error).__name__)
     except Exception as error:
         if together.count > 1:

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 from prunetune.analysis.cells import CellDifference, CellMean, between, means, pair
 from prunetune.analysis.regimes import Study
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report.tables import signed
 
 
 def cells_text(studies: Sequence[Study], two: tuple[str, str] | None, common: bool, held_out: bool) -> str:
-    """The table that is asked for; RequestError for requests that do not go together."""
+    """The table that is asked for; ConfigError for requests that do not go together."""
     if two and common:
-        raise RequestError("--pair: does not go with --between; give one of them")
+        raise ConfigError("--pair: does not go with --between; give one of them")
     if two:
         return differences_text(pair(studies, *two, held_out))
     if not common:
         return means_text(means(studies, held_out))
     if len(studies) != 2:
-        raise RequestError(f"--between: compares two studies, not {len(studies)}")
+        raise ConfigError(f"--between: compares two studies, not {len(studies)}")
     return differences_text(between(studies[0], studies[1], held_out))
 
 

@@ -42,7 +42,7 @@ class ComparisonReport:
 def write_comparison(found: Found, out: Path) -> ComparisonReport:
     """Write all files to `out`; equal studies give equal bytes.
 
-    RequestError where it cannot be written, or holds a file of one of these names that is not of an earlier comparison.
+    ConfigError where it cannot be written, or holds a file of one of these names that is not of an earlier comparison.
     """
     require_ours(out, (COMPARISON, REGIMES, PAGE))
     drawn = comparison_drawings(found)

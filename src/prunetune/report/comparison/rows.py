@@ -13,7 +13,7 @@ from prunetune.analysis.regimes import LEADS, Answers, Regime, Study, regimes_of
 from prunetune.analysis.relations import RESAMPLES
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
-from prunetune.errors import RequestError
+from prunetune.errors import ConfigError
 from prunetune.report import files
 from prunetune.report.tables import bounds, p_value, signed
 from prunetune.report.write import answers
@@ -42,9 +42,9 @@ class Found:
 
 
 def read_studies(runs: Sequence[Path]) -> tuple[Study, ...]:
-    """The studies of result files, of folders that hold one, or of groups' folders; RequestError for anything else."""
+    """The studies of result files, of folders that hold one, or of groups' folders; ConfigError for anything else."""
     if not runs:
-        raise RequestError("RUN: is missing; give at least one results.json or a folder that `prunetune audit` wrote")
+        raise ConfigError("RUN: is missing; give at least one results.json or a folder that `prunetune audit` wrote")
     paths = list(dict.fromkeys(path.resolve() for run in runs for path in _result_files(run)))
     return tuple(_study(path, name) for path, name in zip(paths, _names(paths), strict=True))
 
@@ -60,11 +60,11 @@ def _result_files(run: Path) -> list[Path]:
 def compare_studies(
     studies: Sequence[Study], mask: str | None = None, sparsity: float | None = None, resamples: int = RESAMPLES
 ) -> Found:
-    """Judge the explanation over all regimes; RequestError where there is none, or none of the mask and sparsity."""
+    """Judge the explanation over all regimes; ConfigError where there is none, or none of the mask and sparsity."""
     rule, said = _common_rule(studies)
     regimes, notes = regimes_of(studies, rule)
     if not regimes:
-        raise RequestError(f"RUN: no regime to compare: {'; '.join(notes)}")
+        raise ConfigError(f"RUN: no regime to compare: {'; '.join(notes)}")
     _require(regimes, mask, sparsity)
     thesis = judge_thesis(regimes, rule, mask, sparsity, resamples)
     return Found(
@@ -167,10 +167,10 @@ def _common_rule(studies: Sequence[Study]) -> tuple[Rule, list[str]]:
 def _require(regimes: Sequence[Regime], mask: str | None, sparsity: float | None) -> None:
     masks = sorted({row.mask for row in regimes})
     if mask is not None and mask not in masks:
-        raise RequestError(f"--mask: '{mask}' is not there; there are: {', '.join(masks)}")
+        raise ConfigError(f"--mask: '{mask}' is not there; there are: {', '.join(masks)}")
     if sparsity is not None and not any(abs(row.sparsity - sparsity) <= 0.005 for row in regimes):
         known = sorted({f"{row.sparsity:.4g}" for row in regimes})
-        raise RequestError(f"--sparsity: {sparsity:g} is not there; there are: {', '.join(known)}")
+        raise ConfigError(f"--sparsity: {sparsity:g} is not there; there are: {', '.join(known)}")
 
 
 def _regime_row(row: Regime) -> dict[str, Any]:

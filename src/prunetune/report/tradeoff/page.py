@@ -41,7 +41,7 @@ class TradeoffReport:
 
 
 def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
-    """Write tradeoff.json, figures/*.svg and report.html to `out`; RequestError where it cannot be written."""
+    """Write tradeoff.json, figures/*.svg and report.html to `out`; ConfigError where it cannot be written."""
     found = canonical(found)
     drawn = tradeoff_drawings(found)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}

@@ -142,7 +142,7 @@ def canonical(found: Tradeoff) -> Tradeoff:
 
 
 def read_tradeoff(path: Path) -> Tradeoff:
-    """Read `tradeoff.json`; RequestError with one line for a file that is none."""
+    """Read `tradeoff.json`; ConfigError with one line for a file that is none."""
     return files.decode(files.read_object(path, (SCHEMA_VERSION,)), Tradeoff, str(path))
 
 

@@ -1,0 +1,118 @@
+"""What a plan's steps take on other machines: from what is stored, timed or given, and said so."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from prunetune.core.environment import fingerprint
+from prunetune.errors import ConfigError
+from prunetune.execution.cost import costs
+from prunetune.execution.estimate import bytes_read
+from prunetune.plan.compile import Plan, plan
+from prunetune.spec.study import load_spec
+from prunetune.steps.steps import Connect, Init, Prune, Step, Train
+from prunetune.store.store import Store
+
+STUDY: dict[str, Any] = {
+    "model": "toy_study:net",
+    "data": "toy_study:images",
+    "recipe": {"epochs": 4, "batch_size": 16},
+    "learning_rates": [0.1],
+    "masks": ["iterative", {"kind": "admm", "epochs": 2}],
+    "sparsities": [0.5, 0.75],
+    "arms": ["ticket", "finetune"],
+    "connectivity": ["ticket"],
+    "seeds": 1,
+}
+VALUES = (9 * 4 + 4) + 4 * 4 + 1 + (4 * 4 * 9 + 4) + (64 * 3 + 3)  # of a state: with the batch norm's statistics
+
+
+@pytest.fixture(scope="module")
+def study() -> Plan:
+    return plan(load_spec(STUDY))
+
+
+def of_kind(planned: Plan, kind: type[Step]) -> list[Any]:
+    return [step for step in planned.steps if type(step) is kind]
+
+
+def keep(store: Store, step: Step, seconds: float, diverged: bool = False, **changes: Any) -> None:
+    environment = {**fingerprint("cpu", "f32"), **changes}
+    store.write(step, {"diverged": diverged}, environment=environment, seconds=seconds)
+
+
+def test_a_given_cost_is_scaled_by_epochs_and_the_rest_is_assumed(study: Plan, store: Store) -> None:
+    keep(store, of_kind(study, Train)[0], 1000.0)
+    found = costs(study, store, "cuda", 60.0)
+    for step in study.steps:
+        epochs = step.recipe.epochs if isinstance(step, Train) else None
+        expected = {4: 60.0, 2: 30.0}[epochs] if epochs else 11 * 15 / 3 if isinstance(step, Connect) else 0.05
+        assert found.seconds[step.key] == pytest.approx(expected)
+    assert {step.recipe.epochs for step in of_kind(study, Train)} == {2, 4}
+    assert found.sources == (
+        "Connect 0.33 of an epoch a point (assumed)",
+        "Init 0.05 s each (assumed)",
+        "Measure 0.05 s each (assumed)",
+        "Prune 0.05 s each (assumed)",
+        "Train 60 s for 4 epochs (given)",
+    )
+
+
+def test_a_stored_step_takes_what_it_took_and_the_others_the_median(study: Plan, store: Store) -> None:
+    whole = [step for step in of_kind(study, Train) if step.recipe.epochs == 4]
+    prunes, draws = of_kind(study, Prune), of_kind(study, Init)
+    for step, seconds in zip(whole, (4.0, 8.0, 40.0), strict=False):
+        keep(store, step, seconds)
+    keep(store, whole[3], 0.1, diverged=True)  # ended early
+    keep(store, whole[4], 0.2, cpu="another")
+    keep(store, prunes[0], 3.0)
+    found = costs(study, store, "cpu")
+    assert [found.seconds[step.key] for step in whole[:5]] == [4.0, 8.0, 40.0, 8.0, 8.0]  # median of 1, 2, 10 an epoch
+    assert {found.seconds[s.key] for s in of_kind(study, Train) if s.recipe.epochs == 2} == {4.0}
+    assert {found.seconds[step.key] for step in prunes} == {3.0}
+    assert found.seconds[draws[0].key] == 0.05
+    assert f"Train 2 s an epoch (median of 3 stored, on {fingerprint('cpu', None)['cpu']})" in found.sources
+
+
+def test_on_a_gpu_the_accelerator_with_most_trainings_counts(store: Store) -> None:
+    study = plan(load_spec(STUDY), "cuda")
+    first, second, third = of_kind(study, Train)[:3]
+    keep(store, first, 4.0, cpu="host", accelerator="big")
+    keep(store, second, 8.0, cpu="host", accelerator="big")
+    keep(store, third, 400.0, cpu="host", accelerator="small")
+    keep(store, of_kind(study, Prune)[0], 2.0, cpu="host")
+    found = costs(study, store, "cuda")
+    assert found.seconds[third.key] == pytest.approx(1.5 * third.recipe.epochs)
+    assert "Train 1.5 s an epoch (median of 2 stored, on host with big)" in found.sources
+    assert "Prune 2 s each (median of 1 stored, on host with big)" in found.sources
+
+
+def test_what_nobody_knows_must_be_given(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"--simulate: no training .*\(cuda\) is stored.* seconds=N.* 4 epochs"):
+        costs(plan(load_spec(STUDY), "cuda"), store, "cuda")
+
+
+def test_on_this_machine_a_training_is_timed(study: Plan, store: Store) -> None:
+    found = costs(study, store, "cpu")
+    assert all(found.seconds[step.key] > 0 for step in study.steps)
+    assert "(a few steps timed now, on " in found.sources[-1]
+
+
+@pytest.mark.parametrize(
+    ("pick", "states", "masks"),
+    [
+        (lambda planned: of_kind(planned, Init)[:1], 0, 0),
+        (lambda planned: [s for s in planned.steps if isinstance(s, Train) and s.mask is None][:1], 1, 0),
+        (lambda planned: [s for s in planned.steps if isinstance(s, Train) and s.mask is not None][:1], 1, 1),
+        (lambda planned: [s for s in planned.steps if isinstance(s, Prune) and s.within is None][:1], 1, 0),
+        (lambda planned: [s for s in planned.steps if isinstance(s, Prune) and s.within is not None][:1], 1, 1),
+        (lambda planned: of_kind(planned, Connect)[:1], 2, 1),
+    ],
+)
+def test_bytes_read_are_those_of_states_and_masks(
+    study: Plan, pick: Callable[[Plan], list[Step]], states: int, masks: int
+) -> None:
+    assert bytes_read(study, pick(study)) == 4 * states * VALUES + masks * math.ceil(VALUES / 8)
