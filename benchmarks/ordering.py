@@ -8,7 +8,7 @@ from benchmarks.rounds import Options
 from benchmarks.tables import short
 from prunetune.execution.simulate import simulate
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps import graph
 from prunetune.steps.steps import Step
 

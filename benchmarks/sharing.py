@@ -8,7 +8,7 @@ from benchmarks.rounds import Options
 from prunetune.data import facts
 from prunetune.plan.compile import Plan, plan
 from prunetune.plan.context import training_steps
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 ROUNDS = 1
 MOST = 0.5

@@ -15,7 +15,7 @@ from prunetune import models
 from prunetune.plan.compile import Plan, plan
 from prunetune.report.write import render_again
 from prunetune.spec import load as presets
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init
 from prunetune.store.store import Store
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps import graph
 from prunetune.steps.steps import Step, describe
 from prunetune.store.disk import json_bytes, publish_folder

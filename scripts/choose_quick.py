@@ -28,7 +28,7 @@ from prunetune.models import draw
 from prunetune.plan.context import StudyContext
 from prunetune.sparsity.overlap import correlation
 from prunetune.sparsity.scope import prunable
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Train
 from prunetune.training.loop import train
 from prunetune.training.recipe import decay_exponent

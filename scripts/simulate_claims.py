@@ -22,7 +22,7 @@ from numpy.random import Generator
 from prunetune.analysis.paper.compare import PaperRow, paper_rows
 from prunetune.analysis.statistics import Rule
 from prunetune.rows import Correlation, Results, Trial
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 SPREAD, SEEDS, LEVEL = 0.12, 5, 90.0
 SPARSITIES = (0.5, 0.6, 0.7)

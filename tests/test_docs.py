@@ -17,8 +17,9 @@ from prunetune.models import MODELS
 from prunetune.plan.compile import plan
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA
+from prunetune.spec.load import load_spec
 from prunetune.spec.recipe import RecipeSpec
-from prunetune.spec.study import Spec, load_spec
+from prunetune.spec.study import Spec
 from prunetune.steps.arms import ARMS
 from prunetune.steps.mask_algorithms import MASKS
 from prunetune.steps.transforms import TRANSFORMS

@@ -21,7 +21,8 @@ from prunetune.report.ownership import require_ours
 from prunetune.report.write import REPORT_FILES, Report, answers, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
-from prunetune.spec.study import Spec, load_spec
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import Spec
 from prunetune.store.cache import CachedStore, open_store
 from prunetune.store.disk import user_cache
 from prunetune.store.store import Store

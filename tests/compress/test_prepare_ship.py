@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from channel_nets import IMAGES, grouped
-from prunetune.compress import CompressionRequest, _reason, _whole_layers, plan_compression
+from prunetune.compress import _reason, _whole_layers, plan_compression
 from prunetune.deploy.savings import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import ConfigError
@@ -15,7 +15,9 @@ from prunetune.models import draw, identify
 from prunetune.plan.compile import plan
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
-from prunetune.spec.study import Spec, load_spec
+from prunetune.spec.compression import CompressionRequest
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import Spec
 
 STUDY: dict[str, Any] = {
     "model": "small",

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from prunetune.compress import CompressionRequest, _pretrained
 from prunetune.core.references import Ref
 from prunetune.errors import ConfigError
-from prunetune.spec.study import PretrainedSpec, load_spec
+from prunetune.spec.compression import CompressionRequest, _pretrained
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import PretrainedSpec
 from prunetune.steps.steps import Import, describe
 from prunetune.training.recipe import Recipe
 

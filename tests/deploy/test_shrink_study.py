@@ -14,7 +14,7 @@ from prunetune.errors import ConfigError
 from prunetune.models import build
 from prunetune.plan.compile import plan
 from prunetune.sparsity.scope import prunable
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
 

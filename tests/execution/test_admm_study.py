@@ -8,7 +8,7 @@ from torch import Tensor
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.results.collect import collect
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Prune, Train
 from prunetune.store.store import Store
 

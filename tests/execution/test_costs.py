@@ -11,7 +11,7 @@ from prunetune.errors import ConfigError
 from prunetune.execution.cost import costs
 from prunetune.execution.estimate import bytes_read
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Init, Prune, Step, Train
 from prunetune.store.store import Store
 

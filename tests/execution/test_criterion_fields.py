@@ -12,7 +12,7 @@ from prunetune.errors import ConfigError
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.criteria import CRITERIA, Evidence, Grasp, SynFlow
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Prune, Train, describe
 from prunetune.store.store import Store
 

@@ -13,7 +13,7 @@ from prunetune.execution.run_step import execute
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
 from prunetune.results.collect import collect
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Prune, Train
 from prunetune.store.store import Store
 from prunetune.training.probe import pick

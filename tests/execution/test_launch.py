@@ -10,7 +10,7 @@ from prunetune.errors import ConfigError
 from prunetune.execution.executors import launch
 from prunetune.execution.executors.launch import environment, jobs_for
 from prunetune.plan.compile import plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 
 def have_gpus(monkeypatch: pytest.MonkeyPatch, *memory: int) -> None:

@@ -13,7 +13,7 @@ from prunetune.report.write import render_again, write_report
 from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
 from prunetune.rows import Results
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.store.store import Store
 
 STUDY: dict[str, Any] = {

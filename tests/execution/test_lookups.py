@@ -10,7 +10,7 @@ import pytest
 from toy_study import init
 
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.store.store import Store
 
 Count = Callable[[Callable[[], object]], Counter[str]]

@@ -11,7 +11,7 @@ from prunetune.cli.progress import Progress
 from prunetune.execution.events import Cached, Notice, Waiting
 from prunetune.execution.events import Progress as EpochDone
 from prunetune.plan.compile import plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
 

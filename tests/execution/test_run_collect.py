@@ -18,7 +18,7 @@ from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
 from prunetune.rows import Invariant, Results
 from prunetune.sparsity.mask import Mask
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps import graph
 from prunetune.steps.steps import Prune, Train, Transform, Weights
 from prunetune.store.store import Store

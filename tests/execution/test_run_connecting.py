@@ -25,7 +25,7 @@ from prunetune.plan.compile import Plan, plan
 from prunetune.plan.measurements import twin
 from prunetune.results.collect import collect
 from prunetune.rows import Results
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Init, Train, Weights
 from prunetune.store.leases import Leases
 from prunetune.store.store import Store

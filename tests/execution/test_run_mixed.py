@@ -11,7 +11,7 @@ from prunetune.plan.compile import Plan, plan
 from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
 from prunetune.sparsity.checkpoint import digest_tensors
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train, Transform, Weights
 from prunetune.store.store import Store
 

@@ -19,7 +19,7 @@ from prunetune.report.files import read_results
 from prunetune.report.write import write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Step, Train
 from prunetune.store.store import Store
 

@@ -16,7 +16,7 @@ from prunetune.execution.events import Cached, Done, Event, Progress, Started
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.plan.labels import labels
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
 

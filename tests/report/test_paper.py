@@ -23,7 +23,7 @@ from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.report.write import write_report
 from prunetune.rows import Correlation, Results, Trial
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 REACH = 0.22612
 PAPER_STEPS = {"epochs": 150, "steps": 150 * 391}  # at weight decay 1e-4: κ 3.30 at rate 0.1, 0.33 at 0.01

@@ -19,8 +19,8 @@ from prunetune.report.page import headline
 from prunetune.report.text import choice_words, exceeds_words, recommendation_words, summary, whys
 from prunetune.report.write import write_report
 from prunetune.rows import Results, Trial
-from prunetune.spec.load import path
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
+from prunetune.spec.presets import path
 
 RULE = Rule()
 LABELS = torch.tensor([0] * 950 + [1] * 50)

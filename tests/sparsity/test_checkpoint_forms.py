@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
-from prunetune.execution.run_step import load_weights
 from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.load_weights import load_weights
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 

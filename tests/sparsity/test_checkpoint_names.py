@@ -9,8 +9,8 @@ from torch.optim.swa_utils import AveragedModel
 
 import prunetune as pt
 from prunetune.errors import ConfigError
-from prunetune.execution.run_step import load_weights
 from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.load_weights import load_weights
 
 
 def mlp() -> nn.Sequential:

@@ -8,7 +8,7 @@ from study_specs import spec
 
 from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Measure, Train, Weights
 from prunetune.training.recipe import Point
 

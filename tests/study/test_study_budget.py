@@ -8,7 +8,7 @@ from study_specs import spec
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import plan
 from prunetune.rows import Spent
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 Row = tuple[float, str | None, float, str]
 

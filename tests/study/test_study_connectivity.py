@@ -9,7 +9,7 @@ from study_specs import ARMS, spec
 from prunetune.errors import ConfigError
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Step, Train, Weights
 
 GRID: dict[str, Any] = {"masks": ["one_shot", "iterative"], "sparsities": [0.5, 0.75], "learning_rates": [0.01, 0.1]}

@@ -10,7 +10,7 @@ from torch import Tensor
 from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.mask import Mask
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.arms import ARMS, Arm, redrawn, ticket
 from prunetune.steps.steps import Prune, Train, Transform, Weights
 from prunetune.steps.transforms import TRANSFORMS

@@ -29,7 +29,7 @@ from prunetune.models import building
 from prunetune.plan.compile import plan
 from prunetune.spec import study as spec_module
 from prunetune.spec.base import StrictModel
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 WORDS = {str(part) for place, _ in PLACES for part in place} | {"spec", "allocation", "updates", "initial", "data"}
 MEMORY = 1_500_000  # kB that all of it may take at the most, libraries included

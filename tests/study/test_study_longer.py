@@ -9,7 +9,8 @@ from study_specs import spec
 from prunetune.errors import ConfigError
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, PlannedTrial, every_cell, plan
-from prunetune.spec.study import MOST_STEPS, load_spec
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import MOST_STEPS
 from prunetune.steps.steps import Train
 
 GRID: dict[str, Any] = {

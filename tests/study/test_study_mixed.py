@@ -17,7 +17,7 @@ from prunetune.report.figures.marks import SHAPES
 from prunetune.report.figures.style import COLOURS
 from prunetune.rows import Trial
 from prunetune.spec.arm_fields import ArmSpec
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.arms import ARMS, Arm
 from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Train, Transform, Weights, describe

@@ -9,7 +9,7 @@ from study_specs import spec, specs
 
 from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.training.recipe import Point
 

@@ -16,8 +16,9 @@ from prunetune.errors import ConfigError
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.results.collect import collect
-from prunetune.spec import load as presets
-from prunetune.spec.study import Spec, load_spec
+from prunetune.spec import presets
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import Spec
 from prunetune.store.store import Store
 
 R10, R100 = ("resnet20", "cifar10"), ("resnet20", "cifar100")

@@ -9,7 +9,7 @@ from study_specs import spec
 
 from prunetune.errors import ConfigError
 from prunetune.plan.compile import plan
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 
 def line_of(source: Any, *changes: str) -> str:

@@ -6,7 +6,8 @@ import yaml
 from cli_runs import prunetune
 from prunetune.errors import ConfigError
 from prunetune.plan.compile import plan
-from prunetune.spec.study import Spec, load_spec
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import Spec
 
 FIG2 = "paper/fig2-resnet20-cifar10"
 PAPER = 1e-4 * 391 * (80 + 40 * 0.1 + 30 * 0.01) / (1 - 0.9)  # κ over the rate, by hand

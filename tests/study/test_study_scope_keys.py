@@ -8,7 +8,7 @@ from study_specs import spec
 
 from prunetune.plan.compile import Plan, plan
 from prunetune.sparsity.scope import Scope
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Measure, Prune, Step, Train
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")

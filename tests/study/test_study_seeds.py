@@ -8,7 +8,7 @@ from study_specs import spec
 from prunetune.core.looks import looks
 from prunetune.plan.compile import Plan, every_cell, plan
 from prunetune.plan.labels import look_words
-from prunetune.spec.study import load_spec
+from prunetune.spec.load import load_spec
 
 GRID: dict[str, Any] = {
     "learning_rates": [0.01, 0.1],

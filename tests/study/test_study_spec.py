@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from study_specs import SMALL, spec
 
 from prunetune.plan.compile import plan
-from prunetune.spec import load as presets
+from prunetune.spec import presets
+from prunetune.spec.load import load_spec
 from prunetune.spec.masks import MaskSpec
-from prunetune.spec.study import Spec, load_spec
+from prunetune.spec.study import Spec
 
 DESIGNS_SPEC = """
 name: resnet20-cifar10

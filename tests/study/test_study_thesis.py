@@ -4,8 +4,8 @@ import pytest
 
 from prunetune.errors import ConfigError
 from prunetune.plan.compile import plan
-from prunetune.spec import load as presets
-from prunetune.spec.study import load_spec
+from prunetune.spec import presets
+from prunetune.spec.load import load_spec
 
 RECIPES = {  # name -> epochs, weight decay
     "1ep-kappa0.5": (1, 5.7e-3),

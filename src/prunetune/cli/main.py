@@ -1,7 +1,5 @@
 """The command line. Everything heavy is imported inside a verb, so that `--help` answers at once."""
 
-import io
-import json
 import shlex
 import signal
 import sys
@@ -14,8 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from prunetune import __version__
+from prunetune.cli.options import (
+    Address,
+    Device,
+    Executor,
+    GpuShare,
+    Jobs,
+    Scale,
+    Seeds,
+    Set,
+    Slurm,
+    Source,
+    StoreDir,
+    WeightsKey,
+    count,
+    share,
+    shares,
+)
+from prunetune.cli.reading import reading_app, store_app
+from prunetune.cli.terminal import escape_what_an_encoding_lacks, say
 from prunetune.core.interrupts import Listener, ignore_all, listening
-from prunetune.errors import ConfigError, CorruptionError, one_line, printable, shown
+from prunetune.errors import ConfigError, CorruptionError, one_line
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -24,9 +41,7 @@ if TYPE_CHECKING:
     from prunetune.execution.runner import Executor as Runs
     from prunetune.execution.tensorboard import Curves
     from prunetune.plan.compile import Plan, Remaining
-    from prunetune.store.store import Store
 
-MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
 
 app = typer.Typer(
@@ -36,115 +51,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
-app.add_typer(store_app, name="store")
 
 
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """What should my sparse network be trained from? Ask `prunetune audit`."""
     if show:
-        _say(f"prunetune {__version__}")
+        say(f"prunetune {__version__}")
         raise typer.Exit
-
-
-def _say(text: object, err: bool = False) -> None:
-    """Print lines; what they quote of files and of other machines reaches no terminal as a command to it."""
-    typer.echo(printable(text), err=err)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= len(text.lstrip("0")) <= 9:
-        raise typer.BadParameter(f"{shown(text)} is not a whole number of at least 1")
-    return int(text)
-
-
-def _processes(text: str) -> int:
-    if (count := _count(text)) > MOST_JOBS:
-        raise typer.BadParameter(f"{shown(text)}; at most {MOST_JOBS} processes")
-    return count
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    return tuple(_share(part) for part in text.split(","))
-
-
-def _share(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{shown(text)} is not a number, such as 0.2") from error
-
-
-Source = Annotated[
-    str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec file or a preset; without it: `quick`.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
-]
-Scale = Annotated[
-    float | None,
-    typer.Option(
-        parser=_share,
-        metavar="S",
-        help="Multiply all epochs by S and set the weight decay so that as much of the initial weights is left "
-        "(docs/kappa.md); --set changes the scaled study.",
-    ),
-]
-Seeds = Annotated[
-    int | None,
-    typer.Option(
-        parser=_count,
-        metavar="N",
-        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
-    ),
-]
-StoreDir = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="DIR|URL",
-        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
-        "disk; else $PRUNETUNE_STORE, else the user cache.",
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(parser=_processes, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
-]
-Executor = Annotated[
-    str,
-    typer.Option(
-        metavar="local|ray|slurm",
-        help="Where steps run: here, on a Ray cluster, or as Slurm jobs. For ray and slurm the store must be a folder "
-        "that all machines share, and --jobs is the number of steps handed over at once.",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="With ray: a running cluster's head, or auto; else a local one is started."),
-]
-GpuShare = Annotated[
-    float | None,
-    typer.Option(parser=_share, metavar="SHARE", help="With ray: a training's share of a GPU; else 0.25."),
-]
-Slurm = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--slurm",
-        metavar="KEY=VALUE",
-        help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
-    ),
-]
-WeightsKey = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY",
-        help="Of a checkpoint that holds several states, the one to take, such as ema or model.state_dict.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 @app.command()
@@ -236,13 +150,13 @@ def plan(
     if members := _members(source):
         if machines:
             raise ConfigError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
-        _say(outline_of_group(str(source), [plan_study(name, **options) for name in members]))
+        say(outline_of_group(str(source), [plan_study(name, **options) for name in members]))
         return
     prepared = plan_study(source, **options)
     foreseen = foresee(prepared, machines) if machines else None
-    _say(outline(prepared, jobs or jobs_for(prepared.plan)))
+    say(outline(prepared, jobs or jobs_for(prepared.plan)))
     if foreseen:
-        _say(f"\n{foreseen}")
+        say(f"\n{foreseen}")
 
 
 @app.command()
@@ -275,7 +189,7 @@ def prune(
     sparsity: Annotated[
         list[Any] | None,
         typer.Option(
-            parser=_shares,
+            parser=shares,
             metavar="S[,S…]",
             help="Share of the prunable weights to remove, one or a list; may be repeated.",
         ),
@@ -288,10 +202,10 @@ def prune(
         str | None, typer.Option(metavar="PATTERN", help="unstructured (default), 2:4, another N:M, or channel.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(parser=_count, metavar="N", help="Of every training; else the spec's (150).")
+        int | None, typer.Option(parser=count, metavar="N", help="Of every training; else the spec's (150).")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(parser=_share, metavar="RATE", help="Of every training; else the spec's, or 0.01.")
+        float | None, typer.Option(parser=share, metavar="RATE", help="Of every training; else the spec's, or 0.01.")
     ] = None,
     formats: Annotated[
         list[str] | None,
@@ -303,7 +217,7 @@ def prune(
     ] = None,
     changes: Set = None,
     scale: Scale = None,
-    seeds: Annotated[int | None, typer.Option(parser=_count, metavar="N", help="Repetitions; one by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(parser=count, metavar="N", help="Repetitions; one by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report and models go; else runs/NAME-pruned.")
     ] = None,
@@ -324,14 +238,9 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
-    from prunetune.compress import (
-        CompressionRequest,
-        compress,
-        plan_compression,
-        preflight_compression,
-        require_formats,
-    )
+    from prunetune.compress import compress, plan_compression, preflight_compression, require_formats
     from prunetune.report.tradeoff.page import file_words
+    from prunetune.spec.compression import CompressionRequest
 
     require_formats(formats or ())
     asked = CompressionRequest(
@@ -347,162 +256,19 @@ def prune(
         seeds=seeds,
         scale=scale,
     )
-    prepared = plan_compression(source, changes or (), asked, store=store, device=device, tell=lambda it: _say(str(it)))
+    prepared = plan_compression(source, changes or (), asked, store=store, device=device, tell=lambda it: say(str(it)))
     preflight_compression(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
         shipped = compress(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
-    _say(f"\n{shipped}\n")
+    say(f"\n{shipped}\n")
     for path, file in shipped.files:
-        _say(f"Model: {path} ({file_words(file)})")
-    _say(f"Report: {shipped.report.page}")
+        say(f"Model: {path} ({file_words(file)})")
+    say(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 
 
-@app.command()
-def correlate(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint: safetensors, or torch.save of tensors.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another checkpoint of the same model.")],
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Count only weights that this mask keeps: bool or 0/1, or the masks of torch.nn.utils.prune.",
-        ),
-    ] = None,
-    p: Annotated[
-        list[float] | None,
-        typer.Option(
-            "-p",
-            parser=_share,
-            metavar="SHARE",
-            help="Share of largest weights to compare; may be repeated; else .1 to .5.",
-        ),
-    ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only tensors whose name matches.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
-    ] = None,
-    weights_key: WeightsKey = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
-) -> None:
-    """Print the weight correlation R_p between two checkpoints of anybody's model.
-
-    R_p is the share of the p largest-magnitude weights that two states have in common. Near p: independent;
-    above: correlated. All shared floating tensors of two or more dimensions count, those listed.
-
-        prunetune correlate initial.safetensors trained.safetensors -p 0.2
-    """
-    from prunetune.sparsity.compare import compare, comparison_table
-
-    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key)
-    _say(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `audit` or `prune` wrote.")],
-) -> None:
-    """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
-    from prunetune.report.tradeoff.page import render_tradeoff_again
-    from prunetune.report.tradeoff.rows import TRADEOFF
-    from prunetune.report.write import render_again
-
-    rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
-    _say(f"{rendered.text}\n\nReport: {rendered.page}")
-
-
-@app.command()
-def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Folders that `audit` wrote, or their results.json files.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the comparison goes; else runs/comparison.")
-    ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Mask algorithm of the relation; else the one most dense runs have."),
-    ] = None,
-    sparsity: Annotated[
-        float | None, typer.Option(parser=_share, metavar="S", help="Sparsity of the relation; else the middle one.")
-    ] = None,
-    pair: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            metavar="CELL CELL",
-            help="Only print the paired differences of two cells: 'ARM MASK', 'dense', or 'STUDY: ARM MASK'.",
-        ),
-    ] = None,
-    between: Annotated[
-        bool, typer.Option("--between", help="Only print the paired differences of two studies in every common cell.")
-    ] = False,
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="By held-out images, and alone: every cell's mean on them.")
-    ] = False,
-) -> None:
-    """Read several studies together: does the paper's explanation of tickets hold over them? Trains nothing.
-
-    prunetune compare runs/one runs/two --out runs/comparison
-
-    prunetune compare studies/fashion-mnist --pair "finetune iterative" "ticket iterative"
-
-    prunetune compare studies/precision studies/fashion-mnist --between
-    """
-    from prunetune.report.comparison.cells import cells_text
-    from prunetune.report.comparison.rows import compare_studies, read_studies
-
-    studies = read_studies(runs)
-    if pair or between or held_out:
-        _say(cells_text(studies, pair, between, held_out))
-        return
-    from prunetune.report.comparison.page import write_comparison
-
-    written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
-    _say(f"{written.text}\n\nReport: {written.page}")
-
-
-@app.command()
-def presets() -> None:
-    """List the studies that come with prunetune."""
-    from prunetune.spec.load import summaries
-
-    found = summaries()
-    width = max(map(len, found))
-    for name, summary in found.items():
-        _say(f"{name:<{width}}  {summary}")
-    _say(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
-    _say(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
-
-
-@store_app.command("ls")
-def store_ls(store: StoreDir = None) -> None:
-    """List what is stored: kind, key, size, and what was measured."""
-    for entry in _open(store).ls():
-        _say(str(entry))
-
-
-@store_app.command("verify")
-def store_verify(store: StoreDir = None) -> None:
-    """Read everything again and compare it with its checksum; exit code 1 when something is damaged."""
-    opened = _open(store)
-    problems = list(opened.verify())
-    for problem in problems:
-        _say(f"damaged: {problem}")
-    _say(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
-    raise typer.Exit(1 if problems else 0)
-
-
-@store_app.command("gc")
-def store_gc(
-    store: StoreDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
-) -> None:
-    """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
-    doing = "would remove" if dry_run else "removing"
-    freed = _open(store).gc(dry_run, lambda leftover: _say(f"{doing}: {leftover}"))
-    _say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
+app.add_typer(reading_app)
+app.add_typer(store_app, name="store")
 
 
 def _options(
@@ -515,7 +281,7 @@ def _options(
 
 
 def _members(source: str | None) -> tuple[str, ...]:
-    from prunetune.spec.load import members
+    from prunetune.spec.presets import members
 
     return members(source or "")
 
@@ -544,7 +310,7 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
 
         finished = run_study(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
-    _say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
+    say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)
 
 
@@ -568,9 +334,9 @@ def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     from prunetune.execution.executors.launch import jobs_for
     from prunetune.plan.labels import look_words
 
-    _say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
+    say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
     if look := look_words(prepared.plan):
-        _say(look, err=True)
+        say(look, err=True)
     return Progress(prepared.plan, prepared.remaining)
 
 
@@ -581,22 +347,8 @@ def _command() -> str:
 def _told(failures: Sequence[str]) -> int:
     """The exit code, after a line for everything that failed."""
     for line in failures:
-        _say(f"failed: {line}", err=True)
+        say(f"failed: {line}", err=True)
     return 1 if failures else 0
-
-
-def _open(store: str | None) -> "Store":
-    from prunetune.api import default_store
-    from prunetune.store.cache import open_store
-
-    return open_store(store or default_store())
-
-
-def _escape_what_an_encoding_lacks() -> None:
-    """Let no line end the program because a stream's encoding (cp1252, ASCII) lacks one of its characters."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _here() -> str:
@@ -608,7 +360,7 @@ def _here() -> str:
 
 def _end(message: str, code: int) -> NoReturn:
     if message:  # a verb without arguments has shown its help already
-        _say(f"prunetune: {one_line(message)}", err=True)
+        say(f"prunetune: {one_line(message)}", err=True)
     sys.exit(code)
 
 
@@ -620,7 +372,7 @@ def main() -> None:
 
 
 def _main(listener: Listener) -> NoReturn:
-    _escape_what_an_encoding_lacks()
+    escape_what_an_encoding_lacks()
     try:
         sys.path.insert(0, _here())  # `package.module:callable` of the user's, as `python -m` would find it
         code = app(standalone_mode=False)

@@ -11,7 +11,7 @@ from prunetune.analysis.retention import retention_words
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.report.figures.accuracy import arm_order
-from prunetune.report.tables import bounds
+from prunetune.report.table import bounds
 from prunetune.rows import Layer, Trial
 from prunetune.spec.recipes import RecipeSummary
 

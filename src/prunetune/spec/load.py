@@ -1,4 +1,4 @@
-"""Strict YAML, `--set` overrides, and where a spec comes from: everything up to a plain mapping of its fields."""
+"""A spec from its source: a preset, strict YAML or a mapping, with `--set` overrides and a scale."""
 
 import math
 import re
@@ -7,45 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from prunetune.errors import ConfigError, short, shown, unknown
-from prunetune.spec import load as presets
 from prunetune.spec import paper_presets as paper
-from prunetune.spec import thesis_presets as thesis
-
-TABLES = (paper, thesis)  # each with its STUDIES, GROUPS, and `fields` and `summary` of a study's name
-FOLDER = Path(__file__).parent / "presets"
-
-
-def names() -> tuple[str, ...]:
-    """The presets' names, as `prunetune audit NAME` takes them: those of a table in its order."""
-    return (*_files(), *(name for table in TABLES for name in table.STUDIES))
-
-
-def members(name: str) -> tuple[str, ...]:
-    """The presets that a group stands for (`paper/all`, `paper/fig6`, `thesis/all`); nothing for any other name."""
-    return next((table.GROUPS[name] for table in TABLES if name in table.GROUPS), ())
-
-
-def fields(name: str) -> dict[str, Any] | None:
-    """The spec of a preset that stands in a table, before anything in it is checked; None for any other name."""
-    return next((table.fields(name) for table in TABLES if name in table.STUDIES), None)
-
-
-def path(name: str) -> Path:
-    """The file of a preset that has one."""
-    return FOLDER / f"{name}.yaml"
-
-
-def summaries() -> dict[str, str]:
-    """What each preset is, in a line, by name."""
-    files = {name: path(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name in _files()}
-    return files | {name: table.summary(name) for table in TABLES for name in table.STUDIES}
-
-
-def _files() -> tuple[str, ...]:
-    return tuple(sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml")))
-
+from prunetune.spec import presets
+from prunetune.spec.base import config_error, require_input_limits
+from prunetune.spec.recipe import RecipeSpec
+from prunetune.spec.scaling import VALIDATION, kept_weight_decay, record, require_scale, scaled_times
+from prunetune.spec.study import Spec
 
 Source = str | Path | Mapping[str, Any] | None
 _MERGE = "tag:yaml.org,2002:merge"
@@ -164,3 +134,60 @@ def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
         fields[name] = dict(inner or {})
         fields = fields[name]
     fields[path[-1]] = value
+
+
+def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
+    """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
+
+    `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply (docs/kappa.md).
+    Raises ConfigError, one line, for anything that is not right; the model and the data are looked at by `plan`,
+    but where there is a scale: then the steps of an epoch must be known.
+    """
+    return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
+
+
+def is_papers(source: Source) -> bool:
+    """Whether a spec's source is a preset of the paper's."""
+    return isinstance(source, str) and source in paper.STUDIES
+
+
+def settled_fields(
+    fields: dict[str, Any], overrides: Sequence[str], scale: float | None, papers: bool = False
+) -> dict[str, Any]:
+    """The fields of a spec with `--set` overrides applied and its scale resolved, so that it is not applied again.
+
+    Overrides are of the scaled study, and a weight decay among them stays as it is. One of the paper's presets, scaled
+    down, holds out training images unless they say otherwise.
+    """
+    changed = dict(fields)
+    override(changed, overrides, RecipeSpec.model_fields)
+    written = changed.pop("scale", None)
+    asked = written if scale is None else scale
+    fields = {name: value for name, value in fields.items() if name != "scale"}
+    if asked is None:
+        return changed
+    factor, base = require_scale(asked), _validated(fields)
+    found = scaled_times(fields, base, factor)
+    override(found, overrides, RecipeSpec.model_fields)
+    if papers and factor < 1 and isinstance(arguments := found.get("data_args") or {}, Mapping):
+        found["data_args"] = {"validation": VALIDATION, **arguments}
+    return _at_equal_kappa(found, base, overrides) | {"scaled": record(base, factor)}
+
+
+def _at_equal_kappa(fields: dict[str, Any], base: Spec, overrides: Sequence[str]) -> dict[str, Any]:
+    """The scaled fields with the κ of `base`, unless the weight decay is set; its reference has done its work."""
+    found = {name: value for name, value in fields.items() if name not in ("scale", "reference_steps")}
+    given: dict[str, Any] = {}
+    override(given, overrides, RecipeSpec.model_fields)
+    whole = _validated(found)
+    if "weight_decay" not in (given.get("recipe") or {}):
+        found["recipe"] = found["recipe"] | {"weight_decay": kept_weight_decay(base, whole)}
+    return found
+
+
+def _validated(fields: dict[str, Any]) -> Spec:
+    require_input_limits(fields)
+    try:
+        return Spec.model_validate(fields)
+    except ValidationError as error:
+        raise config_error(error) from error

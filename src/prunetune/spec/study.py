@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -10,13 +10,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from prunetune.core.limits import MOST, Count, Number
 from prunetune.core.looks import looks
 from prunetune.errors import ConfigError, shown, unknown
-from prunetune.spec import paper_presets as paper
 from prunetune.spec.arm_fields import ArmSpec
-from prunetune.spec.base import StrictModel, config_error, require_input_limits
-from prunetune.spec.load import Source, override, read_fields
+from prunetune.spec.base import StrictModel, config_error
 from prunetune.spec.masks import MaskSpec
 from prunetune.spec.recipe import RecipeSpec, epochs_of
-from prunetune.spec.scaling import VALIDATION, ScaledSpec, kept_weight_decay, record, require_scale, scaled_times
+from prunetune.spec.scaling import ScaledSpec
 from prunetune.steps.arms import Arm
 from prunetune.training.recipe import Point
 
@@ -347,63 +345,6 @@ class Spec(StrictModel):
         if found["pretrained"] and found["pretrained"]["key"] is None:
             del found["pretrained"]["key"]
         return {name: value for name, value in found.items() if name not in _WHERE_SET or value is not None}
-
-
-def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
-    """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
-
-    `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply (docs/kappa.md).
-    Raises ConfigError, one line, for anything that is not right; the model and the data are looked at by `plan`,
-    but where there is a scale: then the steps of an epoch must be known.
-    """
-    return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
-
-
-def is_papers(source: Source) -> bool:
-    """Whether a spec's source is a preset of the paper's."""
-    return isinstance(source, str) and source in paper.STUDIES
-
-
-def settled_fields(
-    fields: dict[str, Any], overrides: Sequence[str], scale: float | None, papers: bool = False
-) -> dict[str, Any]:
-    """The fields of a spec with `--set` overrides applied and its scale resolved, so that it is not applied again.
-
-    Overrides are of the scaled study, and a weight decay among them stays as it is. One of the paper's presets, scaled
-    down, holds out training images unless they say otherwise.
-    """
-    changed = dict(fields)
-    override(changed, overrides, RecipeSpec.model_fields)
-    written = changed.pop("scale", None)
-    asked = written if scale is None else scale
-    fields = {name: value for name, value in fields.items() if name != "scale"}
-    if asked is None:
-        return changed
-    factor, base = require_scale(asked), _validated(fields)
-    found = scaled_times(fields, base, factor)
-    override(found, overrides, RecipeSpec.model_fields)
-    if papers and factor < 1 and isinstance(arguments := found.get("data_args") or {}, Mapping):
-        found["data_args"] = {"validation": VALIDATION, **arguments}
-    return _at_equal_kappa(found, base, overrides) | {"scaled": record(base, factor)}
-
-
-def _at_equal_kappa(fields: dict[str, Any], base: Spec, overrides: Sequence[str]) -> dict[str, Any]:
-    """The scaled fields with the κ of `base`, unless the weight decay is set; its reference has done its work."""
-    found = {name: value for name, value in fields.items() if name not in ("scale", "reference_steps")}
-    given: dict[str, Any] = {}
-    override(given, overrides, RecipeSpec.model_fields)
-    whole = _validated(found)
-    if "weight_decay" not in (given.get("recipe") or {}):
-        found["recipe"] = found["recipe"] | {"weight_decay": kept_weight_decay(base, whole)}
-    return found
-
-
-def _validated(fields: dict[str, Any]) -> Spec:
-    require_input_limits(fields)
-    try:
-        return Spec.model_validate(fields)
-    except ValidationError as error:
-        raise config_error(error) from error
 
 
 def _moment(value: object, epochs: int) -> str:

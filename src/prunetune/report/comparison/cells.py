@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prunetune.analysis.cells import CellDifference, CellMean, between, means, pair
 from prunetune.analysis.regimes import Study
 from prunetune.errors import ConfigError
-from prunetune.report.tables import signed
+from prunetune.report.table import signed
 
 
 def cells_text(studies: Sequence[Study], two: tuple[str, str] | None, common: bool, held_out: bool) -> str:

@@ -21,7 +21,7 @@ from prunetune.report.comparison.rows import (
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render
-from prunetune.report.tables import NONE, Column, Table, bounds, mean, number, numeric, p_value, signed
+from prunetune.report.table import NONE, Column, Table, bounds, mean, number, numeric, p_value, signed
 from prunetune.report.write import FIGURES, write_figures
 
 PAGE = "comparison.html"

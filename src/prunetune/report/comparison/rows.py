@@ -15,7 +15,7 @@ from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
 from prunetune.errors import ConfigError
 from prunetune.report import files
-from prunetune.report.tables import bounds, p_value, signed
+from prunetune.report.table import bounds, p_value, signed
 from prunetune.report.write import answers
 
 COMPARISON, REGIMES = "comparison.json", "regimes.csv"

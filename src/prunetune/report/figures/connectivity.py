@@ -12,7 +12,7 @@ from prunetune.report.figures.accuracy import Drawing, arm_order, legend, role_o
 from prunetune.report.figures.marks import SHAPES, panel
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.files import trial_order
-from prunetune.report.tables import NONE, Column, Table, mean, number, numeric, span
+from prunetune.report.table import NONE, Column, Table, mean, number, numeric, span
 from prunetune.rows import Connectivity
 from prunetune.spec.study import slug
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, short
 from prunetune.report.figures.marks import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.tables import NONE, signed
+from prunetune.report.table import NONE, signed
 from prunetune.rows import LayerOverlap
 from prunetune.spec.study import slug
 

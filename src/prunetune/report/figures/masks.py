@@ -9,7 +9,7 @@ from prunetune.analysis.pairing import percent
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.marks import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.tables import Column, Table, number, numeric
+from prunetune.report.table import Column, Table, number, numeric
 from prunetune.rows import MaskOverlap
 from prunetune.spec.study import slug
 

@@ -11,7 +11,7 @@ from prunetune.analysis.pairing import percent
 from prunetune.report.figures.accuracy import Drawing, legend, short
 from prunetune.report.figures.marks import CHANCE, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.tables import Table, mean, number, numeric, signed, span
+from prunetune.report.table import Table, mean, number, numeric, signed, span
 from prunetune.rows import MomentOverlap, Residuals
 from prunetune.spec.study import slug
 

@@ -10,7 +10,8 @@ from prunetune.report import files
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render
-from prunetune.report.tables import NONE, Column, Table, facts_table, numeric
+from prunetune.report.table import NONE, Column, Table, numeric
+from prunetune.report.tables import facts_table
 from prunetune.report.tradeoff.figures import tradeoff_drawings
 from prunetune.report.tradeoff.rows import (
     GRAPHS,

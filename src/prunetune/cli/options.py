@@ -1,0 +1,107 @@
+"""Options that verbs have in common, and how their values are read."""
+
+from typing import Annotated
+
+import typer
+
+from prunetune.errors import shown
+
+MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not 1 <= len(text.lstrip("0")) <= 9:
+        raise typer.BadParameter(f"{shown(text)} is not a whole number of at least 1")
+    return int(text)
+
+
+def processes(text: str) -> int:
+    """A number of processes."""
+    if (number := count(text)) > MOST_JOBS:
+        raise typer.BadParameter(f"{shown(text)}; at most {MOST_JOBS} processes")
+    return number
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Numbers, with commas between them."""
+    return tuple(share(part) for part in text.split(","))
+
+
+def share(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{shown(text)} is not a number, such as 0.2") from error
+
+
+Source = Annotated[
+    str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec file or a preset; without it: `quick`.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        parser=share,
+        metavar="S",
+        help="Multiply all epochs by S and set the weight decay so that as much of the initial weights is left "
+        "(docs/kappa.md); --set changes the scaled study.",
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        parser=count,
+        metavar="N",
+        help="How many repetitions; one seed is never a verdict. --set seeds=auto adds them where it is undecided.",
+    ),
+]
+StoreDir = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DIR|URL",
+        help="Where finished steps lie: a folder, or a URL such as s3://bucket/folder for machines that share no "
+        "disk; else $PRUNETUNE_STORE, else the user cache.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(parser=processes, metavar="N", help="Trainings at once; else one per core, on a GPU by its memory."),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|slurm",
+        help="Where steps run: here, on a Ray cluster, or as Slurm jobs. For ray and slurm the store must be a folder "
+        "that all machines share, and --jobs is the number of steps handed over at once.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="With ray: a running cluster's head, or auto; else a local one is started."),
+]
+GpuShare = Annotated[
+    float | None,
+    typer.Option(parser=share, metavar="SHARE", help="With ray: a training's share of a GPU; else 0.25."),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Of a checkpoint that holds several states, the one to take, such as ema or model.state_dict.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

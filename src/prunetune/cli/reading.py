@@ -1,0 +1,170 @@
+"""The verbs that train nothing: they read checkpoints, results, presets and stores."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunetune.cli.options import StoreDir, WeightsKey, share
+from prunetune.cli.terminal import say
+
+if TYPE_CHECKING:
+    from prunetune.store.store import Store
+
+reading_app = typer.Typer()
+store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
+
+
+@reading_app.command()
+def correlate(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint: safetensors, or torch.save of tensors.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another checkpoint of the same model.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Count only weights that this mask keeps: bool or 0/1, or the masks of torch.nn.utils.prune.",
+        ),
+    ] = None,
+    p: Annotated[
+        list[float] | None,
+        typer.Option(
+            "-p",
+            parser=share,
+            metavar="SHARE",
+            help="Share of largest weights to compare; may be repeated; else .1 to .5.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only tensors whose name matches.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
+    ] = None,
+    weights_key: WeightsKey = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
+) -> None:
+    """Print the weight correlation R_p between two checkpoints of anybody's model.
+
+    R_p is the share of the p largest-magnitude weights that two states have in common. Near p: independent;
+    above: correlated. All shared floating tensors of two or more dimensions count, those listed.
+
+        prunetune correlate initial.safetensors trained.safetensors -p 0.2
+    """
+    from prunetune.sparsity.compare import compare, comparison_table
+
+    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key)
+    say(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
+
+
+@reading_app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `audit` or `prune` wrote.")],
+) -> None:
+    """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
+    from prunetune.report.tradeoff.page import render_tradeoff_again
+    from prunetune.report.tradeoff.rows import TRADEOFF
+    from prunetune.report.write import render_again
+
+    rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
+    say(f"{rendered.text}\n\nReport: {rendered.page}")
+
+
+@reading_app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Folders that `audit` wrote, or their results.json files.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the comparison goes; else runs/comparison.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Mask algorithm of the relation; else the one most dense runs have."),
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(parser=share, metavar="S", help="Sparsity of the relation; else the middle one.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="CELL CELL",
+            help="Only print the paired differences of two cells: 'ARM MASK', 'dense', or 'STUDY: ARM MASK'.",
+        ),
+    ] = None,
+    between: Annotated[
+        bool, typer.Option("--between", help="Only print the paired differences of two studies in every common cell.")
+    ] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="By held-out images, and alone: every cell's mean on them.")
+    ] = False,
+) -> None:
+    """Read several studies together: does the paper's explanation of tickets hold over them? Trains nothing.
+
+    prunetune compare runs/one runs/two --out runs/comparison
+
+    prunetune compare studies/fashion-mnist --pair "finetune iterative" "ticket iterative"
+
+    prunetune compare studies/precision studies/fashion-mnist --between
+    """
+    from prunetune.report.comparison.cells import cells_text
+    from prunetune.report.comparison.rows import compare_studies, read_studies
+
+    studies = read_studies(runs)
+    if pair or between or held_out:
+        say(cells_text(studies, pair, between, held_out))
+        return
+    from prunetune.report.comparison.page import write_comparison
+
+    written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
+    say(f"{written.text}\n\nReport: {written.page}")
+
+
+@reading_app.command()
+def presets() -> None:
+    """List the studies that come with prunetune."""
+    from prunetune.spec.presets import summaries
+
+    found = summaries()
+    width = max(map(len, found))
+    for name, summary in found.items():
+        say(f"{name:<{width}}  {summary}")
+    say(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
+    say(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
+
+
+@store_app.command("ls")
+def store_ls(store: StoreDir = None) -> None:
+    """List what is stored: kind, key, size, and what was measured."""
+    for entry in _open(store).ls():
+        say(str(entry))
+
+
+@store_app.command("verify")
+def store_verify(store: StoreDir = None) -> None:
+    """Read everything again and compare it with its checksum; exit code 1 when something is damaged."""
+    opened = _open(store)
+    problems = list(opened.verify())
+    for problem in problems:
+        say(f"damaged: {problem}")
+    say(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
+    raise typer.Exit(1 if problems else 0)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: StoreDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+) -> None:
+    """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
+    doing = "would remove" if dry_run else "removing"
+    freed = _open(store).gc(dry_run, lambda leftover: say(f"{doing}: {leftover}"))
+    say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
+
+
+def _open(store: str | None) -> "Store":
+    from prunetune.api import default_store
+    from prunetune.store.cache import open_store
+
+    return open_store(store or default_store())

@@ -1,0 +1,87 @@
+"""A table of a page, and how its cells are written."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from prunetune.analysis import pairing
+
+NONE = "–"
+
+
+class Column(NamedTuple):
+    """A column's title and how its cells are set: numbers to the right, answers as badges."""
+
+    title: str
+    kind: Literal["text", "number", "answer", "code"] = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, one per column; `caption` says what they are and in which units."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def numeric(title: str) -> Column:
+    """A column of numbers."""
+    return Column(title, "number")
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """So many digits after the point; a dash for what is not there or not finite."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A difference with its sign; a dash for what is not there or not finite.
+
+    >>> signed(-0.125), signed(2.0, 1), signed(None)
+    ('−0.12', '+2.0', '–')
+    """
+    return NONE if value is None or not math.isfinite(value) else pairing.signed(value, digits)
+
+
+def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Both ends of an interval of differences."""
+    return NONE if low is None or high is None else f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def span(values: Sequence[float], digits: int = 2) -> str:
+    """Lowest to highest."""
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}" if values else NONE
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean, None of nothing."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation (n - 1); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    centre = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def p_value(value: float | None) -> str:
+    """Three digits, and no more than that for the very small."""
+    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def flat(facts: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Names and values as texts, nested names joined by dots.
+
+    >>> list(flat({"cpu": {"cores": 2}, "flags": ["a", None]}))
+    [('cpu.cores', '2'), ('flags', 'a, –')]
+    """
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            items = value if isinstance(value, list) else [value]
+            yield f"{prefix}{name}", ", ".join(NONE if item is None else str(item) for item in items) or NONE

@@ -1,0 +1,99 @@
+"""What `prune` asks for, as the spec of a study with the one arm `finetune`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunetune.errors import ConfigError, shown
+from prunetune.sparsity.patterns import Groups
+from prunetune.spec.load import Source, is_papers, load_spec, read_fields, settled_fields
+from prunetune.spec.study import DIGITS, Spec
+
+LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
+_IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pretraining": {}, "rewind": "0ep"}
+
+
+@dataclass(frozen=True)
+class CompressionRequest:
+    """What is asked for beside a spec; None leaves it to the spec, or to the default where there is none."""
+
+    model: str | None = None
+    data: str | None = None
+    weights: Path | None = None
+    weights_key: str | None = None
+    sparsities: tuple[float, ...] = ()
+    mask: str | None = None
+    pattern: str | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+    seeds: int | None = None
+    scale: float | None = None
+
+
+def compression_spec(source: Source, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
+    """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
+    changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
+    changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
+    fields = settled_fields(_fields(source, asked), [*overrides, *changes], asked.scale, is_papers(source))
+    fields |= _IGNORED | _pretrained(asked)
+    fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
+    whole = load_spec(fields)
+    if len(whole.looks) > 1:
+        raise ConfigError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
+    mask = _mask(whole, asked)
+    one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
+    return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+
+
+def _pretrained(asked: CompressionRequest) -> dict[str, Any]:
+    if asked.weights is None:
+        if asked.weights_key is not None:
+            raise ConfigError(f"--weights-key: {shown(asked.weights_key)}, and no file; give it by --weights")
+        return {}
+    key = {"key": asked.weights_key} if asked.weights_key is not None else {}
+    return {"pretrained": {"theta_T": str(asked.weights), **key}}
+
+
+def _fields(source: Source, asked: CompressionRequest) -> dict[str, Any]:
+    """The fields of a spec, or of a model and data without one."""
+    if source is not None:
+        for name in ("model", "data"):
+            if getattr(asked, name) is not None:
+                raise ConfigError(f"--{name}: a spec is given too; change the spec's by --set {name}=…")
+        return read_fields(source) | {"seeds": 1}
+    if asked.model is None:
+        raise ConfigError("--model: missing; give a model, or a spec's YAML file or a preset in its place")
+    if asked.data is None:
+        raise ConfigError(f"--data: missing; '{asked.model}' needs data to be trained and tested on")
+    defaults = {"learning_rates": [LEARNING_RATE], "masks": [MASK], "seeds": 1}
+    return {"model": asked.model, "data": asked.data} | defaults
+
+
+def _mask(spec: Spec, asked: CompressionRequest) -> dict[str, Any]:
+    """The spec's own entry of the algorithm that is asked for, with its settings, where it has one."""
+    first, *others = spec.masks
+    if asked.mask is None and others:
+        raise ConfigError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")
+    kind = asked.mask or first.kind
+    found = next((mask.resolved() for mask in spec.masks if mask.kind == kind), {"kind": kind})
+    return {"pattern": "unstructured"} | found | ({"pattern": asked.pattern} if asked.pattern else {})
+
+
+def _sparsities(spec: Spec, asked: CompressionRequest, pattern: str, given: bool) -> list[float]:
+    """Those that are asked for, else the spec's; the pattern N:M has only one."""
+    if asked.sparsities:
+        return sorted(set(asked.sparsities))
+    if groups := Groups.named(pattern):
+        return [round(1 - groups.density, DIGITS)]
+    if not given:
+        raise ConfigError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
+    return list(spec.sparsities)
+
+
+def _rate(spec: Spec) -> float:
+    first, *others = spec.learning_rates
+    if others:
+        rates = ", ".join(f"{rate:g}" for rate in spec.learning_rates)
+        raise ConfigError(f"--learning-rate: the spec has {rates}; give one of them")
+    return first
