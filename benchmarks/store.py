@@ -14,7 +14,7 @@ from benchmarks.rounds import Options, Variant, compare
 from prunetune import models
 from prunetune.plan.compile import Plan, plan
 from prunetune.report.write import render_again
-from prunetune.spec import load as presets
+from prunetune.spec import presets
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init
 from prunetune.store.store import Store
