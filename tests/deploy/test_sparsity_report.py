@@ -79,7 +79,7 @@ def test_the_table() -> None:
 
 def test_without_a_mask() -> None:
     found = pt.sparsity_report(network())
-    assert found.problems == ("! no mask: nothing is pruned or held; call hold(model, mask)",)
+    assert found.problems == ("! no mask: nothing is pruned or held; call apply_mask(model, mask)",)
     assert {row.name for row in found.rows if row.reason == UNNAMED} == {"3.weight", "4.weight"}
     assert (found.masked, found.masked_nonzeros, found.nonzeros) == (0, 0, 58)
     assert str(found).splitlines()[-4].split() == ["named", "by", "the", "mask", "0", "0", "–"]
@@ -89,14 +89,14 @@ def test_a_mask_that_nobody_applied() -> None:
     assert pt.sparsity_report(network(), mask()).problems == (
         "! 3.weight: pruned weights that are not zero: 24",
         "! 4.weight: pruned weights that are not zero: 6",
-        "! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)",
+        "! the model is not held: an optimizer's next step may revive weights; call apply_mask(model, mask)",
     )
 
 
 def test_a_model_that_was_let_go_is_sparse_and_then_revived() -> None:
     model = held()
     pt.remove_mask(model)
-    not_held = ("! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)",)
+    not_held = ("! the model is not held: an optimizer's next step may revive weights; call apply_mask(model, mask)",)
     assert pt.sparsity_report(model, mask()).problems == not_held
     with torch.no_grad():
         last = model.get_parameter("4.weight")
@@ -132,7 +132,7 @@ def test_another_mask_than_the_one_that_is_held() -> None:
     stricter = {**kept, "4.weight": torch.zeros(2, 4)}
     assert pt.sparsity_report(model, stricter).problems == (
         "! 4.weight: pruned weights that are not zero: 2",
-        "! 4.weight: not held by this mask; call hold(model, mask)",
+        "! 4.weight: not held by this mask; call apply_mask(model, mask)",
         "! 4.weight: no weight of it is left, so that nothing comes through its layer",
     )
     looser = {**kept, "4.weight": torch.ones(2, 4)}

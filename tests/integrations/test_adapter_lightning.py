@@ -171,9 +171,9 @@ def test_a_stricter_second_fit_prunes_further_and_a_laxer_one_is_refused(tmp_pat
     second = pt.get_mask(module)
     assert (first.density, second.density, density(module)) == (0.5, 0.25, 0.25)
     assert not any((second[name] & ~first[name]).any() for name in NAMES)
-    with pytest.raises(ConfigError, match="release the model first"):
+    with pytest.raises(ConfigError, match="call remove_mask first"):
         trainer(tmp_path, 1, PruneCallback(0.5)).fit(module, data())
-    with pytest.raises(ConfigError, match=r"mask: it keeps .* that are pruned already; release the model first"):
+    with pytest.raises(ConfigError, match=r"mask: it keeps .* that are pruned already; call remove_mask first"):
         trainer(tmp_path, 1, PruneCallback(mask={"net.0.weight": torch.ones(16, 6)})).fit(module, data())
     assert density(module) == 0.25
 

@@ -104,7 +104,7 @@ def test_a_held_weight_that_is_computed_since_is_refused_and_can_be_released(
 ) -> None:
     model, _ = held()
     change(model)
-    line = r"^model: 'weight' of a layer \w+ is held but no parameter of it any more .*; release the model first$"
+    line = r"^model: 'weight' of a layer \w+ is held but no parameter of it any more .*; call remove_mask first$"
     for use in (lambda: model(torch.ones(1, 6)), model.state_dict):
         with pytest.raises(ConfigError, match=line):
             use()
@@ -164,7 +164,7 @@ def test_a_layer_that_was_replaced_is_named() -> None:
     model[0] = nn.Linear(6, 8)
     scope = pt.Scope(exclude=("2.*",))
     assert pt.sparsity_report(model, scope=scope).problems == (
-        "! no mask: nothing is pruned or held; call hold(model, mask)",
+        "! no mask: nothing is pruned or held; call apply_mask(model, mask)",
     )
 
 

@@ -113,7 +113,7 @@ def _check(models: Mapping[str, nn.Module], rounds: int) -> None:
         raise ConfigError(f"rounds: {rounds} has no spread; at least 2")
     for name, model in models.items():
         if is_held(model):
-            raise ConfigError(f"models: '{name}' is held, and its zeroing would be timed; call release(model) first")
+            raise ConfigError(f"models: '{name}' is held, and its zeroing would be timed; call remove_mask first")
         if masks_in(model):
             raise ConfigError(f"models: '{name}' is masked by torch.nn.utils.prune in every call; prune.remove first")
 

@@ -113,7 +113,7 @@ def sparsity_report(
 
 
 def _held(model: nn.Module) -> Mapping[str, Tensor]:
-    """What keeps zeros in `model`: `hold`, and the hooks of `torch.nn.utils.prune`."""
+    """What keeps zeros in `model`: `apply_mask`, and the hooks of `torch.nn.utils.prune`."""
     masks = {**(get_mask(model) if is_held(model) else {}), **masks_in(model)}
     return Mask(masks) if masks else {}
 
@@ -144,12 +144,12 @@ def _within(kept: Tensor, wider: Tensor) -> bool:
 
 def _problems(rows: tuple[ParameterRow, ...], named: list[ParameterRow]) -> list[str]:
     if not named:
-        return ["! no mask: nothing is pruned or held; call hold(model, mask)"]
+        return ["! no mask: nothing is pruned or held; call apply_mask(model, mask)"]
     revived = [f"! {row.name}: pruned weights that are not zero: {row.revived:,}" for row in named if row.revived]
     unnamed = [f"! {row.name}: {_UNNAMED}" for row in rows if row.reason == _UNNAMED]
-    loose = [f"! {row.name}: not held by this mask; call hold(model, mask)" for row in named if not row.held]
+    loose = [f"! {row.name}: not held by this mask; call apply_mask(model, mask)" for row in named if not row.held]
     if len(loose) == len(named):
-        loose = ["! the model is not held: an optimizer's next step may revive weights; call hold(model, mask)"]
+        loose = ["! the model is not held: an optimizer's next step may revive weights; call apply_mask(model, mask)"]
     return [*revived, *loose, *unnamed]
 
 

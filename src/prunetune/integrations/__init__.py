@@ -1,1 +1,1 @@
-"""What `hold` alone cannot do inside other people's loops: prune when the time has come, keep masks in checkpoints."""
+"""What `apply_mask` cannot do in other people's loops: prune at a given epoch, keep masks in checkpoints."""

@@ -73,7 +73,7 @@ def merged(earlier: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> dict[s
     for name in asked.keys() & earlier.keys():
         if back := int((asked[name].bool().cpu() & ~earlier[name].cpu()).sum()):
             raise ConfigError(
-                f"mask: it keeps {back} weights of '{name}' that are pruned already; release the model first"
+                f"mask: it keeps {back} weights of '{name}' that are pruned already; call remove_mask first"
             )
     return {**earlier, **asked}
 

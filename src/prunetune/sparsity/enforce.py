@@ -184,7 +184,9 @@ class _HeldWeight:
     def _require_shape(self, tensor: Tensor) -> None:
         if tensor.shape != self.pruned.shape:
             shapes = f"{tuple(self.pruned.shape)} has become {tuple(tensor.shape)}"
-            raise ConfigError(f"model: a weight that is held as {shapes}; release the model and hold a new mask")
+            raise ConfigError(
+                f"model: a weight that is held as {shapes}; call remove_mask, then apply_mask with a new one"
+            )
 
 
 # By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak
@@ -292,7 +294,7 @@ def _require_in_place(owner: nn.Module, leaf: str, weight: _HeldWeight) -> None:
     if leaf not in owner._parameters and not scaled and not hasattr(owner, "_is_replica"):
         raise ConfigError(
             f"model: '{leaf}' of a layer {type(owner).__name__} is held but no parameter of it any more (a "
-            "parametrization, weight norm or a sharding wrapper has taken its place); release the model first"
+            "parametrization, weight norm or a sharding wrapper has taken its place); call remove_mask first"
         )
 
 

@@ -97,10 +97,10 @@ def compute_mask(
 ) -> Mask:
     """The mask that prunes the share `sparsity`, in (0, 1), of the prunable weights of `model`. Changes nothing.
 
-    With the uniform allocation a layer of N_l weights keeps round((1 - sparsity) * N_l). Give the mask to `hold` to
-    put it into force. The criterion `random` draws from torch's global generator.
+    With the uniform allocation a layer of N_l weights keeps round((1 - sparsity) * N_l). `apply_mask` puts the
+    mask into force. The criterion `random` draws from torch's global generator.
 
-    Weights that are zero already rank last, whatever the criterion. Of a model in which a mask is in force (`hold`, or
+    Weights that are zero already rank last, whatever the criterion. Of a model in which a mask is in force (`apply_mask`,
     `torch.nn.utils.prune`) only weights which that mask keeps may be kept: ConfigError where more are asked for.
     `Mask.emptied` names the layers that lose all their weights.
 
@@ -135,7 +135,7 @@ def compute_mask(
         return choose(weights, 1 - sparsity, *rule, look=look, groups=coupled, zeros_last=pattern != CHANNEL)
     except ConfigError as error:
         held = "the mask that the model holds" if within is not None else ""
-        raise ConfigError(str(error).replace("`within`", f"{held}; release the model first")) from error
+        raise ConfigError(str(error).replace("`within`", f"{held}; call remove_mask first")) from error
 
 
 def _earlier(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | None:

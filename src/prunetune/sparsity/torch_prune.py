@@ -87,7 +87,7 @@ def effective_weights(model: nn.Module, remove_duplicate: bool = True) -> dict[s
 
 
 def _tensors(model: nn.Module, remove_duplicate: bool = True) -> dict[str, Tensor]:
-    # Not the state dict: taking it would zero what `hold` holds, and hide that it had come back to life.
+    # Not the state dict: taking it would zero what `apply_mask` holds, and hide that it had come back to life.
     parameters = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=remove_duplicate)}
     return parameters | dict(model.named_buffers())
 
