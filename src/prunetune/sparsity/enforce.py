@@ -184,9 +184,7 @@ class _HeldWeight:
     def _require_shape(self, tensor: Tensor) -> None:
         if tensor.shape != self.pruned.shape:
             shapes = f"{tuple(self.pruned.shape)} has become {tuple(tensor.shape)}"
-            raise ConfigError(
-                f"model: a weight that is held as {shapes}; call remove_mask, then apply_mask with a new one"
-            )
+            raise ConfigError(f"model: a weight that is held as {shapes}; call apply_mask with a new mask")
 
 
 # By id of the parameter, which its _HeldWeight keeps alive; an entry goes when the module lets go of the latter. Weak

@@ -100,7 +100,7 @@ def compute_mask(
     With the uniform allocation a layer of N_l weights keeps round((1 - sparsity) * N_l). `apply_mask` puts the
     mask into force. The criterion `random` draws from torch's global generator.
 
-    Weights that are zero already rank last, whatever the criterion. Of a model in which a mask is in force (`apply_mask`,
+    Weights that are zero already rank last, whatever the criterion. Where a mask is in force (by `apply_mask` or
     `torch.nn.utils.prune`) only weights which that mask keeps may be kept: ConfigError where more are asked for.
     `Mask.emptied` names the layers that lose all their weights.
 
