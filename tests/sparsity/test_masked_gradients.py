@@ -291,6 +291,7 @@ def one_of_two(rank: int, folder: str) -> None:
     for model in wrapped:
         cross_entropy(model(inputs[rank::2]), labels[rank::2]).backward()
     require_masked(wrapped[0].module, gradients(wrapped[1].module))
+    del wrapped, model  # before the group: what is left of one after it may wait for ever, or end the process
     torch.distributed.destroy_process_group()
 
 
