@@ -140,16 +140,40 @@ def test_a_study_that_uses_such_a_name_is_refused_in_one_line(tmp_path: Path, mo
     assert codes == [(2, 1, True), (0, 0, False)]
 
 
+@pytest.mark.parametrize("kind", ["mask", "arm"])
+def test_defaults_that_another_package_claims_or_fails_at_are_refused_in_one_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own. Importing the specs reads no registry: only a study that uses the name is refused."""
+    ours, other = {
+        "mask": ("iterative", "masks=[one_shot]"),
+        "arm": ("finetune", "arms=[ticket, reinit]"),
+    }[kind]
+    claims = f"[prunetune.{kind}]\n{ours} = MODULE:claimed\nbroken = MODULE:nothing\n"
+    install(tmp_path, claims, "claimed = object()\n", monkeypatch)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    codes = []
+    for given in ([], ["--set", other]):
+        arguments = ["plan", "quick", *given, "--store", str(tmp_path / "store")]
+        done = subprocess.run([*PRUNETUNE, *arguments], env=environment, capture_output=True, text=True, check=False)
+        codes.append((done.returncode, done.stderr.count("\n"), f"'{ours}' is registered already" in done.stderr))
+    assert codes == [(2, 1, True), (0, 0, False)]
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [("", "AttributeError: "), ("1 / 0\n", "ZeroDivisionError: "), ("import no_xyz\n", "ModuleNotFound")],
 )
-def test_a_package_that_fails_is_named(
+def test_a_package_that_fails_is_named_where_its_name_is_used(
     colours: Registry[str], source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "whole").mkdir()
     install(tmp_path, "[prunetune.test_colour]\nblue = MODULE:BLUE\n", source, monkeypatch)
+    install(tmp_path / "whole", "[prunetune.test_colour]\nviolet = MODULE:VIOLET\n", "VIOLET = '#80f'\n", monkeypatch)
     with pytest.raises(ConfigError, match=rf"^test_colour: 'blue' \(plugin_\w+:BLUE\) cannot be loaded: {why}"):
-        colours["red"]
+        colours["blue"]
+    assert (colours["green"], colours["violet"]) == ("#0f0", "#80f")
+    assert list(colours) == ["blue", "green", "red", "violet"]
 
 
 def test_other_packages_are_not_imported_before_they_are_needed(

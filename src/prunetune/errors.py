@@ -3,7 +3,8 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
+from warnings import warn
 
 T = TypeVar("T")
 
@@ -88,3 +89,14 @@ def shown(value: object) -> str:
         return short(repr(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, lists as deep
         return f"<{type(value).__name__} too long to be shown>"
+
+
+# Names of 0.1, for one minor version: programs catch these.
+_DEPRECATED = {"RequestError": "ConfigError", "BreachError": "InvariantError", "DamageError": "CorruptionError"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DEPRECATED:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    warn(f"{__name__}.{name} is named {__name__}.{_DEPRECATED[name]} now", DeprecationWarning, stacklevel=2)
+    return globals()[_DEPRECATED[name]]

@@ -182,5 +182,5 @@ def test_what_nobody_named_must_be_official(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_licence_is_part_of_the_package_data():
     pyproject = (REPOSITORY / "pyproject.toml").read_text()
-    assert "train/data/*.npz" in pyproject
+    assert "data/*.npz" in pyproject
     assert json.dumps("src/prunetune/data/fashion_mini.LICENSE") in pyproject

@@ -132,9 +132,11 @@ def test_the_operator_that_onnx_lacks_is_named() -> None:
 def test_a_state_of_sparse_tensors_is_refused(tmp_path: Path) -> None:
     model = mlp()
     model.register_buffer("adjacency", torch.eye(4).to_sparse())
-    for name in ("m.safetensors", "m.bitmask.safetensors"):
+    for name in ("m.safetensors", "m.bitmask.safetensors", "m.pt2"):
         with pytest.raises(ConfigError, match="model: 'adjacency' of its state is sparse_coo"):
-            pt.export(model, None, tmp_path / name)
+            pt.export(model, None, tmp_path / name, torch.randn(4, 8))
+    pytest.importorskip("onnxruntime", reason="needs the extra prunetune[onnx]")
+    assert pt.export(model, None, tmp_path / "m.onnx", torch.randn(4, 8)).zeros_exact  # a graph without it
 
 
 def test_a_decoders_cache_is_no_output_of_an_onnx_file_and_named_elsewhere(tmp_path: Path) -> None:

@@ -203,6 +203,22 @@ def test_masks_agree_as_counted(study: Plan, done: Store, results: Results) -> N
         assert row.expected == pytest.approx(density / (2 - density))  # where all layers keep the same share
 
 
+def test_masks_of_channels_agree_with_others_as_counted_on_the_layers_of_both(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
+    channel = {"kind": "one_shot", "pattern": "channel", "name": "channels"}
+    beside = plan(load_spec(STUDY | {"seeds": 1, "sparsities": [0.5], "masks": ["iterative", channel]}))
+    store = Store(tmp_path / "store")
+    store.prepare()
+    run(beside, store)
+    masks = {label: arm(beside, "ticket", label, 0.5, 0).mask for label in ("channels", "iterative")}
+    paths = {label: file(store, mask, "mask.safetensors") for label, mask in masks.items() if mask is not None}
+    assert set(LAYERS) == load_file(paths["iterative"]).keys() < load_file(paths["channels"]).keys()
+    first, second = ({(n, i) for n in LAYERS for i in kept_places(paths[label], n)} for label in sorted(paths))
+    (row,) = collect(beside, store, (), {}).mask_overlap
+    assert (row.first, row.second, row.n) == ("channels", "iterative", 1)
+    assert row.value == pytest.approx(len(first & second) / len(first | second))
+
+
 def test_one_algorithm_and_one_seed_have_nothing_to_compare(study: Plan, done: Store) -> None:
     alone = plan(load_spec(STUDY | {"seeds": 1, "masks": ["iterative"]}))
     assert collect(alone, done, (), {}).mask_overlap == ()

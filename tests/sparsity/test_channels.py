@@ -1,7 +1,7 @@
 """The pattern `channel`: which parameters belong to a channel, which channels go, and that held ones stay away."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -355,3 +355,11 @@ def test_a_computed_weight_is_kept_whole() -> None:
     (first, second, last) = channel_groups(model, torch.zeros(1, *IMAGES))
     assert {first.whole, second.whole} == {"'1.0.weight' is computed, not a parameter"}
     assert last.whole == "it reaches the output"
+
+
+def test_a_compiled_network_is_refused_by_what_it_is() -> None:
+    model = chain()
+    line = r"^model: it is compiled, and its channels cannot be followed; give the module within, `model._orig_mod`$"
+    with pytest.raises(ConfigError, match=line):
+        compute_mask(cast(nn.Module, torch.compile(model)), 0.5, pattern="channel", example_inputs=ONE)
+    assert compute_mask(model, 0.5, pattern="channel", example_inputs=ONE).sparsity > 0

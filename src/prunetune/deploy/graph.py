@@ -105,6 +105,7 @@ def write_program(
     """Write a torch.export program, load it and run it: the largest error, and whether what is pruned is zero in it."""
     batch = Batch.of(inputs, dim)
     model, pruned = unwrapped(model, pruned)
+    _require_dense(model)
     with path.open("wb") as file:
         torch.export.save(_traced(model, batch), file)
     with path.open("rb") as file:
@@ -300,11 +301,20 @@ def _has_zeros(array: Any, zeros: Any) -> bool:
 
 
 def _require_room(model: nn.Module) -> None:
-    size = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
+    size = sum(
+        tensor.numel() * tensor.element_size() for tensor in model.state_dict().values() if isinstance(tensor, Tensor)
+    )
     if size >= ONNX_LIMIT:
         raise ConfigError(
             f"path: an ONNX file ends at 2 GB, the model has {size / 1e9:.1f} GB; use .pt2 or .safetensors"
         )
+
+
+def _require_dense(model: nn.Module) -> None:
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and value.layout is not torch.strided:
+            kind = str(value.layout).removeprefix("torch.")
+            raise ConfigError(f"model: '{name}' of its state is {kind}; a program holds dense tensors only")
 
 
 def _require_no_projections(model: nn.Module) -> None:

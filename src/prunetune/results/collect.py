@@ -121,7 +121,13 @@ def _pairs(masks: dict[str, dict[int, Flat]]) -> Iterator[tuple[str, str, list[A
         yield label, label, [jaccard(a, b) for a, b in combinations(found.values(), 2)]
     for first, second in combinations(sorted(masks), 2):
         shared = masks[first].keys() & masks[second].keys()
-        yield first, second, [jaccard(masks[first][seed], masks[second][seed]) for seed in sorted(shared)]
+        yield first, second, [_agreement(masks[first][seed], masks[second][seed]) for seed in sorted(shared)]
+
+
+def _agreement(a: Flat, b: Flat) -> Agreement:
+    """On the layers of both: whole channels take first layers, biases and norms with them, which other masks leave."""
+    both = set(a.names) & set(b.names)
+    return jaccard(a.only(both), b.only(both))
 
 
 def _row(rate: float, sparsity: float, first: str, second: str, pairs: Sequence[Agreement]) -> MaskOverlap:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_operations import layout_of, obstacle
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_trace import Entry, ExampleInputs, trace
@@ -68,9 +69,12 @@ def channel_groups(
     are not known one by one: grouped convolutions, normalisation over channels, slices, transpositions, parameters
     outside of layers, tied parameters.
 
-    ConfigError for inputs that the model does not take, for a network that Torch-Pruning cannot follow, and without
-    the extra `channels`.
+    ConfigError for inputs that the model does not take, for a network that Torch-Pruning cannot follow, for a compiled
+    one, and without the extra `channels`.
     """
+    if type(model).__name__ == "OptimizedModule":
+        what = "it is compiled, and its channels cannot be followed; give the module within, `model._orig_mod`"
+        raise ConfigError(f"model: {what}")
     copy = copied(model)
     return read_groups(trace(copy, example_inputs), copy, scope)
 

@@ -1,8 +1,9 @@
 """R_p, the paper's correlation indicator: how far two networks agree on which weights are the largest."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from math import fsum, nan
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ class Flat:
     bits: NDArray[np.bool_]  # (N,)
     kept: NDArray[np.int64]  # (L,) of each layer
     total: NDArray[np.int64]  # (L,)
+
+    def only(self, names: Collection[str]) -> "Flat":
+        """The layers in `names`, alone."""
+        inside = np.isin(self.names, list(names))
+        bits = self.bits[np.repeat(inside, self.total)]
+        return Flat(tuple(compress(self.names, inside)), bits, self.kept[inside], self.total[inside])
 
 
 class Agreement(NamedTuple):

@@ -35,10 +35,17 @@ _Share = Annotated[Number, Field(gt=0, lt=1)]
 _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
 _WHERE_SET = ("reference_steps", "scaled")  # fields that a resolved spec names only where they are set
+_NAME_BYTES = 100  # what file systems allow, with room for what is added
 MOST_SEEDS = 1000
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
-_ARMS = tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "finetune"))
-_NAME_BYTES = 100  # what file systems allow, with room for what is added
+
+
+def _masks() -> tuple[MaskSpec, ...]:
+    return (MaskSpec(kind="iterative"),)
+
+
+def _arms() -> tuple[ArmSpec, ...]:
+    return tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "finetune"))
 
 
 class ScopeSpec(StrictModel):
@@ -144,10 +151,10 @@ class Spec(StrictModel):
     data_args: dict[str, Any] = Field(default_factory=dict)
     recipe: RecipeSpec = RecipeSpec()
     learning_rates: Annotated[tuple[_Positive, ...], Field(max_length=100)] = (0.01, 0.1)
-    masks: Annotated[tuple[MaskSpec, ...], Field(max_length=100)] = (MaskSpec(kind="iterative"),)
+    masks: Annotated[tuple[MaskSpec, ...], Field(max_length=100)] = Field(default_factory=_masks)
     sparsities: Annotated[tuple[_Share, ...], Field(max_length=100)] = Rounds(per_round=0.15, rounds=10).sparsities()
     scope: ScopeSpec = ScopeSpec()
-    arms: Annotated[tuple[ArmSpec, ...], Field(max_length=100)] = _ARMS
+    arms: Annotated[tuple[ArmSpec, ...], Field(max_length=100)] = Field(default_factory=_arms)
     connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     rewind: str = "1/15"
     seeds: int | SeedRange = 5
