@@ -105,8 +105,8 @@ def _faults(store: Path, expected: dict[str, bytes]) -> Iterator[str]:
 
 
 def _contents(store: Path) -> dict[str, bytes]:
-    """Every file of every step but the manifests, which hold times."""
-    files = (path for path in store.glob("steps/*/*/*") if path.name != "manifest.json" and path.name[0] != ".")
+    """Every file of every step but the manifests, which hold times, and what kills have left unfinished."""
+    files = (path for path in store.glob("steps/*/[!.]*/[!.]*") if path.name != "manifest.json")
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 

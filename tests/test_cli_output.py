@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from prunetune.cli import main as cli
+from prunetune.cli import reading
 from prunetune.cli.progress import Progress
 from prunetune.errors import printable
 from prunetune.execution.events import Waiting
@@ -22,7 +23,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, encoding: str, *lines: str) -> byte
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     monkeypatch.setattr(sys, "argv", ["prunetune", "store", "ls"])
-    monkeypatch.setattr(cli, "_open", lambda store: SimpleNamespace(ls=lambda: lines))
+    monkeypatch.setattr(reading, "_open", lambda store: SimpleNamespace(ls=lambda: lines))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     sys.stdout.flush()

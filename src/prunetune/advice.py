@@ -25,7 +25,7 @@ from prunetune.sparsity.allocation import uniform
 from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.overlap import Independence, Overlap, correlation, independence, p_above
 from prunetune.sparsity.scope import Scope, prunable
-from prunetune.spec.recipes import RecipeSummary
+from prunetune.training.recipe import RecipeSummary
 
 Weights = nn.Module | Mapping[str, Tensor] | str | Path
 Strength = Literal["exact", "weak", "undecided", "tested"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunetune.spec.recipes import RecipeSummary
+from prunetune.training.recipe import RecipeSummary
 
 SCHEMA_VERSION = 2
 READ_VERSIONS = (1, 2)

@@ -120,7 +120,7 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(store: Store) -> None:
         age(store, 1000, key)
     script = "import sys, time; from pathlib import Path; from prunetune.store.leases import Leases\n"
     script += (
-        "root, *keys = sys.argv[1:]; claims = Claims(Path(root)); print('here', flush=True); sys.stdin.readline()\n"
+        "root, *keys = sys.argv[1:]; claims = Leases(Path(root)); print('here', flush=True); sys.stdin.readline()\n"
     )
     script += "print(*[key for key in keys if claims.take(key)], flush=True); sys.stdin.readline()"
     command = [sys.executable, "-c", script, str(store.root), *keys]
@@ -247,7 +247,7 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
 def test_containers_of_one_machine(store: Store) -> None:
     """The same host name and the same process id in another namespace of processes, and both live."""
     script = "import sys, os; from pathlib import Path; from prunetune.store.leases import Leases\n"
-    script += "claims = Claims(Path(sys.argv[1]))\n"
+    script += "claims = Leases(Path(sys.argv[1]))\n"
     script += "print(os.getpid(), claims.take(sys.argv[2]), claims.dead(), flush=True); sys.stdin.readline()"
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(store.root), KEY]
     if shutil.which("unshare") is None or subprocess.run([*command[:4], "true"], capture_output=True).returncode:

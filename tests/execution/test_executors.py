@@ -55,7 +55,7 @@ def test_refused(name: str, options: dict[str, object], why: str) -> None:
 @pytest.mark.parametrize(("name", "library"), [("ray", "ray"), ("slurm", "submitit")])
 def test_an_extra_that_is_missing(name: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"prunetune.execution.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, f"prunetune.execution.executors.{name}", raising=False)
     with pytest.raises(ConfigError) as caught:
         executor_named(name)
     assert str(caught.value).endswith(f"needs the extra prunetune[{name}]: pip install 'prunetune[{name}]'")

@@ -65,7 +65,7 @@ def test_momentum_that_revives_pruned_weights(finished: Store, monkeypatch: pyte
     def apply_once(model: torch.nn.Module, mask: Mask, optimizer: object = None) -> None:
         model.load_state_dict(mask.apply(model.state_dict()))
 
-    monkeypatch.setattr(loop, "hold", apply_once)
+    monkeypatch.setattr(loop, "apply_mask", apply_once)
     with pytest.raises(InvariantError, match=r"zeros stay zero: \d+ pruned positions were found non-zero"):
         again(finished, TICKET)
     assert not finished.has(TICKET.key)

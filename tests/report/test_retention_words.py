@@ -9,7 +9,7 @@ from planted import planted
 from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.report.files import read_results, results_text
 from prunetune.report.write import render_again
-from prunetune.spec.recipes import RecipeSummary
+from prunetune.training.recipe import RecipeSummary
 
 
 def at(rate: float, kappa: float | None) -> RecipeSummary:

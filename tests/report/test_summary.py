@@ -9,7 +9,7 @@ from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.report.text import summary
-from prunetune.spec.recipes import RecipeSummary
+from prunetune.training.recipe import RecipeSummary
 
 RULE = Rule()
 

@@ -100,6 +100,7 @@ def step(density: float) -> Any:
 
     class Step:
         key = "0" * 64
+        label = "Prune 000000000000"
         pattern = "channel"
 
     Step.density = density  # type: ignore[attr-defined]

@@ -1,15 +1,7 @@
 """What is left of the initial weights, in words, and whether the paper speaks of such trainings (docs/kappa.md)."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from pydantic import ValidationError
-
 from prunetune.analysis.paper.scale import FACTOR, KAPPA
-from prunetune.errors import ConfigError
-from prunetune.rows import Trial
-from prunetune.spec.recipe import RecipeSpec
-from prunetune.spec.recipes import RecipeSummary, summarise
+from prunetune.training.recipe import RecipeSummary
 
 
 def kappa_text(kappa: float) -> str:
@@ -54,20 +46,3 @@ def off_paper(row: RecipeSummary) -> str | None:
         f"the paper's trainings at rate {row.learning_rate:g} have kappa {paper:.2f} (150 epochs, weight decay 1e-4), "
         f"these {kappa_text(row.kappa)}: what it says of that rate is neither confirmed nor refuted by them"
     )
-
-
-def summaries_of(study: Mapping[str, Any], trials: Iterable[Trial]) -> tuple[RecipeSummary, ...]:
-    """The same from a resolved spec and the rows of its table, for results that do not say it themselves.
-
-    The steps of an epoch are those of the study's dense runs, else of its sparse trainings. A rate without a whole
-    training has no row, and a study whose recipe cannot be read has none.
-    """
-    try:
-        recipe = RecipeSpec.model_validate(study.get("recipe") or {})
-    except (ValidationError, ConfigError):
-        return ()
-    found: dict[float, int] = {}
-    for trial in sorted(trials, key=lambda trial: trial.arm == "dense"):
-        if trial.epochs == recipe.epochs and trial.steps and not trial.steps % recipe.epochs:
-            found[trial.learning_rate] = trial.steps // recipe.epochs
-    return tuple(summarise(recipe, rate, found[rate]) for rate in sorted(found))

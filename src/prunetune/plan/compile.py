@@ -20,14 +20,14 @@ from prunetune.sparsity.channels import require_channels
 from prunetune.sparsity.patterns import CHANNEL, require_layers
 from prunetune.sparsity.scope import list_parameters
 from prunetune.spec.masks import MaskSpec
-from prunetune.spec.recipes import RecipeSummary, steps_per_epoch, summarise
+from prunetune.spec.recipes import steps_per_epoch, summarise
 from prunetune.spec.study import DIGITS, Spec
 from prunetune.steps import graph
 from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
 from prunetune.steps.states import DenseStates
 from prunetune.steps.steps import Import, Init, Prune, Step, Train, Weights
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import Point, RecipeSummary
 
 __all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedMoment", "PlannedTrial", "Remaining", "plan"]
 

@@ -12,14 +12,15 @@ import math
 import os
 import re
 import types
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic import ValidationError
+
 from prunetune.analysis.paper.compare import PaperRow
 from prunetune.analysis.recommend import Recommendation
-from prunetune.analysis.retention import summaries_of
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.errors import ConfigError
 from prunetune.rows import (
@@ -33,6 +34,9 @@ from prunetune.rows import (
     Spent,
     Trial,
 )
+from prunetune.spec.recipe import RecipeSpec
+from prunetune.spec.recipes import summarise
+from prunetune.training.recipe import RecipeSummary
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"
 VERDICT_FIELDS = (
@@ -314,3 +318,20 @@ def _inside(name: str, field: str) -> str:
 def _json_kind(value: Any) -> str:
     kinds = {dict: "object", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return kinds.get(type(value), "null")
+
+
+def summaries_of(study: Mapping[str, Any], trials: Iterable[Trial]) -> tuple[RecipeSummary, ...]:
+    """The same from a resolved spec and the rows of its table, for results that do not say it themselves.
+
+    The steps of an epoch are those of the study's dense runs, else of its sparse trainings. A rate without a whole
+    training has no row, and a study whose recipe cannot be read has none.
+    """
+    try:
+        recipe = RecipeSpec.model_validate(study.get("recipe") or {})
+    except (ValidationError, ConfigError):
+        return ()
+    found: dict[float, int] = {}
+    for trial in sorted(trials, key=lambda trial: trial.arm == "dense"):
+        if trial.epochs == recipe.epochs and trial.steps and not trial.steps % recipe.epochs:
+            found[trial.learning_rate] = trial.steps // recipe.epochs
+    return tuple(summarise(recipe, rate, found[rate]) for rate in sorted(found))

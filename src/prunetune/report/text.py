@@ -13,7 +13,7 @@ from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.report.figures.accuracy import arm_order
 from prunetune.report.table import bounds
 from prunetune.rows import Layer, Trial
-from prunetune.spec.recipes import RecipeSummary
+from prunetune.training.recipe import RecipeSummary
 
 STARTS = {
     "ticket": "the initial weights of the dense network",

@@ -1,19 +1,7 @@
 """A study's recipe at each of its learning rates: how long it trains, and what weight decay leaves of θ0."""
 
-from dataclasses import dataclass
-
 from prunetune.spec.recipe import RecipeSpec
-from prunetune.training.recipe import Recipe, decay_exponent, retention
-
-
-@dataclass(frozen=True)
-class RecipeSummary:
-    """What the recipe does to the initial weights at one learning rate (docs/kappa.md)."""
-
-    learning_rate: float
-    steps: int  # optimizer steps of a training
-    kappa: float | None  # Σ η_t λ / (1 − μ); None for Adam, whose decay has no such sum
-    retention: float | None  # e^(−κ): the share of θ0 itself that weight decay leaves
+from prunetune.training.recipe import Recipe, RecipeSummary, decay_exponent, retention
 
 
 def steps_per_epoch(recipe: RecipeSpec, images: int) -> int:

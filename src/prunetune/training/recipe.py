@@ -164,3 +164,13 @@ def decay_exponent(recipe: Recipe, steps_per_epoch: int) -> float | None:
 def retention(kappa: float | None) -> float | None:
     """e^(−κ), the share of θ0 that is left; None where κ is not defined."""
     return None if kappa is None else math.exp(-kappa)
+
+
+@dataclass(frozen=True)
+class RecipeSummary:
+    """What the recipe does to the initial weights at one learning rate (docs/kappa.md)."""
+
+    learning_rate: float
+    steps: int  # optimizer steps of a training
+    kappa: float | None  # Σ η_t λ / (1 − μ); None for Adam, whose decay has no such sum
+    retention: float | None  # e^(−κ): the share of θ0 itself that weight decay leaves
