@@ -158,7 +158,7 @@ def test_a_missing_module():
 
 
 def test_a_registered_function_is_a_data_set(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(DATA, "_items", dict(DATA._all()))
+    monkeypatch.setattr(DATA, "_items", {name: DATA[name] for name in DATA})
 
     @DATA.register("checkers")
     def checkers(size: int = 4) -> Dataset:

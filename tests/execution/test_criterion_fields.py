@@ -52,7 +52,9 @@ class Steep:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CRITERIA, "_items", {**CRITERIA._all(), "near": Near, "steep": Steep})
+    monkeypatch.setattr(
+        CRITERIA, "_items", {**{name: CRITERIA[name] for name in CRITERIA}, "near": Near, "steep": Steep}
+    )
 
 
 def study(*criteria: Any, **changes: Any) -> Plan:

@@ -358,6 +358,7 @@ def test_a_computed_weight_is_kept_whole() -> None:
     assert last.whole == "it reaches the output"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated")  # torch's own, at its first compile
 def test_a_compiled_network_is_refused_by_what_it_is() -> None:
     model = chain()
     line = r"^model: it is compiled, and its channels cannot be followed; give the module within, `model._orig_mod`$"

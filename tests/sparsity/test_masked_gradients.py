@@ -286,13 +286,16 @@ def test_the_sparse_gradient_of_an_embedding() -> None:
 
 def one_of_two(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    compare_wrapped(rank)  # its networks go before the group: after it they may wait for ever, or end the process
+    torch.distributed.destroy_process_group()
+
+
+def compare_wrapped(rank: int) -> None:
     wrapped = [nn.parallel.DistributedDataParallel(held(gradients=masked)) for masked in (True, False)]
     inputs, labels = batches()[0]
     for model in wrapped:
         cross_entropy(model(inputs[rank::2]), labels[rank::2]).backward()
     require_masked(wrapped[0].module, gradients(wrapped[1].module))
-    del wrapped, model  # before the group: what is left of one after it may wait for ever, or end the process
-    torch.distributed.destroy_process_group()
 
 
 def test_data_parallel_averages_masked_gradients(tmp_path: Path) -> None:

@@ -93,3 +93,12 @@ def this_owner() -> str:
 def this_host() -> str:
     """This machine's name, of letters, digits and `_`."""
     return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file's name.
+
+    >>> slug("admm@0.1"), slug("../../<b>")
+    ('admm-0-1', '-b-')
+    """
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name)

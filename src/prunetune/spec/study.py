@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from prunetune.core.files import slug
 from prunetune.core.limits import MOST, Count, Number
 from prunetune.core.looks import looks
 from prunetune.errors import ConfigError, shown, unknown
@@ -17,16 +18,6 @@ from prunetune.spec.recipe import RecipeSpec, epochs_of
 from prunetune.spec.scaling import ScaledSpec
 from prunetune.steps.arms import Arm
 from prunetune.training.recipe import Point
-
-
-def slug(name: str) -> str:
-    """A name as a part of a file's name.
-
-    >>> slug("admm@0.1"), slug("../../<b>")
-    ('admm-0-1', '-b-')
-    """
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name)
-
 
 DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")

@@ -12,11 +12,11 @@ from prunetune.analysis.comparison import sample_of
 from prunetune.analysis.pairing import Pairs, percent, signed
 from prunetune.analysis.regimes import LEAD, TO_DENSE, Regime, pick, sparsity_names
 from prunetune.analysis.statistics import plain
+from prunetune.core.files import slug
 from prunetune.report.comparison.rows import Found
 from prunetune.report.figures.accuracy import Drawing, Group, legend, short
 from prunetune.report.figures.marks import panel
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.spec.study import slug
 
 ROLES = ("ticket", "reinit", "finetune", "rewind", "shuffle", "other-1", "other-2", "other-3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")

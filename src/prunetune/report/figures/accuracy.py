@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from prunetune.analysis.pairing import Evidence, mean_of, percent
 from prunetune.analysis.verdict import Comparison, Rule, Verdict
+from prunetune.core.files import slug
 from prunetune.report.figures.marks import (
     CHANCE,
     HEIGHT,
@@ -30,7 +31,6 @@ from prunetune.report.figures.marks import (
 )
 from prunetune.report.figures.style import drawing_style
 from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Results
-from prunetune.spec.study import slug
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "shuffle")
 MIXED_STEPS = (0.375, 0.625)  # between the colours of mixes: .25, .5 and .75 have one each

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, short
 from prunetune.report.figures.marks import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.table import NONE, signed
 from prunetune.rows import LayerOverlap
-from prunetune.spec.study import slug
 
 TICKET_PAIR = "ticket_0/finetune_T"
 MOST_ROWS, MOST_COLUMNS = 40, 10  # what a panel shows and a reader can read

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from prunetune.analysis.pairing import percent
+from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.marks import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.table import Column, Table, number, numeric
 from prunetune.rows import MaskOverlap
-from prunetune.spec.study import slug
 
 
 def agreement_figures(rows: Sequence[MaskOverlap]) -> list[Drawing]:
