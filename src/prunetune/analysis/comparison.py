@@ -1,4 +1,4 @@
-"""A question put to paired differences: yes, no or undecided, by confidence bounds (DESIGN section 5)."""
+"""A question put to paired differences: yes, no or undecided, by confidence bounds (docs/verdict.md)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, on the disk, and then renamed."""
+"""Files that are there whole or not at all: written beside their place and renamed; their names, and whose they are."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The order in which a training sees its images: one permutation an epoch, shared by all trainings of a seed."""
+"""Seeds for each purpose, derived from a study's, and the order of images: a permutation an epoch, one for a seed."""
 
 import hashlib
 

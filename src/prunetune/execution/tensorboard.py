@@ -1,4 +1,4 @@
-"""Curves of a study's trainings for TensorBoard, written as the events come, by the process that gets them."""
+"""The log of a study's trainings and their curves for TensorBoard, written as the events come."""
 
 import contextlib
 import math

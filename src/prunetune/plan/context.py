@@ -1,4 +1,4 @@
-"""A spec's names resolved to things: the model, the data, and the ground that each seed and learning rate stands on."""
+"""A spec's names resolved to things: the model, the data, and the dense states of each seed and learning rate."""
 
 import hashlib
 from dataclasses import dataclass

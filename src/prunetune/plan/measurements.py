@@ -1,4 +1,4 @@
-"""Which R_p a study measures (PAPER.md section 3), and which it must leave out."""
+"""What a study measures besides accuracy: R_p, also along training, and lines between networks; what it leaves out."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What must hold between the trainings of a study (DESIGN section 3), recomputed from the stored files at the end.
+"""What must hold between the trainings of a study (docs/design.md), recomputed from the stored files at the end.
 
 Each rule yields one finding per comparison it made: None, or what is wrong.
 """

@@ -1,4 +1,4 @@
-"""Masks: which weights are kept, with exact counts, and the same bits on every machine."""
+"""Masks: which weights are kept, with exact counts, the same bits on every machine, and their files."""
 
 import hashlib
 import json

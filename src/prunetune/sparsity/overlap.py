@@ -1,4 +1,4 @@
-"""R_p, the paper's correlation indicator: how far two networks agree on which weights are the largest."""
+"""How far two networks agree: R_p, the paper's indicator, what independent ones give, and the overlap of masks."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping

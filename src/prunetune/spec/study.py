@@ -1,4 +1,4 @@
-"""A study as a person writes it: the fields of a spec, their defaults, and what is right in each (DESIGN section 4)."""
+"""A study as a person writes it: the fields of a spec, their defaults, and what is right in each (docs/spec.md)."""
 
 import json
 import re

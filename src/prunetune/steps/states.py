@@ -28,7 +28,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class DenseStates:
-    """The states that masks are found from and arms start from, at one seed and one learning rate (PAPER section 1)."""
+    """The states that masks are found from and arms start from, at one seed and one learning rate."""
 
     initial: Weights | None  # θ0; None when the trained state is the user's and no theta_0 came with it
     theta_0_prime: Weights  # the independent second draw

@@ -1,4 +1,4 @@
-"""The ADMM penalty that moves a dense training towards an exactly sparse network (PAPER.md section 2)."""
+"""The ADMM penalty that moves a dense training towards an exactly sparse network (docs/admm.md)."""
 
 import math
 from collections.abc import Iterable, Mapping

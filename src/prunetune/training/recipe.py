@@ -1,4 +1,4 @@
-"""How a network is trained: everything that two trainings of one study share, resolved to numbers."""
+"""How a network is trained: everything that two trainings of one study share, resolved to numbers, and κ of it."""
 
 import functools
 import math
@@ -67,7 +67,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training's settings (PAPER.md section 4 gives the paper's), all resolved: it is hashed into a step's key."""
+    """One training's settings (docs/paper.md gives the paper's), all resolved: it is hashed into a step's key."""
 
     epochs: int
     batch_size: int

@@ -1,4 +1,4 @@
-"""The pictures of a study, in the paper's forms (PAPER.md section 5): small panels, so that a page can stack them.
+"""The pictures of a study, in the paper's forms: small panels, so that a page can stack them.
 
 Sparsity axes are spaced by the logarithm of the density, as in the lottery-ticket papers: each step to the right halves
 what is kept by the same distance.

@@ -1,4 +1,4 @@
-"""R_p along the dense training: when the largest weights stop being those of the start."""
+"""What changes along a training: R_p with the start, in the dense run, and the residuals of ADMM."""
 
 import math
 from collections.abc import Sequence
