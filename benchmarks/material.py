@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.rounds import Options
 from prunetune import models
 from prunetune.data import DATA, Cifar, Dataset, identify, load
-from prunetune.data.fetch import cache_folder
+from prunetune.data.downloads import cache_folder
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.prune import compute_mask
 from prunetune.training.recipe import Precision, Recipe, Schedule

@@ -16,7 +16,7 @@ from scipy import stats
 from simulate_verdict import Floats, World, draw, shrunk
 
 from prunetune.analysis.statistics import USUAL_RULE, plan_looks
-from prunetune.core.looks import looks
+from prunetune.core.limits import looks
 
 ALPHA, MARGIN = USUAL_RULE.alpha, USUAL_RULE.margin
 RANGES = ((5, 20), (3, 12), (2, 20))  # the first is `auto`

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from prunetune.analysis.statistics import USUAL_RULE, plan_looks
-from prunetune.core.looks import looks
+from prunetune.core.limits import looks
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -19,7 +19,8 @@ from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.models import MODELS
 from prunetune.sparsity.criteria import CRITERIA
 from prunetune.spec.base import StrictModel
-from prunetune.spec.study import Rounds, Spec
+from prunetune.spec.study import Spec
+from prunetune.spec.study_fields import Rounds
 from prunetune.steps.mask_algorithms import MASKS
 
 FULL = "PRUNETUNE_FUZZ" in os.environ  # so many examples a test, other ones at every run: `make fuzz`

@@ -18,7 +18,7 @@ from prunetune.plan.compile import plan
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA
 from prunetune.spec.load import load_spec
-from prunetune.spec.recipe import RecipeSpec
+from prunetune.spec.recipe_fields import RecipeSpec
 from prunetune.spec.study import Spec
 from prunetune.steps.arms import ARMS
 from prunetune.steps.mask_algorithms import MASKS

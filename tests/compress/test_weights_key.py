@@ -9,7 +9,7 @@ from prunetune.core.references import Ref
 from prunetune.errors import ConfigError
 from prunetune.spec.compression import CompressionRequest, _pretrained
 from prunetune.spec.load import load_spec
-from prunetune.spec.study import PretrainedSpec
+from prunetune.spec.study_fields import PretrainedSpec
 from prunetune.steps.steps import Import, describe
 from prunetune.training.recipe import Recipe
 

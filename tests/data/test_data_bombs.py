@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from fuzzing import assert_one_clear_line
-from prunetune.data import checks, identify, load
+from prunetune.data import dataset, identify, load
 from prunetune.data import fashion as idx
-from prunetune.data.unpickle import load_batch
+from prunetune.data.cifar import load_batch
 from prunetune.errors import ConfigError
 
 ROOM = 300_000  # kB
@@ -61,7 +61,7 @@ def test_an_image_that_unpacks_to_hundreds_of_megabytes(side: int, tmp_path: Pat
 
 
 def test_images_that_together_are_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 1000}[name])
+    monkeypatch.setattr(dataset.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 1000}[name])
     line = line_of(f"imagefolder:{make.write_images(tmp_path)}")
     assert line.endswith("need 1,440 bytes, and this machine has 1,000; give data_args.size, or fewer of them")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunetune.data import Dataset, facts, identify, load
-from prunetune.data.base import mean_and_std
+from prunetune.data.dataset import mean_and_std
 from prunetune.data.split import cut
 from prunetune.errors import ConfigError
 

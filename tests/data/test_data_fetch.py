@@ -17,7 +17,7 @@ import pytest
 
 from prunetune.data import fashion
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
-from prunetune.data.fetch import cache_folder, download
+from prunetune.data.downloads import cache_folder, download
 from prunetune.errors import ConfigError
 
 CONTENT = b"0123456789" * 300_000

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from prunetune.data.unpickle import load_batch
+from prunetune.data.cifar import load_batch
 from prunetune.errors import ConfigError
 
 BATCH = {b"labels": [0, 9, 3], b"data": np.arange(6, dtype=np.uint8).reshape(3, 2), b"filenames": [b"a.png"]}

@@ -16,7 +16,7 @@ from prunetune.results.collect import collect
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Prune, Train
 from prunetune.store.store import Store
-from prunetune.training.probe import pick
+from prunetune.training.batches import probe_indices
 
 LAYERS = ("3.weight", "6.weight")
 SHOWN = 30  # ten of each class
@@ -112,7 +112,7 @@ def test_snip_in_a_study_is_snip_in_plain_torch(finished: Store) -> None:
     pixels, labels, _, _ = images()
     step = masks_of(ALL, "one_shot-snip")[0]
     assert step.probe is not None
-    shown = pick(labels, SHOWN, step.probe.seed)
+    shown = probe_indices(labels, SHOWN, step.probe.seed)
     assert Counter(labels[shown].tolist()) == {0: 10, 1: 10, 2: 10}
     mean, std = pixels.double().mean() / 255, pixels.double().std(correction=0) / 255
     network = net(SHAPE, OUTPUTS)

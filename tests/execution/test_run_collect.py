@@ -12,7 +12,8 @@ import torch
 from toy_study import ONE_EPOCH
 
 from prunetune.execution.run_step import execute
-from prunetune.plan.compile import Plan, PlannedTrial, plan
+from prunetune.plan.compile import Plan, plan
+from prunetune.plan.measurements import PlannedTrial
 from prunetune.report.write import write_report
 from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect

@@ -29,7 +29,7 @@ from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Init, Train, Weights
 from prunetune.store.leases import Leases
 from prunetune.store.store import Store
-from prunetune.training.interpolate import Line
+from prunetune.training.evaluate import Line
 
 START = init(0)
 DENSE = dense(START)

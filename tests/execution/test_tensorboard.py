@@ -14,8 +14,7 @@ from test_progress import STUDY
 from prunetune.cli import main as cli
 from prunetune.execution.events import Cached, Done, Event, Progress, Started
 from prunetune.execution.run_step import execute
-from prunetune.plan.compile import Plan, plan
-from prunetune.plan.labels import labels
+from prunetune.plan.compile import Plan, labels, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store

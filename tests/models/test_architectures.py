@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from prunetune.core.references import Ref
 from prunetune.models import build
-from prunetune.models.mobilenet import InvertedResidual
-from prunetune.models.resnet import Block
+from prunetune.models.architectures import Block, InvertedResidual
 
 
 def maps(

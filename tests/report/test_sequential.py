@@ -17,7 +17,7 @@ from verdict_trials import missing, one, said, spread, study, substance
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule, plan_looks, spent, taken
 from prunetune.analysis.verdict import judge
-from prunetune.core.looks import looks
+from prunetune.core.limits import looks
 from prunetune.errors import ConfigError
 from prunetune.report.text import summary
 from prunetune.report.write import render_again, write_report

@@ -8,7 +8,8 @@ from study_specs import spec
 
 from prunetune.errors import ConfigError
 from prunetune.plan.budget import budget
-from prunetune.plan.compile import Plan, PlannedTrial, every_cell, plan
+from prunetune.plan.compile import Plan, every_cell, plan
+from prunetune.plan.measurements import PlannedTrial
 from prunetune.spec.load import load_spec
 from prunetune.spec.study import MOST_STEPS
 from prunetune.steps.steps import Train

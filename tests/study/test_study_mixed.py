@@ -16,11 +16,10 @@ from prunetune.report.figures.accuracy import arm_order, role_of
 from prunetune.report.figures.marks import SHAPES
 from prunetune.report.figures.style import COLOURS
 from prunetune.rows import Trial
-from prunetune.spec.arm_fields import ArmSpec
 from prunetune.spec.load import load_spec
+from prunetune.spec.study_fields import ArmSpec
 from prunetune.steps.arms import ARMS, Arm
-from prunetune.steps.states import DenseStates
-from prunetune.steps.steps import Train, Transform, Weights, describe
+from prunetune.steps.steps import DenseStates, Train, Transform, Weights, describe
 from prunetune.steps.transforms import TRANSFORMS
 
 ALPHAS = [0.25, 0.5, 0.75]

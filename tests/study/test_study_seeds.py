@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from study_specs import spec
 
-from prunetune.core.looks import looks
-from prunetune.plan.compile import Plan, every_cell, plan
-from prunetune.plan.labels import look_words
+from prunetune.core.limits import looks
+from prunetune.plan.compile import Plan, every_cell, look_words, plan
 from prunetune.spec.load import load_spec
 
 GRID: dict[str, Any] = {

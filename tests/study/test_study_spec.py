@@ -13,7 +13,7 @@ from study_specs import SMALL, spec
 from prunetune.plan.compile import plan
 from prunetune.spec import presets
 from prunetune.spec.load import load_spec
-from prunetune.spec.masks import MaskSpec
+from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.study import Spec
 
 DESIGNS_SPEC = """

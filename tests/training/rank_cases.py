@@ -14,10 +14,10 @@ from train_makers import RECIPE, dataset, half_mask, network
 
 from prunetune.store.checkpoints import Shared
 from prunetune.training.admm import Penalty
-from prunetune.training.checkpoint import Checkpoints
 from prunetune.training.distributed import SINGLE, World, join
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.recipe import Point, Schedule
+from prunetune.training.training_state import Checkpoints
 
 RANKS = 2
 UNEVEN = replace(RECIPE, batch_size=15, epochs=2)  # shares of 7 and 8, and of 2 and 3 at the end of an epoch

@@ -10,7 +10,7 @@ from train_makers import RECIPE, dataset, network, run
 from prunetune.errors import ConfigError
 from prunetune.execution.executors import worker
 from prunetune.execution.executors.protocol import receive
-from prunetune.training import heartbeat as beat
+from prunetune.training import batches
 from prunetune.training.evaluate import evaluate
 from prunetune.training.numerics import enough_memory
 
@@ -21,7 +21,7 @@ NO_MORE = (
 
 def test_every_batch_is_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     signs: list[None] = []
-    monkeypatch.setattr(beat, "_LISTENERS", [lambda: signs.append(None)])
+    monkeypatch.setattr(batches, "_LISTENERS", [lambda: signs.append(None)])
     run(data=dataset(held_out=7))
     assert len(signs) == RECIPE.epochs * 4 + 2  # both parts are scored in one batch
     evaluate(network(), torch.zeros(1001, 1, 8, 8), torch.zeros(1001).long(), dataset(), RECIPE, "cpu")

@@ -11,8 +11,7 @@ from train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 from prunetune.core.references import Ref
 from prunetune.data import Dataset
 from prunetune.sparsity.mask import Mask
-from prunetune.training.evaluate import Score, evaluate
-from prunetune.training.interpolate import Line, barrier, between, recompute_statistics, walk
+from prunetune.training.evaluate import Line, Score, barrier, between, evaluate, recompute_statistics, walk
 from prunetune.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunetune.data import Dataset
-from prunetune.training.probe import batches_of, pick
+from prunetune.training.batches import probe_batches, probe_indices
 
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 3)
 
@@ -16,7 +16,7 @@ LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 3)
 @settings(deadline=None, max_examples=30)
 @given(images=st.integers(1, 90), seed=st.integers(0, 5))
 def test_classes_are_dealt_out_in_turn(images: int, seed: int) -> None:
-    found = pick(LABELS, images, seed)
+    found = probe_indices(LABELS, images, seed)
     assert len(found) == len(set(found.tolist())) == min(images, 83)
     counts = Counter(LABELS[found].tolist())
     lasting = [counts[label] for label, size in ((0, 50), (1, 30), (2, 3)) if counts[label] < size]
@@ -26,9 +26,9 @@ def test_classes_are_dealt_out_in_turn(images: int, seed: int) -> None:
 
 def test_the_seed_decides_and_fewer_are_the_first_of_more() -> None:
     random = torch.get_rng_state()
-    assert torch.equal(pick(LABELS, 30, 1), pick(LABELS, 30, 1))
-    assert not torch.equal(pick(LABELS, 30, 1), pick(LABELS, 30, 2))
-    assert torch.equal(pick(LABELS, 30, 1)[:7], pick(LABELS, 7, 1))
+    assert torch.equal(probe_indices(LABELS, 30, 1), probe_indices(LABELS, 30, 1))
+    assert not torch.equal(probe_indices(LABELS, 30, 1), probe_indices(LABELS, 30, 2))
+    assert torch.equal(probe_indices(LABELS, 30, 1)[:7], probe_indices(LABELS, 7, 1))
     assert torch.equal(torch.get_rng_state(), random)
 
 
@@ -38,7 +38,7 @@ def test_batches_are_normalised_and_as_equal_as_can_be(count: int, sizes: list[i
     images = torch.randint(0, 256, (83, 2, 4, 4), generator=generator, dtype=torch.uint8)
     data = Dataset.of("toy", (images, LABELS), (images, LABELS))
     indices = torch.arange(count) * 3
-    batches = batches_of(data, indices, 8, "cpu")
+    batches = probe_batches(data, indices, 8, "cpu")
     assert [len(labels) for _, labels in batches] == sizes
     assert torch.equal(torch.cat([labels for _, labels in batches]), LABELS[indices])
     pixels = images.double() / 255

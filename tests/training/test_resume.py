@@ -11,9 +11,9 @@ from torch import nn
 from train_makers import RECIPE, dataset, half_mask, network
 
 from prunetune.training.admm import Penalty
-from prunetune.training.checkpoint import Saved
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.recipe import Point, Schedule
+from prunetune.training.training_state import Saved
 
 EPOCHS = 4
 PLAIN = replace(RECIPE, epochs=EPOCHS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.core.references import Ref
-from prunetune.data.base import Dataset
+from prunetune.data.dataset import Dataset
 from prunetune.errors import ConfigError
 from prunetune.training.loop import train
 from prunetune.training.recipe import Recipe, Schedule

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtr, stdtrit
 
-from prunetune.core.looks import looks
+from prunetune.core.limits import looks
 from prunetune.errors import ConfigError
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats

@@ -332,7 +332,7 @@ def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     from prunetune.cli.plan_summary import cost_line
     from prunetune.cli.progress import Progress
     from prunetune.execution.executors.launch import jobs_for
-    from prunetune.plan.labels import look_words
+    from prunetune.plan.compile import look_words
 
     say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
     if look := look_words(prepared.plan):

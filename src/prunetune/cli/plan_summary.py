@@ -12,8 +12,7 @@ from prunetune.errors import ConfigError, unknown
 from prunetune.execution.cost import Costs, costs
 from prunetune.execution.estimate import bytes_read, bytes_written, estimate
 from prunetune.execution.simulate import Simulation, simulate
-from prunetune.plan.compile import Plan, Remaining, plan
-from prunetune.plan.labels import labels
+from prunetune.plan.compile import Plan, Remaining, labels, plan
 from prunetune.steps import graph
 from prunetune.steps.steps import Step, Train
 from prunetune.training.recipe import Point

@@ -11,8 +11,7 @@ from rich.progress import Progress as Bars
 from prunetune.errors import one_line, printable
 from prunetune.execution.events import Cached, Done, Event, Failed, Notice, Skipped, Waiting
 from prunetune.execution.events import Progress as EpochDone
-from prunetune.plan.compile import Plan, Remaining
-from prunetune.plan.labels import labels, look_words
+from prunetune.plan.compile import Plan, Remaining, labels, look_words
 from prunetune.steps.steps import Train
 
 LINE_EVERY = 15.0  # seconds between lines where the output is no terminal

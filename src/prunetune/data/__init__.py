@@ -1,7 +1,7 @@
 """Data sets: registered names, image folders and callables of the user's, all as tensors in memory."""
 
-from prunetune.data.base import DATA, Dataset, Facts, Source
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
+from prunetune.data.dataset import DATA, Dataset, Facts, Source
 from prunetune.data.fashion import FashionMini, FashionMNIST
 from prunetune.data.huggingface import HuggingFace
 from prunetune.data.imagefolder import ImageFolder

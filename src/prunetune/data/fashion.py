@@ -14,11 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data import fashion as idx
-from prunetune.data.base import OFFICIAL, Dataset, Facts, Source
-from prunetune.data.checks import check_pair
-from prunetune.data.fetch import download
-from prunetune.data.published import Published
+from prunetune.data.dataset import OFFICIAL, Dataset, Facts, Source, check_pair
+from prunetune.data.downloads import Published, download
 from prunetune.errors import ConfigError
 
 MOST = 2**30  # bytes that a file may unpack to, twenty times those of MNIST: a .gz of a megabyte can hold a thousand
@@ -96,7 +93,7 @@ class FashionMNIST(Published):
         """The IDX files in `folder`, decompressed; a raw file goes before its .gz."""
         found = {name: (folder / name, folder / f"{name}.gz") for name in CONTENT_SHA256}
         paths = {name: next((p for p in pair if p.is_file()), None) for name, pair in found.items()}
-        return {name: idx.read_raw(path) for name, path in paths.items() if path}
+        return {name: read_raw(path) for name, path in paths.items() if path}
 
     def fetch(self, folder: Path) -> None:
         """Download the four .gz files."""
@@ -130,7 +127,7 @@ class FashionMini(Source):
 
 def _pair(files: Mapping[str, bytes], split: str) -> tuple[Tensor, Tensor]:
     images, labels = f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
-    pair = idx.parse(files[images], images, 3).unsqueeze(1), idx.parse(files[labels], labels, 1).long()
+    pair = parse(files[images], images, 3).unsqueeze(1), parse(files[labels], labels, 1).long()
     check_pair(*pair, CLASSES, labels)
     return pair
 

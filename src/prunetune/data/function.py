@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.base import Dataset, Source
-from prunetune.data.checks import check_dataset, check_pair, require_channels_first
+from prunetune.data.dataset import Dataset, Source, check_dataset, check_pair, require_channels_first
 from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import digest_tensors
 

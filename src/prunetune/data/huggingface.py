@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.base import Dataset, Source
+from prunetune.data.dataset import Dataset, Source
 from prunetune.errors import ConfigError
 from prunetune.sparsity.checkpoint import digest_tensors
 

@@ -14,8 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from prunetune.data.base import Dataset, Source
-from prunetune.data.checks import require_memory
+from prunetune.data.dataset import Dataset, Source, require_memory
 from prunetune.errors import ConfigError
 
 SPLITS = ("train", "test")

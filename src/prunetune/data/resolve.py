@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.core.references import Ref, is_callable_name, load_callable
-from prunetune.data.base import DATA, OFFICIAL, Dataset, Facts, Source
-from prunetune.data.checks import check_dataset
+from prunetune.data.dataset import DATA, OFFICIAL, Dataset, Facts, Source, check_dataset
 from prunetune.data.function import Function
 from prunetune.data.split import CUTS, clean, cut, cut_facts, drawn_by_class
 from prunetune.errors import ConfigError, short, shown, unknown

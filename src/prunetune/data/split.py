@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.base import Dataset, Facts, mean_and_std
+from prunetune.data.dataset import Dataset, Facts, mean_and_std
 from prunetune.errors import ConfigError
 
 CUTS = ("train_limit", "validation")

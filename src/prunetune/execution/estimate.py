@@ -12,7 +12,7 @@ from prunetune.execution.inputs import weights_read
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, Remaining
 from prunetune.steps.steps import Connect, Prune, Step, Train
-from prunetune.training.interpolate import IMAGES
+from prunetune.training.evaluate import IMAGES
 from prunetune.training.loop import train
 from prunetune.training.recipe import Schedule
 

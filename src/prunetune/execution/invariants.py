@@ -17,7 +17,7 @@ from prunetune.sparsity.channels import kept_channels
 from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.mask import Mask
 from prunetune.steps.steps import Connect, Prune, Step, Train
-from prunetune.training.interpolate import Line
+from prunetune.training.evaluate import Line
 from prunetune.training.loop import Trained
 from prunetune.training.recipe import Point
 

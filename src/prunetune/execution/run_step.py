@@ -29,18 +29,17 @@ from prunetune.sparsity.overlap import TooSparseError, correlation
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.prune import Look, choose
 from prunetune.sparsity.scope import prunable
-from prunetune.spec.masks import criterion_of
+from prunetune.spec.mask_fields import criterion_of
 from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, Step, Train, device_of
 from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
 from prunetune.store.disk import finite
 from prunetune.store.store import Store
+from prunetune.training.batches import probe_batches, probe_indices
 from prunetune.training.distributed import SINGLE, World
-from prunetune.training.evaluate import Score, evaluate
-from prunetune.training.interpolate import walk
+from prunetune.training.evaluate import Score, evaluate, walk
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.numerics import reproducible
 from prunetune.training.objective import loss_by
-from prunetune.training.probe import batches_of, pick
 from prunetune.training.recipe import Point
 
 
@@ -68,11 +67,11 @@ def probe_metrics(probe: Probe | None) -> dict[str, str]:
 
 
 def _batches(probe: Probe) -> list[tuple[Tensor, Tensor]]:
-    return batches_of(load(probe.data), _shown(probe), probe.batch_size, probe.device)
+    return probe_batches(load(probe.data), _shown(probe), probe.batch_size, probe.device)
 
 
 def _shown(probe: Probe) -> Tensor:
-    return pick(load(probe.data).train_labels, probe.images, probe.seed)
+    return probe_indices(load(probe.data).train_labels, probe.images, probe.seed)
 
 
 def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 
 from prunetune.errors import ConfigError
 from prunetune.execution.events import Cached, Done, Event, Failed, Progress, Started
-from prunetune.plan.compile import Plan, Remaining
-from prunetune.plan.labels import labels
+from prunetune.plan.compile import Plan, Remaining, labels
 from prunetune.steps.steps import Train
 from prunetune.store.layout import StoreReader
 

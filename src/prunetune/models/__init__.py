@@ -4,8 +4,7 @@ A registered model is a function `(input_shape, outputs, **arguments) -> nn.Modu
 with `input_shape` = (C, H, W), which returns logits of shape (N, outputs).
 """
 
-from prunetune.models import mobilenet, resnet, small, vgg  # noqa: F401  (importing them registers their models)
+from prunetune.models.architectures import MODELS
 from prunetune.models.building import build, draw, identify
-from prunetune.models.common import MODELS
 
 __all__ = ["MODELS", "build", "draw", "identify"]

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from prunetune.core.references import KEYED_WHERE_SET, Ref, is_callable_name, load_callable, source_digest
 from prunetune.errors import ConfigError, shown, unknown
-from prunetune.models.common import MODELS
+from prunetune.models.architectures import MODELS
 
 MOST_PARAMETERS = 1_000_000_000  # of a registered model: 4 GB, of which a draw holds several copies
 _CONTEXT = ("input_shape", "outputs")  # what we tell a builder; the rest of its parameters are the user's to set

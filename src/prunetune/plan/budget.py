@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from prunetune.plan.compile import Plan, PlannedTrial
+from prunetune.plan.compile import Plan
+from prunetune.plan.measurements import PlannedTrial
 from prunetune.rows import DENSE_LONGER, Spent
 from prunetune.steps import graph
 from prunetune.steps.steps import Import, Init, Step, Train

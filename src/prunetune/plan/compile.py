@@ -13,24 +13,28 @@ from prunetune.models import draw
 from prunetune.plan import measurements as connections
 from prunetune.plan import measurements as correlations
 from prunetune.plan.context import StudyContext
-from prunetune.plan.measurements import PlannedConnection, PlannedCorrelation, PlannedMoment, moments, require_moments
+from prunetune.plan.measurements import (
+    PlannedConnection,
+    PlannedCorrelation,
+    PlannedMoment,
+    PlannedTrial,
+    moments,
+    require_moments,
+)
 from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.channel_groups import channel_groups
 from prunetune.sparsity.channels import require_channels
 from prunetune.sparsity.patterns import CHANNEL, require_layers
 from prunetune.sparsity.scope import list_parameters
-from prunetune.spec.masks import MaskSpec
-from prunetune.spec.recipes import steps_per_epoch, summarise
-from prunetune.spec.study import DIGITS, Spec
+from prunetune.spec.mask_fields import MaskSpec
+from prunetune.spec.recipe_fields import steps_per_epoch, summarise
+from prunetune.spec.study import Spec
+from prunetune.spec.study_fields import DIGITS
 from prunetune.steps import graph
 from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
-from prunetune.steps.states import DenseStates
-from prunetune.steps.steps import Import, Init, Prune, Step, Train, Weights
+from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train, Weights
 from prunetune.training.recipe import Point, RecipeSummary
-
-__all__ = ["Plan", "PlannedConnection", "PlannedCorrelation", "PlannedMoment", "PlannedTrial", "Remaining", "plan"]
-
 
 Cell = tuple[float, str]
 """A learning rate and a mask algorithm's label: what a verdict is about."""
@@ -42,18 +46,6 @@ class Has(Protocol):
     def has(self, key: str, points: Collection[Point] = ()) -> bool:
         """Whether the step of this key is stored whole, with its states at these points."""
         ...
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """One row of the study's table and the step that measures it; a dense run has mask None and sparsity 0."""
-
-    arm: str
-    mask: str | None
-    learning_rate: float
-    sparsity: float
-    seed: int
-    step: Train | Import
 
 
 @dataclass(frozen=True)
@@ -273,3 +265,27 @@ def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
                 if weights.at is not None:
                     moments.setdefault(weights.step.key, set()).add(weights.at)
     return {key: frozenset(points) for key, points in moments.items()}
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Key -> `ticket iterative 50.0% lr 0.1 seed 0`, for the trainings that are trials of a plan, and their twins."""
+    names = {
+        t.step.key: f"{t.arm} {f'{t.mask} {t.sparsity:.1%} ' if t.mask else ''}lr {t.learning_rate:g} seed {t.seed}"
+        for t in plan.trials
+    }
+    return names | {line.twin.key: f"twin of {names[line.step.first.step.key]}" for line in plan.connections}
+
+
+def look_words(plan: Plan) -> str:
+    """`look 2 of 4: 10 seeds for iterative masks at learning rate 0.1, not decided by 5`; empty for a fixed number."""
+    looks = plan.spec.looks
+    if len(looks) == 1:
+        return ""
+    reached = max(trial.seed for trial in plan.trials) + 1
+    number = looks.index(reached)
+    look = f"look {number + 1} of {len(looks)}: {reached} seeds"
+    if number == 0:
+        return f"{look}, and up to {looks[-1]} where they do not decide"
+    grown = sorted({(t.learning_rate, t.mask) for t in plan.trials if t.mask and t.seed == reached - 1})
+    named = ", ".join(f"{mask} masks at learning rate {rate:g}" for rate, mask in grown)
+    return f"{look} for {named}, not decided by {looks[number - 1]}"

@@ -14,10 +14,9 @@ from prunetune.errors import ConfigError, given
 from prunetune.sparsity.channel_trace import reads_sequences
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope, written_out
-from prunetune.spec.recipes import steps_per_epoch
+from prunetune.spec.recipe_fields import steps_per_epoch
 from prunetune.spec.study import Spec
-from prunetune.steps.states import DenseStates, Trainer
-from prunetune.steps.steps import Import, Init, Weights
+from prunetune.steps.steps import DenseStates, Import, Init, Trainer, Weights
 from prunetune.training.recipe import Point, Recipe
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from prunetune.core.seeding import derive
 from prunetune.errors import ConfigError
@@ -10,12 +9,20 @@ from prunetune.plan.context import StudyContext, training_steps
 from prunetune.sparsity.scope import Scope
 from prunetune.steps import graph
 from prunetune.steps.mask_algorithms import MaskAt
-from prunetune.steps.states import DenseStates
-from prunetune.steps.steps import Connect, Measure, Step, Train, Weights
+from prunetune.steps.steps import Connect, DenseStates, Import, Measure, Step, Train, Weights
 from prunetune.training.recipe import Point
 
-if TYPE_CHECKING:
-    from prunetune.plan.compile import PlannedTrial
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One row of the study's table and the step that measures it; a dense run has mask None and sparsity 0."""
+
+    arm: str
+    mask: str | None
+    learning_rate: float
+    sparsity: float
+    seed: int
+    step: Train | Import
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class PlannedConnection:
         return self.step.second.step
 
 
-def lines(trials: Iterable["PlannedTrial"], arms: Collection[str]) -> Iterator[PlannedConnection]:
+def lines(trials: Iterable[PlannedTrial], arms: Collection[str]) -> Iterator[PlannedConnection]:
     """A line for every trial of `arms`, in the order of the trials."""
     for trial in trials:
         step = trial.step

@@ -34,8 +34,7 @@ from prunetune.rows import (
     Spent,
     Trial,
 )
-from prunetune.spec.recipe import RecipeSpec
-from prunetune.spec.recipes import summarise
+from prunetune.spec.recipe_fields import RecipeSpec, summarise
 from prunetune.training.recipe import RecipeSummary
 
 RESULTS, TRIALS, CORRELATIONS = "results.json", "trials.csv", "correlations.csv"

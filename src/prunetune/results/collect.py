@@ -11,8 +11,8 @@ from prunetune.data import facts, load
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
 from prunetune.plan.budget import budget
-from prunetune.plan.compile import Plan, PlannedCorrelation, PlannedTrial
-from prunetune.plan.measurements import SPARSE_P, PlannedConnection
+from prunetune.plan.compile import Plan
+from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
 from prunetune.rows import (
     Connectivity,

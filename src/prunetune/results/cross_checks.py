@@ -17,7 +17,8 @@ from prunetune.errors import DivergedSourceError
 from prunetune.execution.inputs import refuse_diverged, weights_read
 from prunetune.execution.invariants import masked
 from prunetune.models import build
-from prunetune.plan.compile import Plan, PlannedTrial
+from prunetune.plan.compile import Plan
+from prunetune.plan.measurements import PlannedTrial
 from prunetune.rows import DENSE, DENSE_LONGER, Invariant
 from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.steps.steps import Init, Prune, Train, Weights

@@ -8,7 +8,8 @@ from typing import Any
 from prunetune.errors import ConfigError, shown
 from prunetune.sparsity.patterns import Groups
 from prunetune.spec.load import Source, is_papers, load_spec, read_fields, settled_fields
-from prunetune.spec.study import DIGITS, Spec
+from prunetune.spec.study import Spec
+from prunetune.spec.study_fields import DIGITS
 
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
 _IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pretraining": {}, "rewind": "0ep"}

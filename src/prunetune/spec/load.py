@@ -10,10 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from prunetune.errors import ConfigError, short, shown, unknown
-from prunetune.spec import paper_presets as paper
 from prunetune.spec import presets
 from prunetune.spec.base import config_error, require_input_limits
-from prunetune.spec.recipe import RecipeSpec
+from prunetune.spec.recipe_fields import RecipeSpec
 from prunetune.spec.scaling import VALIDATION, kept_weight_decay, record, require_scale, scaled_times
 from prunetune.spec.study import Spec
 
@@ -148,7 +147,7 @@ def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float
 
 def is_papers(source: Source) -> bool:
     """Whether a spec's source is a preset of the paper's."""
-    return isinstance(source, str) and source in paper.STUDIES
+    return isinstance(source, str) and source in presets.PAPER
 
 
 def settled_fields(

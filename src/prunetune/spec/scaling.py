@@ -5,33 +5,19 @@ follows the epochs by itself, and numbers of epochs are multiplied.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from prunetune import data
-from prunetune.core.limits import MOST, Count, Number
+from prunetune.core.limits import MOST
 from prunetune.errors import ConfigError, shown
-from prunetune.spec.base import StrictModel
-from prunetune.spec.recipe import RecipeSpec
-from prunetune.spec.recipes import steps_per_epoch, summarise
+from prunetune.spec.recipe_fields import RecipeSpec, steps_per_epoch, summarise
+from prunetune.spec.study import Spec
+from prunetune.spec.study_fields import ScaledSpec
 from prunetune.training.recipe import Point
-
-if TYPE_CHECKING:
-    from prunetune.spec.study import Spec
 
 VALIDATION = 0.1  # of the training images, that a preset of the paper's holds out where it is scaled down
 DIGITS = 12  # to which scaled epochs are rounded
 _MASK_TIMES = ("rho_every", "update_every")  # in epochs
-
-
-class ScaledSpec(StrictModel):
-    """What a study was before it was scaled: a record, which changes nothing when the spec is read again."""
-
-    factor: Annotated[Number, Field(gt=0)]
-    epochs: Count
-    steps_per_epoch: Count
-    weight_decay: Annotated[Number, Field(ge=0)]
 
 
 def require_scale(value: object) -> float:
@@ -41,7 +27,7 @@ def require_scale(value: object) -> float:
     raise ConfigError(f"scale: {shown(value)}; must be a number above 0, such as 0.1 for a tenth of the epochs")
 
 
-def scaled_times(fields: Mapping[str, Any], base: "Spec", factor: float) -> dict[str, Any]:
+def scaled_times(fields: Mapping[str, Any], base: Spec, factor: float) -> dict[str, Any]:
     """The fields with every number of epochs times `factor`; `base` is the study that they make.
 
     The recipe's epochs are rounded, to 1 at least, and what else is counted in epochs is multiplied by what they came
@@ -61,7 +47,7 @@ def scaled_times(fields: Mapping[str, Any], base: "Spec", factor: float) -> dict
     return found
 
 
-def record(base: "Spec", factor: float) -> dict[str, Any]:
+def record(base: Spec, factor: float) -> dict[str, Any]:
     """What `ScaledSpec` holds of `base`."""
     was = ScaledSpec(
         factor=factor,
@@ -72,7 +58,7 @@ def record(base: "Spec", factor: float) -> dict[str, Any]:
     return was.model_dump()
 
 
-def kept_weight_decay(base: "Spec", scaled: "Spec") -> float:
+def kept_weight_decay(base: Spec, scaled: Spec) -> float:
     """The weight decay with which `scaled` has the κ of `base` at equal rates, to six digits.
 
     κ is proportional to it. Where κ is not defined (Adam), the weight decay stays.
@@ -84,12 +70,12 @@ def kept_weight_decay(base: "Spec", scaled: "Spec") -> float:
     return float(f"{before / unit:.6g}") if before is not None and unit else decay
 
 
-def _meant_for(base: "Spec") -> int:
+def _meant_for(base: Spec) -> int:
     """The steps of an epoch that the weight decay is meant for: the reference, else those of the data."""
     return _steps(base) if base.reference_steps is None else base.reference_steps
 
 
-def _steps(spec: "Spec") -> int:
+def _steps(spec: Spec) -> int:
     return steps_per_epoch(spec.recipe, data.facts(data.identify(spec.data, spec.data_args)).train)
 
 

@@ -3,31 +3,35 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.core.files import slug
-from prunetune.core.limits import MOST, Count, Number
-from prunetune.core.looks import looks
-from prunetune.errors import ConfigError, shown, unknown
-from prunetune.spec.arm_fields import ArmSpec
+from prunetune.core.limits import MOST, Count, Number, looks
+from prunetune.errors import ConfigError, unknown
 from prunetune.spec.base import StrictModel, config_error
-from prunetune.spec.masks import MaskSpec
-from prunetune.spec.recipe import RecipeSpec, epochs_of
-from prunetune.spec.scaling import ScaledSpec
+from prunetune.spec.mask_fields import MaskSpec
+from prunetune.spec.recipe_fields import RecipeSpec, epochs_of
+from prunetune.spec.study_fields import (
+    DIGITS,
+    MOST_SEEDS,
+    ArmSpec,
+    PretrainedSpec,
+    PretrainingSpec,
+    Rounds,
+    ScaledSpec,
+    ScopeSpec,
+    SeedRange,
+    VerdictRule,
+)
 from prunetune.steps.arms import Arm
 from prunetune.training.recipe import Point
 
-DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
-_PLACEHOLDER = re.compile(r"\{(.*?)\}")
 _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
-_Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
-_Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
 _WHERE_SET = ("reference_steps", "scaled")  # fields that a resolved spec names only where they are set
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
-MOST_SEEDS = 1000
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 
 
@@ -37,99 +41,6 @@ def _masks() -> tuple[MaskSpec, ...]:
 
 def _arms() -> tuple[ArmSpec, ...]:
     return tuple(ArmSpec(kind=kind) for kind in ("ticket", "reinit", "rewind", "finetune"))
-
-
-class ScopeSpec(StrictModel):
-    """Name patterns over the default scope: `include` adds to it, `exclude` removes from it."""
-
-    include: _Pattern = ()
-    exclude: _Pattern = ()
-
-
-class VerdictRule(StrictModel):
-    """The rule of the verdict (docs/verdict.md); `margin` and `gap` in points of accuracy."""
-
-    margin: Annotated[_Points, Field(gt=0)] = 0.5
-    gap: _Points = 0.5
-    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
-    nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
-    family: Literal["study", "cell"] = "study"
-
-
-class Rounds(StrictModel):
-    """Sparsities that fit rounds which each remove the same share of the remaining weights."""
-
-    per_round: _Share
-    rounds: Annotated[Count, Field(le=60)]
-
-    def sparsities(self) -> tuple[float, ...]:
-        """1 − (1 − per_round)^r for r = 1 … rounds."""
-        return tuple(round(1 - (1 - self.per_round) ** r, DIGITS) for r in range(1, self.rounds + 1))
-
-    @model_validator(mode="after")
-    def _each_removes_some(self) -> "Rounds":
-        found = self.sparsities()
-        if sorted({0.0, *found, 1.0}) != [0.0, *found, 1.0]:
-            what = f"among {self.rounds} such rounds some would remove nothing, or all that is left"
-            raise ConfigError(f"per_round: {self.per_round:g}; {what}; give another share, or fewer rounds")
-        return self
-
-
-class SeedRange(StrictModel):
-    """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
-
-    min: Annotated[Count, Field(ge=2)] = 5
-    max: Annotated[Count, Field(le=MOST_SEEDS)] = 20
-
-    @model_validator(mode="after")
-    def _grows(self) -> "SeedRange":
-        if self.max <= self.min:
-            raise ConfigError(f"max: {self.max}; must be above min, {self.min}; a fixed number is `seeds: {self.min}`")
-        return self
-
-
-class PretrainingSpec(StrictModel):
-    """How the dense training itself is tested: `longer: 2` trains a second one for twice the epochs; 0 is off."""
-
-    longer: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
-
-    @field_validator("longer")
-    @classmethod
-    def _longer_than_the_dense_run(cls, longer: int) -> int:
-        if longer == 1:
-            raise ValueError("must be 0 (off), or 2 or more: how many times the epochs of the dense training")
-        return longer
-
-
-class PretrainedSpec(StrictModel):
-    """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
-
-    theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
-    theta_T: str  # noqa: N815 - the paper's symbol
-    theta_k: str | None = None
-    key: str | None = None  # under which the files hold the weights, where they hold several states
-
-    @field_validator("theta_0", "theta_T", "theta_k")
-    @classmethod
-    def _known_placeholders(cls, path: str | None) -> str | None:
-        for name in _PLACEHOLDER.findall(path or ""):
-            if name not in ("seed", "learning_rate"):
-                raise ValueError(f"unknown placeholder {{{name}}}; must be {{seed}} or {{learning_rate}}")
-        return path
-
-    def check_placeholders(self, seeds: int, rates: int) -> None:
-        """Refuse one file for several seeds, or one trained state for several learning rates."""
-        for field in ("theta_0", "theta_T", "theta_k"):
-            path = getattr(self, field)
-            if path is None:
-                continue
-            if seeds > 1 and "{seed}" not in path:
-                raise ConfigError(
-                    f"pretrained.{field}: {shown(path)} is one file for {seeds} seeds; write {{seed}} in it"
-                )
-            if rates > 1 and field != "theta_0" and "{learning_rate}" not in path:  # rates may share their draw
-                what = f"{shown(path)} is one file for {rates} learning rates"
-                raise ConfigError(f"pretrained.{field}: {what}; write {{learning_rate}} in it")
 
 
 class Spec(StrictModel):

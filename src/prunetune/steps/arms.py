@@ -12,8 +12,7 @@ from prunetune.core.registry import Registry
 from prunetune.core.seeding import derive
 from prunetune.errors import ConfigError
 from prunetune.sparsity.allocation import BY_SHAPE
-from prunetune.steps.states import DenseStates
-from prunetune.steps.steps import Prune, Transform, Weights
+from prunetune.steps.steps import DenseStates, Prune, Transform, Weights
 
 Start = Callable[[DenseStates], Weights]
 

@@ -12,8 +12,7 @@ from prunetune.errors import ConfigError, given, shown
 from prunetune.sparsity.criteria import Place
 from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
-from prunetune.steps.states import DenseStates, Trainer
-from prunetune.steps.steps import Probe, Prune, Train, Weights
+from prunetune.steps.steps import DenseStates, Probe, Prune, Train, Trainer, Weights
 from prunetune.training.admm import RHO_LEVELS, RHO_TIMES_RATE, UPDATES, Penalty
 from prunetune.training.recipe import Recipe
 

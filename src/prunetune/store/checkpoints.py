@@ -20,8 +20,8 @@ from prunetune.steps.steps import Train
 from prunetune.store.disk import json_bytes, remove
 from prunetune.store.layout import is_key
 from prunetune.store.leases import Leases
-from prunetune.training.checkpoint import Checkpoints, Saved
 from prunetune.training.distributed import World
+from prunetune.training.training_state import Checkpoints, Saved
 
 EVERY = 60.0  # seconds of training between two checkpoints, and before the first
 PARTIAL = "partial"

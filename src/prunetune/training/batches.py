@@ -1,4 +1,4 @@
-"""Images on their way into a network: held on the device as stored, normalised batch by batch."""
+"""Images on their way into a network: batches of a training, those that a criterion is shown, and a heartbeat each."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prunetune.core.seeding import OrderDigest, epoch_order
+from prunetune.core.seeding import OrderDigest, epoch_order, generator
 from prunetune.data import Dataset
 from prunetune.training.augment import EpochAugmentation, augmented
 from prunetune.training.distributed import SINGLE, World
@@ -102,3 +102,43 @@ class Feed:
         """All ranks' indices of an epoch, each at the place of its share."""
         places = torch.cat([torch.arange(start, stop) for start, stop, _ in self.shares])
         return self._ranks.sum(torch.zeros(len(self), dtype=used.dtype).index_copy_(0, places, used))
+
+
+def probe_indices(labels: Tensor, images: int, seed: int) -> Tensor:
+    """Indices of the first `images` examples of an order drawn by `seed` that deals the classes out in turn, int64.
+
+    No class gets a second example before every class has its first, and so on until a class has none left, so that
+    counts differ by at most one while all classes last. All of the labels when `images` is more than there are.
+    """
+    order = torch.randperm(len(labels), generator=generator("probe", seed))
+    turns = torch.empty_like(order)
+    for label in labels.unique():
+        own = (labels[order] == label).nonzero().flatten()
+        turns[own] = torch.arange(len(own))
+    return order[turns.argsort(stable=True)][:images]
+
+
+def probe_batches(
+    data: Dataset, indices: Tensor, batch_size: int, device: torch.device | str
+) -> list[tuple[Tensor, Tensor]]:
+    """The training examples of `indices`, normalised, on `device`: batches as equal as can be, of at most `batch_size`.
+
+    As equal as can be, because batch norm takes no batch of one.
+    """
+    normalise = normaliser(data, torch.device(device))
+    parts = indices.tensor_split(-(-len(indices) // batch_size))
+    return [(normalise(data.train_images[part].to(device)), data.train_labels[part].to(device)) for part in parts]
+
+
+_LISTENERS: list[Callable[[], None]] = []
+
+
+def beat() -> None:
+    """A batch is done."""
+    for listener in _LISTENERS:
+        listener()
+
+
+def on_beat(listener: Callable[[], None]) -> None:
+    """Call `listener` after every batch that this process trains on or scores from now on."""
+    _LISTENERS.append(listener)

@@ -1,14 +1,17 @@
-"""What a network scores on images that it was not trained on."""
+"""What a network scores on images that it was not trained on, and what the networks on a line between two score."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from prunetune.data import Dataset
-from prunetune.training.batches import normaliser
-from prunetune.training.heartbeat import beat
-from prunetune.training.numerics import autocast, enough_memory, reproducible
+from prunetune.sparsity.mask import Mask
+from prunetune.training.batches import beat, normaliser
+from prunetune.training.numerics import autocast, choose_layout, enough_memory, reproducible
 from prunetune.training.objective import loss_of, metric_of
 from prunetune.training.recipe import Recipe
 
@@ -58,3 +61,113 @@ def _totals(
         totals.append(torch.stack([scores.float().sum(), mean.float() * len(targets)]))
         beat()
     return torch.stack(totals).cpu()
+
+
+IMAGES = 2048  # training images, the first ones, over which running statistics are recomputed
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the networks between two ends score, an entry for each `alpha` from 0 to 1.
+
+    Linear mode connectivity: Frankle et al. 2020 (arXiv 1912.05671).
+    """
+
+    alpha: tuple[float, ...]
+    test: tuple[Score, ...]
+    revived: tuple[int, ...]  # pruned positions of the live network that are not zero: 0, or something is broken
+
+    @property
+    def loss_barrier(self) -> float:
+        """The most by which the test loss lies above the straight line between its two ends."""
+        return barrier(self.alpha, [score.loss for score in self.test])
+
+    @property
+    def accuracy_barrier(self) -> float:
+        """The most by which the test accuracy lies below the straight line between its two ends, in points."""
+        return barrier(self.alpha, [-score.accuracy for score in self.test])
+
+
+def walk(
+    model: nn.Module,
+    first: State,
+    second: State,
+    mask: Mask | None,
+    data: Dataset,
+    recipe: Recipe,
+    points: int,
+    device: torch.device | str = "cpu",
+) -> Line:
+    """Score the networks (1 − alpha) · `first` + alpha · `second` on the test images, at `points` ≥ 2 equal distances.
+
+    Running statistics are recomputed at every alpha, 0 and 1 too, because the average of two running variances is not
+    the variance in the averaged network: with interpolated statistics, units that the average has quietened are
+    scaled by a variance that they no longer have, and a barrier appears that the weights do not have. So the ends
+    score a little otherwise than the trainings recorded, unless the network keeps no running statistics. `model` holds
+    the last network afterwards. Draws no random number.
+    """
+    where = torch.device(device)
+    alphas = tuple(i / (points - 1) for i in range(points))
+    scores, revived = [], []
+    with reproducible(where):
+        choose_layout(model.to(where), normaliser(data, where)(data.train_images[:2].to(where)))
+        for alpha in alphas:
+            model.load_state_dict(between(first, second, alpha))
+            recompute_statistics(model, data, recipe, where)
+            scores.append(evaluate(model, data.test_images, data.test_labels, data, recipe, where))
+            revived.append(_revived(model, mask) if mask is not None else 0)
+    return Line(alphas, tuple(scores), tuple(revived))
+
+
+def between(first: State, second: State, alpha: float) -> dict[str, Tensor]:
+    """(1 − alpha) · first + alpha · second, exact at both ends and where both agree; what is no float: the nearer's."""
+    return {
+        name: torch.lerp(start, second[name], alpha)
+        if start.is_floating_point()
+        else (start if alpha < 0.5 else second[name])
+        for name, start in first.items()
+    }
+
+
+def recompute_statistics(model: nn.Module, data: Dataset, recipe: Recipe, device: torch.device) -> None:
+    """Set every layer's running statistics to their plain mean over batches of the first `IMAGES` training images.
+
+    The images are unaugmented, in batches as equal as can be, since each counts alike. Layers with running statistics
+    are in training mode, so that each sees what the batch's own moments make of the layers before it; all others are
+    in evaluation mode, as they will be when the network is scored. Does nothing where no layer keeps statistics.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+    if not layers:
+        return
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's cumulative average
+        layer.train()
+    images, normalise = data.train_images[:IMAGES], normaliser(data, device)
+    with torch.no_grad(), autocast(recipe, device):
+        for batch in images.tensor_split(-(-len(images) // BATCH)):
+            model(normalise(batch.to(device)))
+    model.eval()
+
+
+def barrier(alphas: Sequence[float], values: Sequence[float]) -> float:
+    """max over alpha of v(alpha) − ((1 − alpha) v(0) + alpha v(1)): 0 or more, as it is 0 at the ends.
+
+    Exactly 0 for a constant. NaN where a value is not finite.
+
+    >>> barrier((0.0, 0.5, 1.0), (1.0, 4.0, 3.0)), barrier((0.0, 0.5, 1.0), (1.0, 0.0, 3.0))
+    (2.0, 0.0)
+    """
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    start, end = values[0], values[-1]
+    chord = [start + a * (end - start) if a < 0.5 else end - (1 - a) * (end - start) for a in alphas]
+    return max(value - straight for value, straight in zip(values, chord, strict=True))
+
+
+def _revived(model: nn.Module, mask: Mask) -> int:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return sum(int(parameters[name].detach().cpu()[~kept].count_nonzero()) for name, kept in mask.items())

@@ -16,12 +16,10 @@ from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
 from prunetune.training.admm import Admm, Penalty
-from prunetune.training.batches import BatchIndices, Feed, normaliser
-from prunetune.training.checkpoint import Checkpoints, capture, restore
+from prunetune.training.batches import BatchIndices, Feed, beat, normaliser
 from prunetune.training.cuda_graphs import GraphedStep, recorder_for
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate
-from prunetune.training.heartbeat import beat
 from prunetune.training.numerics import (
     autocast,
     choose_layout,
@@ -31,9 +29,9 @@ from prunetune.training.numerics import (
     seeded,
     strided_depthwise_in_float32,
 )
-from prunetune.training.objective import build_optimizer, loss_of
+from prunetune.training.objective import build_optimizer, loss_of, users
 from prunetune.training.recipe import Point, Recipe, factor
-from prunetune.training.user_code import users
+from prunetune.training.training_state import Checkpoints, capture, restore
 from prunetune.training.zero_check import PrunedZeroCheck
 
 State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model

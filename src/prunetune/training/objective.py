@@ -1,16 +1,39 @@
-"""What a training minimises and what it is scored by: cross entropy and accuracy, or callables of the user's."""
+"""What a training minimises, how, and what it is scored by: cross entropy and accuracy, or callables of the user's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from prunetune.core.references import Ref, load_callable
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, one_line
+from prunetune.training.numerics import is_short
 from prunetune.training.recipe import Recipe
-from prunetune.training.user_code import users
+
+_OURS = (ConfigError, InvariantError, CorruptionError, DivergedSourceError)
+
+
+@contextmanager
+def users(what: str, on: Any = None) -> Iterator[None]:
+    """ConfigError `WHAT raised KIND: …` in the place of what the user's code raises.
+
+    What says that memory is short is let through, and a RuntimeError where `on`, a tensor, lies on an accelerator:
+    there it may be the device's, or a step that cannot be recorded.
+    """
+    try:
+        yield
+    except _OURS:
+        raise
+    except Exception as error:
+        elsewhere = isinstance(on, torch.Tensor) and on.device.type != "cpu"
+        if is_short(error) or (elsewhere and isinstance(error, RuntimeError)):
+            raise
+        raise ConfigError(f"{what} raised {type(error).__name__}: {one_line(error, 300)}") from error
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optimizer:

@@ -92,7 +92,7 @@ def _serve(
 
     from prunetune.execution.executors.protocol import send
     from prunetune.store.checkpoints import StoppedError
-    from prunetune.training.heartbeat import on_beat
+    from prunetune.training.batches import on_beat
 
     opened, ranks = _set_up(store, rendezvous)
     on_beat(_signs(events))

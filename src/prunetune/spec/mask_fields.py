@@ -20,8 +20,7 @@ from prunetune.sparsity.gradients import reads_images
 from prunetune.sparsity.patterns import PATTERNS
 from prunetune.spec.base import StrictModel, config_error
 from prunetune.steps.mask_algorithms import MASKS, UPDATES_BY_DEFAULT, Algorithm, Gradual
-from prunetune.steps.states import DenseStates
-from prunetune.steps.steps import Probe
+from prunetune.steps.steps import DenseStates, Probe
 
 
 def read_criterion(value: object) -> Ref:

@@ -11,7 +11,7 @@ from prunetune.core.references import Ref, is_callable_name, load_callable, sour
 from prunetune.errors import ConfigError, shown, unknown
 from prunetune.spec.base import StrictModel
 from prunetune.training.augment import AUGMENTATIONS
-from prunetune.training.recipe import Precision, Recipe, Schedule
+from prunetune.training.recipe import Precision, Recipe, RecipeSummary, Schedule, decay_exponent, retention
 
 PAPER_MILESTONES = ("8/15", "12/15")  # 80 and 120 of the paper's 150 epochs
 
@@ -143,3 +143,23 @@ def _precision(asked: Literal["auto", "f32", "bf16"], device: str) -> Precision:
 
 def _code(name: str | None, field: str) -> Ref | None:
     return None if name is None else Ref.of(name, digest=source_digest(load_callable(name, field)))
+
+
+def steps_per_epoch(recipe: RecipeSpec, images: int) -> int:
+    """Optimizer steps of an epoch of so many training images; the last batch may be smaller."""
+    return -(-images // recipe.batch_size)
+
+
+def summarise(recipe: RecipeSpec, learning_rate: float, steps_per_epoch: int) -> RecipeSummary:
+    """Steps, κ and e^(−κ) of a training at one rate. Neither precision, loss nor metric bears on them."""
+    trained = Recipe(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=learning_rate,
+        optimizer=recipe.optimizer,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        schedule=recipe.schedule.schedule(),
+    )
+    kappa = decay_exponent(trained, steps_per_epoch)
+    return RecipeSummary(learning_rate, recipe.epochs * steps_per_epoch, kappa, retention(kappa))
