@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from prunetune.core.locks import locked
+from prunetune.core.files import locked
 from prunetune.errors import ConfigError
 
 CHUNK = 1 << 20  # bytes
