@@ -13,7 +13,7 @@ from benchmarks.material import Setting, origin
 from benchmarks.rounds import Options
 from benchmarks.serving import served
 from prunetune.api import plan_study, run_study
-from prunetune.execution.estimate import estimate
+from prunetune.execution.cost import estimate
 
 ROUNDS = 1
 MOST_OFF = 0.2

@@ -7,13 +7,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from prunetune.core.files import publish_folder
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps import graph
 from prunetune.steps.steps import Step, describe
-from prunetune.store.disk import json_bytes, publish_folder
-from prunetune.store.layout import MANIFEST, METRICS, STEP, digest_bytes
+from prunetune.store.layout import MANIFEST, METRICS, STEP, digest_bytes, json_bytes
 from prunetune.store.store import Store
 
 KEY = 64  # digits, with which the name of an input begins

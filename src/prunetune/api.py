@@ -15,7 +15,7 @@ from prunetune.errors import ConfigError
 from prunetune.execution.events import Event
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.runner import Executor
-from prunetune.execution.tensorboard import DIARY, Diary
+from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.plan.compile import Plan, Remaining, every_cell, plan
 from prunetune.report.ownership import require_ours
 from prunetune.report.write import REPORT_FILES, Report, answers, write_report
@@ -23,8 +23,7 @@ from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec
 from prunetune.spec.study import Spec
-from prunetune.store.cache import CachedStore, open_store
-from prunetune.store.disk import user_cache
+from prunetune.store.cache import CachedStore, open_store, user_cache
 from prunetune.store.store import Store
 
 Source = str | Path | Mapping[str, Any] | None
@@ -109,7 +108,7 @@ def preflight(
     are known to be ours.
     """
     folder = Path(out).expanduser() if out is not None else Path("runs") / prepared.spec.name
-    require_ours(folder, (*files, DIARY), listed)
+    require_ours(folder, (*files, TRAINING_LOG), listed)
     if prepared.remaining.trainings_left:
         load(prepared.plan.data)
     prepared.store.prepare()
@@ -160,7 +159,7 @@ def run_steps(
 
     Every training that ends is written down in `folder`.
     """
-    diary = Diary(prepared.plan, folder)
+    training_log = TrainingLog(prepared.plan, folder)
     failures: dict[str, str] = {}
     cached = set(prepared.found)
     executor = executor or LocalExecutor(jobs)
@@ -170,7 +169,7 @@ def run_steps(
                 failures[event.key] = event.message
             elif event.kind == "done":
                 cached.discard(event.key)  # what was damaged and made again was not there before
-            diary(event)
+            training_log(event)
             on_event(event)
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:

@@ -15,8 +15,7 @@ import pytest
 from toy_study import init
 
 from prunetune.core.files import this_machine
-from prunetune.store.leases import Leases
-from prunetune.store.process import Process
+from prunetune.store.leases import Leases, Process
 from prunetune.store.store import Store
 
 KEY = init().key
@@ -237,7 +236,7 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
     assert holder is not None
     assert holder._replace(machine="") == Process.this()._replace(machine="")
     assert holder != Process.this()
-    monkeypatch.setattr("prunetune.store.process.is_alive", lambda pid: False)  # no such process in the other one
+    monkeypatch.setattr("prunetune.store.leases.is_alive", lambda pid: False)  # no such process in the other one
     assert not two.take(KEY)
     assert two.dead() == []
     one.close()

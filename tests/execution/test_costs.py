@@ -8,8 +8,7 @@ import pytest
 
 from prunetune.core.environment import fingerprint
 from prunetune.errors import ConfigError
-from prunetune.execution.cost import costs
-from prunetune.execution.estimate import bytes_read
+from prunetune.execution.cost import bytes_read, costs
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Init, Prune, Step, Train

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prunetune.api import plan_study, run_study
-from prunetune.execution.estimate import estimate
+from prunetune.execution.cost import estimate
 
 BLOCK = 4096
 STUDY: dict[str, Any] = {

@@ -6,8 +6,8 @@ import pytest
 from toy_study import TINY_AUDIT
 
 from prunetune.api import plan_study
+from prunetune.cli.options import executor_named
 from prunetune.errors import ConfigError
-from prunetune.execution.executors.factory import executor_named
 from prunetune.execution.executors.local import LocalExecutor
 
 

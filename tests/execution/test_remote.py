@@ -23,7 +23,7 @@ from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.store import remote
 from prunetune.store.cache import CachedStore
-from prunetune.store.process import Process
+from prunetune.store.leases import Process
 from prunetune.store.store import Store
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3)}

@@ -16,7 +16,7 @@ from prunetune import api
 from prunetune.api import Audit
 from prunetune.cli.progress import Progress
 from prunetune.errors import DivergedSourceError, InvariantError
-from prunetune.execution import estimate
+from prunetune.execution import cost as estimate
 from prunetune.execution import run_step as connecting
 from prunetune.execution.events import Cached, Failed
 from prunetune.execution.run_step import execute

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_study import ONE_EPOCH, dense, init
 
+from prunetune.core import files
 from prunetune.errors import ConfigError, CorruptionError, InvariantError
 from prunetune.sparsity.mask import Mask
 from prunetune.steps.steps import Init
-from prunetune.store import disk
+from prunetune.store import maintenance
 from prunetune.store.layout import entry, manifest_bytes
 from prunetune.store.store import Store
 
@@ -187,19 +188,19 @@ def test_gc_removes_what_is_abandoned_and_nothing_else(store: Store) -> None:
     filled(store)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    mine = disk.temporary_beside(folder)
+    mine = files.temporary_beside(folder)
     theirs = mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))
     elsewhere = mine.with_name(f".tmp-elsewhere-{dead.pid}-00000000")
     old = mine.with_name(".tmp-elsewhere-1-11111111")
     for path in (mine, theirs, elsewhere, old):
         path.mkdir()
         (path / "state.safetensors").write_bytes(bytes(1000))
-    inner = disk.temporary_beside(folder / "x").with_name(f".tmp-{mine.name.split('-')[1]}-{dead.pid}-22222222")
+    inner = files.temporary_beside(folder / "x").with_name(f".tmp-{mine.name.split('-')[1]}-{dead.pid}-22222222")
     inner.write_bytes(bytes(10))
     yesterday = time.time() - 25 * 3600
     for path in (old / "state.safetensors", old):
         os.utime(path, (yesterday, yesterday))
-    put_aside = disk.size_of(store.root / "quarantine")
+    put_aside = maintenance.size_of(store.root / "quarantine")
     assert store.gc() == 2010 + put_aside
     assert not theirs.exists()
     assert not old.exists()
@@ -261,7 +262,7 @@ def test_a_disk_that_refuses_loses_nothing(
 ) -> None:
     step, _ = filled(store)
     written: list[Path] = []
-    write_file = disk.write_file
+    write_file = files.write_file
 
     def refuse(path: Path, content: bytes) -> None:
         if len(written) == survivors:
@@ -270,7 +271,7 @@ def test_a_disk_that_refuses_loses_nothing(
         written.append(path)
         write_file(path, content)
 
-    monkeypatch.setattr(disk, "write_file", refuse)
+    monkeypatch.setattr(files, "write_file", refuse)
     with pytest.raises(ConfigError) as caught:
         store.write(init(1), {}, state=STATE, snapshots={ONE_EPOCH: STATE})
     assert str(caught.value).startswith("store: cannot write to '")

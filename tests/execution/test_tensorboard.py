@@ -23,7 +23,7 @@ pytest.importorskip("tensorboard", reason="the optional extra tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from prunetune.execution.tensorboard import Curves
+from prunetune.execution.training_log import Curves
 
 Curve = list[tuple[int, float]]
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from prunetune.cli.progress import Progress
     from prunetune.execution.events import Event
     from prunetune.execution.runner import Executor as Runs
-    from prunetune.execution.tensorboard import Curves
+    from prunetune.execution.training_log import Curves
     from prunetune.plan.compile import Plan, Remaining
 
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
@@ -98,7 +98,7 @@ def audit(
         prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
     from prunetune.api import plan_study, preflight
-    from prunetune.execution.executors.factory import executor_named
+    from prunetune.cli.options import executor_named
 
     chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
 
@@ -140,8 +140,8 @@ def plan(
     prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
     """
     from prunetune.api import plan_study
+    from prunetune.cli.options import executor_named
     from prunetune.cli.plan_summary import Machines, foresee, outline, outline_of_group
-    from prunetune.execution.executors.factory import executor_named
     from prunetune.execution.executors.launch import jobs_for
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
@@ -321,7 +321,7 @@ def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> I
         with _progress(prepared, jobs) as progress:
             yield [progress]
         return
-    from prunetune.execution.tensorboard import Curves
+    from prunetune.execution.training_log import Curves
 
     with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, _progress(prepared, jobs) as progress:
         yield [drawn, progress]

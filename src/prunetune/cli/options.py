@@ -1,11 +1,16 @@
 """Options that verbs have in common, and how their values are read."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunetune.errors import shown
+from prunetune.errors import ConfigError, shown, unknown
 
+if TYPE_CHECKING:
+    from prunetune.execution.runner import Executor as Runs
+
+EXECUTORS = ("local", "ray", "slurm")
 MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
 
 
@@ -34,6 +39,35 @@ def share(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise typer.BadParameter(f"{shown(text)} is not a number, such as 0.2") from error
+
+
+def executor_named(
+    name: str,
+    jobs: int | None = None,
+    address: str | None = None,
+    gpus_per_training: float | None = None,
+    slurm: Sequence[str] = (),
+) -> "Runs":
+    """The executor called `name`; ConfigError for a name that there is not, or an option that is another one's."""
+    if name not in EXECUTORS:
+        raise unknown("--executor", name, EXECUTORS)
+    if name != "ray" and address is not None:
+        raise ConfigError(f"--address: '{address}': only with --executor ray")
+    if name != "ray" and gpus_per_training is not None:
+        raise ConfigError(f"--gpus-per-training: {gpus_per_training}: only with --executor ray")
+    if name != "slurm" and slurm:
+        raise ConfigError(f"--slurm: '{slurm[0]}': only with --executor slurm")
+    if name == "ray":
+        from prunetune.execution.executors.ray import GPU_SHARE, RayExecutor
+
+        return RayExecutor(address, jobs, GPU_SHARE if gpus_per_training is None else gpus_per_training)
+    if name == "slurm":
+        from prunetune.execution.executors.slurm import SlurmExecutor, read_parameters
+
+        return SlurmExecutor(jobs, read_parameters(slurm))
+    from prunetune.execution.executors.local import LocalExecutor
+
+    return LocalExecutor(jobs)
 
 
 Source = Annotated[

@@ -9,8 +9,7 @@ from prunetune.analysis.retention import retention_words
 from prunetune.api import Prepared
 from prunetune.cli.progress import duration
 from prunetune.errors import ConfigError, unknown
-from prunetune.execution.cost import Costs, costs
-from prunetune.execution.estimate import bytes_read, bytes_written, estimate
+from prunetune.execution.cost import Costs, bytes_read, bytes_written, costs, estimate
 from prunetune.execution.simulate import Simulation, simulate
 from prunetune.plan.compile import Plan, Remaining, labels, plan
 from prunetune.steps import graph

@@ -1,8 +1,11 @@
-"""Files that are there whole or not at all: written beside their place and renamed; their names, and whose they are."""
+"""Files and folders written whole or not at all, their names until then, and locks between processes."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
+import shutil
 import socket
 import sys
 import uuid
@@ -11,8 +14,16 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
+
+try:
+    import fcntl
+except ImportError:  # Windows, where files can always be locked
+    fcntl = None
+
 TEMPORARY = ".tmp-"
 TEMPORARY_NAME = re.compile(r"\.tmp-(?P<owner>\w+)-(?P<pid>[0-9]+)-[0-9a-f]{8}")  # `temporary_beside`, nothing else
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 def temporary_beside(path: Path) -> Path:
@@ -59,6 +70,20 @@ def replacing(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
+    """Create a folder with all these files at once; False, and nothing changed, when it exists already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir()
+        for name, content in files.items():
+            write_file(temporary / name, content)
+        sync_folder(temporary)
+        return _rename_new(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync_folder(path: Path) -> None:
     """Wait until a folder's list of names is on the disk, where the system can do that."""
     if os.name == "nt":
@@ -68,6 +93,28 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock `path`; go on without where its file system has none (NFS without lockd, Lustre, some of FUSE).
+
+    It saves work among processes that behave; nothing that it surrounds may lose or mix up data without it.
+    """
+    with FileLock(path) if _can_lock(path) else contextlib.nullcontext():
+        yield
+
+
+def _can_lock(path: Path) -> bool:
+    """Whether the file system knows locks. FileLock itself waits there for the file to go away, or raises."""
+    if fcntl is None:
+        return True
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # most often: another process has it
+            return error.errno not in _NO_LOCKS
+    return True
 
 
 @cache
@@ -102,3 +149,14 @@ def slug(name: str) -> str:
     ('admm-0-1', '-b-')
     """
     return re.sub(r"[^A-Za-z0-9_]+", "-", name)
+
+
+def _rename_new(temporary: Path, path: Path) -> bool:
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or (os.name == "nt" and path.exists()):
+            return False
+        raise
+    sync_folder(path.parent)
+    return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from prunetune.core.locks import locked
+from prunetune.core.files import locked
 from prunetune.data.dataset import OFFICIAL, Dataset, Source
 from prunetune.errors import ConfigError
 

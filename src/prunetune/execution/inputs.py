@@ -10,7 +10,8 @@ from prunetune.sparsity.allocation import Allocate
 from prunetune.sparsity.mask import Mask
 from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
-from prunetune.store.layout import MASK, LocalShelves, StoreReader, state_file
+from prunetune.store.backend import LocalShelves
+from prunetune.store.layout import MASK, StoreReader, state_file
 
 
 class Inputs:

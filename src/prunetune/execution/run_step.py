@@ -1,6 +1,7 @@
 """One step done: its inputs read from the store, the work, the invariants, the results written back."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,6 @@ from prunetune.sparsity.scope import prunable
 from prunetune.spec.mask_fields import criterion_of
 from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, Step, Train, device_of
 from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
-from prunetune.store.disk import finite
 from prunetune.store.store import Store
 from prunetune.training.batches import probe_batches, probe_indices
 from prunetune.training.distributed import SINGLE, World
@@ -86,10 +86,10 @@ def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
     return {
         "alpha": list(line.alpha),
-        "test_loss": [finite(score.loss) for score in line.test],
-        "test_accuracy": [finite(score.accuracy) for score in line.test],
-        "loss_barrier": finite(line.loss_barrier),
-        "accuracy_barrier": finite(line.accuracy_barrier),
+        "test_loss": [_finite(score.loss) for score in line.test],
+        "test_accuracy": [_finite(score.accuracy) for score in line.test],
+        "loss_barrier": _finite(line.loss_barrier),
+        "accuracy_barrier": _finite(line.accuracy_barrier),
         "invariants": held,
     }
 
@@ -322,14 +322,14 @@ def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tu
         found = correlation(first, second, p, mask=mask, names=names)
     except TooSparseError as error:  # an allocation may take from one layer what it leaves to another
         return {"p": p, "value": None, "expected": None, "per_layer": {}, "why": str(error)}
-    layers = {name: finite(layer.value) for name, layer in found.per_layer.items()}
+    layers = {name: _finite(layer.value) for name, layer in found.per_layer.items()}
     return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
 
 
 def _measured(trained: Trained) -> dict[str, Any]:
     return {
         **_scored(trained.test),
-        "validation_accuracy": finite(trained.validation.accuracy) if trained.validation else None,
+        "validation_accuracy": _finite(trained.validation.accuracy) if trained.validation else None,
         "epochs": trained.epochs,
         "steps": trained.steps,
         "diverged": trained.diverged,
@@ -337,10 +337,15 @@ def _measured(trained: Trained) -> dict[str, Any]:
         "revived": trained.revived,
         "start_digest": trained.start_digest,
         "data_order_digest": trained.data_order_digest,
-        "train_loss": [finite(loss) for loss in trained.train_loss],
-        "residuals": [finite(residual) for residual in trained.residuals],
+        "train_loss": [_finite(loss) for loss in trained.train_loss],
+        "residuals": [_finite(residual) for residual in trained.residuals],
     }
 
 
 def _scored(score: Score) -> dict[str, Any]:
-    return {"test_accuracy": finite(score.accuracy), "test_loss": finite(score.loss)}
+    return {"test_accuracy": _finite(score.accuracy), "test_loss": _finite(score.loss)}
+
+
+def _finite(value: float) -> float | None:
+    """Strict JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None

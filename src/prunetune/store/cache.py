@@ -1,24 +1,28 @@
 """A store at a URL that is worked with through a folder of this machine: read from there, and written there first."""
 
 import contextlib
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from prunetune.core.files import replace_file
-from prunetune.core.locks import locked
+from prunetune.core.files import locked, publish_folder, replace_file
 from prunetune.errors import ConfigError, CorruptionError, InvariantError
 from prunetune.store import maintenance as upkeep
-from prunetune.store.disk import publish_folder, user_cache, writing
+from prunetune.store.backend import writing
 from prunetune.store.layout import MANIFEST, MARKER, digest_bytes, read_manifest, state_file
 from prunetune.store.leases import EXPIRY, Leases
-from prunetune.store.remote import Remote
-from prunetune.store.remote_leases import RemoteLeases
+from prunetune.store.remote import Remote, RemoteLeases
 from prunetune.store.store import Store
 from prunetune.training.recipe import Point
 
 SHARED = "shared"  # an empty file for each step that is known to be at the URL as it is here
+
+
+def user_cache() -> Path:
+    """The folder of the user's cache that is ours."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunetune"
 
 
 def open_store(where: str | Path) -> Store:

@@ -17,9 +17,7 @@ import torch
 from prunetune.core.files import replace_file
 from prunetune.errors import CorruptionError
 from prunetune.steps.steps import Train
-from prunetune.store.disk import json_bytes, remove
-from prunetune.store.layout import is_key
-from prunetune.store.leases import Leases
+from prunetune.store.layout import json_bytes
 from prunetune.training.distributed import World
 from prunetune.training.training_state import Checkpoints, Saved
 
@@ -112,22 +110,6 @@ def discard(root: Path, key: str) -> None:
     """Remove the checkpoint of a training that is stored."""
     with contextlib.suppress(OSError):
         (root / PARTIAL / key).unlink(missing_ok=True)
-
-
-def orphans(root: Path, claims: Leases) -> list[Path]:
-    """The checkpoints of trainings that no process is at."""
-    found = [path for path in (root / PARTIAL).glob("*") if is_key(path.name) and not path.is_symlink()]
-    return [path for path in found if path.is_file() and not claims.is_alive(path.name)]
-
-
-def remove_orphan(path: Path, claims: Leases) -> int:
-    """Remove such a checkpoint; the bytes freed, 0 where a process has begun to go on from it."""
-    if not claims.take(path.name):
-        return 0
-    try:
-        return remove(path)
-    finally:
-        claims.release(path.name)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The layout of a store (docs/store.md) and reading from it: every read is compared with the checksum of the write."""
 
-import contextlib
 import hashlib
 import json
 import re
@@ -12,10 +11,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from prunetune.core.files import TEMPORARY
 from prunetune.errors import ConfigError, CorruptionError
 from prunetune.sparsity.mask import Mask, unpacked
-from prunetune.store.disk import json_bytes
 from prunetune.training.recipe import Point
 
 STORE_VERSION = 2  # in the first, masks were bool tensors; they are read as well
@@ -124,47 +121,6 @@ class StoreReader(ABC):
         return None
 
 
-class LocalShelves(StoreReader):
-    """Those under one folder.
-
-    Raises ConfigError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
-    an empty store.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.root = Path(path).expanduser().absolute()
-        if self.root.exists() and not self.root.is_dir():
-            raise ConfigError(f"store: '{self.root}' is a file; it must be a folder")
-        if self.root.exists():
-            with contextlib.suppress(FileNotFoundError):
-                check_version(self.root, (self.root / MARKER).read_bytes)
-
-    def is_marked(self) -> bool:
-        """Whether the folder says of itself that it is a store."""
-        return (self.root / MARKER).is_file()
-
-    def folder(self, key: str) -> Path:
-        """Where a step's files lie."""
-        return self.root / folder_of(key)
-
-    def stored(self) -> Iterator[str]:
-        """The keys of all steps that are stored, damaged ones too, in order."""
-        folders = self.root.glob("steps/[0-9a-f][0-9a-f]/*")
-        yield from sorted(path.name for path in folders if is_key(path.name) and path.name[:2] == path.parent.name)
-
-    def exists(self, key: str) -> bool:
-        """Whether a step has a folder."""
-        return self.folder(key).exists()
-
-    def names(self, key: str) -> set[str]:
-        """The names of the files in a step's folder, without temporary ones."""
-        return {path.name for path in self.folder(key).glob("*") if not path.name.startswith(TEMPORARY)}
-
-    def content(self, key: str, name: str) -> bytes:
-        """A file as it lies there; OSError when it cannot be read."""
-        return (self.folder(key) / name).read_bytes()
-
-
 def is_key(name: str) -> bool:
     """Whether a name is that of a step: 64 hexadecimal digits."""
     return _KEY.fullmatch(name) is not None
@@ -226,6 +182,11 @@ def _is_manifest(found: Mapping[str, Any]) -> bool:
             isinstance(file, dict) and type(file.get("size")) is int and "sha256" in file for file in files.values()
         )
     )
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one spelling of a JSON value: sorted names, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def manifest_bytes(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:

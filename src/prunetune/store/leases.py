@@ -11,13 +11,12 @@ import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from prunetune.core.locks import locked
+from prunetune.core.files import locked, this_host, this_machine
 from prunetune.errors import ConfigError, short
-from prunetune.store.disk import clock_of
+from prunetune.store.backend import clock_of
 from prunetune.store.layout import is_key
-from prunetune.store.process import Process
 
 EXPIRY = 300.0  # seconds without a sign of life; well above the minute for which NFS may show an old time
 RENEWALS = 10  # signs of life within that time
@@ -26,6 +25,48 @@ LEASE_ERRORS = (
     OSError,
     ConfigError,
 )  # a store that cannot be written or reached: that costs a claim, which guards nothing
+_STATE, _STARTED = 0, 19  # fields of /proc/PID/stat behind the name: the state, the start in ticks since boot
+_ENDED = ("Z", "X")  # a process that is dead and only not yet taken note of
+
+
+class Process(NamedTuple):
+    """A process as another one can recognise it, on this machine and elsewhere."""
+
+    host: str  # for people; the same name may stand for many machines and containers
+    machine: str  # within which process ids mean the same (`this_machine`)
+    pid: int
+    started: str  # tells it from a later process of the same id; empty where the system does not say
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    @classmethod
+    def this(cls) -> "Process":
+        """The process that asks."""
+        fields = _fields(os.getpid())
+        return cls(this_host(), this_machine(), os.getpid(), fields[_STARTED] if fields else "")
+
+    def is_gone(self) -> bool:
+        """Whether it has ended for certain; False for processes of other machines, of which nothing is known."""
+        if self.machine != this_machine():
+            return False
+        if not is_alive(self.pid):
+            return True
+        fields = _fields(self.pid)
+        return bool(fields) and (fields[_STATE] in _ENDED or fields[_STARTED] != self.started)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine has a process of that id; taken for granted where that cannot be asked."""
+    if os.name == "nt":  # there, signal 0 is no question but Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there and somebody else's
+        return True
+    return True
 
 
 class Leases:
@@ -205,3 +246,11 @@ def _holder(content: dict[str, Any]) -> Process | None:
         return Process(str(content["host"]), str(content["machine"]), int(content["pid"]), str(content["started"]))
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _fields(pid: int) -> list[str]:
+    """What /proc says of a process behind its name; empty where there is no such file."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

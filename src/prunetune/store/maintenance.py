@@ -1,18 +1,22 @@
 """Looking after a store: what is in it, whether it is sound, and clearing away what nobody needs."""
 
+import contextlib
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prunetune.core.files import TEMPORARY_NAME, this_owner
 from prunetune.errors import CorruptionError, short
-from prunetune.store.checkpoints import PARTIAL, orphans, remove_orphan
-from prunetune.store.disk import clock_of, is_abandoned, is_old, remove, size_of
-from prunetune.store.layout import MANIFEST, METRICS, StoreReader
-from prunetune.store.leases import CLAIMS, Leases
+from prunetune.store.backend import clock_of
+from prunetune.store.checkpoints import PARTIAL
+from prunetune.store.layout import MANIFEST, METRICS, StoreReader, is_key
+from prunetune.store.leases import CLAIMS, Leases, is_alive
 
+ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
 _ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
 _LOG = re.compile(r"(\w+_[0-9a-f]{8}-)?[0-9]+-[0-9]+\.log|slurm-\w+-[0-9]+-[0-9a-f]{8}")  # what executors name
 _TEMPORARY = (".tmp-*", "steps/[0-9a-f][0-9a-f]/.tmp-*", f"steps/[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}/.tmp-*")
@@ -111,6 +115,65 @@ def leftovers(root: Path, claims: Leases) -> Iterator[Leftover]:
             yield _leftover(root, path, why, partial(remove, path))
     for path in sorted(orphans(root, claims)):
         yield _leftover(root, path, "checkpoint that nobody is at", partial(remove_orphan, path, claims))
+
+
+def is_abandoned(path: Path, now: float) -> bool:
+    """Whether nobody will finish this temporary file or folder: its process is gone, or it is older than a day.
+
+    `now` is the time by the clock of its file system. False for names of another form.
+    """
+    found = TEMPORARY_NAME.fullmatch(path.name)
+    if found is None or path.is_symlink():
+        return False
+    if found["owner"] == this_owner() and not is_alive(int(found["pid"])):
+        return True
+    return is_old(path, now)
+
+
+def is_old(path: Path, now: float) -> bool:
+    """Whether a file, or a folder and all that is in it, was last written more than a day before `now`."""
+    try:
+        times = [inner.lstat().st_mtime for inner in (path, *path.rglob("*"))]
+    except FileNotFoundError:
+        return False
+    return now - max(times) > ABANDONED_AFTER
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all the files in a folder; 0 where there is nothing any more."""
+    with contextlib.suppress(FileNotFoundError):
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+    return 0
+
+
+def remove(path: Path) -> int:
+    """Remove a file or a folder with all that is in it; returns the bytes freed, 0 where another one was faster."""
+    freed = size_of(path)
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return freed
+    return 0
+
+
+def orphans(root: Path, claims: Leases) -> list[Path]:
+    """The checkpoints of trainings that no process is at."""
+    found = [path for path in (root / PARTIAL).glob("*") if is_key(path.name) and not path.is_symlink()]
+    return [path for path in found if path.is_file() and not claims.is_alive(path.name)]
+
+
+def remove_orphan(path: Path, claims: Leases) -> int:
+    """Remove such a checkpoint; the bytes freed, 0 where a process has begun to go on from it."""
+    if not claims.take(path.name):
+        return 0
+    try:
+        return remove(path)
+    finally:
+        claims.release(path.name)
 
 
 def _leftover(root: Path, path: Path, why: str, action: Callable[[], int]) -> Leftover:

@@ -15,13 +15,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from prunetune.core.files import replace_file
-from prunetune.core.locks import locked
+from prunetune.core.files import locked, publish_folder, replace_file
 from prunetune.errors import ConfigError, InvariantError
 from prunetune.sparsity.mask import Mask, packed
 from prunetune.steps.steps import Step, describe
 from prunetune.store import maintenance as upkeep
-from prunetune.store.disk import json_bytes, publish_folder, writing
+from prunetune.store.backend import LocalShelves, writing
 from prunetune.store.layout import (
     MANIFEST,
     MARKER,
@@ -30,9 +29,9 @@ from prunetune.store.layout import (
     STATE,
     STEP,
     STORE_VERSION,
-    LocalShelves,
     digest_bytes,
     entry,
+    json_bytes,
     manifest_bytes,
     marker_bytes,
     state_file,

@@ -14,7 +14,7 @@ from prunetune.plan.compile import Plan, Remaining, labels
 from prunetune.steps.steps import Train
 from prunetune.store.layout import StoreReader
 
-DIARY = "trainings.log"
+TRAINING_LOG = "trainings.log"
 
 
 def names_of_trainings(plan: Plan) -> Mapping[str, str]:
@@ -22,7 +22,7 @@ def names_of_trainings(plan: Plan) -> Mapping[str, str]:
     return {step.key: step.label for step in plan.steps if isinstance(step, Train)} | labels(plan)
 
 
-class Diary:
+class TrainingLog:
     """Consumer of an executor's events that appends to `trainings.log` in a folder.
 
     Columns, with tabs between: time (UTC), name, test accuracy (or `diverged`, or `failed: why`), seconds, key.
@@ -30,7 +30,7 @@ class Diary:
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        self._path = folder / DIARY
+        self._path = folder / TRAINING_LOG
         self._names = names_of_trainings(plan)
 
     def __call__(self, event: Event) -> None:
