@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
 from prunetune.models.common import MODELS, conv_norm, count_of, image_shape, initialise
-from prunetune.sparsity.channel_pad import ChannelPad
+from prunetune.sparsity.channel_operations import ChannelPad
 
 DEEPEST = 1202
 

@@ -16,8 +16,7 @@ from prunetune.plan.context import StudyContext
 from prunetune.plan.measurements import PlannedConnection, PlannedCorrelation, PlannedMoment, moments, require_moments
 from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.channel_groups import channel_groups
-from prunetune.sparsity.channels import require_channels
-from prunetune.sparsity.patterns import CHANNEL, require_layers
+from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
 from prunetune.sparsity.scope import list_parameters
 from prunetune.spec.masks import MaskSpec
 from prunetune.spec.recipes import steps_per_epoch, summarise
