@@ -26,7 +26,7 @@ from statistics import fmean
 from prunetune.data import load
 from prunetune.models import draw
 from prunetune.plan.context import StudyContext
-from prunetune.sparsity.overlap import correlation
+from prunetune.sparsity.correlation import correlation
 from prunetune.sparsity.scope import prunable
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Train

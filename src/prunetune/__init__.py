@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from prunetune.api import audit
     from prunetune.deploy.export import export
     from prunetune.deploy.summary import sparsity_report
+    from prunetune.sparsity.correlation import correlation
     from prunetune.sparsity.enforce import apply_mask, get_mask, remove_mask
     from prunetune.sparsity.mask import Mask
-    from prunetune.sparsity.overlap import correlation
     from prunetune.sparsity.prune import compute_mask
     from prunetune.sparsity.scope import Scope, list_parameters
 
@@ -30,7 +30,7 @@ _HOME = {
     "apply_mask": "prunetune.sparsity.enforce",
     "remove_mask": "prunetune.sparsity.enforce",
     "Mask": "prunetune.sparsity.mask",
-    "correlation": "prunetune.sparsity.overlap",
+    "correlation": "prunetune.sparsity.correlation",
     "Scope": "prunetune.sparsity.scope",
     "list_parameters": "prunetune.sparsity.scope",
 }

@@ -22,8 +22,8 @@ from prunetune.report.text import STARTS, lead, pretraining_words, recommendatio
 from prunetune.report.write import answers
 from prunetune.rows import Results
 from prunetune.sparsity.allocation import uniform
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.overlap import Independence, Overlap, correlation, independence, p_above
+from prunetune.sparsity.correlation import Independence, Overlap, correlation, independence, p_above
+from prunetune.sparsity.model_files import read_state
 from prunetune.sparsity.scope import Scope, prunable
 from prunetune.training.recipe import RecipeSummary
 

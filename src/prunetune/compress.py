@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, Source, failures_of, plan_study, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import Dataset, load
-from prunetune.deploy.export import export
+from prunetune.deploy.export import LIST, announce_models, export, listed_models, note_model
 from prunetune.deploy.latency import Latency, latencies, speedup
-from prunetune.deploy.model_list import LIST, announce_models, listed_models, note_model
-from prunetune.deploy.savings import Savings, channel_savings, images_like
-from prunetune.deploy.shrink import shrink
+from prunetune.deploy.shrink import Savings, channel_savings, shrink
 from prunetune.deploy.sizes import count, file_sizes
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import ConfigError, one_line, unknown
@@ -39,9 +38,8 @@ from prunetune.report.tradeoff.rows import (
 from prunetune.report.write import PAGE
 from prunetune.rows import Results, Trial
 from prunetune.sparsity.channel_groups import channel_groups
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.load_weights import load_weights
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest, compression_spec
@@ -364,3 +362,8 @@ def _missing(results: Results) -> tuple[str, ...]:
 
 def _place(row: Any) -> str:
     return f"{percent(row.sparsity) if row.sparsity else 'dense'}, seed {row.seed}"
+
+
+def images_like(shape: tuple[int, ...], batch: int = 2) -> torch.Tensor:
+    """Drawn images, always the same, that a network can be tried with."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))

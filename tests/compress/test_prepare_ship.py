@@ -8,7 +8,7 @@ import torch
 
 from channel_nets import IMAGES, grouped
 from prunetune.compress import _reason, _whole_layers, plan_compression
-from prunetune.deploy.savings import Savings
+from prunetune.deploy.shrink import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import ConfigError
 from prunetune.models import draw, identify

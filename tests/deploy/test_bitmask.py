@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prunetune.deploy.bitmask import ENTRY, load_bitmask, save_bitmask
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import BITMASK, read_state
+from prunetune.sparsity.model_files import BITMASK, read_state
 
 TYPES = (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,

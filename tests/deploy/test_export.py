@@ -24,7 +24,7 @@ import prunetune as pt
 from prunetune.data import identify, load
 from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.export import Exported, _looked_at
-from prunetune.deploy.graph import Batch, _compare, _zeros_are_in
+from prunetune.deploy.graph_export import Batch, _compare, _zeros_are_in
 from prunetune.errors import ConfigError
 from prunetune.models import MODELS
 

@@ -8,14 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
-from prunetune.deploy.savings import channel_savings
-from prunetune.deploy.shrink import shrink
+from prunetune.deploy.shrink import channel_savings, shrink
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_pad import ChannelPad
-from prunetune.sparsity.channel_trace import tensors_in
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.channel_operations import ChannelPad
 from prunetune.sparsity.enforce import apply_mask, get_mask
+from prunetune.sparsity.forward_pass import tensors_in
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
 

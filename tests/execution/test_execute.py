@@ -35,8 +35,8 @@ from prunetune.errors import ConfigError, DivergedSourceError, InvariantError
 from prunetune.execution import run_step as execution
 from prunetune.execution.events import Event, Notice
 from prunetune.execution.run_step import Finished, execute
-from prunetune.sparsity.checkpoint import digest_tensors
-from prunetune.sparsity.load_weights import load_weights
+from prunetune.sparsity.model_files import load_weights
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.steps.steps import Import, Prune, Step, Train, Weights
 from prunetune.store.store import Store
 from prunetune.training.loop import Trained

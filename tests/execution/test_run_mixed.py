@@ -10,7 +10,7 @@ from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train, Transform, Weights
 from prunetune.store.store import Store

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.overlap import flat, jaccard
+from prunetune.sparsity.mask import Mask, flat, jaccard
 
 Position = tuple[str, int]
 

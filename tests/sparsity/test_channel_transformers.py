@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from channel_nets import Wired, block, randomised
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_groups import channel_groups, read_groups
-from prunetune.sparsity.channel_trace import tensors_in, trace
-from prunetune.sparsity.channel_walk import walk
+from prunetune.sparsity.channel_groups import channel_groups, read_groups, walk
+from prunetune.sparsity.channel_trace import trace
+from prunetune.sparsity.forward_pass import tensors_in
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
 

@@ -11,11 +11,11 @@ from channel_nets import EXACT, IMAGES, WHOLE, block, chain, end, randomised
 from prunetune.errors import ConfigError
 from prunetune.execution.invariants import mask_counts
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
-from prunetune.sparsity.channels import channel_scores, kept_channels
-from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Magnitude
 from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
+from prunetune.sparsity.patterns import channel_scores, kept_channels
 from prunetune.sparsity.prune import choose, compute_mask
 from prunetune.sparsity.scope import Scope, prunable
 

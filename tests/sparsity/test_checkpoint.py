@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_state
+from prunetune.sparsity.model_files import read_state
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.tensor([1.0, -1.0])}
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.load_weights import load_weights
+from prunetune.sparsity.model_files import load_weights, read_state
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 

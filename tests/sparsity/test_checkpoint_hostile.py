@@ -15,8 +15,8 @@ from safetensors.torch import save
 
 from fuzzing import EXAMPLES, assert_one_clear_line, fuzz
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.compare import compare, comparison_table
+from prunetune.sparsity.correlate_files import compare, comparison_table
+from prunetune.sparsity.model_files import read_state
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.tensor([1.0, -1.0])}
 ROOM = 300_000  # kB that reading may take beyond what was taken before

@@ -9,8 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import prunetune as pt
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.load_weights import load_weights
+from prunetune.sparsity.model_files import load_weights, read_state
 
 
 def mlp() -> nn.Sequential:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
 from prunetune.sparsity.allocation import ALLOCATIONS
-from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Magnitude, Random
 from prunetune.sparsity.gradients import Gathered
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS
 from prunetune.sparsity.prune import choose, compute_mask
 from prunetune.sparsity.scope import Scope

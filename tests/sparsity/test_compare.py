@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.compare import compare, comparison_table
+from prunetune.sparsity.correlate_files import compare, comparison_table
 
 
 @pytest.fixture

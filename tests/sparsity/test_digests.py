@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 
 BASE = {"b": torch.tensor([[1.0, -2.5]]), "a": torch.tensor(3, dtype=torch.int64)}
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Grasp, Snip, SynFlow, Taylor
 from prunetune.sparsity.gradients import gather
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.prune import choose, compute_mask
 
 DRIVEN = [name for name in CRITERIA if CRITERIA[name].needs > {"weight"}]

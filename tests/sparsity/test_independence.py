@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunetune.sparsity.overlap import LayerOverlap, Overlap, correlation, independence, p_above
+from prunetune.sparsity.correlation import LayerOverlap, Overlap, correlation, independence, p_above
 
 
 def layer(n: int, k: int, common: int) -> LayerOverlap:

@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_state
 from prunetune.sparsity.enforce import apply_mask, get_mask, remove_mask
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_files import read_state
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import list_parameters
 

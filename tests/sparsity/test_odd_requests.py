@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import prunetune as pt
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_state
-from prunetune.sparsity.compare import compare
+from prunetune.sparsity.correlate_files import compare
+from prunetune.sparsity.model_files import read_state
 
 
 def mlp() -> nn.Sequential:

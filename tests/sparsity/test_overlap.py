@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
+from prunetune.sparsity.correlation import correlation
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.overlap import correlation
 
 State = dict[str, Tensor]
 

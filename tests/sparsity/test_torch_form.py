@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import read_mask, read_state
 from prunetune.sparsity.enforce import apply_mask, is_held
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_files import read_mask, read_state
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.sparsity.torch_prune import (

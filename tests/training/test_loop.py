@@ -11,7 +11,7 @@ from train_makers import COUNT, RECIPE, dataset, network, reference, run
 from prunetune.core.references import Ref
 from prunetune.core.seeding import order_digest
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.evaluate import evaluate
 from prunetune.training.loop import EpochEnd
 from prunetune.training.recipe import Point, Recipe

@@ -8,8 +8,8 @@ from torch import nn
 from train_makers import PRUNABLE, RECIPE, half_mask, network, reference, run
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.recipe import Point
 
 MASK = half_mask(network())

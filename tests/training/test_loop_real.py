@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from train_makers import RECIPE, half_mask, network, run
 
 from prunetune.data import identify, load
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.prune import compute_mask
 from prunetune.training import loop
 from prunetune.training.admm import Penalty

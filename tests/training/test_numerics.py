@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from train_makers import RECIPE, run
 
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.numerics import strided_depthwise_in_float32
 from prunetune.training.recipe import Recipe
 

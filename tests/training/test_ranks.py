@@ -15,7 +15,7 @@ from train_makers import COUNT, PRUNABLE, RECIPE, dataset, half_mask, network
 
 from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.batches import normaliser
 from prunetune.training.distributed import Share, World
 from prunetune.training.loop import Trained

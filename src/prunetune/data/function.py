@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunetune.data.dataset import Dataset, Source, check_dataset, check_pair, require_channels_first
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 
 TOLD = "channels_first"  # the data argument by which somebody vouches for the layout
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")

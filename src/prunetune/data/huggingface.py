@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunetune.data.dataset import Dataset, Source
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 
 SPLITS = ("train", "test")
 GREY = ("1", "L", "LA")

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from prunetune.core.files import replace_file
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import BITMASK
-from prunetune.sparsity.mask import elements, memory_of
+from prunetune.sparsity.mask import elements
+from prunetune.sparsity.model_files import BITMASK
+from prunetune.sparsity.model_state import memory_of
 
 BITS = "bits:"
 ENTRY = 192  # bytes: about what the second entry and the shape of a compact tensor cost in the file's header

@@ -1,5 +1,7 @@
-"""A masked model as a file that other runtimes load, read back and compared before it appears."""
+"""A masked model as a file that other runtimes load, read back and compared before it appears, and listed as ours."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunetune.core.files import replacing
+from prunetune.core.files import replace_file, replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
-from prunetune.deploy.graph import Inputs, write_onnx, write_program
+from prunetune.deploy.graph_export import write_onnx, write_program
 from prunetune.errors import ConfigError
-from prunetune.sparsity.copying import copied, require_values
 from prunetune.sparsity.enforce import apply_mask, get_mask, is_held, remove_mask
+from prunetune.sparsity.forward_pass import ExampleInputs
+from prunetune.sparsity.model_state import copied, require_values
 from prunetune.sparsity.scope import prunable
 
 
@@ -37,7 +40,7 @@ def export(
     model: nn.Module,
     mask: Mapping[str, Tensor] | None,
     path: str | Path,
-    example_inputs: Inputs | None = None,
+    example_inputs: ExampleInputs | None = None,
     *,
     tolerance: float = 1e-4,
     batch_dim: int = 0,
@@ -88,7 +91,7 @@ def _looked_at(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[
     return get_mask(model) if is_held(model) else prunable(model)
 
 
-Write = Callable[[Path, nn.Module, Mapping[str, Tensor], Inputs | None, float, int], tuple[float, bool]]
+Write = Callable[[Path, nn.Module, Mapping[str, Tensor], ExampleInputs | None, float, int], tuple[float, bool]]
 """Writes a settled model to a path and reads it back: the largest error, and whether what is pruned is zero there."""
 
 
@@ -151,3 +154,44 @@ _FORMATS: dict[str, tuple[str, Write]] = {
     ".bitmask.safetensors": ("bitmask", _write_bitmask),  # before the shorter suffix
     ".safetensors": ("safetensors", _write_dense),
 }
+
+
+LIST, KIND = "LIST", "prunetune models"
+
+
+def listed_models(folder: Path) -> frozenset[str]:
+    """The names of files that lie in `folder` as an earlier `prune` left them; those it may have been killed at too."""
+    return frozenset(
+        name for name, digest in _read(folder).items() if digest is None or digest == _digest(folder / name)
+    )
+
+
+def announce_models(folder: Path, names: Iterable[str]) -> None:
+    """Note files that are about to be written, so that what a killed process leaves of them is known as ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, _read(folder) | dict.fromkeys(names))
+
+
+def note_model(path: Path) -> None:
+    """Note a file that has been written."""
+    _write(path.parent, _read(path.parent) | {path.name: _digest(path)})
+
+
+def _read(folder: Path) -> dict[str, str | None]:
+    try:
+        found = json.loads((folder / LIST).read_bytes())
+        return dict(found["files"]) if found["kind"] == KIND else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _write(folder: Path, files: dict[str, str | None]) -> None:
+    content = json.dumps({"kind": KIND, "files": dict(sorted(files.items()))}, indent=1)
+    replace_file(folder / LIST, content.encode())
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

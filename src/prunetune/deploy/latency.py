@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from prunetune.deploy.forward import Arguments, Inputs, arguments, evaluating
 from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import is_held
+from prunetune.sparsity.forward_pass import Arguments, ExampleInputs, arguments, evaluating
 from prunetune.sparsity.torch_prune import masks_in
 
 _THREADS = 1  # as a CPU training uses: several make times depend on what else the machine does
@@ -58,7 +58,7 @@ class Speedup(NamedTuple):
     high: float
 
 
-def latencies(models: Mapping[str, nn.Module], inputs: Inputs, *, rounds: int = 30) -> dict[str, Latency]:
+def latencies(models: Mapping[str, nn.Module], inputs: ExampleInputs, *, rounds: int = 30) -> dict[str, Latency]:
     """Time one call of every model in every round, in an order that is shuffled anew each time.
 
     All models lie on the device of `inputs`, for which the clock waits. They are called in evaluation mode and

@@ -1,21 +1,25 @@
-"""Shrinking: the channels that a mask prunes are taken out of the network, which then computes the same with less."""
+"""Shrinking: the channels that a mask prunes are taken out of the network, and what that saves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunetune.deploy.sizes import count
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_groups import ChannelGroup, read_groups
-from prunetune.sparsity.channel_trace import ExampleInputs, called_with, equal_draws, tensors_in, trace
-from prunetune.sparsity.channel_walk import walk
-from prunetune.sparsity.channels import without
-from prunetune.sparsity.copying import copied
+from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups, read_groups, walk
+from prunetune.sparsity.channel_trace import trace
 from prunetune.sparsity.enforce import remove_mask
+from prunetune.sparsity.forward_pass import ExampleInputs, called_with, equal_draws, tensors_in
 from prunetune.sparsity.mask import Mask, require_tensor
+from prunetune.sparsity.model_state import copied
+from prunetune.sparsity.patterns import without
+from prunetune.sparsity.prune import compute_mask
+from prunetune.sparsity.scope import Scope
 
 TOLERANCE = 1000  # rounding errors of the outputs' type, times their largest magnitude: sums come in another order
 
@@ -177,3 +181,51 @@ def _as_before(small: nn.Module, model: nn.Module) -> nn.Module:
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(parameters[name].requires_grad)
     return small
+
+
+_LITTLE = 0.1  # a share of the multiply-accumulates below which the reasons are told
+
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Savings:
+    """MACs of one example as the network is, and without the channels that go at `sparsity`.
+
+    `whole` has the layers whose channels all stay, and why.
+    """
+
+    sparsity: float
+    macs: int
+    macs_left: int
+    whole: Mapping[str, str]
+
+    @property
+    def share(self) -> float:
+        """The share of the MACs that goes."""
+        return 1 - self.macs_left / self.macs if self.macs else 0.0
+
+    def __str__(self) -> str:
+        line = f"Channels: at sparsity {self.sparsity:g}, {self.share:.1%} of the multiply-accumulates can go"
+        if self.share >= _LITTLE or not self.whole:
+            return line
+        reasons = [f"'{layer}': {why}" for layer, why in self.whole.items()]
+        more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+        return f"{line}; whole stay {'; '.join([*reasons[:_SHOWN], *more])}"
+
+
+def channel_savings(
+    model: nn.Module,
+    sparsity: float,
+    example_inputs: ExampleInputs,
+    scope: Scope = Scope(),  # noqa: B008 - frozen
+) -> Savings:
+    """What shrinking saves when channels are chosen by magnitude; another choice takes as many of each group.
+
+    The surgery is really done, on copies, and outputs are compared. ConfigError as `compute_mask` and `shrink` say.
+    """
+    mask = compute_mask(model, sparsity, pattern="channel", scope=scope, example_inputs=example_inputs)
+    small = shrink(model, mask, example_inputs)
+    whole = {group.layer: group.whole for group in channel_groups(model, example_inputs, scope) if group.whole}
+    return Savings(sparsity, count(model, example_inputs).macs, count(small, example_inputs).macs, whole)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 
-from prunetune.deploy.forward import Inputs, arguments, evaluating
-from prunetune.sparsity.mask import memory_of
+from prunetune.deploy.bitmask import untied
+from prunetune.sparsity.forward_pass import ExampleInputs, arguments, evaluating
 from prunetune.sparsity.torch_prune import effective_weights
 
 _LEVEL = 9  # zlib's strongest
@@ -35,16 +35,9 @@ def file_sizes(state: Mapping[str, Tensor]) -> FileSizes:
     number in the raw file: pruning makes only the compressed one smaller. Both are the same whenever `state` and the
     zlib library are. Tied tensors are stored once, under the first name.
     """
-    content = save(_untied(state))
+    tensors, _ = untied(state)
+    content = save(tensors)
     return FileSizes(len(content), len(zlib.compress(content, _LEVEL)))
-
-
-def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The first name of every tensor, with memory of its own, as the format wants it."""
-    first: dict[object, str] = {}
-    for name, tensor in state.items():
-        first.setdefault(memory_of(tensor), name)
-    return {name: state[name].detach().cpu().clone().contiguous() for name in first.values()}
 
 
 # The name of a weight within its module, and the MACs of one call of the module over the whole batch.
@@ -83,7 +76,7 @@ class Counts:
     layers: tuple[LayerCount, ...]
 
 
-def count(model: nn.Module, example_inputs: Inputs) -> Counts:
+def count(model: nn.Module, example_inputs: ExampleInputs) -> Counts:
     """Count by one forward pass of `model`, in evaluation mode; nothing of the model is changed.
 
     MACs are those of convolutions, linear layers, recurrent layers and `nn.MultiheadAttention`, with the shapes that

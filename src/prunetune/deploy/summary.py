@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from prunetune.sparsity.copying import FLOAT8, require_values
 from prunetune.sparsity.enforce import by_first_name, get_mask, is_held
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import FLOAT8, require_values
 from prunetune.sparsity.scope import Scope, ScopeRow, list_parameters
 from prunetune.sparsity.torch_prune import effective_weights, masks_in
 

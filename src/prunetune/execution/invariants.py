@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from prunetune.errors import InvariantError
 from prunetune.sparsity.channel_groups import ChannelGroup
-from prunetune.sparsity.channels import kept_channels
-from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
+from prunetune.sparsity.patterns import kept_channels
 from prunetune.steps.steps import Connect, Prune, Step, Train
 from prunetune.training.evaluate import Line
 from prunetune.training.loop import Trained

@@ -20,14 +20,13 @@ from prunetune.execution.events import Event, Notice, Progress
 from prunetune.execution.inputs import Inputs, origin, transformed
 from prunetune.models import build, draw
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
-from prunetune.sparsity.channels import scored
-from prunetune.sparsity.checkpoint import digest_tensors, read_state
+from prunetune.sparsity.correlation import TooSparseError, correlation
 from prunetune.sparsity.criteria import Criterion
 from prunetune.sparsity.gradients import Gathered, gather
-from prunetune.sparsity.load_weights import load_weights
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.overlap import TooSparseError, correlation
-from prunetune.sparsity.patterns import CHANNEL
+from prunetune.sparsity.model_files import load_weights, read_state
+from prunetune.sparsity.model_state import digest_tensors
+from prunetune.sparsity.patterns import CHANNEL, scored
 from prunetune.sparsity.prune import Look, choose
 from prunetune.sparsity.scope import prunable
 from prunetune.spec.mask_fields import criterion_of

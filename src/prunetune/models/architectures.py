@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunetune.core.references import KEYED_WHERE_SET
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError, shown
-from prunetune.sparsity.channel_pad import ChannelPad
+from prunetune.sparsity.channel_operations import ChannelPad
 
 MOST_CHANNELS, MOST_TIMES = 100_000, 1000  # of layers or channels, and as a multiple of a network's usual width
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")

@@ -23,8 +23,7 @@ from prunetune.plan.measurements import (
 )
 from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.channel_groups import channel_groups
-from prunetune.sparsity.channels import require_channels
-from prunetune.sparsity.patterns import CHANNEL, require_layers
+from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
 from prunetune.sparsity.scope import list_parameters
 from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.recipe_fields import steps_per_epoch, summarise

@@ -27,7 +27,8 @@ from prunetune.rows import (
     Results,
     Trial,
 )
-from prunetune.sparsity.overlap import Agreement, Flat, chance, flat, jaccard
+from prunetune.sparsity.correlation import chance
+from prunetune.sparsity.mask import Agreement, Flat, flat, jaccard
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader

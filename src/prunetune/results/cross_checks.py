@@ -20,7 +20,7 @@ from prunetune.models import build
 from prunetune.plan.compile import Plan
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.rows import DENSE, DENSE_LONGER, Invariant
-from prunetune.sparsity.checkpoint import digest_tensors
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.steps.steps import Init, Prune, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
 from prunetune.store.layout import StoreReader

@@ -3,10 +3,14 @@
 A channel is an output of a convolution or linear layer with all that only it has: its filter and bias, its batch norm,
 its depthwise filter, and the slices of the layers that read it. What is added or multiplied is coupled: the channels of
 all its summands go or stay together. A group in which the channels are not what they seem is kept whole, with a reason.
+
+Torch-Pruning's own walk through its graph follows lists of indices until none is new; where a concatenation runs along
+another dimension than it supposes, these grow without end. Here every node takes an index once, and none beyond its
+width.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,14 +20,100 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_operations import layout_of, obstacle
-from prunetune.sparsity.channel_pad import ChannelPad
-from prunetune.sparsity.channel_trace import Entry, ExampleInputs, trace
-from prunetune.sparsity.channel_walk import Coupled, to_output, walk
-from prunetune.sparsity.copying import copied
+from prunetune.sparsity.channel_operations import LIMIT, ChannelPad, layout_of, obstacle, torch_pruning, width_of
+from prunetune.sparsity.channel_trace import Entry, trace
+from prunetune.sparsity.forward_pass import ExampleInputs
+from prunetune.sparsity.model_state import copied
 from prunetune.sparsity.scope import Scope, is_conv1d, matching
 
 _ITS_CHANNELS = (_ConvNd, nn.Linear, _BatchNorm, nn.PReLU, ChannelPad)  # layers whose channels are known
+
+
+class Coupled(NamedTuple):
+    """What a layer or operation has of the walk's outputs: its index `places[i]` belongs to output `outputs[i]`."""
+
+    edge: Any  # Torch-Pruning's Dependency: `edge.target` is the node, `edge.handler` how it is pruned
+    places: list[int]
+    outputs: list[int]
+
+
+class Walk(NamedTuple):
+    """All that is coupled with some outputs, in the order in which it is met, the layer's own first."""
+
+    met: list[Coupled]
+    unclear: str | None  # why it is not known which channels go together, if it is not
+
+
+def to_output(edge: Any) -> bool:
+    """Whether an edge prunes outputs of its target, not inputs."""
+    return edge.handler.__name__ == "prune_out_channels"
+
+
+def walk(graph: Any, layer: Any, outputs: Sequence[int], limit: int = LIMIT) -> Walk:
+    """What is coupled with these outputs of a convolution or linear layer."""
+    return _Walker(graph, limit).walk(layer, outputs)
+
+
+class _Walker:
+    def __init__(self, graph: Any, limit: int) -> None:
+        self.graph = graph
+        self.left = limit
+        self.unclear: str | None = None
+        self.known: dict[tuple[Any, Any], tuple[Any, dict[int, int]]] = {}
+
+    def walk(self, layer: Any, outputs: Sequence[int]) -> Walk:
+        library = torch_pruning()
+        node = self.graph.module2node[layer]
+        prune = self.graph.get_pruner_of_module(layer).prune_out_channels
+        if isinstance(layer, library.ops.TORCH_CONV) and layer.groups == layer.out_channels > 1:
+            prune = library.pruner.function.prune_depthwise_conv_out_channels
+        edge = library.dependency.Dependency(prune, prune, source=node, target=node)
+        index = library._helpers._HybridIndex
+        waiting = [(edge, self._fresh(edge, [index(idx=i, root_idx=i) for i in outputs]))]
+        while waiting and self.left > 0:
+            edge, indices = waiting.pop()
+            for following in edge.target.dependencies:
+                if following.is_triggered_by(edge.handler):
+                    fresh = self._fresh(following, self._mapped(following, indices))
+                    if fresh:
+                        waiting.append((following, fresh))
+        met = [Coupled(edge, list(found), list(found.values())) for edge, found in self.known.values() if found]
+        return Walk(met, "it is coupled with more than can be followed" if waiting else self.unclear)
+
+    def _mapped(self, edge: Any, indices: list[Any]) -> list[Any]:
+        """The indices of the edge's target."""
+        try:
+            for mapping in edge.index_mapping:
+                if mapping is not None:
+                    indices = mapping(indices)
+        except Exception as error:  # Torch-Pruning's, of operations that it does not foresee
+            self.unclear = f"Torch-Pruning fails to number its channels ({type(error).__name__})"
+            return []
+        return indices
+
+    def _fresh(self, edge: Any, indices: list[Any]) -> list[Any]:
+        """The indices that are new to the target, to go on from; those beyond its width are noted and end there."""
+        if not indices:
+            return []
+        _, known = self.known.setdefault((edge.target, edge.handler), (edge, {}))
+        width, fresh = self._width(edge), []
+        for index in indices:
+            if index.root_idx is None or index.idx < 0:
+                self.unclear = "its channels are not coupled one by one"
+            elif index.idx not in known:
+                known[index.idx] = index.root_idx
+                if index.idx < width:
+                    fresh.append(index)
+            elif known[index.idx] != index.root_idx:
+                self.unclear = "its channels are not coupled one by one"
+        self.left -= len(indices)
+        return fresh
+
+    def _width(self, edge: Any) -> int:
+        """How many channels the target has at most."""
+        get = self.graph.get_out_channels if to_output(edge) else self.graph.get_in_channels
+        layer = isinstance(edge.target.module, _ConvNd | nn.Linear | _BatchNorm)
+        return get(edge.target) if layer else width_of(edge.target)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,19 +1,19 @@
 """Which operations do to each channel the same, whatever the others hold, and which do not.
 
 A channel is a position along dimension 1 of (N, C, ...) for convolutions, along the last one of (..., C) for linear
-layers; of (N, C) these are the same.
+layers; of (N, C) these are the same. Nodes are those of Torch-Pruning's graph.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from prunetune.sparsity.channel_pad import ChannelPad
-from prunetune.sparsity.channel_walk import shape_of, torch_pruning, width_of
+from prunetune.errors import ConfigError
 
 Layout = Literal["first", "last"]
 
@@ -166,3 +166,56 @@ def _number(graph: Any, node: Any) -> None:
         getattr(numbering, f"update_{node.type.name.lower()}_index_mapping")(graph, node)
     except Exception as error:
         node.unnumbered = type(error).__name__
+
+
+LIMIT = 2_000_000  # indices of one walk: seconds
+
+
+def torch_pruning() -> Any:
+    """The library; ConfigError where it is not installed."""
+    try:
+        import torch_pruning as library
+    except ImportError as error:
+        what = "pattern: 'channel' needs the extra prunetune[channels]: pip install 'prunetune[channels]'"
+        raise ConfigError(what) from error
+    return library
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """The shape of what a node gives; () where autograd does not tell."""
+    metadata = getattr(node.grad_fn, "_input_metadata", ())
+    return tuple(metadata[0].shape) if metadata else ()
+
+
+def width_of(node: Any) -> int:
+    """How many channels an operation has at most, in what it takes and what it gives."""
+    return max((size for shape in map(shape_of, (node, *node.inputs)) for size in shape), default=LIMIT)
+
+
+class ChannelPad(nn.Module):
+    """Pads (N, inputs, H, W) with zero channels on both sides to (N, outputs, H, W), half (rounded down) before.
+
+    The parameter-free shortcut of He et al. 2015 (option A). In a bare `functional.pad` a channel changes its number
+    unseen, so that channels could not be removed on both sides alike. Has no entries in a state dict.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.before = (outputs - inputs) // 2
+        self.inputs = inputs
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input channel i becomes output channel i + `before`."""
+        return functional.pad(x, (0, 0, 0, 0, self.before, self.outputs - self.inputs - self.before))
+
+    def remove(self, channels: Collection[int]) -> None:
+        """Leave these output channels out, and the inputs that would become them: the caller gives these no more."""
+        end = self.before + self.inputs
+        self.inputs -= sum(self.before <= channel < end for channel in channels)
+        self.before -= sum(channel < self.before for channel in channels)
+        self.outputs -= len(channels)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.inputs}, {self.outputs}, before={self.before}"

@@ -2,22 +2,16 @@
 
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_operations import number_each, number_flattened
-from prunetune.sparsity.channel_pad import ChannelPad
-from prunetune.sparsity.channel_walk import torch_pruning
+from prunetune.sparsity.channel_operations import ChannelPad, number_each, number_flattened, torch_pruning
 from prunetune.sparsity.enforce import remove_mask
-
-ExampleInputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-"""What a model is called with: one tensor, a tuple of them, or a mapping of arguments' names to them."""
+from prunetune.sparsity.forward_pass import ExampleInputs, called_with, equal_draws, tensors_in
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
@@ -64,24 +58,8 @@ def _build(graph: Any, scene: nn.Module, inputs: tuple[Any, ...]) -> None:
         raise ConfigError(f"model: {what}; use another pattern") from error
 
 
-def called_with(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and the named arguments that example inputs stand for."""
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    return (tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)), {}
-
-
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def equal_draws() -> Iterator[None]:
-    """Torch's generators begin at the same point each time; afterwards they are as they were."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(0)
-        yield
 
 
 def reads_sequences(model: nn.Module, example_inputs: ExampleInputs) -> bool:
@@ -114,17 +92,6 @@ def _run(model: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> A
         return model(*args, **named)
     except Exception as error:
         raise ConfigError(f"example_inputs: the model does not take them: {_line(error)}") from error
-
-
-def tensors_in(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors of outputs in tuples, lists, mappings and dataclasses; what is none is passed over."""
-    if isinstance(outputs, Tensor):
-        return [outputs] if outputs.is_floating_point() else []
-    if isinstance(outputs, Mapping):
-        return tensors_in(list(outputs.values()))
-    if is_dataclass(outputs):
-        return tensors_in([getattr(outputs, field.name) for field in fields(outputs)])
-    return [tensor for part in outputs for tensor in tensors_in(part)] if isinstance(outputs, list | tuple) else []
 
 
 def _marked(outputs: Any) -> list[Tensor]:

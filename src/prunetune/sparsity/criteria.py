@@ -15,7 +15,7 @@ from prunetune.errors import ConfigError, given, shown
 class Evidence:
     """What a criterion may look at, for one layer, on the CPU.
 
-    `weight` has the layer's shape, and so has all that is gathered for it (`sparsity.evidence` says how): `grad`,
+    `weight` has the layer's shape, and so has all that is gathered for it (`gradients.gather` says how): `grad`,
     `grad_square`, `hessian_grad`, `flow`. `activation` is what the criterion's docstring says of it. A criterion that
     draws takes its numbers from `generator` (None: torch's global one).
     """

@@ -11,14 +11,12 @@ from torch import Tensor, autograd, nn
 from torch.utils import _pytree as pytree
 
 from prunetune.errors import ConfigError, one_line
-from prunetune.sparsity.copying import copied
 from prunetune.sparsity.criteria import Criterion, temperature_of
+from prunetune.sparsity.forward_pass import ExampleInputs
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import copied
 
-Given = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-"""What the network is called with: one tensor, several, or some by name."""
-
-Batches = Iterable[tuple[Given, Any]]
+Batches = Iterable[tuple[ExampleInputs, Any]]
 """(inputs, targets), the first dimension of each tensor counting examples."""
 
 Loss = Callable[[Any, Any], Tensor]
@@ -83,7 +81,7 @@ class _Scene:
 
     model: nn.Module
     names: tuple[str, ...]
-    batches: Sequence[tuple[Given, Any]]
+    batches: Sequence[tuple[ExampleInputs, Any]]
     loss: Loss
     temperature: float
     mask: Mask | None
@@ -190,14 +188,14 @@ _GATHERED: Mapping[str, Callable[[_Scene], list[Tensor]]] = {
 }
 
 
-def _pairs(batches: Batches) -> tuple[tuple[Given, Any], ...]:
+def _pairs(batches: Batches) -> tuple[tuple[ExampleInputs, Any], ...]:
     """The batches as they are to be shown; a pair of two tensors alone is one batch."""
     if isinstance(batches, tuple | list) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
         return (_pair(tuple(batches)),)
     return tuple(_pair(batch) for batch in batches)
 
 
-def _pair(batch: Any) -> tuple[Given, Any]:
+def _pair(batch: Any) -> tuple[ExampleInputs, Any]:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         what = f"{len(batch)} things" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
         raise ConfigError(
@@ -211,11 +209,11 @@ def _pair(batch: Any) -> tuple[Given, Any]:
     return inputs, targets
 
 
-def _examples(inputs: Given) -> int:
+def _examples(inputs: ExampleInputs) -> int:
     return len(pytree.tree_leaves(inputs)[0])
 
 
-def _called(model: nn.Module, inputs: Given) -> Any:
+def _called(model: nn.Module, inputs: ExampleInputs) -> Any:
     with _one_line("batches: the network cannot take them: it"):
         if isinstance(inputs, Mapping):
             return model(**inputs)

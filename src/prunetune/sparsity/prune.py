@@ -10,19 +10,18 @@ from torch import Tensor, nn
 from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
-from prunetune.sparsity.channel_trace import ExampleInputs
-from prunetune.sparsity.channels import keep_channels, scored
-from prunetune.sparsity.copying import require_ranks
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.enforce import get_mask, is_held
+from prunetune.sparsity.forward_pass import ExampleInputs
 from prunetune.sparsity.gradients import Batches, Gathered, Loss, gather
 from prunetune.sparsity.mask import Mask, keep_top
-from prunetune.sparsity.patterns import CHANNEL, PATTERNS, require_density, require_layers
+from prunetune.sparsity.model_state import require_ranks
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, keep_channels, require_density, require_layers, scored
 from prunetune.sparsity.scope import Scope, list_parameters, require_prunable
 from prunetune.sparsity.torch_prune import masks_in
 
 Look = Callable[[Criterion, Mask | None], Gathered]
-"""What a criterion needs beyond the weights, of the network pruned by a mask; see `evidence.gather`."""
+"""What a criterion needs beyond the weights, of the network pruned by a mask; see `gradients.gather`."""
 
 
 def choose(
@@ -51,7 +50,7 @@ def choose(
     zeros alone is one that was not trained yet.
 
     Under the pattern `channel`, `density` is the kept share of the channels of every one of `groups`, and `weights` are
-    what `channels.scored` lists; the mask names biases and batch norms too.
+    what `patterns.scored` lists; the mask names biases and batch norms too.
 
     ConfigError for a density out of range, scores that are not finite (as in a diverged run), a criterion that needs
     more than weights and no `look`, unknown names, and a density that asks for more weights of a layer than survive

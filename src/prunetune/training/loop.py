@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from prunetune.core.seeding import derived
 from prunetune.data import Dataset
 from prunetune.errors import ConfigError
-from prunetune.sparsity.checkpoint import digest_tensors
 from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.admm import Admm, Penalty
 from prunetune.training.batches import BatchIndices, Feed, beat, normaliser
 from prunetune.training.cuda_graphs import GraphedStep, recorder_for

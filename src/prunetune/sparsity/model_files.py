@@ -1,6 +1,5 @@
-"""Reading anybody's checkpoint as a plain state dict, without running anything that it may carry."""
+"""Anybody's checkpoint file, read as a plain state dict without running anything in it, and loaded into a model."""
 
-import hashlib
 import io
 import pickle
 import warnings
@@ -12,34 +11,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunetune.errors import ConfigError, shown
-from prunetune.sparsity.checkpoint_forms import choose_state, other_format
 from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.model_file_forms import choose_state, fitted, other_format
+from prunetune.sparsity.model_state import memory_of
 from prunetune.sparsity.torch_prune import fold_masks, masks_in
-
-
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the tensors in sorted order of their names, 64 hexadecimal digits.
-
-    Each tensor enters as the UTF-8 line `name|dtype|shape` (`conv.weight|float32|16,1,5,5`), ended by a line feed, then
-    its elements' bytes in row-major order. Device, strides and aliasing do not matter.
-
-    >>> a, b = torch.zeros(2), torch.ones(1)
-    >>> digest_tensors({"a": a, "b": b}) == digest_tensors({"b": b, "a": a})
-    True
-    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"a": -torch.zeros(2)})
-    False
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu()
-        shape = ",".join(map(str, tensor.shape))
-        digest.update(f"{name}|{str(tensor.dtype).removeprefix('torch.')}|{shape}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
 
 _MOST_TIMES = 10  # as large as its file may be what it unpacks to: torch.save does not compress
 BITMASK = "prunetune-bitmask-1"  # the `format` in the metadata of a file that `deploy.bitmask` writes
@@ -177,3 +155,60 @@ def _bare(name: str) -> str:
 def _without_compiled(name: str) -> str:
     """A name without what torch.compile has put before it, or before a part of it."""
     return f".{name}".replace(f".{_COMPILED}", ".")[1:]
+
+
+State = Mapping[str, Tensor]
+
+
+def load_weights(model: nn.Module, state: State, path: Path, field: str) -> None:
+    """Load a state of the user's; ConfigError naming `field` where it does not fit the model or is not finite.
+
+    A tied weight may be in the file under one of its names, as safetensors and our own export have it.
+    """
+    own = model.state_dict()
+    given = _with_tied(_named_as(under_names(state, own), own, f"{field}: '{path}'"), own)
+    if left := [*_left_over("the file", given, own), *_left_over("the model", own, given)]:
+        raise ConfigError(f"{field}: '{path}' does not fit the model: {'; '.join(left)}")
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, the model's is {tuple(tensor.shape)}"
+            raise ConfigError(f"{field}: '{path}' does not fit the model: '{name}' has shape {shapes}")
+        _require_same_numbers(name, given[name], tensor, f"{field}: '{path}'")
+        if not torch.isfinite(given[name].to(tensor.dtype)).all():
+            raise ConfigError(f"{field}: '{path}': '{name}' holds values that are not finite")
+    model.load_state_dict(given)
+
+
+def _require_same_numbers(name: str, given: Tensor, own: Tensor, where: str) -> None:
+    """ConfigError where loading would make other numbers of a tensor than it holds.
+
+    Between floating types a number is rounded and no more. Integers in the place of floating numbers are taken for
+    quantised ones, whose scale is elsewhere.
+    """
+    floats = given.is_floating_point() and own.is_floating_point()
+    same = given.is_complex() == own.is_complex() and given.is_floating_point() == own.is_floating_point()
+    if not same or not (floats or given.is_complex() or torch.equal(given.to(own.dtype).to(given.dtype), given)):
+        kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (given, own)]
+        raise ConfigError(
+            f"{where}: '{name}' holds {kinds[0]} and the model {kinds[1]}, so that loading would change its values; "
+            f"save it as {kinds[1]}"
+        )
+
+
+def _named_as(state: State, own: State, where: str) -> State:
+    try:
+        return fitted(state, own)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _with_tied(state: State, own: State) -> State:
+    known = {memory_of(tensor): state[name] for name, tensor in own.items() if name in state}
+    return {name: known[memory_of(tensor)] for name, tensor in own.items() if memory_of(tensor) in known} | dict(state)
+
+
+def _left_over(where: str, names: State, others: State) -> list[str]:
+    """What one side alone has: the first name and how many more."""
+    left = sorted(names.keys() - others.keys())
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return [f"only {where} has '{left[0]}'{more}"] if left else []

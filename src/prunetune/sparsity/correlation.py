@@ -1,74 +1,17 @@
-"""How far two networks agree: R_p, the paper's indicator, what independent ones give, and the overlap of masks."""
+"""R_p, the paper's weight correlation indicator: how far the largest weights of two networks are the same."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import compress
 from math import fsum, nan
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import hypergeom
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError, unknown
-from prunetune.sparsity.copying import FLOAT8, require_values
 from prunetune.sparsity.mask import Mask, largest, require_tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Flat:
-    """A mask as one row of bits with its layers' counts, in sorted order of names: what comparing many masks takes."""
-
-    names: tuple[str, ...]
-    bits: NDArray[np.bool_]  # (N,)
-    kept: NDArray[np.int64]  # (L,) of each layer
-    total: NDArray[np.int64]  # (L,)
-
-    def only(self, names: Collection[str]) -> "Flat":
-        """The layers in `names`, alone."""
-        inside = np.isin(self.names, list(names))
-        bits = self.bits[np.repeat(inside, self.total)]
-        return Flat(tuple(compress(self.names, inside)), bits, self.kept[inside], self.total[inside])
-
-
-class Agreement(NamedTuple):
-    """Jaccard index of two masks in [0, 1], and the ratio of expectations that independent masks give."""
-
-    value: float
-    expected: float
-
-
-def flat(mask: Mask) -> Flat:
-    """The mask's bits side by side."""
-    names = tuple(sorted(mask))
-    layers = [mask[name].numpy().ravel() for name in names]
-    kept, total = ([count(layer) for layer in layers] for count in (np.count_nonzero, np.size))
-    return Flat(names, np.concatenate(layers), np.array(kept, dtype=np.int64), np.array(total, dtype=np.int64))
-
-
-def jaccard(a: Flat, b: Flat) -> Agreement:
-    """|A and B| / |A or B| over all weights of both masks, and E / (|A| + |B| - E) beside it.
-
-    E = sum_l a_l * b_l / N_l is the expected number of common weights of two masks that are drawn independently, each
-    uniformly among those that keep a_l and b_l of a layer's N_l weights. The mean of a ratio is not the ratio of the
-    means, which is given; for more than some hundred weights they are as good as equal. Two masks that keep nothing
-    agree: both are 1.
-
-    ConfigError for masks of other layers or of other sizes.
-    """
-    if a.names != b.names or not np.array_equal(a.total, b.total):
-        raise ConfigError("masks: they name other layers, or layers of other sizes; both must come from one model")
-    both = a.kept.sum() + b.kept.sum()
-    if not both:
-        return Agreement(1.0, 1.0)
-    common = np.count_nonzero(a.bits & b.bits)
-    filled = a.total > 0
-    expected = (a.kept[filled] * b.kept[filled] / a.total[filled]).sum()
-    return Agreement(float(common / (both - common)), float(expected / (both - expected)))
-
+from prunetune.sparsity.model_state import FLOAT8, require_values
 
 State = Mapping[str, Tensor]
 _ROUNDING = 0.02  # of sin² + cos² in half precision

@@ -1,4 +1,4 @@
-"""What people's checkpoint files turn out to be: other formats by name, and states nested, prefixed or incomplete."""
+"""The forms that checkpoint files come in: other formats, told by name, and states nested, prefixed or incomplete."""
 
 import io
 import zipfile
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunetune.errors import ConfigError, short, shown
-from prunetune.sparsity.mask import memory_of
+from prunetune.sparsity.model_state import memory_of
 
 # Where training scripts commonly keep the weights inside a checkpoint, and where an average of them.
 _WEIGHTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights", "params")

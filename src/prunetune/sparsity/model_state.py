@@ -1,5 +1,6 @@
-"""Copies of anybody's model, and what a model must hold to be copied, pruned or written."""
+"""The state of anybody's model: copied, checked, and told apart by its bytes and by its memory."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 
@@ -51,3 +52,30 @@ def require_ranks(tensors: Mapping[str, Tensor], field: str = "model") -> None:
         if tensor.dtype in FLOAT8 or tensor.is_quantized:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ConfigError(f"{field}: '{name}' is quantised ({kind}); prune the model before it is quantised")
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the tensors in sorted order of their names, 64 hexadecimal digits.
+
+    Each tensor enters as the UTF-8 line `name|dtype|shape` (`conv.weight|float32|16,1,5,5`), ended by a line feed, then
+    its elements' bytes in row-major order. Device, strides and aliasing do not matter.
+
+    >>> a, b = torch.zeros(2), torch.ones(1)
+    >>> digest_tensors({"a": a, "b": b}) == digest_tensors({"b": b, "a": a})
+    True
+    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"a": -torch.zeros(2)})
+    False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
+        shape = ",".join(map(str, tensor.shape))
+        digest.update(f"{name}|{str(tensor.dtype).removeprefix('torch.')}|{shape}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def memory_of(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two tensors that are the same elements of the same memory; an empty tensor is only itself."""
+    where = tensor.data_ptr() if tensor.numel() else id(tensor)
+    return where, tensor.device, tensor.dtype, tensor.shape, tensor.stride()

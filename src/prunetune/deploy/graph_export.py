@@ -17,8 +17,8 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from prunetune.errors import ConfigError, given
+from prunetune.sparsity.forward_pass import ExampleInputs
 
-Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Run = Callable[["Batch"], list[Tensor]]
 
 _WRAPPERS = {
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     dim: int = 0
 
     @classmethod
-    def of(cls, inputs: Inputs | None, dim: int = 0) -> "Batch":
+    def of(cls, inputs: ExampleInputs | None, dim: int = 0) -> "Batch":
         """ConfigError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
         if inputs is None:
             raise ConfigError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
@@ -72,7 +72,12 @@ class Batch(NamedTuple):
 
 
 def write_onnx(
-    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float, dim: int = 0
+    path: Path,
+    model: nn.Module,
+    pruned: Mapping[str, Tensor],
+    inputs: ExampleInputs | None,
+    tolerance: float,
+    dim: int = 0,
 ) -> tuple[float, bool]:
     """Write an ONNX file and run it by onnxruntime: the largest error, and whether what is pruned is zero in it."""
     onnx, onnxruntime = _onnx_libraries()
@@ -100,7 +105,12 @@ def write_onnx(
 
 
 def write_program(
-    path: Path, model: nn.Module, pruned: Mapping[str, Tensor], inputs: Inputs | None, tolerance: float, dim: int = 0
+    path: Path,
+    model: nn.Module,
+    pruned: Mapping[str, Tensor],
+    inputs: ExampleInputs | None,
+    tolerance: float,
+    dim: int = 0,
 ) -> tuple[float, bool]:
     """Write a torch.export program, load it and run it: the largest error, and whether what is pruned is zero in it."""
     batch = Batch.of(inputs, dim)

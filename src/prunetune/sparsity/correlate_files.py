@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from prunetune.errors import ConfigError, one_line
-from prunetune.sparsity.checkpoint import read_mask, read_state
-from prunetune.sparsity.overlap import constants, correlation
+from prunetune.sparsity.correlation import constants, correlation
+from prunetune.sparsity.model_files import read_mask, read_state
 
 
 def compare(
