@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
 from prunetune.deploy.savings import channel_savings
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import ConfigError
@@ -18,6 +17,7 @@ from prunetune.sparsity.enforce import apply_mask, get_mask
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
+from tests.support.channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 
 from prunetune.core.references import Ref
 from prunetune.data import Dataset
@@ -14,6 +13,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.training.evaluate import Score, evaluate
 from prunetune.training.interpolate import Line, barrier, between, recompute_statistics, walk
 from prunetune.training.recipe import Recipe
+from tests.support.train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 
 CPU = torch.device("cpu")
 

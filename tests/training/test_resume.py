@@ -1,47 +1,21 @@
 """A training cut in two at an epoch's end has the very bytes of one that was not, whatever kind it is."""
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from train_makers import RECIPE, dataset, half_mask, network
 
 from prunetune.training.admm import Penalty
-from prunetune.training.checkpoint import Saved
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.recipe import Point, Schedule
+from tests.support.train_makers import RECIPE, Killed, Shelf, dataset, half_mask, network
 
 EPOCHS = 4
 PLAIN = replace(RECIPE, epochs=EPOCHS)
 MOMENTS = [Point(0, "it"), Point(1.0, "ep"), Point(7, "it"), Point(3.0, "ep")]
-
-
-class Killed(Exception):  # noqa: N818 - no error but an end
-    pass
-
-
-class Shelf:
-    """Keeps what is offered as bytes, as a file would, and ends the training after some epochs."""
-
-    def __init__(self, die_after: int = EPOCHS) -> None:
-        self.content: bytes | None = None
-        self.die_after = die_after
-        self.offered = 0
-
-    def load(self) -> Saved | None:
-        return None if self.content is None else torch.load(io.BytesIO(self.content), weights_only=True)
-
-    def offer(self, capture: Callable[[], Saved]) -> None:
-        self.offered += 1
-        buffer = io.BytesIO()
-        torch.save(capture(), buffer)
-        self.content = buffer.getvalue()
-        if self.offered == self.die_after:
-            raise Killed
 
 
 def dropping() -> nn.Module:
