@@ -130,7 +130,7 @@ def test_a_moment_that_was_passed_by_makes_it_start_over(monkeypatch: pytest.Mon
     shelf, seen = Shelf(die_after=2), []
     with pytest.raises(Killed):
         run("plain", shelf)
-    monkeypatch.setattr("test_resume.MOMENTS", [*MOMENTS, Point(2, "it")])
+    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, Point(2, "it")])
     resumed, _ = run("plain", shelf, seen)
     assert seen == [1, 2, 3, 4]
     require_equal(run("plain")[0], resumed)
@@ -140,7 +140,7 @@ def test_a_later_moment_that_is_new_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     shelf, seen = Shelf(die_after=2), []
     with pytest.raises(Killed):
         run("plain", shelf)
-    monkeypatch.setattr("test_resume.MOMENTS", [*MOMENTS, Point(3.5, "ep")])
+    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, Point(3.5, "ep")])
     resumed, _ = run("plain", shelf, seen)
     assert seen == [3, 4]
     require_equal(run("plain")[0], resumed)
