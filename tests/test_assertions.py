@@ -25,7 +25,7 @@ def test_there_is_none() -> None:
 
 def test_planted_bugs_are_caught_without_assertions() -> None:
     """Those tests fail by `pytest.raises`, which is no `assert`."""
-    tests = [f"{Path(__file__).parent / 'execution' / 'test_run_invariants.py'}::{name}" for name in PLANTED]
+    tests = [f"{Path(__file__).parent / 'execution' / 'test_invariants.py'}::{name}" for name in PLANTED]
     quiet = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestConfigWarning"]
     command = [sys.executable, "-O", "-m", "pytest", *quiet, *tests]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

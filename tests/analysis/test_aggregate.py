@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from regime_makers import regime
 
 from prunetune.analysis.aggregate import arm_scores, improvements, interquartile_mean, probability
 from prunetune.analysis.regimes import Regime
+from tests.support.regime_makers import regime
 
 
 def with_arms(number: int, **arms: list[float]) -> Regime:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from regime_makers import WOBBLE, regime, rising
 from scipy import stats
 
 from prunetune.analysis.regimes import LEAD, middle_sparsity, usual_mask
 from prunetune.analysis.relations import p_values, relation, slope_within
 from prunetune.analysis.statistics import USUAL_RULE, holm
 from prunetune.analysis.thesis import at_chance, judge_thesis, leads_together
+from tests.support.regime_makers import WOBBLE, regime, rising
 
 
 def one_sided(values: Sequence[float], null: float, alternative: str) -> float:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmark_records import record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.findings import Comparison, Goal, Measured, Spread, paired, read, save, spread
 from prunetune.errors import ConfigError
+from tests.support.benchmark_records import record
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=30))

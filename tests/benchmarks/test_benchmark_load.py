@@ -6,10 +6,10 @@ import sys
 import time
 
 import pytest
-from benchmark_records import clocks
 
 from benchmarks.load import PATIENCE, Watch, idle_share, read_clocks, require_idle, settled
 from prunetune.errors import ConfigError
+from tests.support.benchmark_records import clocks
 
 
 def test_the_idle_share_is_that_of_the_second_between() -> None:

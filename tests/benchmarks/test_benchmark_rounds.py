@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from benchmark_records import clocks
 
 from benchmarks.rounds import Variant, compare
 from benchmarks.serving import PRODUCT, USUAL, served
+from tests.support.benchmark_records import clocks
 
 
 def counting(start: int) -> Callable[[], tuple[int, int]]:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_records import record
 
 from benchmarks.__main__ import main
 from benchmarks.findings import save
 from benchmarks.tables import fill, markdown
 from prunetune.errors import ConfigError
+from tests.support.benchmark_records import record
 
 PAGE = "# Page\n\n<!-- benchmark: planted -->\nold\n<!-- end -->\n\n<!-- benchmark: other -->\nkept\n<!-- end -->\n"
 

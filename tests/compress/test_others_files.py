@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_runs import prunetune
+from tests.support.cli_runs import prunetune
 
 NETS = """
 import torch

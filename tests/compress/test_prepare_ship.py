@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from channel_nets import IMAGES, grouped
 from prunetune.compress import _reason, _whole_layers, plan_compression
 from prunetune.deploy.shrink import Savings
 from prunetune.deploy.summary import sparsity_report
@@ -18,6 +17,7 @@ from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest
 from prunetune.spec.load import load_spec
 from prunetune.spec.study import Spec
+from tests.support.channel_nets import IMAGES, grouped
 
 STUDY: dict[str, Any] = {
     "model": "small",
@@ -108,7 +108,7 @@ CHANNELS: dict[str, Any] = {"data": "fashion-mini", "pattern": "channel", "epoch
 def test_what_channels_save_is_told_once_a_sparsity(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
     told: list[Savings] = []
-    asked = CompressionRequest(model="user_net:build", sparsities=(0.75, 0.5), **CHANNELS)
+    asked = CompressionRequest(model="tests.support.user_net:build", sparsities=(0.75, 0.5), **CHANNELS)
     plan_compression(None, (), asked, store=tmp_path / "store", tell=told.append)
     macs = 8 * 9 * 784 + 16 * 72 * 25 + 400 * 10
     left = {0.5: 4 * 9 * 784 + 8 * 36 * 25 + 200 * 10, 0.75: 2 * 9 * 784 + 4 * 18 * 25 + 100 * 10}
@@ -119,7 +119,7 @@ def test_what_channels_save_is_told_once_a_sparsity(tmp_path: Path) -> None:
 
 def test_channel_numbers_in_a_models_code_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
-    asked = CompressionRequest(model="written_net:build", sparsities=(0.5,), **CHANNELS)
+    asked = CompressionRequest(model="tests.support.written_net:build", sparsities=(0.5,), **CHANNELS)
     with pytest.raises(
         ConfigError, match=r"^model: it has channel numbers written .*; leave whole with scope.exclude: '3\.\*'$"
     ):

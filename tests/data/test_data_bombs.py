@@ -7,16 +7,16 @@ import struct
 import zlib
 from pathlib import Path
 
-import data_makers as make
 import numpy as np
 import pytest
 from PIL import Image
 
-from fuzzing import assert_one_clear_line
 from prunetune.data import dataset, identify, load
 from prunetune.data import fashion as idx
 from prunetune.data.cifar import load_batch
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
+from tests.support.fuzzing import assert_one_clear_line
 
 ROOM = 300_000  # kB
 

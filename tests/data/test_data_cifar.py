@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import data_makers as make
 import numpy as np
 import pytest
 
 from prunetune.data import identify, load
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar, Layout
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
 
 
 def _archive(root: Path, folder: str, path: Path, extra: dict[str, bytes] | None = None) -> bytes:

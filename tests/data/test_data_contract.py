@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import data_makers as make
 import numpy as np
 import pytest
 import torch
 
 from prunetune.data import DATA, facts, identify, load
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
 
 CALLABLE = """
 import torch

@@ -8,7 +8,6 @@ import zlib
 from pathlib import Path
 from types import ModuleType
 
-import data_makers as make
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ import torch
 from prunetune.data import fashion, identify, load
 from prunetune.data.fashion import DEBIAN, MINI, FashionMini
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
 
 REPOSITORY = Path(__file__).parents[2]
 needs_debian = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")

@@ -12,13 +12,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import data_makers as make
 import pytest
 
 from prunetune.data import fashion
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
 from prunetune.data.downloads import cache_folder, download
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
 
 CONTENT = b"0123456789" * 300_000
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-import data_makers as make
 import pytest
 import torch
 
 from prunetune.data import facts, identify, load
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
 
 REPO = "hf:somebody/shapes"
 

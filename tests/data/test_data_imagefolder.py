@@ -4,7 +4,6 @@ import io
 import shutil
 from pathlib import Path
 
-import data_makers as make
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 
 from prunetune.data import identify, load
 from prunetune.errors import ConfigError
+from tests.support import data_makers as make
 
 
 def test_pixels_classes_and_order(tmp_path: Path):

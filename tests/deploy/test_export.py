@@ -531,10 +531,10 @@ def write_all(folder: Path) -> dict[str, bytes]:
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     """In this process again, and in a fresh one, whose sets and hashes come in another order."""
     first, again = write_all(tmp_path / "first"), write_all(tmp_path / "again")
-    code = "import sys; from pathlib import Path; from test_export import write_all; write_all(Path(sys.argv[1]))"
+    code = "import pathlib, sys, tests.deploy.test_export as here; here.write_all(pathlib.Path(sys.argv[1]))"
     environment = os.environ | {"PYTHONHASHSEED": "4711"}
     command = [sys.executable, "-c", code, str(tmp_path / "fresh")]
-    subprocess.run(command, cwd=Path(__file__).parent, env=environment, check=True)
+    subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=True)
     for suffix in SUFFIXES:
         assert first[suffix] == again[suffix], suffix
         assert first[suffix] == (tmp_path / "fresh" / f"m{suffix}").read_bytes(), suffix

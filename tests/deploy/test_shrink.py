@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
 from prunetune.deploy.shrink import channel_savings, shrink
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_operations import ChannelPad
@@ -17,6 +16,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
+from tests.support.channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
 

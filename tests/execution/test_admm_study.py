@@ -13,8 +13,8 @@ from prunetune.steps.steps import Prune, Train
 from prunetune.store.store import Store
 
 SPEC: dict[str, Any] = {
-    "model": "toy_study:net",
-    "data": "toy_study:images",
+    "model": "tests.support.toy_study:net",
+    "data": "tests.support.toy_study:images",
     "recipe": {"epochs": 24, "batch_size": 16, "momentum": 0.5, "schedule": {"kind": "constant"}},
     "learning_rates": [0.05],
     "masks": [{"kind": "admm", "pattern": "2:4", "rho": 1.0}, {"kind": "admm", "rho": 1.0}],

@@ -15,8 +15,8 @@ from prunetune.steps.steps import Connect, Init, Prune, Step, Train
 from prunetune.store.store import Store
 
 STUDY: dict[str, Any] = {
-    "model": "toy_study:net",
-    "data": "toy_study:images",
+    "model": "tests.support.toy_study:net",
+    "data": "tests.support.toy_study:images",
     "recipe": {"epochs": 4, "batch_size": 16},
     "learning_rates": [0.1],
     "masks": ["iterative", {"kind": "admm", "epochs": 2}],

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from toy_study import IMAGES, OUTPUTS, SHAPE, images, net
 
 from prunetune.errors import ConfigError
 from prunetune.execution.run_step import execute
@@ -17,6 +16,7 @@ from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Prune, Train
 from prunetune.store.store import Store
 from prunetune.training.batches import probe_indices
+from tests.support.toy_study import IMAGES, OUTPUTS, SHAPE, images, net
 
 LAYERS = ("3.weight", "6.weight")
 SHOWN = 30  # ten of each class
@@ -25,8 +25,8 @@ SHOWN = 30  # ten of each class
 def study(*masks: Any, **changes: Any) -> Plan:
     """Two rates, one seed, the ticket alone."""
     fields = {
-        "model": "toy_study:net",
-        "data": "toy_study:images",
+        "model": "tests.support.toy_study:net",
+        "data": "tests.support.toy_study:images",
         "recipe": {"epochs": 1, "batch_size": 16, "schedule": {"kind": "constant"}},
         "learning_rates": [0.01, 0.05],
         "masks": list(masks),
@@ -98,7 +98,7 @@ def test_a_step_says_what_the_criterion_was_shown(finished: Store) -> None:
         assert step.probe is not None
         told = json.loads(finished.read(step.key, "step.json"))["probe"]
         assert (told["images"], told["batch_size"], told["seed"], told["loss"]) == (SHOWN, 16, step.probe.seed, None)
-        assert told["data"]["name"] == "toy_study:images"
+        assert told["data"]["name"] == "tests.support.toy_study:images"
         assert len(finished.metrics(step.key)["probe_digest"]) == 64
     step = masks_of(ALL, "one_shot-synflow")[0]
     assert step.probe is None

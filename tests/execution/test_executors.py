@@ -3,12 +3,12 @@
 import sys
 
 import pytest
-from toy_study import TINY_AUDIT
 
 from prunetune.api import plan_study
 from prunetune.cli.options import executor_named
 from prunetune.errors import ConfigError
 from prunetune.execution.executors.local import LocalExecutor
+from tests.support.toy_study import TINY_AUDIT
 
 
 def test_the_local_one() -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import Disk, mounted
-from toy_study import ONE_EPOCH, Work, dense, init, prune, sparse
 
 from prunetune.cli import main as cli
 from prunetune.errors import ConfigError
@@ -19,6 +17,8 @@ from prunetune.execution.scheduler import Schedule
 from prunetune.steps.steps import Step, Weights
 from prunetune.store.leases import Leases
 from prunetune.store.store import Store
+from tests.support.disks import Disk, mounted
+from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, sparse
 
 START = init(0)
 DENSE = dense(START)

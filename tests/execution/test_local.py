@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from disks import mounted
-from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, sparse
 
 from prunetune.core.files import this_owner
 from prunetune.core.references import Ref
@@ -25,6 +23,9 @@ from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.steps.steps import Step, Train, Weights
 from prunetune.store.store import Store
+from tests.support.disks import mounted
+from tests.support.processes import workers_of
+from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, sparse
 
 START = init(0)
 DENSE = dense(START)
@@ -114,9 +115,9 @@ def _reads(step: Step) -> list[Weights | None]:
     return [getattr(step, name, None) for name in ("start", "source", "first", "second")]
 
 
-BAD = dense(START, recipe(loss=Ref.of("toy_study:loss_per_image")))
+BAD = dense(START, recipe(loss=Ref.of("tests.support.toy_study:loss_per_image")))
 GONE = dense(START, recipe(rate=1e20))
-NAN = dense(START, recipe(loss=Ref.of("toy_study:loss_not_a_number"), epochs=9))
+NAN = dense(START, recipe(loss=Ref.of("tests.support.toy_study:loss_not_a_number"), epochs=9))
 HUNGRY = dense(init(0, "hungry_net"))
 UNSEEDED, MISCALLED = init(0, "constant_net"), init(0, "net", no_such_argument=1)
 SURPRISE = replace(DENSE, device="nonsense")
@@ -155,7 +156,7 @@ def test_a_failure_stops_only_what_needs_it(troubled: tuple[Store, list[Event]])
     failed = {event.key: event for event in events if isinstance(event, Failed)}
     assert failed.keys() == {step.key for step in (BAD, *needs, UNSEEDED, MISCALLED, HUNGRY, SURPRISE)}
     assert failed[BAD.key].error == "ConfigError"
-    assert failed[BAD.key].message.startswith("recipe.loss: 'toy_study:loss_per_image' returned shape")
+    assert failed[BAD.key].message.startswith("recipe.loss: 'tests.support.toy_study:loss_per_image' returned shape")
     for step in needs:
         assert failed[step.key].error == "SourceFailed"
         assert failed[step.key].message.startswith(f"not run: Train {BAD.key[:12]} failed: recipe.loss")
@@ -373,7 +374,7 @@ def test_a_disk_that_fills_in_the_middle_fails_in_one_line(tmp_path: Path) -> No
 
 PARENT = """
 import sys
-from toy_study import small_study
+from tests.support.toy_study import small_study
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.store.store import Store
 store, jobs, seconds = sys.argv[1:]
@@ -393,19 +394,6 @@ def start_study(store: Path, jobs: int, seconds: float) -> subprocess.Popen[str]
         text=True,
         env=environment,
     )
-
-
-def workers_of(store: Path) -> list[int]:
-    """Process ids of the live workers on a store, from their command lines."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"-P" in words and str(store).encode() in words:
-            found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads the process table from /proc")
@@ -453,7 +441,7 @@ def test_workers_see_the_parents_modules_and_none_of_its_streams(
     """A user's module on a path added at run time, which prints; a file in the current folder that shadows nothing."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "my_networks.py").write_text(
-        "import sys, toy_study\n"
+        "import sys\nfrom tests.support import toy_study\n"
         "def talkative(input_shape, outputs):\n"
         "    print('hello'); print('trouble', file=sys.stderr); sys.stdin.read()\n"
         "    return toy_study.net(input_shape, outputs)\n"

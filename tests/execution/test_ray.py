@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_study import TINY_AUDIT, Work, dense, init, prune
 
 import prunetune as pt
 from prunetune.core.environment import versions
 from prunetune.errors import ConfigError
 from prunetune.execution.executors.protocol import Assignment
 from prunetune.store.store import Store
+from tests.support.toy_study import TINY_AUDIT, Work, dense, init, prune
 
 pytest.importorskip("ray", reason="needs the extra prunetune[ray]")
 
@@ -39,9 +39,9 @@ def loopback_only() -> list[str]:
     return []
 
 
-def run_apart(wrapped: list[str], script: str, folder: Path, **changes: str) -> dict[str, Any]:
-    """What a script beside this file prints last: Ray changes the process that it is in."""
-    command = [*wrapped, sys.executable, str(Path(__file__).with_name(script)), str(folder)]
+def run_apart(wrapped: list[str], module: str, folder: Path, **changes: str) -> dict[str, Any]:
+    """What a module of `tests.support` prints last: Ray changes the process that it is in."""
+    command = [*wrapped, sys.executable, "-m", f"tests.support.{module}", str(folder)]
     environment = os.environ | changes | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryDirectory(prefix="ray-") as short:  # a socket's name may have a hundred letters
         environment |= {"RAY_TMPDIR": short, "HOME": short}
@@ -57,7 +57,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     """The folder of the study on two nodes, and what was told of it."""
     folder = tmp_path_factory.mktemp("nodes")
     # 0: Ray is not to make an outer address of 127.0.0.1, also where there is one
-    return folder, run_apart(loopback_only(), "two_nodes.py", folder, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    return folder, run_apart(loopback_only(), "two_nodes", folder, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_nodes_with_another_torch_are_refused(told: tuple[Path, dict[str, Any]])
 
 
 def test_without_an_address_a_local_cluster_is_started_that_no_network_reaches(tmp_path: Path) -> None:
-    said = run_apart([], "local_ray.py", tmp_path / "store")
+    said = run_apart([], "local_ray", tmp_path / "store")
     assert said["kinds"] == ["started", "done"]
     for addresses in said["addresses"]:
         assert addresses

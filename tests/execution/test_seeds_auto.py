@@ -20,8 +20,8 @@ from prunetune.steps.steps import Train
 
 STUDY: dict[str, Any] = {
     "name": "toy",
-    "model": "toy_study:net",
-    "data": "toy_study:images",
+    "model": "tests.support.toy_study:net",
+    "data": "tests.support.toy_study:images",
     "recipe": {"epochs": 1, "batch_size": 32, "schedule": {"kind": "constant"}},
     "learning_rates": [0.01, 0.05],
     "masks": ["one_shot"],

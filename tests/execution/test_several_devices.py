@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_local import workers_of
-from toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
 from prunetune.errors import ConfigError
 from prunetune.execution.events import Done, Event, Failed, Notice, Progress
@@ -19,6 +17,8 @@ from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.steps.steps import Step, Train, Weights
 from prunetune.store.store import Store
+from tests.support.processes import workers_of
+from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
 SECONDS = 0.03  # a forward pass
 START = init(0, "normless_net", seconds=SECONDS)
@@ -99,7 +99,7 @@ def listening(pid: int) -> list[str]:
 
 PARENT = """
 import sys
-from test_several_devices import study
+from tests.execution.test_several_devices import study
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.store.store import Store
 for event in LocalExecutor(1).run(study(2), Store(sys.argv[1])):

@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy_study import Work, small_study
 
 from prunetune.execution.events import Cached, Done, Waiting
 from prunetune.execution.executors.local import LocalExecutor
@@ -18,13 +17,14 @@ from prunetune.execution.run_step import execute
 from prunetune.steps.steps import Train
 from prunetune.store.leases import Leases
 from prunetune.store.store import Store
+from tests.support.toy_study import Work, small_study
 
 SECONDS = 0.03  # of a pass: a training takes about a third of a second
 STUDY = small_study("slow_net", seconds=SECONDS)
 
 PARTNER = """
 import sys
-from toy_study import small_study
+from tests.support.toy_study import small_study
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.store.store import Store
 store, seconds = sys.argv[1:]
@@ -162,7 +162,7 @@ def test_damage_that_two_processes_find_is_mended_once(tmp_path: Path, alone: St
 
 
 def test_everything_stored_by_others_counts_as_found(finished: Store) -> None:
-    from toy_study import small_study as quick
+    from tests.support.toy_study import small_study as quick
 
     events = list(LocalExecutor(1).run(quick(), finished))
     assert events == [Cached(step.key) for step in quick().steps]

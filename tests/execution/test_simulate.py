@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_study import Work
 
 from prunetune.execution.scheduler import Schedule
 from prunetune.execution.simulate import simulate
 from prunetune.steps import graph
 from prunetune.steps.steps import Step
+from tests.support.toy_study import Work
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy_study import Work, init, small_study
 
 from prunetune.errors import ConfigError
 from prunetune.execution.events import Done, Event, Notice, Progress
 from prunetune.execution.run_step import execute
 from prunetune.store.store import Store
+from tests.support.toy_study import Work, init, small_study
 
 pytest.importorskip("submitit", reason="needs the extra prunetune[slurm]")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_progress import STUDY
 
 from prunetune.cli import main as cli
 from prunetune.execution.events import Cached, Done, Event, Progress, Started
@@ -18,6 +17,7 @@ from prunetune.plan.compile import Plan, labels, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
+from tests.cli.test_progress import STUDY
 
 pytest.importorskip("tensorboard", reason="the optional extra tensorboard")
 

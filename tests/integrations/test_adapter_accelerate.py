@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from adapter_optimizers import OPTIMIZERS, Make
 from torch import Tensor, nn
 
 import prunetune as pt
 from prunetune.errors import ConfigError
+from tests.support.adapter_optimizers import OPTIMIZERS, Make
 
 pytest.importorskip("accelerate", reason="needs the extra prunetune[transformers]")
 

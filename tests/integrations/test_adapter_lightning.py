@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_optimizers import OPTIMIZERS, Make
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
 from prunetune.errors import ConfigError, InvariantError
+from tests.support.adapter_optimizers import OPTIMIZERS, Make
 
 pytest.importorskip("lightning", reason="needs the extra prunetune[lightning]")
 
@@ -140,13 +140,13 @@ def test_resuming_in_a_fresh_process_holds_the_same_mask(tmp_path: Path) -> None
 import warnings; warnings.simplefilter("ignore")
 from pathlib import Path
 import prunetune as pt
-from test_adapter_lightning import Module, PruneCallback, data, density, trainer
+from tests.integrations.test_adapter_lightning import Module, PruneCallback, data, density, trainer
 module, folder = Module(7), Path({str(tmp_path)!r})
 trainer(folder, 3, PruneCallback(0.75)).fit(module, data(), ckpt_path=folder / "epoch=0.ckpt")
 print(pt.get_mask(module).digest, density(module))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{pt.get_mask(module).digest} 0.25"

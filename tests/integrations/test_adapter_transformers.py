@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_optimizers import OPTIMIZERS, Make
 from torch import nn
 
 import prunetune as pt
 from prunetune.errors import ConfigError, InvariantError
+from tests.support.adapter_optimizers import OPTIMIZERS, Make
 
 pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
 
@@ -151,14 +151,14 @@ def test_resuming_in_a_fresh_process_holds_the_same_mask(tmp_path: Path) -> None
     code = f"""
 from pathlib import Path
 import prunetune as pt
-from test_adapter_transformers import SCOPE, PruneCallback, bert, density, trainer
+from tests.integrations.test_adapter_transformers import SCOPE, PruneCallback, bert, density, trainer
 model = bert(7)
 run = trainer(model, Path({str(tmp_path)!r}), 2, PruneCallback(0.75, scope=SCOPE))
 run.train(resume_from_checkpoint=True)
 print(pt.get_mask(model).digest, density(model))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{pt.get_mask(model).digest} 0.25"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_senses import PAIRS, SOUND, VISION
-from sweep_steps import Network, check_copy, check_files, check_held, check_mask, exported, shrunk
-from sweep_text import DECODERS, ENCODER_DECODERS, ENCODERS
-from sweep_torch import BY_HAND, OWN
 from torch import nn
 
 import prunetune as pt
 from prunetune.errors import ConfigError
+from tests.support.sweep_senses import PAIRS, SOUND, VISION
+from tests.support.sweep_steps import Network, check_copy, check_files, check_held, check_mask, exported, shrunk
+from tests.support.sweep_text import DECODERS, ENCODER_DECODERS, ENCODERS
+from tests.support.sweep_torch import BY_HAND, OWN
 
 pytestmark = pytest.mark.timeout(60)
 

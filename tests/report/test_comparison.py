@@ -7,10 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from planted import HOSTILE, planted, scarred
 from scipy import stats
 from typer.testing import CliRunner
-from verdict_trials import trial
 
 from prunetune.analysis.cells import between, pair
 from prunetune.cli.main import app
@@ -21,6 +19,8 @@ from prunetune.report.comparison.page import write_comparison
 from prunetune.report.comparison.rows import compare_studies, read_studies
 from prunetune.report.write import write_report
 from prunetune.rows import Results
+from tests.support.planted import HOSTILE, planted, scarred
+from tests.support.verdict_trials import trial
 
 compared = functools.partial(compare_studies, resamples=60)
 

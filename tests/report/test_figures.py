@@ -8,13 +8,13 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.lines import Line2D
-from planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.verdict import Rule, judge
 from prunetune.report.figures.accuracy import Drawing, accuracy_figure, drawings
 from prunetune.report.figures.style import COLOURS, inline, standalone
 from prunetune.rows import Results
+from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
 BOUNDS_WIDTH = 2.2  # of a line that shows bounds
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import planted, scarred
 
 from prunetune.errors import ConfigError
 from prunetune.report.files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write import render_again, write_report
 from prunetune.rows import Correlation, Results, Trial
+from tests.support.planted import planted, scarred
 
 TRIAL_COLUMNS = (
     "key,arm,mask,learning_rate,sparsity,density,seed,epochs,steps,test_accuracy,test_loss,diverged,cached,seconds,"

@@ -3,26 +3,19 @@ import html
 import io
 import itertools
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from planted import HOSTILE, planted, scarred
 
 from prunetune.analysis.verdict import Rule, Verdict, judge
 from prunetune.report.page import headline, page_text
 from prunetune.report.text import whys
 from prunetune.report.write import Report, write_report
 from prunetune.rows import Results
-
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")
-
+from tests.support.pages import Page, browse, needs_browser
+from tests.support.planted import HOSTILE, planted, scarred
 
 HEADINGS = """Left out: diverged or missing
 Accuracy against sparsity
@@ -39,37 +32,6 @@ TABLES = (
     *("recommendation", "comparisons", "dense", "means", "trials", "correlations"),
     *("budget", "invariants", "layers", "missing", "environment"),
 )
-
-
-class Page(HTMLParser):
-    """What a page holds, read by the standard library's parser; a tag that is left open is an error."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag, tag
-
-    def handle_data(self, data):
-        if "style" not in self._open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.words))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -230,27 +192,6 @@ def test_guessing_is_recognised_when_the_environment_says_what_it_scores(tmp_pat
     assert "stuck at chance" not in _text(results, tmp_path)
     told = dataclasses.replace(results, environment=results.environment | {"outputs": 10, "test_images": 10_000})
     assert "stuck at chance" in _text(told, tmp_path)
-
-
-def browse(tmp_path: Path, address: Path, *options: str) -> bytes:
-    assert BROWSER is not None
-    quiet = (
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    )
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        *quiet,
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    done = subprocess.run([*command, *options, address.as_uri()], capture_output=True, timeout=120, check=True)
-    return done.stdout
 
 
 @needs_browser

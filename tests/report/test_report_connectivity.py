@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import ARMS, SPARSITIES, planted
 
 from prunetune.report.figures.connectivity import connectivity_figures, connectivity_table
 from prunetune.report.figures.style import standalone
 from prunetune.report.files import read_results
 from prunetune.report.write import render_again, write_report
 from prunetune.rows import Connectivity, Results
+from tests.support.planted import ARMS, SPARSITIES, planted
 
 ALPHAS = tuple(i / 10 for i in range(11))
 

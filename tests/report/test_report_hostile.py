@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted import HOSTILE, planted, scarred
-from planted_views import viewed
-from test_tradeoff import found  # noqa: F401 - a fixture
 
 from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.report.tradeoff.page import render_tradeoff_again, write_tradeoff
 from prunetune.report.tradeoff.rows import ParameterDensity, Tradeoff
 from prunetune.report.write import render_again, write_report
 from prunetune.rows import Results
+from tests.report.test_tradeoff import found  # noqa: F401 - a fixture
+from tests.support.planted import HOSTILE, planted, scarred
+from tests.support.planted_views import viewed
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NAMES = {

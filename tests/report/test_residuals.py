@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from planted import planted
 
 from prunetune.report.figures.style import standalone
 from prunetune.report.figures.training import residual_drawings
 from prunetune.report.write import render_again, write_report
 from prunetune.rows import Residuals
+from tests.support.planted import planted
 
 CURVES = {(0.5, 0): (0.4, 0.2, 0.1), (0.5, 1): (0.2, 0.1, 0.05), (0.9, 0): (0.8, 0.6, 0.3), (0.9, 1): (0.7, 0.5, 0.2)}
 ROWS = [Residuals(0.1, "admm", sparsity, seed, values) for (sparsity, seed), values in CURVES.items()]

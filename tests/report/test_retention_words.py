@@ -4,12 +4,12 @@ import json
 import math
 
 import pytest
-from planted import planted
 
 from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.report.files import read_results, results_text
 from prunetune.report.write import render_again
 from prunetune.training.recipe import RecipeSummary
+from tests.support.planted import planted
 
 
 def at(rate: float, kappa: float | None) -> RecipeSummary:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from planted import planted
-from verdict_trials import LEVEL, one, spread, study, trial
 
 from prunetune.analysis.pairing import Chance, guessing
 from prunetune.analysis.recommend import recommend
@@ -21,6 +19,8 @@ from prunetune.report.write import write_report
 from prunetune.rows import Results, Trial
 from prunetune.spec.load import load_spec
 from prunetune.spec.presets import path
+from tests.support.planted import planted
+from tests.support.verdict_trials import LEVEL, one, spread, study, trial
 
 RULE = Rule()
 LABELS = torch.tensor([0] * 950 + [1] * 50)

@@ -3,13 +3,12 @@
 import dataclasses
 import math
 
-from verdict_trials import LEVEL, overlap, spread, study, trial
-
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.report.text import summary
 from prunetune.training.recipe import RecipeSummary
+from tests.support.verdict_trials import LEVEL, overlap, spread, study, trial
 
 RULE = Rule()
 

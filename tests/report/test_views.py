@@ -13,9 +13,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
-from planted import HOSTILE, planted
-from planted_views import LAYERS, viewed
-from test_html import Page, browse, needs_browser
 
 from prunetune.report.figures.accuracy import Drawing
 from prunetune.report.figures.layers import STRONGEST, layer_figures, shortened, spread
@@ -25,6 +22,9 @@ from prunetune.report.figures.training import along_figures, along_table
 from prunetune.report.files import read_results, results_text
 from prunetune.report.write import Report, write_report
 from prunetune.rows import LayerOverlap, MaskOverlap, Results
+from tests.support.pages import Page, browse, needs_browser
+from tests.support.planted import HOSTILE, planted
+from tests.support.planted_views import LAYERS, viewed
 
 VIEWS = ("along_training", "overlap_by_layer", "mask_overlap")
 

@@ -2,13 +2,13 @@ import itertools
 import re
 
 import pytest
-from verdict_trials import LEVEL, overlap, spread, study, trial
 
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
 from prunetune.report.text import definition_words, lead, pretraining_words, recommendation_words, whys
 from prunetune.rows import Trial
+from tests.support.verdict_trials import LEVEL, overlap, spread, study, trial
 
 RULE = Rule()
 DENSE = {"yes": 0.0, "undecided": -0.5, "no": -1.0}

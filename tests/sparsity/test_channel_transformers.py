@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from channel_nets import Wired, block, randomised
 from prunetune.deploy.shrink import shrink
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_groups import channel_groups, read_groups, walk
@@ -16,6 +15,7 @@ from prunetune.sparsity.channel_trace import trace
 from prunetune.sparsity.forward_pass import tensors_in
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
+from tests.support.channel_nets import Wired, block, randomised
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
 transformers: Any = pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")

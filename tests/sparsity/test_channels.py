@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from channel_nets import EXACT, IMAGES, WHOLE, block, chain, end, randomised
 from prunetune.errors import ConfigError
 from prunetune.execution.invariants import mask_counts
 from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
@@ -18,6 +17,7 @@ from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.patterns import channel_scores, kept_channels
 from prunetune.sparsity.prune import choose, compute_mask
 from prunetune.sparsity.scope import Scope, prunable
+from tests.support.channel_nets import EXACT, IMAGES, WHOLE, block, chain, end, randomised
 
 pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
 

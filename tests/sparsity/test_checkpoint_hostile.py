@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from fuzzing import EXAMPLES, assert_one_clear_line, fuzz
 from prunetune.errors import ConfigError
 from prunetune.sparsity.correlate_files import compare, comparison_table
 from prunetune.sparsity.model_files import read_state
+from tests.support.fuzzing import EXAMPLES, assert_one_clear_line, fuzz
 
 STATE = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.tensor([1.0, -1.0])}
 ROOM = 300_000  # kB that reading may take beyond what was taken before

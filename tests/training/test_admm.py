@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from train_makers import PRUNABLE, RECIPE, network, run
 
 from prunetune.errors import ConfigError
 from prunetune.sparsity.scope import Scope
 from prunetune.training.admm import Admm, Penalty
 from prunetune.training.recipe import Schedule
+from tests.support.train_makers import PRUNABLE, RECIPE, network, run
 
 LONG = replace(RECIPE, epochs=70, batch_size=4, schedule=Schedule("step", (37.3, 56)))  # 910 steps
 

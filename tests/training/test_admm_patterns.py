@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from train_makers import PRUNABLE, RECIPE, network, run
 
 from prunetune.errors import ConfigError
 from prunetune.sparsity.scope import Scope
 from prunetune.training.admm import Admm, Penalty
+from tests.support.train_makers import PRUNABLE, RECIPE, network, run
 
 SHAPES = [(1, 8), (3, 12), (2, 4, 1, 1), (1, 4, 2, 1), (2, 8, 3, 2), (2, 6, 2, 2), (1, 12, 2)]
 

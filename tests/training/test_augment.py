@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from train_makers import slow_crop, slow_flip
 
 from prunetune.errors import ConfigError
 from prunetune.training.augment import AUGMENTATIONS, EpochAugmentation, augmented, crop, flip
+from tests.support.train_makers import slow_crop, slow_flip
 
 CPU = torch.device("cpu")
 

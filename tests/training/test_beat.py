@@ -5,7 +5,6 @@ import io
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import RECIPE, dataset, network, run
 
 from prunetune.errors import ConfigError
 from prunetune.execution.executors import worker
@@ -13,6 +12,7 @@ from prunetune.execution.executors.protocol import receive
 from prunetune.training import batches
 from prunetune.training.evaluate import evaluate
 from prunetune.training.numerics import enough_memory
+from tests.support.train_makers import RECIPE, dataset, network, run
 
 NO_MORE = (
     "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes."

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 
 from prunetune.core.references import Ref
 from prunetune.data import Dataset
 from prunetune.sparsity.mask import Mask
 from prunetune.training.evaluate import Line, Score, barrier, between, evaluate, recompute_statistics, walk
 from prunetune.training.recipe import Recipe
+from tests.support.train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 
 CPU = torch.device("cpu")
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import RECIPE, dataset, network
 
 from prunetune.core.references import Ref
 from prunetune.data import Dataset
 from prunetune.errors import ConfigError
 from prunetune.training.evaluate import BATCH, Score, evaluate
+from tests.support.train_makers import RECIPE, dataset, network
 
 LABELS = torch.tensor([0, 1, 2, 2])
 OUTPUTS = torch.tensor([[3.0, 1, 0], [0, 2, 1], [5, 4, 3], [0, 2, 2.5]])  # right, right, third guess, right
@@ -54,10 +54,15 @@ def test_many_batches_count_by_their_size() -> None:
 
 
 def test_users_loss_and_metric() -> None:
-    result = score(loss=Ref.of("train_makers:hinge", {"margin": 2.0}), metric=Ref.of("train_makers:top_two"))
+    result = score(
+        loss=Ref.of("tests.support.train_makers:hinge", {"margin": 2.0}),
+        metric=Ref.of("tests.support.train_makers:top_two"),
+    )
     # Of the third image no guess of the first two is right.
     assert result.accuracy == pytest.approx(75.0)
-    assert score(metric=Ref.of("train_makers:top_two"), labels=torch.tensor([1, 1, 2, 2])).accuracy == 62.5
+    assert (
+        score(metric=Ref.of("tests.support.train_makers:top_two"), labels=torch.tensor([1, 1, 2, 2])).accuracy == 62.5
+    )
     hinges = [(0 + 0) / 3, (0 + 1) / 3, (4 + 3) / 3, (0 + 1.5) / 3]
     assert result.loss == pytest.approx(sum(hinges) / 4, rel=1e-6)
 
@@ -65,15 +70,23 @@ def test_users_loss_and_metric() -> None:
 @pytest.mark.parametrize(
     ("field", "name", "words"),
     [
-        ("loss", "vector_loss", r"recipe.loss: 'train_makers:vector_loss' returned shape \(4,\); .*scalar"),
-        ("metric", "scalar_metric", r"recipe.metric: 'train_makers:scalar_metric' returned shape \(\); .*\(N,\)"),
+        (
+            "loss",
+            "vector_loss",
+            r"recipe.loss: '.*:vector_loss' returned shape \(4,\); .*scalar",
+        ),
+        (
+            "metric",
+            "scalar_metric",
+            r"recipe.metric: '.*:scalar_metric' returned shape \(\); .*\(N,\)",
+        ),
         ("metric", "number_metric", r"recipe.metric: .* returned a float; .*one score per example"),
-        ("metric", "nowhere", r"recipe.metric: cannot import 'train_makers:nowhere'"),
+        ("metric", "nowhere", r"recipe.metric: cannot import 'tests.support.train_makers:nowhere'"),
     ],
 )
 def test_wrong_callables_are_named(field: str, name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        score(**{field: Ref.of(f"train_makers:{name}")})  # type: ignore[arg-type]
+        score(**{field: Ref.of(f"tests.support.train_makers:{name}")})  # type: ignore[arg-type]
 
 
 def test_an_exploded_network_scores_nan_loss() -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from train_makers import COUNT, RECIPE, dataset
 
 from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.data import Dataset
 from prunetune.training.batches import Feed, normaliser
+from tests.support.train_makers import COUNT, RECIPE, dataset
 
 CPU = torch.device("cpu")
 

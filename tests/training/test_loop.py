@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import COUNT, RECIPE, dataset, network, reference, run
 
 from prunetune.core.references import Ref
 from prunetune.core.seeding import order_digest
@@ -15,6 +14,7 @@ from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.evaluate import evaluate
 from prunetune.training.loop import EpochEnd
 from prunetune.training.recipe import Point, Recipe
+from tests.support.train_makers import COUNT, RECIPE, dataset, network, reference, run
 
 AUGMENTED = replace(RECIPE, augment=("crop", "flip"))
 POINTS = (Point(0.0, "ep"), Point(3, "it"), Point(1.0, "ep"), Point(1.5, "ep"), Point(3.0, "ep"))
@@ -210,7 +210,9 @@ def test_weights_lost_in_the_last_step_are_a_divergence(monkeypatch: pytest.Monk
 
 
 def test_users_loss_and_metric() -> None:
-    hinge = replace(RECIPE, loss=Ref.of("train_makers:hinge"), metric=Ref.of("train_makers:top_two"))
+    hinge = replace(
+        RECIPE, loss=Ref.of("tests.support.train_makers:hinge"), metric=Ref.of("tests.support.train_makers:top_two")
+    )
     trained, plain = run(recipe=hinge), run()
     assert not same(trained.state, plain.state)
     model, data = network(), dataset()
@@ -224,7 +226,7 @@ def test_users_loss_and_metric() -> None:
     ]
     assert trained.test.accuracy == pytest.approx(100 * sum(points) / len(points))
     with pytest.raises(ConfigError, match=r"recipe.loss: .*scalar"):
-        run(recipe=replace(RECIPE, loss=Ref.of("train_makers:vector_loss")))
+        run(recipe=replace(RECIPE, loss=Ref.of("tests.support.train_makers:vector_loss")))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

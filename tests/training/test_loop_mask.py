@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from train_makers import PRUNABLE, RECIPE, half_mask, network, reference, run
 
 from prunetune.errors import ConfigError
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.recipe import Point
+from tests.support.train_makers import PRUNABLE, RECIPE, half_mask, network, reference, run
 
 MASK = half_mask(network())
 

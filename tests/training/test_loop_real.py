@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import RECIPE, half_mask, network, run
 
 from prunetune.data import identify, load
 from prunetune.sparsity.model_state import digest_tensors
@@ -14,6 +13,7 @@ from prunetune.training import loop
 from prunetune.training.admm import Penalty
 from prunetune.training.loop import train
 from prunetune.training.recipe import Recipe
+from tests.support.train_makers import RECIPE, half_mask, network, run
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LONG = replace(RECIPE, epochs=5, augment=("crop", "flip"), precision="bf16")

@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
-from train_makers import RECIPE, run
 
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.numerics import strided_depthwise_in_float32
 from prunetune.training.recipe import Recipe
+from tests.support.train_makers import RECIPE, run
 
 BF16 = replace(RECIPE, precision="bf16")
 CPU = torch.device("cpu")

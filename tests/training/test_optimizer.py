@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from train_makers import RECIPE
 
 from prunetune.errors import ConfigError
 from prunetune.training.objective import build_optimizer
 from prunetune.training.recipe import Recipe
+from tests.support.train_makers import RECIPE
 
 GRADIENTS = (0.5, -1.5, 2.0)
 PLAIN = replace(RECIPE, learning_rate=0.1, weight_decay=0.01, momentum=0.9)

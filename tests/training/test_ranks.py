@@ -4,14 +4,11 @@ import copy
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from rank_cases import CASES, RANKS, run
 from torch import nn
-from train_makers import COUNT, PRUNABLE, RECIPE, dataset, half_mask, network
 
 from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.errors import ConfigError
@@ -20,6 +17,8 @@ from prunetune.training.batches import normaliser
 from prunetune.training.distributed import Share, World
 from prunetune.training.loop import Trained
 from prunetune.training.recipe import Point
+from tests.support.rank_cases import CASES, RANKS, run
+from tests.support.train_makers import COUNT, PRUNABLE, RECIPE, dataset, half_mask, network
 
 Found = dict[str, Trained]
 ALIKE = [case for case in CASES if case not in ("batch norm", "dropout")]  # what micro-batches do not change
@@ -29,7 +28,7 @@ ALIKE = [case for case in CASES if case not in ("batch norm", "dropout")]  # wha
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     """What each of two ranks has of all cases."""
     folder = tmp_path_factory.mktemp("ranks")
-    program = [sys.executable, str(Path(__file__).parent / "rank_cases.py"), str(folder / "rendezvous"), str(folder)]
+    program = [sys.executable, "-m", "tests.support.rank_cases", str(folder / "rendezvous"), str(folder)]
     here = {"PYTHONPATH": os.pathsep.join(sys.path), "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"}
     loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
     ranks = [subprocess.Popen(program, env=os.environ | here | loopback | {"RANK": str(rank)}) for rank in range(RANKS)]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import EPOCHS, KINDS, Killed, Shelf, require_equal
-from test_resume import run as run_kind
 from torch import Tensor
 
 from prunetune.training import loop
 from prunetune.training.batches import BatchIndices
 from prunetune.training.cuda_graphs import WARM_UP, GraphedStep, Work
 from prunetune.training.recipe import Schedule
+from tests.support.train_makers import Killed, Shelf
+from tests.training.test_resume import EPOCHS, KINDS, require_equal
+from tests.training.test_resume import run as run_kind
 
 STEPS_OF_16, STEPS_OF_2 = 3 * EPOCHS, EPOCHS  # 50 images in batches of 16
 

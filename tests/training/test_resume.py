@@ -1,47 +1,21 @@
 """A training cut in two at an epoch's end has the very bytes of one that was not, whatever kind it is."""
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from train_makers import RECIPE, dataset, half_mask, network
 
 from prunetune.training.admm import Penalty
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.recipe import Point, Schedule
-from prunetune.training.training_state import Saved
+from tests.support.train_makers import RECIPE, Killed, Shelf, dataset, half_mask, network
 
 EPOCHS = 4
 PLAIN = replace(RECIPE, epochs=EPOCHS)
 MOMENTS = [Point(0, "it"), Point(1.0, "ep"), Point(7, "it"), Point(3.0, "ep")]
-
-
-class Killed(Exception):  # noqa: N818 - no error but an end
-    pass
-
-
-class Shelf:
-    """Keeps what is offered as bytes, as a file would, and ends the training after some epochs."""
-
-    def __init__(self, die_after: int = EPOCHS) -> None:
-        self.content: bytes | None = None
-        self.die_after = die_after
-        self.offered = 0
-
-    def load(self) -> Saved | None:
-        return None if self.content is None else torch.load(io.BytesIO(self.content), weights_only=True)
-
-    def offer(self, capture: Callable[[], Saved]) -> None:
-        self.offered += 1
-        buffer = io.BytesIO()
-        torch.save(capture(), buffer)
-        self.content = buffer.getvalue()
-        if self.offered == self.die_after:
-            raise Killed
 
 
 def dropping() -> nn.Module:
@@ -156,7 +130,7 @@ def test_a_moment_that_was_passed_by_makes_it_start_over(monkeypatch: pytest.Mon
     shelf, seen = Shelf(die_after=2), []
     with pytest.raises(Killed):
         run("plain", shelf)
-    monkeypatch.setattr("test_resume.MOMENTS", [*MOMENTS, Point(2, "it")])
+    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, Point(2, "it")])
     resumed, _ = run("plain", shelf, seen)
     assert seen == [1, 2, 3, 4]
     require_equal(run("plain")[0], resumed)
@@ -166,7 +140,7 @@ def test_a_later_moment_that_is_new_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     shelf, seen = Shelf(die_after=2), []
     with pytest.raises(Killed):
         run("plain", shelf)
-    monkeypatch.setattr("test_resume.MOMENTS", [*MOMENTS, Point(3.5, "ep")])
+    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, Point(3.5, "ep")])
     resumed, _ = run("plain", shelf, seen)
     assert seen == [3, 4]
     require_equal(run("plain")[0], resumed)

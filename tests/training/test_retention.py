@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from train_makers import dataset
 
 from prunetune.training.loop import train
 from prunetune.training.objective import build_optimizer
 from prunetune.training.recipe import Recipe, Schedule, decay_exponent, factor, factor_sum, retention
+from tests.support.train_makers import dataset
 
 PAPER = Schedule("step", (80.0, 120.0), 0.1)
 

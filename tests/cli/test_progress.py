@@ -1,0 +1,56 @@
+"""Progress: what is shown of a study that others work at too, and an honest time left."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from prunetune.cli import progress as module
+from prunetune.cli.progress import Progress
+from prunetune.execution.events import Cached, Notice, Waiting
+from prunetune.execution.events import Progress as EpochDone
+from prunetune.plan.compile import plan
+from prunetune.spec.load import load_spec
+from prunetune.steps.steps import Train
+from prunetune.store.store import Store
+from tests.support.toy_study import TINY_AUDIT
+
+STUDY = TINY_AUDIT | {"model": "tests.support.toy_study:net", "model_args": {}}  # four trainings of ten epochs
+
+
+@pytest.fixture
+def shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, list[str], list[float]]:
+    """The consumer at work on four trainings of ten epochs, their keys, and the clock."""
+    planned, now = plan(load_spec(STUDY)), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    consumer = Progress(planned, planned.against(store), Console(file=io.StringIO(), width=200))
+    return consumer, [step.key for step in planned.steps if isinstance(step, Train)], now
+
+
+def text(consumer: Progress) -> str:
+    assert isinstance(consumer.console.file, io.StringIO)
+    return consumer.console.file.getvalue()
+
+
+def test_time_left_counts_what_was_trained_here(shown: tuple[Progress, list[str], list[float]]) -> None:
+    consumer, keys, now = shown
+    assert consumer.time_left() == ""
+    now[0] = 2.0
+    consumer(EpochDone(keys[0], 1, 10, 0.5))
+    assert consumer.time_left() == "about 78 s left"  # 39 epochs of 2 s
+    consumer(Cached(keys[1]))
+    assert consumer.time_left() == "about 58 s left"
+    assert consumer.finished == 1
+    now[0] = 4.0
+    consumer(EpochDone(keys[2], 8, 10, 0.5))  # from a checkpoint after seven epochs, which took no time here
+    assert consumer.time_left() == "about 42 s left"
+
+
+def test_waiting_is_said(shown: tuple[Progress, list[str], list[float]]) -> None:
+    consumer, keys, _ = shown
+    consumer(Waiting(keys[0], "process 7 on there", "after 300 s"))
+    consumer(Notice(keys[0], "goes on"))
+    assert text(consumer).splitlines() == [
+        "waiting for another process (process 7 on there): dense lr 0.05 seed 0; done here after 300 s",
+        "notice: dense lr 0.05 seed 0: goes on",
+    ]

@@ -1,0 +1,189 @@
+"""scripts/recompute.py on a study of every kind of mask and start that it knows, sound and damaged one way each."""
+
+import json
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prunetune.sparsity.mask import Mask
+from tests.support.cli_runs import prunetune
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "src" / "prunetune" / "data" / "fashion_mini.npz"
+STUDY = """
+model: small
+model_args: {width: 4}
+data: fashion-mini
+data_args: {train_limit: 128}
+recipe: {epochs: 1, batch_size: 64}
+learning_rates: [0.1]
+rewind: 1/2
+seeds: 1
+sparsities: [0.5]
+masks:
+  - {kind: one_shot, criterion: random, name: random}
+  - {kind: one_shot, allocation: global, name: global}
+  - {kind: one_shot, allocation: erk, name: erk}
+  - {kind: one_shot, pattern: 2:4, name: groups}
+  - {kind: one_shot, criterion: snip, allocation: global, probe: 20, name: snip}
+  - {kind: gradual, epochs: 2, initial: 0.2, name: gradual}
+arms: [ticket, rewind, finetune, shuffle, sign_reinit, random_mask, {kind: mixed, alpha: 0.3}]
+"""
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recompute")
+    (folder / "study.yaml").write_text(STUDY)
+    done = prunetune("audit", "study.yaml", "--store", "store", "--out", "out", "--jobs", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def recompute(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """The script, in this process: torch is imported already."""
+
+    def call(folder: Path) -> None:
+        arguments = [str(part) for part in ("recompute.py", folder / "out", folder / "store", DATA)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(ROOT / "scripts" / "recompute.py"), run_name="__main__")
+
+    return call
+
+
+def test_every_kind_is_recomputed_and_what_is_not_is_named(
+    audited: Path, recompute: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One dense training, six masks with seven arms; 1 random, 1 global, 1 erk, 1 of groups, 3 of the gradual chain.
+
+    Random masks of the control: one for each rule that fixes counts, uniform (of `random` and `gradual`), erk, groups,
+    and one for each mask whose counts follow from scores, global and snip.
+    """
+    recompute(audited)
+    equal, skipped = capsys.readouterr().out.splitlines()
+    for figure in ("43 starts", "12 masks", "42 mask digests", "2 densities of gradual pruning", "43 accuracies"):
+        assert figure in equal
+    assert skipped == "not recomputed: 1 with criterion snip"
+
+
+class Stored:
+    """A copy of the store and the results, to be damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trials = json.loads((folder / "out" / "results.json").read_text())["trials"]
+
+    def step(self, key: str) -> dict[str, Any]:
+        return json.loads(self.file(key, "step.json").read_text())
+
+    def file(self, key: str, name: str) -> Path:
+        return self.folder / "store" / "steps" / key[:2] / key / name
+
+    def training(self, arm: str, mask: str) -> str:
+        return next(trial["key"] for trial in self.trials if (trial["arm"], trial["mask"]) == (arm, mask))
+
+    def mask(self, arm: str, mask: str) -> str:
+        return self.step(self.training(arm, mask))["mask"]
+
+    def change(self, key: str, put: Callable[[dict[str, Any]], None]) -> None:
+        step = self.step(key)
+        put(step)
+        self.file(key, "step.json").write_text(json.dumps(step))
+
+
+def swap(stored: Stored, key: str, across: bool = False) -> str:
+    """Exchange a kept and a pruned weight, of one layer or of two."""
+    path = stored.file(key, "mask.safetensors")
+    mask = dict(Mask.load(path))
+    last, middle = mask["11.weight" if across else "6.weight"].view(-1), mask["6.weight"].view(-1)
+    kept, pruned = last.nonzero()[0], (~middle).nonzero()[0]
+    last[kept], middle[pruned] = False, True
+    save_file(mask, path)
+    return f"masks: .* {key}"
+
+
+def denser(stored: Stored) -> str:
+    """The first update of the gradual chain at another density, by too little to keep another number of weights."""
+    within = stored.step(stored.mask("ticket", "gradual"))["within"]
+    stored.change(within, lambda step: step.update(density=step["density"] + 1e-9))
+    return f"densities of gradual pruning: .* {within}"
+
+
+def another_draw(stored: Stored) -> str:
+    key = stored.training("shuffle", "erk")
+    stored.change(key, lambda step: step["start"]["transform"].update(seed=step["start"]["transform"]["seed"] + 1))
+    return f"starts: .* {key}"
+
+
+def own_signs(stored: Stored) -> str:
+    key = stored.training("sign_reinit", "groups")
+    stored.change(key, lambda step: step["start"]["transform"]["second"].update(step=step["start"]["step"]))
+    return f"starts: .* {key}"
+
+
+def another_alpha(stored: Stored) -> str:
+    key = stored.training("mixed(0.3)", "global")
+    stored.change(key, lambda step: step["start"]["transform"].update(arguments='{"alpha": 0.31}'))
+    return f"starts: .* {key}"
+
+
+def end_for_moment(stored: Stored) -> str:
+    key = stored.training("rewind", "global")
+    stored.change(key, lambda step: step["start"].update(at=None))
+    return f"starts: .* {key}"
+
+
+def one_weight(stored: Stored) -> str:
+    """Revived weights, the smallest there are: no accuracy and no R_p sees them."""
+    key = stored.training("finetune", "random")
+    path = stored.file(key, "state.safetensors")
+    state, mask = load_file(path), Mask.load(stored.file(stored.mask("finetune", "random"), "mask.safetensors"))
+    name = sorted(mask)[0]
+    state[name][~mask[name]] = torch.finfo().tiny
+    save_file(state, path)
+    return f"pruned weights that are zero: .* {key}"
+
+
+DAMAGE: dict[str, Callable[[Stored], str]] = {
+    **{
+        f"{mask} mask of {arm}": lambda stored, arm=arm, mask=mask: swap(stored, stored.mask(arm, mask))
+        for arm, mask in [
+            ("ticket", "random"),
+            ("ticket", "global"),
+            ("ticket", "erk"),
+            ("ticket", "groups"),
+            ("ticket", "gradual"),
+            ("random_mask", "groups"),
+        ]
+    },
+    "counts of erk": lambda stored: swap(stored, stored.mask("ticket", "erk"), across=True),
+    "counts of a mask like another": lambda stored: swap(stored, stored.mask("random_mask", "snip"), across=True),
+    "a mask inside the chain": lambda stored: swap(stored, stored.step(stored.mask("ticket", "gradual"))["within"]),
+    "the cubic": denser,
+    "shuffle": another_draw,
+    "sign_reinit": own_signs,
+    "mixed": another_alpha,
+    "rewind": end_for_moment,
+    "a pruned weight": one_weight,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_each_kind_of_damage_is_caught(
+    kind: str, audited: Path, tmp_path: Path, recompute: Callable[[Path], None]
+) -> None:
+    for part in ("out", "store"):
+        shutil.copytree(audited / part, tmp_path / part)
+    expected = DAMAGE[kind](Stored(tmp_path))
+    with pytest.raises(SystemExit, match=rf"^{expected}$"):
+        recompute(tmp_path)

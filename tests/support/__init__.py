@@ -1,0 +1,1 @@
+"""What several tests need: small networks and studies, planted results, how the command line is called."""

@@ -1,0 +1,26 @@
+"""A local Ray cluster that the executor starts: prints what it told, and the addresses at which anything listens."""
+
+import json
+import sys
+from pathlib import Path
+
+import psutil
+
+from prunetune.execution.executors.ray import RayExecutor
+from prunetune.store.store import Store
+from tests.support.toy_study import Work, init
+
+
+def listening() -> list[str]:
+    """Of this process and all that it has started."""
+    me = psutil.Process()
+    sockets = [socket for one in [me, *me.children(recursive=True)] for socket in one.net_connections("inet")]
+    return sorted({socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN})
+
+
+if __name__ == "__main__":
+    kinds, addresses = [], []
+    for event in RayExecutor(jobs=1).run(Work((init(),)), Store(Path(sys.argv[1]))):
+        kinds.append(event.kind)
+        addresses.append(listening())
+    print(json.dumps({"kinds": kinds, "addresses": addresses}))
