@@ -14,11 +14,11 @@ from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, Source, failures_of, plan_study, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import Dataset, load
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.deploy.export import export
 from prunetune.deploy.latency import Latency, latencies, speedup
 from prunetune.deploy.model_list import LIST, announce_models, listed_models, note_model
 from prunetune.deploy.savings import Savings, channel_savings, images_like
-from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count, file_sizes
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import ConfigError, one_line, unknown
@@ -47,6 +47,8 @@ from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest, compression_spec
 from prunetune.steps.steps import Train
 from prunetune.training.batches import normaliser
+
+__all__ = ["compress", "plan_compression"]
 
 MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channel_nets import EXACT, IMAGES, WHOLE, Wired, block, chain, randomised
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.deploy.savings import channel_savings
-from prunetune.deploy.shrink import shrink
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_pad import ChannelPad
 from prunetune.sparsity.channel_trace import tensors_in

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 import prunetune as pt
 from channel_nets import randomised
 from prunetune.deploy.bitmask import load_bitmask
-from prunetune.deploy.shrink import TOLERANCE, shrink
+from prunetune.deploy.channel_surgery import TOLERANCE, shrink
 from prunetune.sparsity.mask import Mask
 
 Inputs = Tensor | dict[str, Tensor]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from channel_nets import Wired, block, randomised
-from prunetune.deploy.shrink import shrink
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_groups import channel_groups, read_groups
 from prunetune.sparsity.channel_trace import tensors_in, trace

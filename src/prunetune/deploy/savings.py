@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.deploy.forward import Inputs
-from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count
 from prunetune.sparsity.channel_groups import channel_groups
 from prunetune.sparsity.prune import compute_mask
