@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunetune.deploy.shrink import shrink
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_groups import channel_groups, read_groups, walk
 from prunetune.sparsity.channel_trace import trace

@@ -93,6 +93,7 @@ class Patterns(Registry[Select]):
 
 
 PATTERNS = Patterns("pattern")
+"""Patterns by name: scores and kept counts to a mask with these counts; any `N:M` is one."""
 PATTERNS.register("2:4")(Groups(2, 4))
 PATTERNS.register("1:4")(Groups(1, 4))
 

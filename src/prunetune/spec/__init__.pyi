@@ -1,0 +1,13 @@
+from prunetune.spec.load import load_spec as load_spec
+from prunetune.spec.mask_fields import MaskSpec as MaskSpec
+from prunetune.spec.mask_fields import read_criterion as read_criterion
+from prunetune.spec.recipe_fields import RecipeSpec as RecipeSpec
+from prunetune.spec.recipe_fields import ScheduleSpec as ScheduleSpec
+from prunetune.spec.study import PretrainedSpec as PretrainedSpec
+from prunetune.spec.study import PretrainingSpec as PretrainingSpec
+from prunetune.spec.study import Rounds as Rounds
+from prunetune.spec.study import ScopeSpec as ScopeSpec
+from prunetune.spec.study import SeedRange as SeedRange
+from prunetune.spec.study import Spec as Spec
+from prunetune.spec.study import VerdictRule as VerdictRule
+from prunetune.spec.study_fields import ArmSpec as ArmSpec
