@@ -13,7 +13,7 @@ from benchmarks.tables import short
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.simulate import simulate
 from prunetune.plan.compile import Plan, plan
-from prunetune.report.write import write_report
+from prunetune.report.write_report import write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.store.store import Store

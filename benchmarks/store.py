@@ -13,7 +13,7 @@ from benchmarks.material import CLASSES, SHAPE
 from benchmarks.rounds import Options, Variant, compare
 from prunetune import models
 from prunetune.plan.compile import Plan, plan
-from prunetune.report.write import render_again
+from prunetune.report.write_report import render_again
 from prunetune.spec import presets
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from prunetune.analysis.paper.compare import PaperRow, paper_rows
+from prunetune.analysis.paper.check_claims import PaperRow, paper_rows
 from prunetune.analysis.statistics import Rule
 from prunetune.rows import Correlation, Results, Trial
 from prunetune.spec.load import load_spec

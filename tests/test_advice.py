@@ -13,7 +13,7 @@ import prunetune as pt
 from prunetune.advice import NO_ACCURACY, Advice, Line, recommend
 from prunetune.api import Audit
 from prunetune.errors import ConfigError
-from prunetune.report.write import write_report
+from prunetune.report.write_report import write_report
 from prunetune.rows import Layer, Results
 from tests.support.planted import planted
 

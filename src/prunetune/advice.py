@@ -9,17 +9,17 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from prunetune.analysis.pairing import percent, signed
+from prunetune.analysis.paper.scale import off_paper, retention_words
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P
 from prunetune.analysis.recommend import Recommendation
-from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
 from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
 from prunetune.errors import ConfigError, given
 from prunetune.plan.measurements import DENSE_P
-from prunetune.report.files import RESULTS, read_results
+from prunetune.report.results_files import RESULTS, read_results
 from prunetune.report.text import STARTS, lead, pretraining_words, recommendation_words, whys
-from prunetune.report.write import answers
+from prunetune.report.write_report import answers
 from prunetune.rows import Results
 from prunetune.sparsity.allocation import uniform
 from prunetune.sparsity.correlation import Independence, Overlap, correlation, independence, p_above

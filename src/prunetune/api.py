@@ -18,7 +18,7 @@ from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.plan.compile import Plan, Remaining, every_cell, plan
 from prunetune.report.ownership import require_ours
-from prunetune.report.write import REPORT_FILES, Report, answers, write_report
+from prunetune.report.write_report import REPORT_FILES, Report, answers, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec

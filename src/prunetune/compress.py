@@ -24,8 +24,8 @@ from prunetune.errors import ConfigError, one_line, unknown
 from prunetune.execution.events import Event
 from prunetune.models import build, draw
 from prunetune.report.ownership import require_ours
-from prunetune.report.tradeoff.page import TradeoffReport, write_tradeoff
-from prunetune.report.tradeoff.rows import (
+from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, write_tradeoff
+from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
     TRADEOFF,
     ModelFile,
@@ -35,7 +35,7 @@ from prunetune.report.tradeoff.rows import (
     Tradeoff,
     read_tradeoff,
 )
-from prunetune.report.write import PAGE
+from prunetune.report.write_report import PAGE
 from prunetune.rows import Results, Trial
 from prunetune.sparsity.channel_groups import channel_groups
 from prunetune.sparsity.mask import Mask

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from prunetune.analysis.aggregate import arm_scores, improvements, interquartile_mean, probability
+from prunetune.analysis.across_studies import arm_scores, improvements, interquartile_mean, probability
 from prunetune.analysis.regimes import Regime
 from tests.support.regime_makers import regime
 

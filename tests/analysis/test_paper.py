@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from prunetune.analysis.paper import published as module
-from prunetune.analysis.paper.compare import PaperRow, paper_rows
-from prunetune.analysis.paper.published import published
-from prunetune.analysis.paper.rules import number, overlap
+from prunetune.analysis.paper import published_numbers as module
+from prunetune.analysis.paper.check_claims import PaperRow, paper_rows
+from prunetune.analysis.paper.claim_rules import number, overlap
+from prunetune.analysis.paper.published_numbers import published
 from prunetune.analysis.paper.scale import KAPPA, Scale, kappas
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
-from prunetune.report.write import write_report
+from prunetune.report.write_report import write_report
 from prunetune.rows import Correlation, Results, Trial
 from prunetune.spec.load import load_spec
 from tests.support.planted import planted

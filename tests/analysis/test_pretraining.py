@@ -10,8 +10,8 @@ from scipy import stats
 
 from prunetune.analysis.pretraining import Check, Pretraining, label
 from prunetune.analysis.verdict import Verdict, judge
-from prunetune.report.files import read_results
-from prunetune.report.write import answers, render_again
+from prunetune.report.results_files import read_results
+from prunetune.report.write_report import answers, render_again
 from prunetune.rows import Correlation, Missing, Trial
 from tests.support.verdict_trials import LEVEL, one, overlap, planted, said, spread, study, trial
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prunetune.analysis.ranks import constant, interval, partial_correlation, partial_slope, residuals, weighted_ranks
+from prunetune.analysis.relations import (
+    constant,
+    interval,
+    partial_correlation,
+    partial_slope,
+    residuals,
+    weighted_ranks,
+)
 
 
 @pytest.fixture

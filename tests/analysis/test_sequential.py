@@ -18,7 +18,7 @@ from prunetune.analysis.verdict import judge
 from prunetune.core.limits import looks
 from prunetune.errors import ConfigError
 from prunetune.report.text import summary
-from prunetune.report.write import render_again, write_report
+from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Results, Trial
 from tests.support.planted import planted
 from tests.support.verdict_trials import missing, one, said, spread, study, substance

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from prunetune.cli import main as cli
 from prunetune.cli import reading
-from prunetune.cli.progress import Progress
 from prunetune.errors import printable
 from prunetune.execution.events import Waiting
+from prunetune.execution.progress import Progress
 
 VERDICT = "θ_0 is a ticket, R_p ≥ .2, kept ✓"
 ESCAPE = "\x1b]0;title\x07"

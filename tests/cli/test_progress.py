@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from prunetune.cli import progress as module
-from prunetune.cli.progress import Progress
+from prunetune.execution import progress as module
 from prunetune.execution.events import Cached, Notice, Waiting
 from prunetune.execution.events import Progress as EpochDone
+from prunetune.execution.progress import Progress
 from prunetune.plan.compile import plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Train

@@ -13,11 +13,11 @@ from torch import nn
 import prunetune as pt
 from prunetune import api
 from prunetune.api import Audit
-from prunetune.cli.progress import Progress
 from prunetune.errors import DivergedSourceError, InvariantError
 from prunetune.execution import cost as estimate
 from prunetune.execution import run_step as connecting
 from prunetune.execution.events import Cached, Failed
+from prunetune.execution.progress import Progress
 from prunetune.execution.run_step import execute
 from prunetune.execution.scheduler import Schedule
 from prunetune.plan.compile import Plan, plan

@@ -11,9 +11,9 @@ import pytest
 from prunetune import api
 from prunetune.api import Audit, plan_study, run_study
 from prunetune.cli import main as cli
-from prunetune.cli.progress import Progress
 from prunetune.execution.events import Cached, Event
-from prunetune.report.write import render_again
+from prunetune.execution.progress import Progress
+from prunetune.report.write_report import render_again
 from prunetune.results.collect import collect
 from prunetune.rows import Results, Trial
 from prunetune.steps.steps import Train

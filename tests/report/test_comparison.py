@@ -10,14 +10,13 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from prunetune.analysis.cells import between, pair
+from prunetune.analysis.across_studies import between, pair
 from prunetune.cli.main import app
 from prunetune.errors import ConfigError
-from prunetune.report.comparison.cells import cells_text
-from prunetune.report.comparison.figures import comparison_drawings
-from prunetune.report.comparison.page import write_comparison
-from prunetune.report.comparison.rows import compare_studies, read_studies
-from prunetune.report.write import write_report
+from prunetune.report.comparison.comparison_figures import comparison_drawings
+from prunetune.report.comparison.comparison_page import write_comparison
+from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
+from prunetune.report.write_report import write_report
 from prunetune.rows import Results
 from tests.support.planted import HOSTILE, planted, scarred
 from tests.support.verdict_trials import trial

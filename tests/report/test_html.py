@@ -12,7 +12,7 @@ from PIL import Image
 from prunetune.analysis.verdict import Rule, Verdict, judge
 from prunetune.report.page import headline, page_text
 from prunetune.report.text import whys
-from prunetune.report.write import Report, write_report
+from prunetune.report.write_report import Report, write_report
 from prunetune.rows import Results
 from tests.support.pages import Page, browse, needs_browser
 from tests.support.planted import HOSTILE, planted, scarred

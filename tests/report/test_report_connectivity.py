@@ -11,8 +11,8 @@ import pytest
 
 from prunetune.report.figures.connectivity import connectivity_figures, connectivity_table
 from prunetune.report.figures.style import standalone
-from prunetune.report.files import read_results
-from prunetune.report.write import render_again, write_report
+from prunetune.report.results_files import read_results
+from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Connectivity, Results
 from tests.support.planted import ARMS, SPARSITIES, planted
 

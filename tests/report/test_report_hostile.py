@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from prunetune.errors import LONGEST_LINE, ConfigError
-from prunetune.report.tradeoff.page import render_tradeoff_again, write_tradeoff
-from prunetune.report.tradeoff.rows import ParameterDensity, Tradeoff
-from prunetune.report.write import render_again, write_report
+from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again, write_tradeoff
+from prunetune.report.tradeoff.tradeoff_rows import ParameterDensity, Tradeoff
+from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Results
 from tests.report.test_tradeoff import found  # noqa: F401 - a fixture
 from tests.support.planted import HOSTILE, planted, scarred

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prunetune.report.figures.style import standalone
 from prunetune.report.figures.training import residual_drawings
-from prunetune.report.write import render_again, write_report
+from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Residuals
 from tests.support.planted import planted
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from prunetune.analysis.retention import off_paper, retention_words
-from prunetune.report.files import read_results, results_text
-from prunetune.report.write import render_again
+from prunetune.analysis.paper.scale import off_paper, retention_words
+from prunetune.report.results_files import read_results, results_text
+from prunetune.report.write_report import render_again
 from prunetune.training.recipe import RecipeSummary
 from tests.support.planted import planted
 

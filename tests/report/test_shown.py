@@ -15,7 +15,7 @@ from prunetune.analysis.verdict import judge
 from prunetune.core.environment import guessing_accuracy
 from prunetune.report.page import headline
 from prunetune.report.text import choice_words, exceeds_words, recommendation_words, summary, whys
-from prunetune.report.write import write_report
+from prunetune.report.write_report import write_report
 from prunetune.rows import Results, Trial
 from prunetune.spec.load import load_spec
 from prunetune.spec.presets import path

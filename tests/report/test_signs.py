@@ -6,10 +6,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from prunetune.report.comparison.cells import cells_text
-from prunetune.report.comparison.page import write_comparison
-from prunetune.report.comparison.rows import compare_studies, read_studies
-from prunetune.report.write import write_report
+from prunetune.report.comparison.comparison_page import write_comparison
+from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
+from prunetune.report.write_report import write_report
 from tests.support.planted import planted
 
 HYPHEN_AS_MINUS = re.compile(r"(?:^|[\s\[(|])-\d.{0,20}", re.MULTILINE)

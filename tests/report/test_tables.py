@@ -5,7 +5,7 @@ from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import Rule, judge
 from prunetune.report import tables
-from prunetune.report.table import bounds, p_value, signed
+from prunetune.report.table_format import bounds, p_value, signed
 from prunetune.rows import Correlation, Invariant, Layer, Missing, Spent
 from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from prunetune.errors import ConfigError
-from prunetune.report.tradeoff.figures import layers_figure
-from prunetune.report.tradeoff.page import render_tradeoff_again, tradeoff_text, write_tradeoff
-from prunetune.report.tradeoff.rows import (
+from prunetune.report.tradeoff.tradeoff_figures import layers_figure
+from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
+from prunetune.report.tradeoff.tradeoff_rows import (
     ModelFile,
     ModelRow,
     ParameterDensity,

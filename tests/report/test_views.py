@@ -16,11 +16,11 @@ from matplotlib.patches import Rectangle
 
 from prunetune.report.figures.accuracy import Drawing
 from prunetune.report.figures.layers import STRONGEST, layer_figures, shortened, spread
-from prunetune.report.figures.masks import agreement_figures, agreement_table
+from prunetune.report.figures.mask_overlap import agreement_figures, agreement_table
 from prunetune.report.figures.style import COLOURS, inline, standalone
 from prunetune.report.figures.training import along_figures, along_table
-from prunetune.report.files import read_results, results_text
-from prunetune.report.write import Report, write_report
+from prunetune.report.results_files import read_results, results_text
+from prunetune.report.write_report import Report, write_report
 from prunetune.rows import LayerOverlap, MaskOverlap, Results
 from tests.support.pages import Page, browse, needs_browser
 from tests.support.planted import HOSTILE, planted

@@ -13,7 +13,7 @@ import torch
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.plan.measurements import PlannedTrial
-from prunetune.report.write import write_report
+from prunetune.report.write_report import write_report
 from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
 from prunetune.rows import Invariant, Results

@@ -9,7 +9,7 @@ import pytest
 
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
-from prunetune.report.write import render_again, write_report
+from prunetune.report.write_report import render_again, write_report
 from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
 from prunetune.rows import Results

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
-from prunetune.report.files import read_results
-from prunetune.report.write import write_report
+from prunetune.report.results_files import read_results
+from prunetune.report.write_report import write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec

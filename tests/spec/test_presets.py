@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prunetune.analysis.paper.compare import paper_rows
+from prunetune.analysis.paper.check_claims import paper_rows
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.cli.plan_summary import PlanGroup

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from prunetune.analysis.recommend import recommend
 from prunetune.plan.compile import Plan, plan
 from prunetune.report.figures.accuracy import arm_order, role_of
-from prunetune.report.figures.marks import SHAPES
+from prunetune.report.figures.plot_primitives import SHAPES
 from prunetune.report.figures.style import COLOURS
 from prunetune.rows import Trial
 from prunetune.spec.load import load_spec

@@ -26,18 +26,19 @@ from prunetune.cli.options import (
     StoreDir,
     WeightsKey,
     count,
+    escape_what_an_encoding_lacks,
+    say,
     share,
     shares,
 )
 from prunetune.cli.reading import reading_app, store_app
-from prunetune.cli.terminal import escape_what_an_encoding_lacks, say
 from prunetune.core.interrupts import Listener, ignore_all, listening
 from prunetune.errors import ConfigError, CorruptionError, one_line
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
-    from prunetune.cli.progress import Progress
     from prunetune.execution.events import Event
+    from prunetune.execution.progress import Progress
     from prunetune.execution.runner import Executor as Runs
     from prunetune.execution.training_log import Curves
     from prunetune.plan.compile import Plan, Remaining
@@ -239,7 +240,7 @@ def prune(
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.compress import compress, plan_compression, preflight_compression, require_formats
-    from prunetune.report.tradeoff.page import file_words
+    from prunetune.report.tradeoff.tradeoff_page import file_words
     from prunetune.spec.compression import CompressionRequest
 
     require_formats(formats or ())
@@ -294,7 +295,7 @@ def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[st
 
 def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
     from prunetune.api import preflight, run_study
-    from prunetune.cli.progress import duration
+    from prunetune.execution.progress import duration
 
     preflight(prepared, out)
     began = time.monotonic()
@@ -330,8 +331,8 @@ def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> I
 def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
     """Say what is about to run and what it will take, and follow it."""
     from prunetune.cli.plan_summary import cost_line
-    from prunetune.cli.progress import Progress
     from prunetune.execution.executors.launch import jobs_for
+    from prunetune.execution.progress import Progress
     from prunetune.plan.compile import look_words
 
     say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)

@@ -1,17 +1,31 @@
-"""Options that verbs have in common, and how their values are read."""
+"""What verbs have in common: options, how their values are read, and how lines are printed."""
 
+import io
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunetune.errors import ConfigError, shown, unknown
+from prunetune.errors import ConfigError, printable, shown, unknown
 
 if TYPE_CHECKING:
     from prunetune.execution.runner import Executor as Runs
 
 EXECUTORS = ("local", "ray", "slurm")
 MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print lines; what they quote of files and of other machines reaches no terminal as a command to it."""
+    typer.echo(printable(text), err=err)
+
+
+def escape_what_an_encoding_lacks() -> None:
+    """Let no line end the program because a stream's encoding (cp1252, ASCII) lacks one of its characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def count(text: str) -> int:

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prunetune.analysis.retention import retention_words
+from prunetune.analysis.paper.scale import retention_words
 from prunetune.api import Prepared
-from prunetune.cli.progress import duration
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.cost import Costs, bytes_read, bytes_written, costs, estimate
+from prunetune.execution.progress import duration
 from prunetune.execution.simulate import Simulation, simulate
 from prunetune.plan.compile import Plan, Remaining, labels, plan
 from prunetune.steps import graph

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunetune.cli.options import StoreDir, WeightsKey, share
-from prunetune.cli.terminal import say
+from prunetune.cli.options import StoreDir, WeightsKey, say, share
 
 if TYPE_CHECKING:
     from prunetune.store.store import Store
@@ -63,9 +62,9 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `audit` or `prune` wrote.")],
 ) -> None:
     """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
-    from prunetune.report.tradeoff.page import render_tradeoff_again
-    from prunetune.report.tradeoff.rows import TRADEOFF
-    from prunetune.report.write import render_again
+    from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again
+    from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF
+    from prunetune.report.write_report import render_again
 
     rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
     say(f"{rendered.text}\n\nReport: {rendered.page}")
@@ -108,14 +107,13 @@ def compare(
 
     prunetune compare studies/precision studies/fashion-mnist --between
     """
-    from prunetune.report.comparison.cells import cells_text
-    from prunetune.report.comparison.rows import compare_studies, read_studies
+    from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
 
     studies = read_studies(runs)
     if pair or between or held_out:
         say(cells_text(studies, pair, between, held_out))
         return
-    from prunetune.report.comparison.page import write_comparison
+    from prunetune.report.comparison.comparison_page import write_comparison
 
     written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
     say(f"{written.text}\n\nReport: {written.page}")

@@ -9,16 +9,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range
-from prunetune.analysis.paper.compare import PaperRow, scale_of
+from prunetune.analysis.paper.check_claims import PaperRow, scale_of
+from prunetune.analysis.paper.scale import off_paper, retention_words
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
-from prunetune.analysis.retention import off_paper, retention_words
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import Verdict
 from prunetune.report import tables
 from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
-from prunetune.report.figures.masks import agreement_table
+from prunetune.report.figures.mask_overlap import agreement_table
 from prunetune.report.figures.style import css_variables, inline
 from prunetune.report.figures.training import along_table
 from prunetune.report.paper_table import paper_table

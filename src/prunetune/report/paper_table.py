@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from prunetune.analysis.pairing import percent
-from prunetune.analysis.paper.compare import PaperRow
+from prunetune.analysis.paper.check_claims import PaperRow
 from prunetune.analysis.statistics import Rule
-from prunetune.report.table import Column, Table, number, numeric, signed
+from prunetune.report.table_format import Column, Table, number, numeric, signed
 
 
 def paper_table(rows: Sequence[PaperRow], rule: Rule) -> Table:

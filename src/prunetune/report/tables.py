@@ -10,7 +10,7 @@ from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Comparison, SparsityTest, Verdict
 from prunetune.report.figures.accuracy import PAIRS, arm_order
-from prunetune.report.table import (
+from prunetune.report.table_format import (
     NONE,
     Column,
     Table,

@@ -5,13 +5,13 @@ from statistics import fmean
 
 from prunetune.analysis.comparison import Comparison, errors_changed, figures
 from prunetune.analysis.pairing import Answer, percent, seed_range, signed
+from prunetune.analysis.paper.scale import retention_words
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
-from prunetune.analysis.retention import retention_words
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.report.figures.accuracy import arm_order
-from prunetune.report.table import bounds
+from prunetune.report.table_format import bounds
 from prunetune.rows import Layer, Trial
 from prunetune.training.recipe import RecipeSummary
 

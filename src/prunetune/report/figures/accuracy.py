@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from prunetune.analysis.pairing import Evidence, mean_of, percent
 from prunetune.analysis.verdict import Comparison, Rule, Verdict
 from prunetune.core.files import slug
-from prunetune.report.figures.marks import (
+from prunetune.report.figures.plot_primitives import (
     CHANCE,
     HEIGHT,
     SPARSITY_AXIS,

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, arm_order, legend, role_of
-from prunetune.report.figures.marks import SHAPES, panel
+from prunetune.report.figures.plot_primitives import SHAPES, panel
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.files import trial_order
-from prunetune.report.table import NONE, Column, Table, mean, number, numeric, span
+from prunetune.report.results_files import trial_order
+from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, span
 from prunetune.rows import Connectivity
 
 ALPHA_AXIS = "α, from the network (0) to its twin (1)"

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, short
-from prunetune.report.figures.marks import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
+from prunetune.report.figures.plot_primitives import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.table import NONE, signed
+from prunetune.report.table_format import NONE, signed
 from prunetune.rows import LayerOverlap
 
 TICKET_PAIR = "ticket_0/finetune_T"

@@ -10,9 +10,9 @@ from matplotlib.ticker import NullFormatter
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, legend, short
-from prunetune.report.figures.marks import CHANCE, panel, spread
+from prunetune.report.figures.plot_primitives import CHANCE, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.table import Table, mean, number, numeric, signed, span
+from prunetune.report.table_format import Table, mean, number, numeric, signed, span
 from prunetune.rows import MomentOverlap, Residuals
 
 LINES = 4  # in one panel at most

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 
 from pydantic import ValidationError
 
-from prunetune.analysis.paper.compare import PaperRow
+from prunetune.analysis.paper.check_claims import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.errors import ConfigError

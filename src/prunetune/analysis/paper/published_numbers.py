@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from prunetune.analysis.paper.rules import Kind
+from prunetune.analysis.paper.claim_rules import Kind
 
 FILE = Path(__file__).parent / "published.yaml"
 Range = tuple[float, float]

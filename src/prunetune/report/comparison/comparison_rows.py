@@ -1,4 +1,7 @@
-"""Several studies as one comparison: read their results, judge the explanation, and its JSON, CSV and words."""
+"""Several studies as one comparison: read their results, judge the explanation, and its JSON, CSV and words.
+
+Without a judgement: the paired differences of any two cells, and the mean of every cell, as a terminal shows them.
+"""
 
 import csv
 import io
@@ -7,16 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunetune.analysis.aggregate import ArmScore, Improvement, arm_scores, improvements
+from prunetune.analysis.across_studies import (
+    ArmScore,
+    CellDifference,
+    CellMean,
+    Improvement,
+    arm_scores,
+    between,
+    improvements,
+    means,
+    pair,
+)
 from prunetune.analysis.pairing import Chance, Evidence, guessing
 from prunetune.analysis.regimes import LEADS, Answers, Regime, Study, regimes_of
 from prunetune.analysis.relations import RESAMPLES
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
 from prunetune.errors import ConfigError
-from prunetune.report import files
-from prunetune.report.table import bounds, p_value, signed
-from prunetune.report.write import answers
+from prunetune.report.results_files import RESULTS, json_text, read_results, shown_again
+from prunetune.report.table_format import bounds, p_value, signed
+from prunetune.report.write_report import answers
 
 COMPARISON, REGIMES = "comparison.json", "regimes.csv"
 BASELINES = ("reinit", "ticket")
@@ -53,8 +66,8 @@ def _result_files(run: Path) -> list[Path]:
     """The file of a study's folder, or those of all studies in a group's; a file is itself."""
     if not run.is_dir():
         return [run]
-    own = run / files.RESULTS
-    return [own] if own.exists() else sorted(run.glob(f"*/{files.RESULTS}")) or [own]
+    own = run / RESULTS
+    return [own] if own.exists() else sorted(run.glob(f"*/{RESULTS}")) or [own]
 
 
 def compare_studies(
@@ -90,7 +103,7 @@ def comparison_json(found: Found) -> str:
         "regimes": [_regime_row(row) for row in found.regimes],
         "notes": found.notes,
     }
-    return files.json_text(content) + "\n"
+    return json_text(content) + "\n"
 
 
 def regimes_csv(found: Found) -> str:
@@ -136,8 +149,8 @@ def relation_words(found: Found) -> str:
 
 
 def _study(path: Path, name: str) -> Study:
-    results = files.read_results(path)
-    return files.shown_again(path, lambda: _judged(results, name))
+    results = read_results(path)
+    return shown_again(path, lambda: _judged(results, name))
 
 
 def _judged(results: Any, name: str) -> Study:
@@ -150,7 +163,7 @@ def _judged(results: Any, name: str) -> Study:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The folder of each (a file of another name: that beside it), with as many folders above as tell them apart."""
-    own = [list(path.parent.parts) if path.name == files.RESULTS else [*path.parent.parts, path.stem] for path in paths]
+    own = [list(path.parent.parts) if path.name == RESULTS else [*path.parent.parts, path.stem] for path in paths]
     depth = 1
     while len({tuple(parts[-depth:]) for parts in own}) < len(own):
         depth += 1
@@ -190,3 +203,37 @@ def _regime_row(row: Regime) -> dict[str, Any]:
 
 def _mean(values: Any) -> float | None:
     return sum(values.values()) / len(values) if values else None
+
+
+def cells_text(studies: Sequence[Study], two: tuple[str, str] | None, common: bool, held_out: bool) -> str:
+    """The table that is asked for; ConfigError for requests that do not go together."""
+    if two and common:
+        raise ConfigError("--pair: does not go with --between; give one of them")
+    if two:
+        return differences_text(pair(studies, *two, held_out))
+    if not common:
+        return means_text(means(studies, held_out))
+    if len(studies) != 2:
+        raise ConfigError(f"--between: compares two studies, not {len(studies)}")
+    return differences_text(between(studies[0], studies[1], held_out))
+
+
+def differences_text(rows: Sequence[CellDifference]) -> str:
+    """A line for every rate and sparsity: points of accuracy, 95 % intervals."""
+    lines = [f"{rows[0].first} − {rows[0].second}", "rate   sparsity"]
+    for row in rows:
+        low, high = (signed(bound) for bound in (row.low, row.high))
+        of = f"{row.of:<28} " if row.of else ""
+        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {of}{signed(row.mean)} [{low}, {high}]  n = {row.n}")
+    return "\n".join(lines)
+
+
+def means_text(rows: Sequence[CellMean]) -> str:
+    """A line for every cell: mean, lowest and highest."""
+    several = len({row.study for row in rows}) > 1
+    lines = [
+        f"{row.learning_rate:<6g} {row.sparsity:<8g} {f'{row.study}: {row.cell}' if several else row.cell:<28} "
+        f"{row.mean:.2f} ({row.low:.2f} to {row.high:.2f}, n = {row.n})"
+        for row in rows
+    ]
+    return "\n".join(["rate   sparsity", *lines])

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from prunetune.analysis.pairing import Chance, Evidence, Place, guessing, percent
-from prunetune.analysis.paper import rules as claims
-from prunetune.analysis.paper.published import (
+from prunetune.analysis.paper import claim_rules
+from prunetune.analysis.paper.claim_rules import CONDITION, NOT_TESTED, Finding, Outcome
+from prunetune.analysis.paper.published_numbers import (
     Accuracy,
     Cell,
     Ordering,
@@ -17,7 +18,6 @@ from prunetune.analysis.paper.published import (
     Winning,
     published,
 )
-from prunetune.analysis.paper.rules import CONDITION, NOT_TESTED, Finding, Outcome
 from prunetune.analysis.paper.scale import Scale
 from prunetune.analysis.pretraining import NEAR_CHANCE
 from prunetune.analysis.statistics import Rule
@@ -128,7 +128,7 @@ def _winning(verdict: Verdict, expected: str) -> Finding:
     half = next((half for half in halves if half.answer == test.answer), test.dense)
     why = f"{verdict.winning_property}; {half.first} − {half.second} at {percent(test.sparsity)}"
     if half.low is None:
-        return Finding(NOT_TESTED, half.mean, n=half.n, why=claims.ONE_SEED)
+        return Finding(NOT_TESTED, half.mean, n=half.n, why=claim_rules.ONE_SEED)
     return Finding(answer, half.mean, half.low, half.high, half.n, why)
 
 
@@ -147,7 +147,7 @@ def _overlap_row(claim: Overlap, study: _Study) -> PaperRow:
     if not excesses:
         finding = Finding(NOT_TESTED, why="this study does not measure it")
     else:
-        finding = claims.overlap(list(excesses.items()), claim.published, NEAR_CHANCE, study.rule.alpha)
+        finding = claim_rules.overlap(list(excesses.items()), claim.published, NEAR_CHANCE, study.rule.alpha)
         finding = _withheld(finding, "the values of diverged trainings are left out", len(chosen) - _counted(excesses))
         finding = _in_regime(finding, [claim.learning_rate], study, conditional=claim.pair != DENSE_PAIR)
     return _row("overlap", claim.place, says, claim.published, finding, study)
@@ -166,7 +166,7 @@ def _overlap_order_row(claim: OverlapOrder, study: _Study) -> PaperRow:
     if not differences:
         finding = Finding(NOT_TESTED, why="this study does not measure it at both rates")
     else:
-        finding = claims.overlap(list(differences.items()), "above", 0.0, study.rule.alpha)
+        finding = claim_rules.overlap(list(differences.items()), "above", 0.0, study.rule.alpha)
         finding = _in_regime(finding, [claim.higher, claim.lower], study, conditional=False)
     return _row("overlap", claim.place, says, "superiority", finding, study)
 
@@ -191,7 +191,7 @@ def _ordering_row(claim: Ordering, study: _Study) -> PaperRow:
     if gone is not None:
         finding = _absent(gone.mask, gone.learning_rate, gone.arm)
     else:
-        finding = claims.ordering(
+        finding = claim_rules.ordering(
             claim.kind, [(_step_name(pair), study.evidence.pairs(*pair)) for pair in steps], study.rule
         )
         finding = _in_regime(finding, sorted({cell.learning_rate for step in claim.steps for cell in step}), study)
@@ -238,7 +238,7 @@ def _accuracy_row(value: Accuracy, study: _Study) -> PaperRow:
         finding = _absent(cell.mask, cell.learning_rate, cell.arm)
     else:
         values = list(study.evidence.accuracies(place).values())
-        finding = claims.number(values, value.value, study.rule.margin, study.rule.alpha, "")
+        finding = claim_rules.number(values, value.value, study.rule.margin, study.rule.alpha, "")
         notes = study.evidence.notes(place)
         finding = _only_at_scale(_withheld(finding, "; ".join(notes), len(notes)), study.scale)
     return _row("accuracy", value.place, says, value.value, finding, study)
@@ -257,7 +257,7 @@ def _correlation_row(value: TableA1, study: _Study) -> PaperRow:
     if not values:
         finding = Finding(NOT_TESTED, why="this study does not measure it")
     else:
-        finding = claims.number(values, value.value, NEAR_CHANCE, study.rule.alpha, "")
+        finding = claim_rules.number(values, value.value, NEAR_CHANCE, study.rule.alpha, "")
         finding = _withheld(finding, "the values of diverged trainings are left out", len(rows) - len(values))
         finding = _only_at_scale(finding, study.scale)
     return _row("correlation", "Table A1", says, value.value, finding, study)
@@ -300,7 +300,7 @@ def _near_chance(study: _Study) -> bool:
     excesses = [row.value - row.expected for row in study.dense_overlaps(DESIRABLE)]
     if not excesses:
         return False
-    return claims.overlap([("", excesses)], "near", NEAR_CHANCE, study.rule.alpha).answer == "agrees"
+    return claim_rules.overlap([("", excesses)], "near", NEAR_CHANCE, study.rule.alpha).answer == "agrees"
 
 
 def _unlike_overlaps(rates: Sequence[float], study: _Study) -> Iterator[str]:

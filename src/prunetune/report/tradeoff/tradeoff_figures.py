@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from prunetune.errors import given
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.layers import LEFT, MOST_ROWS, ROW, shortened
-from prunetune.report.figures.marks import BOX, HEIGHT, Line, draw_lines, panel, sparsity_axis, spread
+from prunetune.report.figures.plot_primitives import BOX, HEIGHT, Line, draw_lines, panel, sparsity_axis, spread
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.tradeoff.rows import ModelRow, ParameterDensity, Tradeoff
+from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ParameterDensity, Tradeoff
 
 SHOWN_LAYERS = 6  # panels of densities: of uniform masks they are all alike
 

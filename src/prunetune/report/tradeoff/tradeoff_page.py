@@ -6,14 +6,14 @@ from pathlib import Path
 
 import yaml
 
-from prunetune.report import files
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render
-from prunetune.report.table import NONE, Column, Table, numeric
+from prunetune.report.results_files import shown_again, write_text
+from prunetune.report.table_format import NONE, Column, Table, numeric
 from prunetune.report.tables import facts_table
-from prunetune.report.tradeoff.figures import tradeoff_drawings
-from prunetune.report.tradeoff.rows import (
+from prunetune.report.tradeoff.tradeoff_figures import tradeoff_drawings
+from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
     TRADEOFF,
     ModelFile,
@@ -29,7 +29,7 @@ from prunetune.report.tradeoff.rows import (
     tradeoff_json,
     tradeoff_words,
 )
-from prunetune.report.write import FIGURES, PAGE, write_figures
+from prunetune.report.write_report import FIGURES, PAGE, write_figures
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
     found = canonical(found)
     drawn = tradeoff_drawings(found)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
-    files.write_text(out / TRADEOFF, tradeoff_json(found))
+    write_text(out / TRADEOFF, tradeoff_json(found))
     write_figures(svgs, out / FIGURES)
     page = render(
         "tradeoff.html",
@@ -59,7 +59,7 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
         spec=yaml.safe_dump(found.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
         command=found.environment.get("command"),
     )
-    files.write_text(out / PAGE, page)
+    write_text(out / PAGE, page)
     return TradeoffReport(found, tradeoff_text(found), out / PAGE)
 
 
@@ -67,7 +67,7 @@ def render_tradeoff_again(out: Path) -> TradeoffReport:
     """Write page and figures again from `tradeoff.json` alone."""
     found = read_tradeoff(out / TRADEOFF)
     require_ours(out, [PAGE])
-    return files.shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
+    return shown_again(out / TRADEOFF, lambda: write_tradeoff(found, out))
 
 
 def tradeoff_text(found: Tradeoff) -> str:

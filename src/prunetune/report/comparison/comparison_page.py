@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunetune.analysis.retention import kappa_text
+from prunetune.analysis.paper.scale import kappa_text
 from prunetune.analysis.thesis import Explanation, Thesis
-from prunetune.report import files
-from prunetune.report.comparison.figures import comparison_drawings
-from prunetune.report.comparison.rows import (
+from prunetune.report.comparison.comparison_figures import comparison_drawings
+from prunetune.report.comparison.comparison_rows import (
     ANSWERS,
     COMPARISON,
     REGIMES,
@@ -21,8 +20,9 @@ from prunetune.report.comparison.rows import (
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render
-from prunetune.report.table import NONE, Column, Table, bounds, mean, number, numeric, p_value, signed
-from prunetune.report.write import FIGURES, write_figures
+from prunetune.report.results_files import write_text
+from prunetune.report.table_format import NONE, Column, Table, bounds, mean, number, numeric, p_value, signed
+from prunetune.report.write_report import FIGURES, write_figures
 
 PAGE = "comparison.html"
 _WORDS = {"yes": "holds", "no": "fails", "undecided": "not decided", None: "not asked"}
@@ -47,8 +47,8 @@ def write_comparison(found: Found, out: Path) -> ComparisonReport:
     require_ours(out, (COMPARISON, REGIMES, PAGE))
     drawn = comparison_drawings(found)
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
-    files.write_text(out / COMPARISON, comparison_json(found))
-    files.write_text(out / REGIMES, regimes_csv(found))
+    write_text(out / COMPARISON, comparison_json(found))
+    write_text(out / REGIMES, regimes_csv(found))
     write_figures(svgs, out / FIGURES)
     page = render(
         "comparison.html",
@@ -61,7 +61,7 @@ def write_comparison(found: Found, out: Path) -> ComparisonReport:
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
     )
-    files.write_text(out / PAGE, page)
+    write_text(out / PAGE, page)
     return ComparisonReport(found, comparison_words(found), out / PAGE)
 
 

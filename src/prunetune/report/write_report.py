@@ -5,25 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.analysis.pairing import guessing
-from prunetune.analysis.paper.compare import paper_rows
+from prunetune.analysis.paper.check_claims import paper_rows
 from prunetune.analysis.recommend import Recommendation, recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
 from prunetune.errors import ConfigError
-from prunetune.report import files
 from prunetune.report.figures.accuracy import drawings
 from prunetune.report.figures.connectivity import connectivity_figures
 from prunetune.report.figures.layers import layer_figures
-from prunetune.report.figures.masks import agreement_figures
+from prunetune.report.figures.mask_overlap import agreement_figures
 from prunetune.report.figures.style import standalone
 from prunetune.report.figures.training import along_figures, residual_drawings
 from prunetune.report.ownership import is_our_figure, is_ours, require_ours
 from prunetune.report.page import page_text
+from prunetune.report.results_files import (
+    CORRELATIONS,
+    RESULTS,
+    TRIALS,
+    canonical,
+    csv_text,
+    read_results,
+    results_text,
+    shown_again,
+    write_text,
+)
 from prunetune.report.text import summary
 from prunetune.rows import Correlation, Results, Trial
 
 PAGE, FIGURES = "report.html", "figures"
-REPORT_FILES = (files.RESULTS, files.TRIALS, files.CORRELATIONS, PAGE)
+REPORT_FILES = (RESULTS, TRIALS, CORRELATIONS, PAGE)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ def write_report(results: Results, out: Path) -> Report:
 
     Equal results give equal bytes. Raises ConfigError where `out` cannot be written.
     """
-    results = files.canonical(results)
+    results = canonical(results)
     rule, verdicts, recommendation = answers(results)
     paper = paper_rows(results, verdicts, rule)
     drawn = (
@@ -62,13 +72,13 @@ def write_report(results: Results, out: Path) -> Report:
     )
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 
-    files.write_text(out / files.RESULTS, files.results_text(results, verdicts, recommendation, paper))
-    files.write_text(out / files.TRIALS, files.csv_text(results.trials, Trial))
-    files.write_text(out / files.CORRELATIONS, files.csv_text(results.correlations, Correlation))
+    write_text(out / RESULTS, results_text(results, verdicts, recommendation, paper))
+    write_text(out / TRIALS, csv_text(results.trials, Trial))
+    write_text(out / CORRELATIONS, csv_text(results.correlations, Correlation))
     write_figures(svgs, out / FIGURES)
     page = out / PAGE
     drawn_texts = [(d, svgs[d.name]) for d in drawn]
-    files.write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
+    write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
     text = summary(results.trials, verdicts, recommendation, rule, results.layers, results.recipes)
     return Report(verdicts, recommendation, text, page)
 
@@ -78,9 +88,9 @@ def render_again(out: Path) -> Report:
 
     ConfigError where a file is somebody else's.
     """
-    results = files.read_results(out / files.RESULTS)
-    require_ours(out, (files.TRIALS, files.CORRELATIONS, PAGE))
-    return files.shown_again(out / files.RESULTS, lambda: write_report(results, out))
+    results = read_results(out / RESULTS)
+    require_ours(out, (TRIALS, CORRELATIONS, PAGE))
+    return shown_again(out / RESULTS, lambda: write_report(results, out))
 
 
 def write_figures(svgs: dict[str, str], folder: Path) -> None:
@@ -91,7 +101,7 @@ def write_figures(svgs: dict[str, str], folder: Path) -> None:
     for name, text in svgs.items():
         path = folder / f"{name}.svg"
         if not path.exists() or is_ours(path):
-            files.write_text(path, text)
+            write_text(path, text)
     try:  # a figure of an earlier report that this one has no data for would be taken for this one's
         for old in folder.glob("*.svg"):
             if old.stem not in svgs and is_our_figure(old):

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from prunetune.analysis.pairing import percent, signed
-from prunetune.report import files
+from prunetune.report.results_files import decode, json_text, read_object
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
 GRAPHS = ("onnx", "pt2")  # formats that hold a network; the others hold weights
@@ -133,17 +133,17 @@ class Tradeoff:
 
 def tradeoff_json(found: Tradeoff) -> str:
     """The content of `tradeoff.json`: strict JSON."""
-    return files.json_text(found) + "\n"
+    return json_text(found) + "\n"
 
 
 def canonical(found: Tradeoff) -> Tradeoff:
     """The same rows as a reader of `tradeoff.json` gets them."""
-    return files.decode(json.loads(tradeoff_json(found)), Tradeoff, TRADEOFF)
+    return decode(json.loads(tradeoff_json(found)), Tradeoff, TRADEOFF)
 
 
 def read_tradeoff(path: Path) -> Tradeoff:
     """Read `tradeoff.json`; ConfigError with one line for a file that is none."""
-    return files.decode(files.read_object(path, (SCHEMA_VERSION,)), Tradeoff, str(path))
+    return decode(read_object(path, (SCHEMA_VERSION,)), Tradeoff, str(path))
 
 
 def tradeoff_words(found: Tradeoff) -> list[str]:

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, legend
-from prunetune.report.figures.marks import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
+from prunetune.report.figures.plot_primitives import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.table import Column, Table, number, numeric
+from prunetune.report.table_format import Column, Table, number, numeric
 from prunetune.rows import MaskOverlap
 
 

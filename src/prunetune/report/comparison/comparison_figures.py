@@ -13,9 +13,9 @@ from prunetune.analysis.pairing import Pairs, percent, signed
 from prunetune.analysis.regimes import LEAD, TO_DENSE, Regime, pick, sparsity_names
 from prunetune.analysis.statistics import plain
 from prunetune.core.files import slug
-from prunetune.report.comparison.rows import Found
+from prunetune.report.comparison.comparison_rows import Found
 from prunetune.report.figures.accuracy import Drawing, Group, legend, short
-from prunetune.report.figures.marks import panel
+from prunetune.report.figures.plot_primitives import panel
 from prunetune.report.figures.style import colour, drawing_style
 
 ROLES = ("ticket", "reinit", "finetune", "rewind", "shuffle", "other-1", "other-2", "other-3")
