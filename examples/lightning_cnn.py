@@ -7,8 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
 from prunetune.data import identify, load
-from prunetune.deploy.latency import latencies
-from prunetune.deploy.sizes import file_sizes
+from prunetune.deploy import file_sizes, latencies
 from prunetune.integrations.lightning import PruneCallback
 
 data = load(identify("fashion-mini"))

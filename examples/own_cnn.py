@@ -7,8 +7,7 @@ from torch import nn
 
 import prunetune as pt
 from prunetune.data import identify, load
-from prunetune.deploy.latency import latencies, speedup
-from prunetune.deploy.sizes import file_sizes
+from prunetune.deploy import file_sizes, latencies, speedup
 
 data = load(identify("fashion-mini"))
 images, tests = data.train_images / 255, data.test_images / 255

@@ -10,8 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
 import prunetune as pt
-from prunetune.deploy.latency import latencies
-from prunetune.deploy.sizes import file_sizes
+from prunetune.deploy import file_sizes, latencies
 from prunetune.integrations.transformers import PruneCallback
 
 texts: dict[str, int] = {}

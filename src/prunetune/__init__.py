@@ -1,54 +1,16 @@
 """prunetune: what should my sparse network be trained from?
 
-The names below are the public interface; each is imported on first use, so that `import prunetune` costs nothing.
+The public names are those of `__init__.pyi`. Each is imported on first use, so `import prunetune` imports no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from warnings import warn
 
-if TYPE_CHECKING:
-    from prunetune.advice import recommend
-    from prunetune.api import audit
-    from prunetune.deploy.export import export
-    from prunetune.deploy.summary import sparsity_report
-    from prunetune.sparsity.correlation import correlation
-    from prunetune.sparsity.enforce import apply_mask, get_mask, remove_mask
-    from prunetune.sparsity.mask import Mask
-    from prunetune.sparsity.prune import compute_mask
-    from prunetune.sparsity.scope import Scope, list_parameters
+from prunetune.core.lazy import lazy_exports
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "audit": "prunetune.api",
-    "export": "prunetune.deploy.export",
-    "sparsity_report": "prunetune.deploy.summary",
-    "recommend": "prunetune.advice",
-    "compute_mask": "prunetune.sparsity.prune",
-    "get_mask": "prunetune.sparsity.enforce",
-    "apply_mask": "prunetune.sparsity.enforce",
-    "remove_mask": "prunetune.sparsity.enforce",
-    "Mask": "prunetune.sparsity.mask",
-    "correlation": "prunetune.sparsity.correlation",
-    "Scope": "prunetune.sparsity.scope",
-    "list_parameters": "prunetune.sparsity.scope",
-}
-
-__all__ = [
-    "Mask",
-    "Scope",
-    "apply_mask",
-    "audit",
-    "compute_mask",
-    "correlation",
-    "export",
-    "get_mask",
-    "list_parameters",
-    "recommend",
-    "remove_mask",
-    "sparsity_report",
-]
+_exported, __dir__, __all__ = lazy_exports(__name__)
 
 # Names of 0.1, for one minor version.
 _DEPRECATED = {
@@ -65,6 +27,4 @@ def __getattr__(name: str) -> Any:
         new = _DEPRECATED[name]
         warn(f"prunetune.{name} is named prunetune.{new} now", DeprecationWarning, stacklevel=2)
         name = new
-    if name not in _HOME:
-        raise AttributeError(f"module 'prunetune' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    return _exported(name)

@@ -15,9 +15,9 @@ from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, Source, failures_of, plan_study, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import Dataset, load
+from prunetune.deploy.channel_surgery import Savings, channel_savings, shrink
 from prunetune.deploy.export import LIST, announce_models, export, listed_models, note_model
 from prunetune.deploy.latency import Latency, latencies, speedup
-from prunetune.deploy.shrink import Savings, channel_savings, shrink
 from prunetune.deploy.sizes import count, file_sizes
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import ConfigError, one_line, unknown
@@ -37,7 +37,7 @@ from prunetune.report.tradeoff.rows import (
 )
 from prunetune.report.write import PAGE
 from prunetune.rows import Results, Trial
-from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.patterns import CHANNEL
@@ -45,6 +45,8 @@ from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest, compression_spec
 from prunetune.steps.steps import Train
 from prunetune.training.batches import normaliser
+
+__all__ = ["compress", "plan_compression"]
 
 MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}

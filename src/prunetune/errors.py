@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 from warnings import warn
 
+__all__ = ["ConfigError", "CorruptionError", "DivergedSourceError", "InvariantError"]
+
 T = TypeVar("T")
 
 LONGEST_LINE = 1000  # characters of an error, whatever it quotes

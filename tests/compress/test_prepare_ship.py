@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prunetune.compress import _reason, _whole_layers, plan_compression
-from prunetune.deploy.shrink import Savings
+from prunetune.deploy.channel_surgery import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import ConfigError
 from prunetune.models import draw, identify

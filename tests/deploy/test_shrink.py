@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunetune.deploy.shrink import channel_savings, shrink
+from prunetune.deploy.channel_surgery import channel_savings, shrink
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_operations import ChannelPad
 from prunetune.sparsity.enforce import apply_mask, get_mask

@@ -9,7 +9,7 @@ from torch import nn
 
 from prunetune.api import Audit, audit
 from prunetune.data import load
-from prunetune.deploy.shrink import shrink
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.errors import ConfigError
 from prunetune.models import build
 from prunetune.plan.compile import plan

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 import prunetune as pt
 from prunetune.deploy.bitmask import load_bitmask
-from prunetune.deploy.shrink import TOLERANCE, shrink
+from prunetune.deploy.channel_surgery import TOLERANCE, shrink
 from prunetune.sparsity.mask import Mask
 from tests.support.channel_nets import randomised
 

@@ -89,6 +89,7 @@ class Source(ABC):
 
 
 DATA: Registry[Source | Callable[..., Any]] = Registry("data")
+"""Data sets by name: a `Source`, or a function that returns images and labels."""
 
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

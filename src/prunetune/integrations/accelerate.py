@@ -7,6 +7,8 @@ from torch import nn
 from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import apply_mask, get_mask, masks_gradients
 
+__all__ = ["MaskState"]
+
 try:
     from accelerate.utils import extract_model_from_parallel
 except ImportError as error:

@@ -16,6 +16,8 @@ except ImportError as error:
     extra = "prunetune[lightning]"
     raise ConfigError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
 
+__all__ = ["PruneCallback"]
+
 _KEY = "prunetune_mask"
 
 

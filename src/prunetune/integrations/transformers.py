@@ -17,6 +17,8 @@ except ImportError as error:
     extra = "prunetune[transformers]"
     raise ConfigError(f"this adapter needs the extra {extra}: pip install '{extra}'") from error
 
+__all__ = ["PruneCallback"]
+
 _KEY = "prunetune_mask"
 
 

@@ -16,6 +16,7 @@ from prunetune.sparsity.channel_operations import ChannelPad
 
 MOST_CHANNELS, MOST_TIMES = 100_000, 1000  # of layers or channels, and as a multiple of a network's usual width
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+"""Models by name: functions of `input_shape` and `outputs` to a module."""
 
 
 def initialise(model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ Every layer's scores have its full, original shape; positions that may not be ke
 """
 
 ALLOCATIONS: Registry[Allocate] = Registry("allocation")
+"""Allocations by name: functions of scores and a density to kept counts."""
 BY_SHAPE = frozenset({"uniform", "erk"})  # whose counts follow from the shapes and the density, whatever the scores
 
 

@@ -45,6 +45,7 @@ class Criterion(Protocol):
 
 
 CRITERIA: Registry[type[Criterion]] = Registry("criterion")
+"""Criteria by name: frozen dataclasses with `needs` and `score`."""
 
 Place = Literal["init", "trained"]
 

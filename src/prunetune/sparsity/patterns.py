@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_groups import ChannelGroup
+from prunetune.sparsity.channel_coupling import ChannelGroup
 from prunetune.sparsity.mask import Mask, keep_top, largest
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
 
@@ -93,6 +93,7 @@ class Patterns(Registry[Select]):
 
 
 PATTERNS = Patterns("pattern")
+"""Patterns by name: scores and kept counts to a mask with these counts; any `N:M` is one."""
 PATTERNS.register("2:4")(Groups(2, 4))
 PATTERNS.register("1:4")(Groups(1, 4))
 

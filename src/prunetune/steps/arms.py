@@ -72,6 +72,7 @@ class ArmWithSettings(Protocol):
 
 
 ARMS: Registry[Arm | type[ArmWithSettings]] = Registry("arm")
+"""Arms by name: an `Arm`, or a frozen dataclass whose fields are the settings."""
 
 
 def _arm(

@@ -54,6 +54,7 @@ class Algorithm(Protocol):
 
 
 MASKS: Registry[type[Algorithm]] = Registry("mask")
+"""Mask algorithms by name: frozen dataclasses with `emit`."""
 DIGITS = 12  # to which what is computed of epochs and densities is rounded, so that 1 - 0.15 is 0.85
 UPDATES_BY_DEFAULT = 10  # of gradual pruning
 MOST_UPDATES = 100

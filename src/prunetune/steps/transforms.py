@@ -16,6 +16,7 @@ from prunetune.sparsity.mask import Mask
 
 State = Mapping[str, Tensor]
 TRANSFORMS: Registry[Callable[..., dict[str, Tensor]]] = Registry("transform")
+"""Transforms of start weights by name, for controls: state, mask, generator (and a second state) to weights."""
 
 
 @TRANSFORMS.register("shuffle")

@@ -25,6 +25,7 @@ class Augmentation:
 
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augment")
+"""Augmentations by name."""
 
 
 def crop(images: Tensor, corners: Tensor) -> Tensor:

@@ -1,0 +1,17 @@
+from prunetune.sparsity.allocation import ALLOCATIONS as ALLOCATIONS
+from prunetune.sparsity.channel_coupling import ChannelGroup as ChannelGroup
+from prunetune.sparsity.channel_coupling import channel_groups as channel_groups
+from prunetune.sparsity.correlation import LayerOverlap as LayerOverlap
+from prunetune.sparsity.correlation import Overlap as Overlap
+from prunetune.sparsity.criteria import CRITERIA as CRITERIA
+from prunetune.sparsity.criteria import Criterion as Criterion
+from prunetune.sparsity.criteria import Evidence as Evidence
+from prunetune.sparsity.gradients import gather as gather
+from prunetune.sparsity.model_files import read_mask as read_mask
+from prunetune.sparsity.model_files import read_state as read_state
+from prunetune.sparsity.patterns import PATTERNS as PATTERNS
+from prunetune.sparsity.scope import ScopeRow as ScopeRow
+from prunetune.sparsity.torch_prune import fold_masks as fold_masks
+from prunetune.sparsity.torch_prune import from_torch_prune as from_torch_prune
+from prunetune.sparsity.torch_prune import split_masks as split_masks
+from prunetune.sparsity.torch_prune import to_torch_prune as to_torch_prune

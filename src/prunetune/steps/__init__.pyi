@@ -1,0 +1,10 @@
+from prunetune.steps.arms import ARMS as ARMS
+from prunetune.steps.arms import Arm as Arm
+from prunetune.steps.arms import ArmWithSettings as ArmWithSettings
+from prunetune.steps.mask_algorithms import MASKS as MASKS
+from prunetune.steps.mask_algorithms import Algorithm as Algorithm
+from prunetune.steps.mask_algorithms import Choice as Choice
+from prunetune.steps.steps import DenseStates as DenseStates
+from prunetune.steps.steps import Transform as Transform
+from prunetune.steps.steps import Weights as Weights
+from prunetune.steps.transforms import TRANSFORMS as TRANSFORMS
