@@ -37,7 +37,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
 )
 from prunetune.report.write_report import PAGE
 from prunetune.rows import Results, Trial
-from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.patterns import CHANNEL

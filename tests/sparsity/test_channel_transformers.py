@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from prunetune.deploy.channel_surgery import shrink
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_groups import channel_groups, read_groups, walk
+from prunetune.sparsity.channel_coupling import channel_groups, read_groups, walk
 from prunetune.sparsity.channel_trace import trace
 from prunetune.sparsity.forward_pass import tensors_in
 from prunetune.sparsity.prune import compute_mask
@@ -300,7 +300,7 @@ def test_a_module_registered_twice_keeps_only_its_own_groups_whole() -> None:
 
 def test_a_walk_stops_at_its_limit_and_the_group_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = feed_forward(), torch.randn(3, 16)
-    monkeypatch.setattr("prunetune.sparsity.channel_groups.walk", lambda *args: walk(*args, limit=20))
+    monkeypatch.setattr("prunetune.sparsity.channel_coupling.walk", lambda *args: walk(*args, limit=20))
     first, _ = channel_groups(model, inputs)
     assert first.whole == "it is coupled with more than can be followed"
 
@@ -312,7 +312,7 @@ def test_an_excluded_layer_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> N
         searched.append(layer.out_features)
         return walk(graph, layer, outputs)
 
-    monkeypatch.setattr("prunetune.sparsity.channel_groups.walk", noted)
+    monkeypatch.setattr("prunetune.sparsity.channel_coupling.walk", noted)
     groups = channel_groups(feed_forward(), SEQUENCE, Scope(exclude=("0.weight",)))
     assert groups[0].whole == "'0.weight' is excluded by '0.weight'"
     assert searched == [16]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
 from prunetune.execution.invariants import mask_counts
-from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.criteria import CRITERIA, Magnitude
 from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunetune.deploy.sizes import count
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups, read_groups, walk
+from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups, read_groups, walk
 from prunetune.sparsity.channel_trace import trace
 from prunetune.sparsity.enforce import remove_mask
 from prunetune.sparsity.forward_pass import ExampleInputs, called_with, equal_draws, tensors_in

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import InvariantError
-from prunetune.sparsity.channel_groups import ChannelGroup
+from prunetune.sparsity.channel_coupling import ChannelGroup
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.patterns import kept_channels

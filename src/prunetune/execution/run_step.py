@@ -19,7 +19,7 @@ from prunetune.execution import invariants
 from prunetune.execution.events import Event, Notice, Progress
 from prunetune.execution.inputs import Inputs, origin, transformed
 from prunetune.models import build, draw
-from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.correlation import TooSparseError, correlation
 from prunetune.sparsity.criteria import Criterion
 from prunetune.sparsity.gradients import Gathered, gather

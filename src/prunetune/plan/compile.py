@@ -22,7 +22,7 @@ from prunetune.plan.measurements import (
     require_moments,
 )
 from prunetune.rows import DENSE, DENSE_LONGER
-from prunetune.sparsity.channel_groups import channel_groups
+from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
 from prunetune.sparsity.scope import list_parameters
 from prunetune.spec.mask_fields import MaskSpec

@@ -1,5 +1,6 @@
 from prunetune.sparsity.allocation import ALLOCATIONS as ALLOCATIONS
-from prunetune.sparsity.channel_groups import ChannelGroup as ChannelGroup
+from prunetune.sparsity.channel_coupling import ChannelGroup as ChannelGroup
+from prunetune.sparsity.channel_coupling import channel_groups as channel_groups
 from prunetune.sparsity.correlation import LayerOverlap as LayerOverlap
 from prunetune.sparsity.correlation import Overlap as Overlap
 from prunetune.sparsity.criteria import CRITERIA as CRITERIA

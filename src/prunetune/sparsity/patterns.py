@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
-from prunetune.sparsity.channel_groups import ChannelGroup
+from prunetune.sparsity.channel_coupling import ChannelGroup
 from prunetune.sparsity.mask import Mask, keep_top, largest
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
 

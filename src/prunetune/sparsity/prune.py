@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS, Allocate
-from prunetune.sparsity.channel_groups import ChannelGroup, channel_groups
+from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.enforce import get_mask, is_held
 from prunetune.sparsity.forward_pass import ExampleInputs

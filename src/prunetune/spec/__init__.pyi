@@ -3,11 +3,11 @@ from prunetune.spec.mask_fields import MaskSpec as MaskSpec
 from prunetune.spec.mask_fields import read_criterion as read_criterion
 from prunetune.spec.recipe_fields import RecipeSpec as RecipeSpec
 from prunetune.spec.recipe_fields import ScheduleSpec as ScheduleSpec
-from prunetune.spec.study import PretrainedSpec as PretrainedSpec
-from prunetune.spec.study import PretrainingSpec as PretrainingSpec
-from prunetune.spec.study import Rounds as Rounds
-from prunetune.spec.study import ScopeSpec as ScopeSpec
-from prunetune.spec.study import SeedRange as SeedRange
 from prunetune.spec.study import Spec as Spec
-from prunetune.spec.study import VerdictRule as VerdictRule
 from prunetune.spec.study_fields import ArmSpec as ArmSpec
+from prunetune.spec.study_fields import PretrainedSpec as PretrainedSpec
+from prunetune.spec.study_fields import PretrainingSpec as PretrainingSpec
+from prunetune.spec.study_fields import Rounds as Rounds
+from prunetune.spec.study_fields import ScopeSpec as ScopeSpec
+from prunetune.spec.study_fields import SeedRange as SeedRange
+from prunetune.spec.study_fields import VerdictRule as VerdictRule
