@@ -1,1 +1,1 @@
-"""What prunetune costs, measured: `python -m benchmarks`, or `make bench`. docs/performance.md says what each means."""
+"""What prunetune costs, measured: `python -m benchmarks`, or `make bench` (docs/evidence/performance.md)."""

@@ -1,4 +1,4 @@
-"""Recompute a study of the network `small` from its stored weights, knowing only docs/store.md.
+"""Recompute a study of the network `small` from its stored weights, knowing only docs/reference/store.md.
 
     python scripts/recompute.py RESULTS_DIR STORE_DIR FASHION_MINI.npz
 

@@ -1,4 +1,4 @@
-"""How often pre-training is labelled falsely: Monte-Carlo of the rule of docs/verdict.md, section *Pre-training*.
+"""How often pre-training is labelled falsely: Monte-Carlo of the rule (docs/explanation/verdict.md, *Pre-training*).
 
 Studies of two rates, of which the higher is the better, are drawn with a known truth and judged by the tool's own code
 at the lower rate: how far its dense accuracy lies below the best rate's, what a longer dense training gains, and how

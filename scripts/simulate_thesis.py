@@ -2,7 +2,7 @@
 
 Draws whole sets of studies (dense runs of several lengths whose R_p is as in a plan of regimes, three sparsities, a few
 seeds) from a known truth and judges each by `prunetune.analysis.thesis`. Run `python scripts/simulate_thesis.py`;
-docs/compare.md quotes what it prints.
+docs/how-to/compare.md quotes what it prints.
 """
 
 import argparse

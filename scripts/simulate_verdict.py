@@ -1,4 +1,4 @@
-"""How often a verdict says `holds`, by Monte-Carlo of the rule of docs/verdict.md, in three tables.
+"""How often a verdict says `holds`, by Monte-Carlo of the rule of docs/explanation/verdict.md, in three tables.
 
 margin: the truth sits at the margin at every non-trivial sparsity (ticket - dense = -margin, the ticket far above
 reinit), so every `holds` is false. The differences of a seed are correlated across sparsities and spread wider the
@@ -9,7 +9,7 @@ above the gap?
 family: a study of several rates and masks, one verdict each: how often is any of its `holds` false, and how often is a
 true one said, when Holm's correction runs within each verdict (`cell`) or over the whole study (`study`)?
 
-Run `python scripts/simulate_verdict.py`; docs/verdict.md quotes what it prints.
+Run `python scripts/simulate_verdict.py`; docs/explanation/verdict.md quotes what it prints.
 """
 
 import argparse

@@ -18,3 +18,4 @@ from prunetune.sparsity.scope import Scope as Scope
 from prunetune.sparsity.scope import list_parameters as list_parameters
 
 __version__: str
+__all__: list[str]

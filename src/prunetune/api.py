@@ -78,7 +78,8 @@ def plan_study(
 
     `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
     `key=value` texts; `scale` makes the study shorter or longer at equal κ
-    (docs/kappa.md). Where steps run `elsewhere`, `device` need not be here. Raises ConfigError for anything wrong.
+    (docs/explanation/kappa.md). Where steps run `elsewhere`, `device` need not be here. Raises ConfigError for anything
+    wrong.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed, scale)

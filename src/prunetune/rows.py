@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Correlation:
-    """R_p of one pair of states (docs/design.md); `expected` is what independent weights would give."""
+    """R_p of one pair of states (docs/reference/design.md); `expected` is what independent weights would give."""
 
     pair: str  # theta_0/theta_T, ticket_0/finetune_T, reinit_0/finetune_T, finetune_T/theta_0, finetune_T/theta_T
     learning_rate: float

@@ -1,4 +1,4 @@
-"""The rule of docs/compare.md on planted regimes, and its parts against scipy."""
+"""The rule of docs/how-to/compare.md on planted regimes, and its parts against scipy."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -207,7 +207,7 @@ def test_lost_zeros_fail_the_training(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_the_optimizers_of_the_adapters() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "loops.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "loops.md").read_text()
     assert f"| adapter | {' | '.join(OPTIMIZERS)} |" in text
 
 

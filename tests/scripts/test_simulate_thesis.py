@@ -1,4 +1,4 @@
-"""A reduced version of the simulation that docs/compare.md quotes."""
+"""A reduced version of the simulation that docs/how-to/compare.md quotes."""
 
 import importlib.util
 import sys

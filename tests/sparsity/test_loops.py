@@ -154,7 +154,7 @@ def cells() -> Iterator[Any]:
 
 
 def test_the_page_shows_this_matrix_and_no_more() -> None:
-    lines = (Path(__file__).parents[2] / "docs" / "loops.md").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "docs" / "how-to" / "loops.md").read_text().splitlines()
     head = next(at for at, line in enumerate(lines) if line.startswith("| half-way"))
     rows = list(takewhile(lambda line: line.startswith("| `"), lines[head + 2 :]))
     _, *names = (cell.strip() for cell in lines[head].strip("|").split("|"))

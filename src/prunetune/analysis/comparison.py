@@ -1,4 +1,4 @@
-"""A question put to paired differences: yes, no or undecided, by confidence bounds (docs/verdict.md)."""
+"""A question put to paired differences: yes, no or undecided, by confidence bounds (docs/explanation/verdict.md)."""
 
 import math
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def matches(rule: Rule) -> Question:
 def beats(rule: Rule) -> Question:
     """Is the first surely more accurate than the second, and by an estimate of at least the gap?
 
-    The bound is held against 0 and the mean against the gap: see docs/verdict.md for why not the bound.
+    The bound is held against 0 and the mean against the gap: see docs/explanation/verdict.md for why not the bound.
     """
     return Question(0.0, rule.gap, rule.gap)
 

@@ -1,4 +1,4 @@
-"""Was the dense network trained well enough at a rate? Three checks, each by bounds over seeds (docs/verdict.md)."""
+"""Pre-training: was the dense network trained well enough? Three checks by bounds (docs/explanation/verdict.md)."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How the ticket's leads go with R_p and kappa over regimes: rank correlations and slopes (docs/compare.md).
+"""How the ticket's leads go with R_p and kappa over regimes: rank correlations and slopes (docs/how-to/compare.md).
 
 Seeds barely move R_p, so regimes are the units. Everything is resampled from a fixed seed: equal regimes give equal
 numbers. Where intervals are asked for, dense runs are drawn with all of their regimes, then seeds within each.

@@ -27,7 +27,7 @@ SMALLEST_VARIANCE = 1e-18  # points squared: what rounding leaves of differences
 
 @dataclass(frozen=True)
 class Rule:
-    """How a verdict is reached (docs/verdict.md). Accuracies are in percentage points."""
+    """How a verdict is reached (docs/explanation/verdict.md). Accuracies are in percentage points."""
 
     margin: float = 0.5  # what still counts as similar accuracy
     gap: float = 0.5  # the least estimated difference worth calling notable
@@ -143,7 +143,7 @@ def plain(sample: Sample | None) -> Estimate | None:
 
 
 def shrink(samples: Sequence[Sample | None]) -> list[Estimate | None]:
-    """Estimates whose variances are shrunk half-way to the pooled one (docs/verdict.md), one per sample.
+    """Estimates whose variances are shrunk half-way to the pooled one (docs/explanation/verdict.md), one per sample.
 
     s~2 = (2 s2_pooled + (n - 1) s2_own) / (n + 1), with n + 1 degrees of freedom but never more than the samples hold
     together: one sample alone has nothing to lean on, and its estimate is the ordinary paired t. A sample of one has

@@ -1,4 +1,4 @@
-"""Does the paper's explanation hold: that a ticket leads because its training left θ0 in place? (docs/compare.md)
+"""Does the paper's explanation of a ticket's lead, that its training left θ0 in place, hold (docs/how-to/compare.md)?
 
 The explanation says that the ticket's lead over reinit rises with R_p(θ0, θT) and is gone where R_p is at chance.
 """

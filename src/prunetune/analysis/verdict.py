@@ -1,4 +1,4 @@
-"""The verdict on a study: does a winning ticket exist, and was pre-training sufficient (docs/verdict.md)?"""
+"""The verdict: does a winning ticket exist, and was pre-training sufficient (docs/explanation/verdict.md)?"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -97,7 +97,7 @@ Scale = Annotated[
         parser=share,
         metavar="S",
         help="Multiply all epochs by S and set the weight decay so that as much of the initial weights is left "
-        "(docs/kappa.md); --set changes the scaled study.",
+        "(docs/explanation/kappa.md); --set changes the scaled study.",
     ),
 ]
 Seeds = Annotated[

@@ -1,4 +1,4 @@
-"""What must hold in every step, looked at while it runs (docs/design.md): a breach is an error and not a warning.
+"""Invariants of every step, checked while it runs (docs/reference/design.md): a breach is an error, not a warning.
 
 Each rule is a small function of a step and of what came out of it, that says what is wrong with it or None. The
 decorator raises InvariantError with that; a rule that holds returns its name, which is stored with the step's metrics.

@@ -1,4 +1,4 @@
-"""The files a study leaves behind: `results.json`, `trials.csv`, `correlations.csv` (schema in docs/store.md).
+"""The files a study leaves behind: `results.json`, `trials.csv`, `correlations.csv` (docs/reference/store.md).
 
 `results.json` is strict JSON: what is not finite is null. Equal results give equal bytes: rows are sorted and floats
 are written with all their digits.

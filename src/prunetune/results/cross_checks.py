@@ -1,4 +1,4 @@
-"""What must hold between the trainings of a study (docs/design.md), recomputed from the stored files at the end.
+"""Invariants between the trainings of a study (docs/reference/design.md), recomputed from the stored files.
 
 Each rule yields one finding per comparison it made: None, or what is wrong.
 """

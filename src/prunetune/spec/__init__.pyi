@@ -8,6 +8,7 @@ from prunetune.spec.study_fields import ArmSpec as ArmSpec
 from prunetune.spec.study_fields import PretrainedSpec as PretrainedSpec
 from prunetune.spec.study_fields import PretrainingSpec as PretrainingSpec
 from prunetune.spec.study_fields import Rounds as Rounds
+from prunetune.spec.study_fields import ScaledSpec as ScaledSpec
 from prunetune.spec.study_fields import ScopeSpec as ScopeSpec
 from prunetune.spec.study_fields import SeedRange as SeedRange
 from prunetune.spec.study_fields import VerdictRule as VerdictRule

@@ -138,9 +138,9 @@ def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
 def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
     """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
 
-    `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply (docs/kappa.md).
-    Raises ConfigError, one line, for anything that is not right; the model and the data are looked at by `plan`,
-    but where there is a scale: then the steps of an epoch must be known.
+    `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply
+    (docs/explanation/kappa.md). Raises ConfigError, one line, for anything that is not right. The model and the data
+    are looked at by `plan`, or here where there is a scale, since the steps of an epoch must then be known.
     """
     return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
 

@@ -98,12 +98,19 @@ class MaskSpec(StrictModel):
     model_config = ConfigDict(extra="allow")
 
     kind: str
+    """The mask algorithm; its own settings stand beside it."""
     name: str | None = None
+    """Label of the mask; by default made of what is not the default."""
     criterion: Ref = Ref.of(_RULE["criterion"])
+    """What ranks weights: a name, or a mapping of `name` and settings."""
     allocation: str = _RULE["allocation"]
+    """How a sparsity is spread over layers: `uniform`, `global`, `erk`."""
     pattern: str = _RULE["pattern"]
-    learning_rate: Annotated[Number, Field(gt=0)] | None = None  # at which the mask is found; None: as it is used
-    probe: Count | None = None  # training images that the criterion is shown; None: ten of each class
+    """Which weights go together: `unstructured`, `N:M`, `channel`."""
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None
+    """Rate at which the mask is found; by default the one at which the arms are trained."""
+    probe: Count | None = None
+    """Training images that the criterion is shown; by default ten of each class."""
 
     @model_validator(mode="before")
     @classmethod

@@ -34,9 +34,13 @@ class ScheduleSpec(StrictModel):
     """Learning rate over a training. `milestones` and `gamma` belong to the kind `step`."""
 
     kind: Literal["step", "cosine", "constant"] = "step"
+    """How the learning rate falls."""
     milestones: Annotated[tuple[Any, ...], Field(max_length=100)] | None = None
+    """Of `step`: epochs, or fractions of the training, after which the rate falls; by default 8/15 and 12/15."""
     gamma: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    """Of `step`: the factor at a milestone; by default 0.1."""
     warmup: Any = 0.0
+    """Epochs, or a fraction of the training, over which the rate rises from 0."""
 
     @model_validator(mode="after")
     def _step_only(self) -> "ScheduleSpec":
@@ -77,16 +81,27 @@ class RecipeSpec(StrictModel):
     """How every network of a study is trained; the learning rate is the study's axis. Defaults: the paper's."""
 
     epochs: Count = 150
+    """Epochs of every training."""
     batch_size: Count = 128
+    """Images of a batch."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """The optimizer."""
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    """Momentum of `sgd`, first beta of `adam` and `adamw`."""
     nesterov: Annotated[bool, Field(strict=True)] = False
+    """Nesterov momentum."""
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    """Weight decay: coupled in `sgd` and `adam`, decoupled in `adamw`."""
     schedule: ScheduleSpec = ScheduleSpec()
+    """Learning rate over the training."""
     augment: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+    """Augmentations: `crop` (pad 4, random crop), `flip` (horizontal)."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
+    """`auto` is bf16 on CUDA and f32 elsewhere."""
     loss: str | None = None
+    """`package.module:callable` of (outputs, targets) to a scalar; by default cross entropy."""
     metric: str | None = None
+    """`package.module:callable` of (outputs, targets) to a score per example; by default accuracy."""
 
     @field_validator("schedule")
     @classmethod

@@ -1,4 +1,4 @@
-"""A study made shorter or longer at equal κ: `--scale` and a spec's `scale` (docs/kappa.md).
+"""A study made shorter or longer at equal κ: `--scale` and a spec's `scale` (docs/explanation/kappa.md).
 
 Everything here works on a spec's fields as they are written, before defaults are filled in: a fraction of the training
 follows the epochs by itself, and numbers of epochs are multiplied.

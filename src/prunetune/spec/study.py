@@ -1,4 +1,4 @@
-"""A study as a person writes it: the fields of a spec, their defaults, and what is right in each (docs/spec.md)."""
+"""A study as a person writes it: the fields, their defaults, and what is right in each (docs/reference/spec.md)."""
 
 import json
 import re
@@ -47,26 +47,47 @@ class Spec(StrictModel):
     """A study, every default filled in and every fraction resolved to epochs."""
 
     name: str
+    """Name of the study and of the report's folder; by default `model-data`."""
     model: str
+    """A registered model, or `package.module:callable`, which is imported and run."""
     model_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the model, such as `{width: 32}`."""
     data: str
+    """A registered data set, `imagefolder:DIR`, `hf:REPO`, or `package.module:callable`, which is imported and run."""
     data_args: dict[str, Any] = Field(default_factory=dict)
+    """`root: DIR`, `train_limit: N`, `validation: SHARE`, and the data set's own arguments."""
     recipe: RecipeSpec = RecipeSpec()
+    """How every network is trained, dense or sparse."""
     learning_rates: Annotated[tuple[_Positive, ...], Field(max_length=100)] = (0.01, 0.1)
+    """Initial learning rates; each gives a dense run, masks, arms and verdicts of its own."""
     masks: Annotated[tuple[MaskSpec, ...], Field(max_length=100)] = Field(default_factory=_masks)
+    """Mask algorithms: names, or mappings of a `kind` and settings."""
     sparsities: Annotated[tuple[_Share, ...], Field(max_length=100)] = Rounds(per_round=0.15, rounds=10).sparsities()
+    """A list, or `{per_round: SHARE, rounds: N}`; `iterative` makes one round per sparsity."""
     scope: ScopeSpec = ScopeSpec()
+    """Which parameters are prunable."""
     arms: Annotated[tuple[ArmSpec, ...], Field(max_length=100)] = Field(default_factory=_arms)
+    """What the sparse networks are trained from: names, or mappings of a `kind` and settings."""
     connectivity: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+    """`dense` or arms whose final networks are joined by a line to those of a second data order."""
     rewind: str = "1/15"
+    """Where the arm `rewind` starts: a fraction of the epochs, `10ep` or `500it`."""
     seeds: int | SeedRange = 5
+    """Repetitions; `auto` or a range adds seeds where a verdict is undecided."""
     devices: Annotated[Count, Field(le=64)] = 1
+    """Devices that share every training."""
     along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
+    """Moments of the dense training at which R_p with its start is measured; 0 is none."""
     pretraining: PretrainingSpec = PretrainingSpec()
+    """Whether a longer dense training tests the dense run."""
     verdict: VerdictRule = VerdictRule()
+    """The rule of the verdict."""
     pretrained: PretrainedSpec | None = None
-    reference_steps: Count | None = None  # an epoch's, that the weight decay is meant for; None: what the data make
-    scaled: ScaledSpec | None = None  # what the study was, where it was scaled
+    """A dense run of your own, in place of the study's."""
+    reference_steps: Count | None = None
+    """Steps of an epoch that the weight decay is meant for when the study is scaled; by default those of the data."""
+    scaled: ScaledSpec | None = None
+    """In a resolved spec: what the study was before it was scaled."""
 
     @model_validator(mode="before")
     @classmethod

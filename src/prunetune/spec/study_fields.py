@@ -25,24 +25,33 @@ class ScopeSpec(StrictModel):
     """Name patterns over the default scope: `include` adds to it, `exclude` removes from it."""
 
     include: _Pattern = ()
+    """Patterns of names that are prunable beside the default scope."""
     exclude: _Pattern = ()
+    """Patterns of names that are not prunable."""
 
 
 class VerdictRule(StrictModel):
-    """The rule of the verdict (docs/verdict.md); `margin` and `gap` in points of accuracy."""
+    """The rule of the verdict (docs/explanation/verdict.md); `margin` and `gap` in points of accuracy."""
 
     margin: Annotated[_Points, Field(gt=0)] = 0.5
+    """How far below another an accuracy may lie and still count as similar, in points."""
     gap: _Points = 0.5
+    """The least estimated lead over `reinit` that is called notable, in points."""
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+    """The error rate of each bound, and of a false *holds* over the tests that are corrected together."""
     nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    """Sparsities from here on count."""
     family: Literal["study", "cell"] = "study"
+    """Tests that are corrected together: of the whole `study`, or of each `cell`, a rate and mask algorithm."""
 
 
 class Rounds(StrictModel):
     """Sparsities that fit rounds which each remove the same share of the remaining weights."""
 
     per_round: _Share
+    """Share of the remaining weights that a round removes."""
     rounds: Annotated[Count, Field(le=60)]
+    """Number of rounds."""
 
     def sparsities(self) -> tuple[float, ...]:
         """1 − (1 − per_round)^r for r = 1 … rounds."""
@@ -61,7 +70,9 @@ class SeedRange(StrictModel):
     """Seeds added only where a verdict is undecided: `min` to begin with, `max` at most; `auto` is 5 to 20."""
 
     min: Annotated[Count, Field(ge=2)] = 5
+    """Seeds that every rate and mask algorithm begins with."""
     max: Annotated[Count, Field(le=MOST_SEEDS)] = 20
+    """Seeds at most."""
 
     @model_validator(mode="after")
     def _grows(self) -> "SeedRange":
@@ -74,6 +85,7 @@ class PretrainingSpec(StrictModel):
     """How the dense training itself is tested: `longer: 2` trains a second one for twice the epochs; 0 is off."""
 
     longer: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+    """Epochs of the longer dense training, as a multiple of the dense run's; 0 is off."""
 
     @field_validator("longer")
     @classmethod
@@ -86,10 +98,14 @@ class PretrainingSpec(StrictModel):
 class PretrainedSpec(StrictModel):
     """States of the user's in place of the dense run: files, whose names may hold {seed} and {learning_rate}."""
 
-    theta_0: str | None = None  # needed by what goes back to the initial weights, and by R_p of start and end
+    theta_0: str | None = None
+    """File of the initial weights; needed by what goes back to them, and by R_p of start and end."""
     theta_T: str  # noqa: N815 - the paper's symbol
+    """File of the trained weights."""
     theta_k: str | None = None
-    key: str | None = None  # under which the files hold the weights, where they hold several states
+    """File of weights from early in training, for `rewind`."""
+    key: str | None = None
+    """Under which name the files hold the weights, where they hold several states."""
 
     @field_validator("theta_0", "theta_T", "theta_k")
     @classmethod
@@ -118,9 +134,13 @@ class ScaledSpec(StrictModel):
     """What a study was before it was scaled: a record, which changes nothing when the spec is read again."""
 
     factor: Annotated[Number, Field(gt=0)]
+    """The scale."""
     epochs: Count
+    """Epochs before."""
     steps_per_epoch: Count
+    """Optimizer steps of an epoch before."""
     weight_decay: Annotated[Number, Field(ge=0)]
+    """Weight decay before."""
 
 
 class ArmSpec(StrictModel):
@@ -129,6 +149,7 @@ class ArmSpec(StrictModel):
     model_config = ConfigDict(extra="allow")
 
     kind: str
+    """The arm; settings of the arm stand beside it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The layout of a store (docs/store.md) and reading from it: every read is compared with the checksum of the write."""
+"""The layout of a store (docs/reference/store.md) and reading from it, compared with the checksums of the writes."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """The content-addressed store of finished steps: writing to it, and keeping it in order.
 
 A step's folder appears whole or not at all, and the first process that writes a key wins: whoever comes second must
-have the same bytes. docs/store.md gives the layout, so that anybody can read a store without us.
+have the same bytes. docs/reference/store.md gives the layout, so that anybody can read a store without us.
 """
 
 import os

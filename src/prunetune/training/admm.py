@@ -1,4 +1,4 @@
-"""The ADMM penalty that moves a dense training towards an exactly sparse network (docs/admm.md)."""
+"""The ADMM penalty that moves a dense training towards an exactly sparse network (docs/explanation/admm.md)."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from prunetune.sparsity.prune import choose
 from prunetune.sparsity.scope import Scope, prunable
 
 RHO_LEVELS = 4  # values that rho takes over a training, unless rho_every is given
-RHO_TIMES_RATE = 3e-4  # the rho of a mask algorithm that is given none, times the learning rate (docs/admm.md)
+RHO_TIMES_RATE = 3e-4  # the default rho times the learning rate (docs/explanation/admm.md)
 UPDATES = 12  # of Z and U over a training, unless update_every is given
 
 

@@ -82,8 +82,8 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 def strided_depthwise_in_float32(model: nn.Module, recipe: Recipe, device: torch.device) -> Iterator[None]:
     """On a CPU, take depthwise convolutions with a stride out of a bf16 training's bf16, and give their outputs in it.
 
-    oneDNN has no fast backward pass for them in bf16 (docs/performance.md, `models`). A module whose `forward` somebody
-    has replaced is left as it is.
+    oneDNN has no fast backward pass for them in bf16 (docs/evidence/performance.md, `models`). A module whose `forward`
+    somebody has replaced is left as it is.
     """
     slow = [module for module in model.modules() if _strided_depthwise(module) and "forward" not in vars(module)]
     if recipe.precision != "bf16" or device.type != "cpu":

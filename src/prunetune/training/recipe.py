@@ -67,7 +67,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training's settings (docs/paper.md gives the paper's), all resolved: it is hashed into a step's key."""
+    """A training's settings, resolved, as a step's key holds them; docs/explanation/paper.md gives the paper's."""
 
     epochs: int
     batch_size: int
@@ -168,7 +168,7 @@ def retention(kappa: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class RecipeSummary:
-    """What the recipe does to the initial weights at one learning rate (docs/kappa.md)."""
+    """What the recipe does to the initial weights at one learning rate (docs/explanation/kappa.md)."""
 
     learning_rate: float
     steps: int  # optimizer steps of a training

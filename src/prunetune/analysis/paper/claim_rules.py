@@ -1,4 +1,4 @@
-"""The rules by which a published number or claim agrees with a study's figures (docs/paper.md has them in words)."""
+"""The rules by which a published number or claim agrees with a study's figures (docs/explanation/paper.md)."""
 
 import math
 from collections.abc import Iterable, Sequence

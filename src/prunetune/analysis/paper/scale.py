@@ -3,7 +3,7 @@
 A claim needs the paper's network, data, optimizer and loss, and of weight decay's exponent κ (Σ η λ / (1 − μ) over the
 steps) no more than a factor of two from the paper's at each learning rate that it names; epochs, batches, schedule,
 augmentation and the share of the training images may differ. A published number needs all of the settings. What κ
-means is in docs/kappa.md.
+means is in docs/explanation/kappa.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

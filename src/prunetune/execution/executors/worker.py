@@ -4,8 +4,9 @@ Steps come in on the standard input and events go out on what was the standard o
 Whatever libraries and the user's code print goes to the worker's log in the store. Imports that take their time are
 made after the watchdog stands. While batches are worked through, signs of life go out too.
 
-A worker may be several ranks that share its pipes (docs/design.md). The first one serves as a worker alone does, and
-has the others take part in every training; the others only see the end of the standard input, and read nothing of it.
+A worker may be several ranks that share its pipes (docs/reference/design.md). The first one serves as a worker alone
+does, and has the others take part in every training; the others only see the end of the standard input, and read
+nothing of it.
 """
 
 import contextlib

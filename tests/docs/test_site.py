@@ -1,0 +1,39 @@
+"""What the site generates from the code: all of it, with descriptions."""
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("mkdocs", reason="needs the extra prunetune[docs]")
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("docs_site")
+
+
+def test_every_command_and_option_is_there(site: ModuleType) -> None:
+    from prunetune.cli.main import app
+
+    text = "\n".join(site.command_line())
+    group = typer.main.get_command(app)
+    for verb, command in getattr(group, "commands", {}).items():
+        assert f"## prunetune {verb}" in text
+        assert [option for p in command.params for option in p.opts if p.help and f"{option}" not in text] == []
+
+
+def test_every_field_is_described(site: ModuleType) -> None:
+    assert [row for row in site.spec_fields() if row.endswith("|  |")] == []
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
+    names = (ROOT / "tests" / "docs" / "test_public_names.py").read_text()
+    public = re.findall(r'^    "(prunetune[\w.]*)",$', names, re.MULTILINE)
+    assert [name for name in public if f"generated: api {name} -->" not in pages] == []
