@@ -12,7 +12,7 @@ from benchmarks.loops import ours
 from benchmarks.material import Setting, origin
 from benchmarks.rounds import Options
 from benchmarks.serving import served
-from prunetune.api import plan_study, run_study
+from prunetune.api import plan_study, preflight, run_study
 from prunetune.execution.cost import estimate
 
 ROUNDS = 1
@@ -87,7 +87,7 @@ def _stored(study: Mapping[str, Any]) -> Stored:
         folder = Path(name)
         prepared = plan_study(study, store=folder / "store")
         estimated = estimate(prepared.plan, prepared.remaining, jobs=1).store_bytes
-        run_study(prepared, out=folder / "out")
+        run_study(prepared, preflight(prepared, folder / "out"))
         found = [path.stat() for path in (folder / "store" / "steps").rglob("*")]
         files = sum(one.st_size for one in found if S_ISREG(one.st_mode))
         blocks = sum(512 * one.st_blocks for one in found)

@@ -45,6 +45,6 @@ def rows_of(name: str, planned: Plan) -> Iterator[tuple[str, ...]]:
 
 def orders(planned: Plan) -> dict[str, tuple[Step, ...]]:
     """The steps of a plan in each order, parents first in all."""
-    rows = (*planned.trials, *planned.correlations, *planned.along, *planned.connections)
+    rows = (*planned.trials, *planned.correlations, *planned.trajectory, *planned.connections)
     listed = graph.closure([row.step for row in rows])
-    return {LISTED: listed, LONGEST: graph.by_urgency(listed, planned.urgency), ANSWER: planned.steps}
+    return {LISTED: listed, LONGEST: graph.by_priority(listed, planned.priority), ANSWER: planned.steps}

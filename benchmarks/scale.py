@@ -56,8 +56,8 @@ def _costs(done: Plan, store: Store, folder: Path) -> Iterator[tuple[str, float]
     report.mkdir(exist_ok=True)
     yield "plan", _seconds(lambda: plan(done.spec))
     yield f"simulate on {WORKERS} workers", _seconds(lambda: simulate(done.steps, seconds, WORKERS))
-    yield "look up, nothing stored", _seconds(lambda: done.against(empty))
-    yield "look up, all stored", _seconds(lambda: done.against(store))
+    yield "look up, nothing stored", _seconds(lambda: done.remaining(empty))
+    yield "look up, all stored", _seconds(lambda: done.remaining(store))
     yield "`store ls`", _seconds(lambda: [str(entry) for entry in store.ls()])
     yield "`audit` that finds all done, and checks it", _seconds(lambda: list(LocalExecutor(1).run(done, store)))
     results: list[Results] = []

@@ -74,7 +74,7 @@ def _planning(folder: Path, small: bool) -> list[Variant]:
     trials = render_again(report).page.stat().st_size / 1e3
     return [
         Variant(f"plan {ONE_FIGURE}, {len(one.steps):,} steps", _seconds(lambda: _planned(ONE_FIGURE, small))),
-        Variant(f"look up its {len(one.steps):,} steps in a store", _seconds(lambda: one.against(store))),
+        Variant(f"look up its {len(one.steps):,} steps in a store", _seconds(lambda: one.remaining(store))),
         Variant(f"plan paper/all, {len(names)} studies", _seconds(lambda: [_planned(name, small) for name in names])),
         Variant(f"report of studies/fashion-mnist, {trials:,.0f} kB", _seconds(lambda: render_again(report))),
     ]

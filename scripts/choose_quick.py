@@ -91,17 +91,17 @@ class Candidate:
 def measured(batch_size: int, epochs: int, kappa: float, seeds: int) -> Candidate:
     """Train the dense networks of a candidate."""
     spec = load_spec("quick", [f"epochs={epochs}", f"batch_size={batch_size}", "data_args={validation: 0.1}"])
-    bench = StudyContext.of(spec, "cpu")
-    unit = decay_exponent(bench.ground(0, HIGH).recipe, -(-bench.facts.train // batch_size))
+    context = StudyContext.of(spec, "cpu")
+    unit = decay_exponent(context.dense_states(0, HIGH).recipe, -(-context.facts.train // batch_size))
     assert unit  # SGD with a weight decay
     decay = float(f"{spec.recipe.weight_decay * kappa / unit:.2g}")
-    bench = StudyContext.of(load_spec(spec.resolved(), [f"weight_decay={decay}"]), "cpu")
-    found = tuple(_dense(bench, seed, rate) for seed in range(seeds) for rate in (LOW, HIGH))
-    return Candidate(batch_size, epochs, kappa, decay, bench.facts.train, found)
+    context = StudyContext.of(load_spec(spec, [f"weight_decay={decay}"]), "cpu")
+    found = tuple(_dense(context, seed, rate) for seed in range(seeds) for rate in (LOW, HIGH))
+    return Candidate(batch_size, epochs, kappa, decay, context.facts.train, found)
 
 
-def _dense(bench: StudyContext, seed: int, rate: float) -> Measured:
-    step = bench.ground(seed, rate).theta_t.step
+def _dense(context: StudyContext, seed: int, rate: float) -> Measured:
+    step = context.dense_states(seed, rate).theta_t.step
     assert isinstance(step, Train)
     start = step.start.step
     assert isinstance(start, Init)
@@ -110,7 +110,7 @@ def _dense(bench: StudyContext, seed: int, rate: float) -> Measured:
     began = time.process_time()
     trained = train(model, load(step.data), step.recipe, order_seed=step.order_seed, augment_seed=step.augment_seed)
     seconds = time.process_time() - began
-    overlap = correlation(before, dict(trained.state), P, names=prunable(model, bench.scope))
+    overlap = correlation(before, dict(trained.state), P, names=prunable(model, context.scope))
     assert trained.validation is not None
     return Measured(rate, trained.validation.accuracy, overlap.value, seconds)
 

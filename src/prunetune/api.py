@@ -1,11 +1,10 @@
 """A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,12 +20,10 @@ from prunetune.report.ownership import require_ours
 from prunetune.report.write_report import REPORT_FILES, Report, answers, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
-from prunetune.spec.load import load_spec
+from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
 from prunetune.store.cache import CachedStore, open_store, user_cache
 from prunetune.store.store import Store
-
-Source = str | Path | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,11 @@ class Prepared:
 
     spec: Spec
     plan: Plan  # where seeds may be added: with those so far
-    most: Plan  # with all that may be added; `plan` itself where their number is fixed
+    max_plan: Plan  # with all that may be added; `plan` itself where their number is fixed
     device: str
     store: Store
     remaining: Remaining
-    found: frozenset[str]  # keys of the steps of `most` that were stored before anything ran
+    cached: frozenset[str]  # keys of the steps of `max_plan` that were stored before anything ran
 
 
 @dataclass(frozen=True)
@@ -65,36 +62,35 @@ class Audit:
 
 
 def plan_study(
-    source: Source = None,
+    source: SpecSource = None,
     overrides: Sequence[str] = (),
     *,
     seeds: int | None = None,
     store: str | Path | None = None,
     device: str = "auto",
-    elsewhere: bool = False,
+    remote: bool = False,
     scale: float | None = None,
 ) -> Prepared:
     """Read the spec, compile it to steps, and look up which of them `store` already holds. Trains nothing.
 
-    `source` is a preset's name, a YAML file, a mapping, or None for the embedded default; `overrides` are
-    `key=value` texts; `scale` makes the study shorter or longer at equal κ
-    (docs/explanation/kappa.md). Where steps run `elsewhere`, `device` need not be here. Raises ConfigError for anything
-    wrong.
+    `source` is a preset's name, a YAML file, a mapping, a Spec, or None for the embedded default; `overrides` are
+    `key=value` texts; `scale` makes the study shorter or longer at equal κ (docs/explanation/kappa.md). `remote` steps
+    run on other machines, so that `device` need not be here. Raises ConfigError for anything wrong.
     """
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed, scale)
-    if elsewhere and spec.devices > 1:
+    if remote and spec.devices > 1:
         raise ConfigError(f"devices: {spec.devices}; must be 1: only the local executor trains on several at once")
-    device = device if elsewhere and device == "cuda" else resolve_device(device, spec.devices)
+    device = device if remote and device == "cuda" else resolve_device(device, spec.devices)
     planned = plan(spec, device)
     opened = open_store(store if store is not None else default_store())
-    if elsewhere and isinstance(opened, CachedStore):
+    if remote and isinstance(opened, CachedStore):
         raise ConfigError(f"store: '{store or default_store()}' is a URL; steps run elsewhere need a shared folder")
-    remaining = planned.against(opened)
+    remaining = planned.remaining(opened)
     if len(spec.looks) == 1:
         return Prepared(spec, planned, planned, device, opened, remaining, remaining.cached)
-    most = plan(spec, device, every_cell(spec, spec.looks[-1]))
-    return Prepared(spec, planned, most, device, opened, remaining, most.against(opened).cached)
+    max_plan = plan(spec, device, every_cell(spec, spec.looks[-1]))
+    return Prepared(spec, planned, max_plan, device, opened, remaining, max_plan.remaining(opened).cached)
 
 
 def preflight(
@@ -119,22 +115,21 @@ def preflight(
 
 def run_study(
     prepared: Prepared,
+    folder: Path,
     *,
-    out: str | Path | None = None,
     jobs: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_more: Callable[[Plan, Remaining], None] = lambda planned, remaining: None,
     command: str | None = None,
     executor: Executor | None = None,
 ) -> Audit:
-    """Run what is left of a prepared study, judge it, and write the report to `out`.
+    """Run what is left of a prepared study, judge it, and write the report to `folder`, which `preflight` returned.
 
     Steps run on `executor`, else on `jobs` worker processes of this machine. Where the spec lets seeds be added, they
     are, a batch at a time to the rates and masks whose verdict is open, until none is or the most are reached;
     `on_more` is told of each larger plan. After a failure none are added. `command` is what somebody typed to ask for
     it; the page shows it.
     """
-    folder = preflight(prepared, out)
     while True:
         results, failures = run_steps(prepared, folder, jobs, on_event, command, executor)
         larger = None if failures else _with_more_seeds(prepared, results)
@@ -162,7 +157,7 @@ def run_steps(
     """
     training_log = TrainingLog(prepared.plan, folder)
     failures: dict[str, str] = {}
-    cached = set(prepared.found)
+    cached = set(prepared.cached)
     executor = executor or LocalExecutor(jobs)
     with closing(executor.run(prepared.plan, prepared.store)) as events:
         for event in events:
@@ -199,11 +194,11 @@ def _with_more_seeds(prepared: Prepared, results: Results) -> Prepared | None:
     if len(larger.trials) == len(prepared.plan.trials):
         return None
     made = {trial.key for trial in results.trials if not trial.cached}
-    return replace(prepared, plan=larger, remaining=larger.against(prepared.store), found=prepared.found - made)
+    return replace(prepared, plan=larger, remaining=larger.remaining(prepared.store), cached=prepared.cached - made)
 
 
 def audit(
-    source: Source = None,
+    source: SpecSource = None,
     overrides: Sequence[str] = (),
     *,
     seeds: int | None = None,
@@ -222,9 +217,9 @@ def audit(
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
-    elsewhere = not isinstance(executor, LocalExecutor | None)
-    prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, elsewhere=elsewhere, scale=scale)
-    return run_study(prepared, out=out, jobs=jobs, on_event=on_event, executor=executor)
+    remote = not isinstance(executor, LocalExecutor | None)
+    prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, remote=remote, scale=scale)
+    return run_study(prepared, preflight(prepared, out), jobs=jobs, on_event=on_event, executor=executor)
 
 
 def default_store() -> str | Path:

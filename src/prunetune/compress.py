@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.analysis.pairing import percent
-from prunetune.api import Prepared, Source, failures_of, plan_study, preflight, run_steps
+from prunetune.api import Prepared, failures_of, plan_study, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import Dataset, load
 from prunetune.deploy.channel_surgery import Savings, channel_savings, shrink
@@ -43,6 +43,7 @@ from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest, compression_spec
+from prunetune.spec.load import SpecSource
 from prunetune.steps.steps import Train
 from prunetune.training.batches import normaliser
 
@@ -87,7 +88,7 @@ class Network:
 
 
 def plan_compression(
-    source: Source = None,
+    source: SpecSource = None,
     overrides: Sequence[str] = (),
     asked: CompressionRequest = CompressionRequest(),  # noqa: B008 - frozen
     *,
@@ -102,7 +103,7 @@ def plan_compression(
     """
     spec = compression_spec(source, overrides, asked)
     state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
-    prepared = plan_study(spec.resolved(), store=store, device=device)
+    prepared = plan_study(spec, store=store, device=device)
     if asked.weights and state is not None:
         model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
         load_weights(model, state, asked.weights, "--weights")
@@ -125,20 +126,21 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
 
 def compress(
     prepared: Prepared,
+    folder: Path,
     formats: Sequence[str] = (),
     *,
-    out: str | Path | None = None,
     jobs: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     command: str | None = None,
 ) -> Shipped:
-    """Train what is left, measure every network, and write report and models to `out` (runs/NAME-pruned).
+    """Train what is left, measure every network, and write report and models to `folder`.
 
-    >>> from prunetune.compress import CompressionRequest, plan_compression, compress
-    >>> asked = CompressionRequest(learning_rate=0.1)
-    >>> print(compress(plan_compression("quick", ["epochs=2"], asked), ["onnx"]))  # doctest: +SKIP
+    `folder` is what `preflight_compression` returned for the same formats.
+
+    >>> from prunetune.compress import CompressionRequest, plan_compression, preflight_compression, compress
+    >>> prepared = plan_compression("quick", ["epochs=2"], CompressionRequest(learning_rate=0.1))  # doctest: +SKIP
+    >>> print(compress(prepared, preflight_compression(prepared, ["onnx"]), ["onnx"]))  # doctest: +SKIP
     """
-    folder = preflight_compression(prepared, formats, out)
     results, _ = run_steps(prepared, folder, jobs, on_event, command)
     measured, failures = _measured(prepared, results)
     spec = prepared.plan.spec
@@ -162,7 +164,7 @@ def compress(
 
 
 def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
-    """The report's folder, once it is certain that nothing else lies there under the names of report and models."""
+    """The report's folder (None: runs/NAME-pruned), once nothing of somebody else's lies in the place of its files."""
     folder = output_folder(prepared, out)
     sparsities = prepared.plan.spec.sparsities
     models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in _formats(formats)]

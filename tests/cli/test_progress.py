@@ -23,7 +23,7 @@ def shown(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, list
     """The consumer at work on four trainings of ten epochs, their keys, and the clock."""
     planned, now = plan(load_spec(STUDY)), [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    consumer = Progress(planned, planned.against(store), Console(file=io.StringIO(), width=200))
+    consumer = Progress(planned, planned.remaining(store), Console(file=io.StringIO(), width=200))
     return consumer, [step.key for step in planned.steps if isinstance(step, Train)], now
 
 

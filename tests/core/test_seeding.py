@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunetune.core.seeding import OrderDigest, derived, epoch_order, order_digest
+from prunetune.core.seeding import OrderDigest, derive, epoch_order, order_digest
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 500), st.integers(1, 200))
@@ -30,7 +30,7 @@ def test_the_callers_generator_is_left_alone() -> None:
 
 def test_a_derived_seed_is_the_start_of_sha256() -> None:
     expected = int(hashlib.sha256(b"order/7/0").hexdigest()[:16], 16) // 2
-    assert derived("order", 7, 0) == expected < 2**63
+    assert derive("order", 7, 0) == expected < 2**63
 
 
 def test_digest_by_hand() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from prunetune.data import Dataset, facts, identify, load
 from prunetune.data.dataset import mean_and_std
-from prunetune.data.split import cut
+from prunetune.data.split import split
 from prunetune.errors import ConfigError
 
 
@@ -33,14 +33,14 @@ def test_cut_partitions_or_refuses(count: int, share: float, limit: int | None):
     held = round(share * used)
     if used > count or (share and not 0 < held < used):
         with pytest.raises(ConfigError, match=r"^data_args"):
-            cut(_numbered(count), cuts)
+            split(_numbered(count), cuts)
         return
     order = np.random.RandomState(20210211).permutation(used)
     if {number % 2 for number in range(count)} != {int(number) % 2 for number in order[held:]}:
         with pytest.raises(ConfigError, match="class"):
-            cut(_numbered(count), cuts)
+            split(_numbered(count), cuts)
         return
-    part = cut(_numbered(count), cuts)
+    part = split(_numbered(count), cuts)
     trained, validated = part.train_images.flatten().tolist(), part.validation_images.flatten().tolist()
     assert len(validated) == held
     assert sorted(trained + validated) == list(range(used))
@@ -51,11 +51,11 @@ def test_cut_partitions_or_refuses(count: int, share: float, limit: int | None):
 
 def test_the_held_out_images_never_change():
     """A literal: another draw would silently change every study that holds images out."""
-    assert cut(_numbered(20), {"validation": 0.25}).validation_images.flatten().tolist() == [2, 3, 15, 17, 19]
+    assert split(_numbered(20), {"validation": 0.25}).validation_images.flatten().tolist() == [2, 3, 15, 17, 19]
 
 
 def test_the_held_out_images_are_spread():
-    held = cut(_numbered(200), {"validation": 0.5}).validation_images.flatten().tolist()
+    held = split(_numbered(200), {"validation": 0.5}).validation_images.flatten().tolist()
     assert 30 < sum(number < 100 for number in held) < 70
 
 
@@ -70,7 +70,7 @@ def sorted_by_class(counts: list[int]) -> Dataset:
 def test_a_draw_gives_every_class_its_share(counts: list[int], data: st.DataObject):
     """Against exact fractions: one image each, the rest in proportion to what is left, up to less than an image."""
     limit = data.draw(st.integers(len(counts), sum(counts)))
-    part = cut(sorted_by_class(counts), {"train_limit": {"stratified": limit}})
+    part = split(sorted_by_class(counts), {"train_limit": {"stratified": limit}})
     numbers = [int(number) for number in part.train_images.flatten().tolist()]
     assert len(numbers) == limit
     assert numbers == sorted(set(numbers))
@@ -82,18 +82,18 @@ def test_a_draw_gives_every_class_its_share(counts: list[int], data: st.DataObje
 
 def test_hand_worked_shares():
     """Of 20, 10 and 2 images, 10: one each, and of the other 7 by 19, 9 and 1 of 29: 4.59, 2.17 and 0.24."""
-    part = cut(sorted_by_class([20, 10, 2]), {"train_limit": {"stratified": 10}})
+    part = split(sorted_by_class([20, 10, 2]), {"train_limit": {"stratified": 10}})
     assert torch.bincount(part.train_labels).tolist() == [6, 3, 1]
 
 
 def test_the_drawn_images_never_change():
     """A literal, as for the held-out ones."""
-    part = cut(sorted_by_class([10, 10]), {"train_limit": {"stratified": 6}})
+    part = split(sorted_by_class([10, 10]), {"train_limit": {"stratified": 6}})
     assert part.train_images.flatten().tolist() == [1, 2, 3, 11, 13, 15]
 
 
 def test_a_held_out_share_of_sorted_images_shows_every_class():
-    part = cut(sorted_by_class([100] * 5), {"validation": 0.2})
+    part = split(sorted_by_class([100] * 5), {"validation": 0.2})
     assert min(torch.bincount(part.validation_labels, minlength=5).tolist()) > 10
 
 
@@ -114,23 +114,23 @@ def test_a_held_out_share_of_sorted_images_shows_every_class():
 def test_a_limit_that_loses_a_class_is_refused_with_one_that_does_not(cuts: dict[str, Any], message: str):
     data = sorted_by_class([3] * 5)
     with pytest.raises(ConfigError) as caught:
-        cut(data, cuts)
+        split(data, cuts)
     assert str(caught.value) == message
     enough = 5 if isinstance(cuts["train_limit"], dict) else 13
     again = {"train_limit": {"stratified": enough} if enough == 5 else enough}
-    assert set(cut(data, again).train_labels.tolist()) == set(range(5))
+    assert set(split(data, again).train_labels.tolist()) == set(range(5))
 
 
 def test_a_class_that_the_data_never_had_is_not_lost():
     data = Dataset.of("gap", *[(torch.zeros(6, 1, 1, 1), torch.tensor([0, 2, 0, 2, 0, 2]))] * 2, outputs=5)
-    assert cut(data, {"train_limit": 2}).train_labels.tolist() == [0, 2]
-    assert cut(data, {"train_limit": {"stratified": 2}}).train_labels.unique().tolist() == [0, 2]
+    assert split(data, {"train_limit": 2}).train_labels.tolist() == [0, 2]
+    assert split(data, {"train_limit": {"stratified": 2}}).train_labels.unique().tolist() == [0, 2]
 
 
 def test_a_held_out_share_that_takes_all_of_a_class_is_refused_with_one_that_does_not():
     data = sorted_by_class([30, 1])
     with pytest.raises(ConfigError) as caught:
-        cut(data, {"validation": 0.9})
+        split(data, {"validation": 0.9})
     found = re.fullmatch(
         r"data_args.validation: 28 held-out images leave none of class 1 \(labels count from 0\) to train on; "
         r"want a share of at most (\d+) of 31",
@@ -138,9 +138,9 @@ def test_a_held_out_share_that_takes_all_of_a_class_is_refused_with_one_that_doe
     )
     assert found
     most = int(found[1])
-    assert cut(data, {"validation": most / 31}).train_labels.tolist().count(1) == 1
+    assert split(data, {"validation": most / 31}).train_labels.tolist().count(1) == 1
     with pytest.raises(ConfigError, match="leave none of class 1"):
-        cut(data, {"validation": (most + 1) / 31})
+        split(data, {"validation": (most + 1) / 31})
 
 
 @pytest.mark.parametrize(("limit", "fine"), [(23, False), (24, True)])
@@ -155,7 +155,7 @@ def test_the_first_images_of_fashion_mini(limit: int, fine: bool):
 
 
 def test_a_cut_keeps_no_memory_of_the_whole():
-    part = cut(_numbered(60), {"train_limit": 5})
+    part = split(_numbered(60), {"train_limit": 5})
     assert part.train_images.untyped_storage().nbytes() == 5
 
 
@@ -206,10 +206,10 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str):
 
 def test_a_set_with_its_own_validation_images():
     own = (torch.full((3, 1, 1, 1), 9, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
-    limited = cut(_numbered(10, validation=own), {"train_limit": 4})
+    limited = split(_numbered(10, validation=own), {"train_limit": 4})
     assert torch.equal(limited.validation_images, own[0])
     with pytest.raises(ConfigError, match="brings its own validation images"):
-        cut(_numbered(10, validation=own), {"validation": 0.5})
+        split(_numbered(10, validation=own), {"validation": 0.5})
 
 
 def test_official_facts_need_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path):

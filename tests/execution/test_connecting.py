@@ -28,7 +28,7 @@ from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Init, Train, Weights
 from prunetune.store.leases import Leases
 from prunetune.store.store import Store
-from prunetune.training.evaluate import Line
+from prunetune.training.evaluate import PathScores
 from tests.support.toy_study import OUTPUTS, SHAPE, Work, dense, images, init, net, prune, recipe, sparse
 
 START = init(0)
@@ -127,12 +127,12 @@ def test_ends_that_are_no_twins(finished: Store) -> None:
 
 def test_a_pruned_weight_that_is_not_zero_on_the_line(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(TWIN, finished)
-    walk = connecting.walk
+    walk = connecting.score_path
 
-    def revived(model: Any, first: Any, second: Any, *args: Any) -> Line:
+    def revived(model: Any, first: Any, second: Any, *args: Any) -> PathScores:
         return walk(model, first, {**second, "3.weight": second["3.weight"] + 1}, *args)
 
-    monkeypatch.setattr(connecting, "walk", revived)
+    monkeypatch.setattr(connecting, "score_path", revived)
     with pytest.raises(InvariantError, match=r"zeros on the line: 72 pruned positions are not zero at alpha = 0\.1"):
         execute(line(TICKET, TWIN), finished)
 
@@ -239,8 +239,9 @@ def test_a_line_that_failed_fails_the_audit(
 
 def test_progress_names_twins(audited: tuple[Audit, Path, Plan], tmp_path: Path) -> None:
     planned = audited[2]
-    labels = Progress(planned, planned.against(Store(tmp_path / "empty"))).labels
-    twins = {c.arm: labels[c.twin.key] for c in planned.connections if (c.seed, c.sparsity) in ((0, 0.0), (0, 0.75))}
+    labels = Progress(planned, planned.remaining(Store(tmp_path / "empty"))).labels
+    shown = [c for c in planned.connections if (c.seed, c.sparsity) in ((0, 0.0), (0, 0.75))]
+    twins = {c.arm: labels[c.twin.key] for c in shown}
     assert twins["dense"] == "twin of dense lr 0.05 seed 0"
     assert twins["ticket"] == "twin of ticket iterative 75.0% lr 0.05 seed 0"
 
@@ -267,10 +268,10 @@ def test_an_estimate_counts_the_points_of_lines(
     planned = audited[2]
     trainings, lines = 2 * (1 + 6 + 5), 2 * 5
     others = len(planned.steps) - trainings - lines
-    found = estimate.estimate(planned, planned.against(Store(tmp_path / "empty")), jobs=2).seconds
+    found = estimate.estimate(planned, planned.remaining(Store(tmp_path / "empty")), jobs=2).seconds
     assert found == pytest.approx((trainings * (8 + 2) + lines * 11 * (2 + 8 / 3) + others * 0.05) / 2)
     store, has = Store(audited[1] / "store"), Store.has
     left = {c.step.key for c in planned.connections}
     monkeypatch.setattr(Store, "has", lambda self, key, points=(): key not in left and has(self, key, points))
-    only = estimate.estimate(planned, planned.against(store), jobs=1).seconds
+    only = estimate.estimate(planned, planned.remaining(store), jobs=1).seconds
     assert only == pytest.approx(lines * 11 * (2 + 8 / 3))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prunetune.api import plan_study, run_study
+from prunetune.api import plan_study, preflight, run_study
 from prunetune.execution.cost import estimate
 
 BLOCK = 4096
@@ -30,7 +30,7 @@ def blocks(folder: Path) -> int:
 def test_a_store_takes_what_was_estimated_within_a_fifth(tmp_path: Path) -> None:
     prepared = plan_study(STUDY, store=tmp_path / "store")
     expected = estimate(prepared.plan, prepared.remaining, jobs=1).store_bytes
-    run_study(prepared, out=tmp_path / "out", jobs=1)
+    run_study(prepared, preflight(prepared, tmp_path / "out"), jobs=1)
     steps = tmp_path / "store" / "steps"
     shelves = sum(BLOCK for _ in steps.iterdir())  # shared by many steps in a store of any size
     assert blocks(steps) - shelves == pytest.approx(expected, rel=0.2)

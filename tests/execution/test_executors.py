@@ -63,4 +63,4 @@ def test_an_extra_that_is_missing(name: str, library: str, monkeypatch: pytest.M
 
 def test_steps_elsewhere_need_a_shared_folder() -> None:
     with pytest.raises(ConfigError, match=r"store: 'memory://steps' is a URL; steps run elsewhere need a shared fold"):
-        plan_study(TINY_AUDIT, store="memory://steps", elsewhere=True)
+        plan_study(TINY_AUDIT, store="memory://steps", remote=True)

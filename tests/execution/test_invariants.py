@@ -94,7 +94,7 @@ def test_ranks_that_drift_apart(finished: Store, monkeypatch: pytest.MonkeyPatch
     train = execution.train
 
     def drifted(model: torch.nn.Module, *args: Any, **kwargs: Any) -> loop.Trained:
-        return replace(train(model, *args, **{**kwargs, "ranks": SINGLE, "checkpoints": None}), strays=1)
+        return replace(train(model, *args, **{**kwargs, "ranks": SINGLE, "checkpoints": None}), diverged_ranks=1)
 
     monkeypatch.setattr(execution, "train", drifted)
     with pytest.raises(InvariantError, match="ranks agree: 1 ranks have other weights than the first"):

@@ -67,7 +67,7 @@ def test_trainings_at_once(
 
 def test_several_devices_elsewhere() -> None:
     with pytest.raises(ConfigError, match="devices: 2; must be 1: only the local executor trains on several"):
-        api.plan_study("quick", ["devices=2"], elsewhere=True)
+        api.plan_study("quick", ["devices=2"], remote=True)
 
 
 def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

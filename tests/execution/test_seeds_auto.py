@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prunetune import api
-from prunetune.api import Audit, plan_study, run_study
+from prunetune.api import Audit, plan_study, preflight, run_study
 from prunetune.cli import main as cli
 from prunetune.execution.events import Cached, Event
 from prunetune.execution.progress import Progress
@@ -54,7 +54,8 @@ def _planted_results() -> Iterator[None]:
 
 
 def ran(folder: Path, **more: Any) -> Audit:
-    return run_study(plan_study(STUDY, store=folder / "store", device="cpu"), out=folder / "out", jobs=1, **more)
+    prepared = plan_study(STUDY, store=folder / "store", device="cpu")
+    return run_study(prepared, preflight(prepared, folder / "out"), jobs=1, **more)
 
 
 def lasting(folder: Path) -> dict[str, Any]:
@@ -91,7 +92,8 @@ def test_again_it_trains_nothing_and_gives_the_same_bytes(whole: tuple[Path, Aud
     events: list[Event] = []
     outs = [tmp_path / "second", tmp_path / "third"]
     for out in outs:
-        run_study(plan_study(STUDY, store=folder / "store", device="cpu"), out=out, jobs=1, on_event=events.append)
+        prepared = plan_study(STUDY, store=folder / "store", device="cpu")
+        run_study(prepared, preflight(prepared, out), jobs=1, on_event=events.append)
     assert {event.kind for event in events} == {"found"}
     second, third = ({p.relative_to(out): p.read_bytes() for p in out.rglob("*.*")} for out in outs)
     assert second == third
@@ -147,7 +149,7 @@ def test_progress_counts_no_training_twice(tmp_path: Path, capsys: pytest.Captur
     for key in first:
         progress(Cached(key))
     assert progress.finished == 12
-    progress.more(prepared.most, prepared.most.against(prepared.store))
+    progress.more(prepared.max_plan, prepared.max_plan.remaining(prepared.store))
     for key in first:
         progress(Cached(key))
     assert (progress.finished, len(progress.epochs)) == (12, 24)

@@ -137,7 +137,7 @@ def test_one_worker_takes_the_sum_and_one_for_each_step_the_chain(seconds: dict[
 @given(graphs())
 def test_by_urgency_parents_come_first_and_of_the_others_those_asked_for(seconds: dict[Node, int]) -> None:
     steps, wanted = list(seconds), frozenset(graph.closure(list(seconds)[::3]))
-    order = graph.by_urgency(steps, graph.longest_below(steps, seconds.__getitem__), wanted)  # type: ignore[arg-type]
+    order = graph.by_priority(steps, graph.longest_below(steps, seconds.__getitem__), wanted)  # type: ignore[arg-type]
     done: set[Step] = set()
     for step in order:
         ready = [s for s in steps if s not in done and done.issuperset(s.before)]

@@ -71,7 +71,7 @@ def done(planned: Plan, store: Store) -> list[Event]:
 def draw(events: list[Event], planned: Plan, store: Store, folder: Path) -> None:
     """The seeds are added in the course of the study."""
     curves = Curves(replace(planned, steps=(), trials=(), connections=()), store, folder)
-    curves.more(planned, planned.against(store))
+    curves.more(planned, planned.remaining(store))
     for event in events:
         curves(event)
     curves.close()

@@ -30,7 +30,7 @@ def test_the_moments_are_evenly_spaced_and_the_last_is_the_end(count: int) -> No
     runs = dense_runs(made)
     assert len(runs) == 4
     for (rate, seed), dense in runs.items():
-        rows = [row for row in made.along if (row.learning_rate, row.seed) == (rate, seed)]
+        rows = [row for row in made.trajectory if (row.learning_rate, row.seed) == (rate, seed)]
         assert [row.epoch for row in rows] == pytest.approx(
             [float(Fraction(6 * k, count)) for k in range(1, count + 1)]
         )
@@ -64,7 +64,7 @@ def test_it_adds_measurements_and_changes_nothing_else() -> None:
         without.epochs,
         without.separate_epochs,
     )
-    assert without.along == ()
+    assert without.trajectory == ()
     assert all(points == {Point.parse(without.spec.rewind)} for points in without.snapshots.values())
 
 

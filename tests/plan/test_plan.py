@@ -381,7 +381,7 @@ def test_the_asked_sparsity_is_the_first_at_which_there_is_a_verdict(nontrivial:
 def test_what_the_answer_needs_comes_first_and_the_step_with_the_longest_chain_before_the_others():
     made = planned(masks=["one_shot", "iterative"], sparsities=[0.3, 0.5, 0.75], learning_rates=[0.01, 0.1])
     longest = {step.key: longest_from(step, made.steps) for step in made.steps}
-    assert dict(made.urgency) == longest
+    assert dict(made.priority) == longest
     rows = [trial.step for trial in made.trials if trial.arm == "dense" or trial.sparsity == 0.5]
     needed = {step for step in made.steps if any(step == row or step in ancestors(row) for row in rows)}
     assert set(made.answer) == needed < set(made.steps)
@@ -409,7 +409,7 @@ class Shelf:
 
 def test_an_empty_store_spares_nothing():
     made = planned(sparsities=[0.5, 0.75], learning_rates=[0.1], seeds=2)
-    left = made.against(Shelf([]))
+    left = made.remaining(Shelf([]))
     assert left.cached == frozenset()
     assert left.left == made.steps
     assert (left.trainings_left, left.epochs_left) == (18, 108) == (made.trainings, made.epochs)
@@ -421,7 +421,7 @@ def test_an_empty_store_spares_nothing():
 
 def test_a_full_store_leaves_nothing():
     made = planned()
-    left = made.against(Shelf(keys(made), [Point(0.4, "ep")]))
+    left = made.remaining(Shelf(keys(made), [Point(0.4, "ep")]))
     assert left.left == ()
     assert left.cached == keys(made)
     assert (left.trainings_left, left.epochs_left, left.longest_epochs) == (0, 0, 0)
@@ -432,7 +432,7 @@ def test_a_full_store_leaves_nothing():
 def test_a_dense_run_without_its_snapshot_is_not_held():
     made = planned(learning_rates=[0.1])
     assert set(made.snapshots) == dense_keys(made)
-    left = made.against(Shelf(keys(made), []))
+    left = made.remaining(Shelf(keys(made), []))
     assert {step.key for step in left.left} == dense_keys(made)
     assert left.states_left == 2
 

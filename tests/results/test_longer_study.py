@@ -103,7 +103,7 @@ def test_a_longer_run_of_another_kind_is_a_breach(
 
 def test_a_study_of_twice_the_epochs_finds_its_dense_runs_done(done: Store) -> None:
     twice = plan(load_spec(STUDY | {"recipe": STUDY["recipe"] | {"epochs": 2}, "pretraining": {}, "rewind": "0it"}))
-    cached = twice.against(done).cached
+    cached = twice.remaining(done).cached
     assert {row.arm for row in twice.trials if row.step.key in cached} == {"dense"}
     assert sum(row.step.key in cached for row in twice.trials) == 4
 

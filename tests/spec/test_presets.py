@@ -223,10 +223,10 @@ def test_each_experiment_runs_in_miniature(name, folder):
     ]
     planned = plan(load_spec(name, small))
     store = Store(folder / "store")
-    before = planned.against(store)
+    before = planned.remaining(store)
     for step in before.left:
         execute(step, store, planned.snapshots.get(step.key, frozenset()))
-    assert planned.against(store).left == ()
+    assert planned.remaining(store).left == ()
     results = collect(planned, store, before.cached, {})
     assert not [breach for rule in results.invariants for breach in rule.breaches]
     assert results.environment["chance"] >= 100 / results.environment["outputs"]

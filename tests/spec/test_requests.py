@@ -155,9 +155,9 @@ OVERRIDES = [
     ("schedule.warmup=9", "recipe.schedule.warmup: 9 is past the last epoch; must be at most the recipe's 6 epochs"),
     ("rewind=10", "rewind: 10; must be epochs ('10ep'), steps ('500it') or a fraction of the training ('1/15')"),
     ("rewind=3epochs", "rewind: '3epochs'; must be epochs ('10ep'), steps ('500it') or a fraction"),
-    ("rewind=6ep", "rewind: '6ep'; must come before the end of the recipe's 6 epochs"),
-    ("rewind=7/6", "rewind: '7/6'; must come before the end of the recipe's 6 epochs"),
-    ("rewind=942it", "rewind: '942it'; must come before the end of the training's 942 steps"),  # 6 epochs of 157
+    ("rewind=6ep", "rewind: '6ep'; must come before the end of a training of 6 epochs (recipe.epochs)"),
+    ("rewind=7/6", "rewind: '7/6'; must come before the end of a training of 6 epochs (recipe.epochs)"),
+    ("rewind=942it", "rewind: '942it'; must come before the end of a training of 942 steps (157 an epoch)"),
     # what would keep a machine busy for ever
     ("seeds=1000000000000", "seeds: 1000000000000; must be a whole number from 1 to 1000, auto, or a range"),
     ("epochs=1000000000000", "recipe.epochs: 1000000000000; must be less than or equal to 1000000"),
@@ -242,6 +242,12 @@ def test_a_wrong_field_is_refused_in_one_line(change: str, line: str):
 
 def test_a_recipes_field_at_the_top_of_a_spec_is_sent_to_the_recipe():
     assert line_of(spec(epochs=3)) == "epochs: not a field of a spec; did you mean 'recipe.epochs'?"
+
+
+def test_a_rewind_moment_that_fewer_epochs_leave_behind_is_named_with_what_would_follow_them():
+    line = "rewind: '1ep'; must come before the end of a training of 1 epoch (recipe.epochs): "
+    assert line_of(spec(rewind="1ep"), "epochs=1") == f"{line}a fraction such as '1/5', or 0ep for θ0"
+    assert load_spec(spec(rewind="1/5"), ["epochs=1"]).rewind == "0.2ep"
 
 
 def test_several_faults_are_one_line_with_their_number():

@@ -148,8 +148,8 @@ def test_an_arm_of_ones_own_with_settings(monkeypatch: pytest.MonkeyPatch) -> No
         times: int = 1
         control: ClassVar[bool] = False
 
-        def start(self, ground: DenseStates) -> Weights:
-            return getattr(ground, self.which)
+        def start(self, states: DenseStates) -> Weights:
+            return getattr(states, self.which)
 
     _ = list(ARMS)
     monkeypatch.setitem(ARMS._items, "chosen", Chosen)

@@ -46,12 +46,12 @@ def planned(seeds: int) -> Plan:
 def test_a_plan_is_looked_up_with_one_look_a_step(seeds: int, store: Store, count: Count, monkeypatch: Any) -> None:
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     made = planned(seeds)
-    assert count(lambda: made.against(store)) == {"open": len(made.steps)}
+    assert count(lambda: made.remaining(store)) == {"open": len(made.steps)}
     for step in made.steps[::2]:
         store.write(step, {"diverged": False})
-    assert count(lambda: made.against(store)) == {"open": len(made.steps)}
+    assert count(lambda: made.remaining(store)) == {"open": len(made.steps)}
     lacking = [step for i, step in enumerate(made.steps) if i % 2 or step.key in made.snapshots]
-    assert made.against(store).left == tuple(lacking)
+    assert made.remaining(store).left == tuple(lacking)
 
 
 def test_a_list_opens_as_many_files_a_step_and_lists_no_more_than_the_shelves(

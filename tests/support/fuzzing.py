@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 
 from prunetune.data import DATA
-from prunetune.data.split import CUTS
+from prunetune.data.split import SPLIT_OPTIONS
 from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.models import MODELS
 from prunetune.sparsity.criteria import CRITERIA
@@ -81,7 +81,7 @@ SETTINGS: list[tuple[Place, dict[str, Any]]] = [
     *(
         (("data_args", name), {"data": data})
         for data in DATA
-        for name in sorted({*getattr(DATA[data], "options", ()), *CUTS})
+        for name in sorted({*getattr(DATA[data], "options", ()), *SPLIT_OPTIONS})
         if data != "hf"  # it asks the network
     ),
 ]

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from prunetune.core.references import Ref
 from prunetune.data import Dataset
 from prunetune.sparsity.mask import Mask
-from prunetune.training.evaluate import Line, Score, barrier, between, evaluate, recompute_statistics, walk
+from prunetune.training.evaluate import (
+    PathScores,
+    Score,
+    barrier,
+    evaluate,
+    interpolated,
+    recompute_statistics,
+    score_path,
+)
 from prunetune.training.recipe import Recipe
 from tests.support.train_makers import PRUNABLE, RECIPE, dataset, half_mask, network, run
 
@@ -22,7 +30,7 @@ def squares(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs[:, 0] - targets) ** 2).mean()
 
 
-REGRESSION = Recipe(1, 4, 0.1, loss=Ref.of("test_connect:squares"))
+REGRESSION = Recipe(1, 4, 0.1, loss=Ref.of(f"{__name__}:squares"))
 
 
 def points_of(inputs: Tensor, labels: list[int]) -> Dataset:
@@ -49,10 +57,10 @@ def test_a_constant_has_no_barrier_whatever_its_rounding(value: float):
 
 
 def test_accuracy_falls_where_loss_rises():
-    line = Line((0.0, 0.5, 1.0), (Score(90.0, 0.5), Score(60.0, 2.0), Score(80.0, 1.0)), (0, 0, 0))
+    line = PathScores((0.0, 0.5, 1.0), (Score(90.0, 0.5), Score(60.0, 2.0), Score(80.0, 1.0)), (0, 0, 0))
     assert line.loss_barrier == 1.25
     assert line.accuracy_barrier == 25.0
-    better = Line((0.0, 0.5, 1.0), (Score(60.0, 1.0), Score(90.0, 0.1), Score(60.0, 1.0)), (0, 0, 0))
+    better = PathScores((0.0, 0.5, 1.0), (Score(60.0, 1.0), Score(90.0, 0.1), Score(60.0, 1.0)), (0, 0, 0))
     assert (better.loss_barrier, better.accuracy_barrier) == (0.0, 0.0)
 
 
@@ -62,7 +70,7 @@ def test_a_linear_model_with_squared_error_has_no_barrier():
     inputs = torch.randn(20, 5, generator=generator)
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 1, bias=False))
     first, second = ({"1.weight": torch.randn(1, 5, generator=generator)} for _ in range(2))
-    line = walk(model, first, second, None, points_of(inputs, [i % 3 for i in range(20)]), REGRESSION, 11)
+    line = score_path(model, first, second, None, points_of(inputs, [i % 3 for i in range(20)]), REGRESSION, 11)
     moved = (inputs.double() @ (second["1.weight"] - first["1.weight"]).double().T).square().mean().item()
     start, end = line.test[0].loss, line.test[-1].loss
     assert line.alpha == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -83,7 +91,7 @@ def test_a_network_and_its_permutation_are_two_wells():
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
     first = {"1.weight": torch.tensor([[1.0], [-1.0]]), "3.weight": torch.tensor([[1.0, 2.0]])}
     second = {"1.weight": torch.tensor([[-1.0], [1.0]]), "3.weight": torch.tensor([[2.0, 1.0]])}
-    line = walk(model, first, second, None, data, REGRESSION, 11)
+    line = score_path(model, first, second, None, data, REGRESSION, 11)
     assert line.test[0].loss == line.test[-1].loss == 0.0
     for alpha, score in zip(line.alpha, line.test, strict=True):
         near = min(alpha, 1 - alpha)
@@ -103,11 +111,11 @@ def test_between_is_exact_at_the_ends_and_where_both_agree():
         {"w": torch.randn(500, generator=generator), "same": same.clone(), "n": torch.tensor(n)} for n in (4, 9)
     )
     for alpha, end, count in ((0.0, first, 4), (1.0, second, 9)):
-        found = between(first, second, alpha)
+        found = interpolated(first, second, alpha)
         assert torch.equal(found["w"], end["w"])
         assert int(found["n"]) == count
     for alpha in (i / 10 for i in range(11)):
-        found = between(first, second, alpha)
+        found = interpolated(first, second, alpha)
         assert torch.equal(found["same"], same)
         slow = (1 - alpha) * first["w"].double() + alpha * second["w"].double()
         assert torch.allclose(found["w"].double(), slow, atol=1e-6)
@@ -115,7 +123,7 @@ def test_between_is_exact_at_the_ends_and_where_both_agree():
 
 def test_equal_ends_have_a_barrier_of_exactly_zero():
     state = run(mask=half_mask(network())).state
-    line = walk(network(1), state, state, None, dataset(), RECIPE, 11)
+    line = score_path(network(1), state, state, None, dataset(), RECIPE, 11)
     assert len({score.loss for score in line.test}) == len({score.accuracy for score in line.test}) == 1
     assert (line.loss_barrier, line.accuracy_barrier) == (0.0, 0.0)
 
@@ -123,12 +131,12 @@ def test_equal_ends_have_a_barrier_of_exactly_zero():
 def test_pruned_weights_stay_zero_on_the_line_and_one_that_does_not_is_counted():
     mask = half_mask(network())
     first, second = (dict(run(network(0), mask=mask, order_seed=seed).state) for seed in (1, 5))
-    assert walk(network(1), first, second, mask, dataset(), RECIPE, 3).revived == (0, 0, 0)
+    assert score_path(network(1), first, second, mask, dataset(), RECIPE, 3).revived == (0, 0, 0)
     assert not torch.equal(first["3.weight"], second["3.weight"])
     second["3.weight"] = second["3.weight"].clone()
     second["3.weight"][~mask["3.weight"]] += 1e-30
     pruned = int((~mask["3.weight"]).sum())
-    assert walk(network(1), first, second, mask, dataset(), RECIPE, 3).revived == (0, pruned, pruned)
+    assert score_path(network(1), first, second, mask, dataset(), RECIPE, 3).revived == (0, pruned, pruned)
     assert set(mask) == set(PRUNABLE)
 
 
@@ -144,7 +152,7 @@ def test_without_running_statistics_the_ends_score_as_their_trainings_recorded()
             )  # fmt: skip
 
     ends = [run(plain(), order_seed=seed) for seed in (1, 5)]
-    line = walk(plain(), ends[0].state, ends[1].state, None, dataset(), RECIPE, 5)
+    line = score_path(plain(), ends[0].state, ends[1].state, None, dataset(), RECIPE, 5)
     assert (line.test[0], line.test[-1]) == (ends[0].test, ends[1].test)
     assert line.test[0] != line.test[-1]
 
@@ -233,9 +241,9 @@ def test_the_variance_of_an_average_is_not_the_average_of_variances():
         recompute_statistics(model, data, RECIPE, CPU)
         stored.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
     one, other = stored
-    walked = walk(model, one, other, None, data, RECIPE, 3)
+    walked = score_path(model, one, other, None, data, RECIPE, 3)
     assert walked.test[0].loss == pytest.approx(walked.test[2].loss, rel=1e-5)
-    model.load_state_dict(between(one, other, 0.5))
+    model.load_state_dict(interpolated(one, other, 0.5))
     averaged = model.state_dict()["1.running_var"].clone()
     stale = evaluate(model, data.test_images, data.test_labels, data, RECIPE, CPU)
     recompute_statistics(model, data, RECIPE, CPU)
@@ -249,7 +257,7 @@ def test_nothing_is_drawn():
     state, mask = run().state, Mask({"3.weight": torch.ones(8, 4, 3, 3)})
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    walk(network(1), state, run(order_seed=5).state, mask, dataset(), RECIPE, 2)
+    score_path(network(1), state, run(order_seed=5).state, mask, dataset(), RECIPE, 2)
     assert torch.equal(torch.get_rng_state(), before)
-    walk(normed(), normed().state_dict(), normed().state_dict(), None, dataset(), RECIPE, 2)
+    score_path(normed(), normed().state_dict(), normed().state_dict(), None, dataset(), RECIPE, 2)
     assert torch.equal(torch.get_rng_state(), before)

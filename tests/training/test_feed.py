@@ -8,14 +8,14 @@ from torch import Tensor
 
 from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.data import Dataset
-from prunetune.training.batches import Feed, normaliser
+from prunetune.training.batches import TrainingBatches, normaliser
 from tests.support.train_makers import COUNT, RECIPE, dataset
 
 CPU = torch.device("cpu")
 
 
-def batches_of(feed: Feed, epoch: int) -> list[tuple[Tensor, Tensor]]:
-    return [feed.batch(pick) for pick in feed.picks(epoch)]
+def batches_of(feed: TrainingBatches, epoch: int) -> list[tuple[Tensor, Tensor]]:
+    return [feed.gather(batch) for batch in feed.epoch(epoch)]
 
 
 def test_normalised_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_floating_images_are_used_as_they_are() -> None:
 
 def test_an_epoch_has_every_image_once_with_its_label() -> None:
     data = dataset()
-    feed = Feed(data, RECIPE, 7, 8, CPU)
+    feed = TrainingBatches(data, RECIPE, order_seed=7, augment_seed=8, device=CPU)
     batches = batches_of(feed, 1)
     assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
     assert feed.steps_per_epoch == 4
@@ -52,14 +52,14 @@ def test_an_epoch_has_every_image_once_with_its_label() -> None:
 
 
 def test_the_digest_is_of_what_was_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = Feed(dataset(), RECIPE, 7, 8, CPU)
+    feed = TrainingBatches(dataset(), RECIPE, order_seed=7, augment_seed=8, device=CPU)
     for epoch in range(2):
         batches_of(feed, epoch)
     assert feed.used.hexdigest() == order_digest(7, 2, COUNT)
     monkeypatch.setattr(
         "prunetune.training.batches.epoch_order", lambda seed, epoch, n: torch.arange(n)
     )  # the classic bug
-    unshuffled = Feed(dataset(), RECIPE, 7, 8, CPU)
+    unshuffled = TrainingBatches(dataset(), RECIPE, order_seed=7, augment_seed=8, device=CPU)
     for epoch in range(2):
         batches_of(unshuffled, epoch)
     assert unshuffled.used.hexdigest() != order_digest(7, 2, COUNT)
@@ -68,5 +68,7 @@ def test_the_digest_is_of_what_was_handed_out(monkeypatch: pytest.MonkeyPatch) -
 def test_the_data_are_not_changed_by_an_augmented_epoch() -> None:
     data = dataset()
     before = data.train_images.clone()
-    batches_of(Feed(data, replace(RECIPE, augment=("crop", "flip")), 1, 2, CPU), 0)
+    batches_of(
+        TrainingBatches(data, replace(RECIPE, augment=("crop", "flip")), order_seed=1, augment_seed=2, device=CPU), 0
+    )
     assert torch.equal(data.train_images, before)

@@ -47,7 +47,7 @@ def test_the_weights_of_one_process(found: list[Found], case: str) -> None:
     assert together.train_loss == pytest.approx(alone.train_loss, rel=1e-4)
     assert together.residuals == pytest.approx(alone.residuals, rel=1e-4)
     assert (together.steps, together.start_digest) == (alone.steps, alone.start_digest)
-    assert (together.density, together.revived, together.strays) == (alone.density, 0, 0)
+    assert (together.density, together.revived, together.diverged_ranks) == (alone.density, 0, 0)
 
 
 def test_the_images_of_one_process_in_their_order(found: list[Found]) -> None:
@@ -68,7 +68,7 @@ def test_every_rank_has_the_same_weights_and_exact_zeros(found: list[Found]) -> 
 
 
 def test_a_rank_with_other_weights_is_counted(found: list[Found]) -> None:
-    assert [of_rank["strayed"].strays for of_rank in found] == [1, 1]
+    assert [of_rank["strayed"].diverged_ranks for of_rank in found] == [1, 1]
 
 
 def test_batch_norm_is_that_of_micro_batches(found: list[Found]) -> None:

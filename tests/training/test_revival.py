@@ -22,7 +22,7 @@ def test_zeros_of_both_signs_and_any_kept_value_pass() -> None:
     layer, watch = watched()
     layer.weight.data[0, 1] = -0.0
     layer.weight.data[0, 0], layer.weight.data[1, 1], layer.bias.data[0] = math.nan, -math.inf, 3.0
-    watch.look()
+    watch.check()
     assert watch.count() == 0
 
 
@@ -31,14 +31,14 @@ def test_zeros_of_both_signs_and_any_kept_value_pass() -> None:
 def test_anything_else_at_a_pruned_position_is_counted(dtype: torch.dtype, value: float) -> None:
     layer, watch = watched(dtype)
     layer.weight.data[1, 0] = value
-    watch.look()
+    watch.check()
     assert watch.count() == 1
 
 
 def test_the_smallest_number_there_is() -> None:
     layer, watch = watched()
     layer.weight.data[0, 2] = 1.4e-45
-    watch.look()
+    watch.check()
     assert watch.count() == 1
 
 
@@ -46,15 +46,15 @@ def test_a_revival_is_remembered_and_a_position_counted_once() -> None:
     layer, watch = watched()
     for position in ((0, 1), (0, 2), (0, 1)):
         layer.weight.data[position] = 2.0
-        watch.look()
+        watch.check()
         layer.weight.data[position] = 0.0
-        watch.look()
+        watch.check()
     assert watch.count() == 2
 
 
 def test_between_looks_nothing_is_seen() -> None:
     layer, watch = watched()
-    watch.look()
+    watch.check()
     layer.weight.data[0, 1] = 2.0
     assert watch.count() == 0
 
@@ -65,8 +65,8 @@ def test_channels_last_weights() -> None:
     kept[1, 2, 0, 1] = False
     watch = PrunedZeroCheck(layer, Mask({"weight": kept}))
     layer.weight.data[1, 2, 0, 1] = 0
-    watch.look()
+    watch.check()
     assert watch.count() == 0
     layer.weight.data[1, 2, 0, 1] = 1
-    watch.look()
+    watch.check()
     assert watch.count() == 1

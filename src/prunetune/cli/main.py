@@ -258,9 +258,9 @@ def prune(
         scale=scale,
     )
     prepared = plan_compression(source, changes or (), asked, store=store, device=device, tell=lambda it: say(str(it)))
-    preflight_compression(prepared, formats or (), out)
+    folder = preflight_compression(prepared, formats or (), out)
     with _progress(prepared, jobs) as progress:
-        shipped = compress(prepared, formats or (), out=out, jobs=jobs, on_event=progress, command=_command())
+        shipped = compress(prepared, folder, formats or (), jobs=jobs, on_event=progress, command=_command())
     say(f"\n{shipped}\n")
     for path, file in shipped.files:
         say(f"Model: {path} ({file_words(file)})")
@@ -276,8 +276,7 @@ def _options(
     changes: list[str] | None, scale: float | None, seeds: int | None, store: str | None, device: str, executor: str
 ) -> dict[str, Any]:
     """What `plan_study` is told beside the study, by audit and plan alike."""
-    elsewhere = executor != "local"
-    where = {"store": store, "device": device, "elsewhere": elsewhere}
+    where = {"store": store, "device": device, "remote": executor != "local"}
     return {"overrides": changes or (), "scale": scale, "seeds": seeds} | where
 
 
@@ -297,7 +296,7 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
     from prunetune.api import preflight, run_study
     from prunetune.execution.progress import duration
 
-    preflight(prepared, out)
+    folder = preflight(prepared, out)
     began = time.monotonic()
     with _followers(prepared, jobs, curves) as followers:
 
@@ -309,7 +308,7 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
             for follower in followers:
                 follower.more(plan, remaining)
 
-        finished = run_study(prepared, out=out, executor=executor, on_event=follow, on_more=more, command=_command())
+        finished = run_study(prepared, folder, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
     return _told(finished.failures)

@@ -69,7 +69,7 @@ class _Nothing:
 
 
 def _lines(planned: Plan, machines: Machines, cost: Costs, found: Simulation) -> Iterator[str]:
-    written, read = bytes_written(planned, planned.against(_Nothing())), bytes_read(planned, planned.steps)
+    written, read = bytes_written(planned, planned.remaining(_Nothing())), bytes_read(planned, planned.steps)
     yield f"simulated with {planned.spec.looks[0]} seeds, from an empty store: {machines}"
     yield from (f"  cost: {source}" for source in cost.sources)
     yield f"  makespan {duration(found.makespan)}, utilisation {100 * found.utilisation:.1f} %"
@@ -212,10 +212,10 @@ def _together(studies: Sequence[Prepared]) -> Iterator[str]:
 def _bounds(prepared: Prepared) -> list[Bound]:
     """The least and the most that a study takes; of a fixed number of seeds the one."""
     least = prepared.plan, prepared.remaining
-    if prepared.most is prepared.plan:
+    if prepared.max_plan is prepared.plan:
         return [("", *least)]
     first, *_, last = prepared.spec.looks
-    most = prepared.most, prepared.most.against(prepared.store)
+    most = prepared.max_plan, prepared.max_plan.remaining(prepared.store)
     return [
         (f"the least, where {first} seeds decide every verdict:", *least),
         (f"the most, where no verdict is decided before {last} seeds:", *most),

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-MOST = 1_000_000  # of whatever is counted: more is a slip, or meant to keep a machine busy for ever
-Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+DIGITS = 12  # to which what is computed of sparsities and epochs is rounded: 1 - 0.15 is 0.85 and nothing beside it
+MAX_COUNT = 1_000_000  # of whatever is counted: more is a slip, or meant to keep a machine busy for ever
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # an integer is one, a bool is not
 
 

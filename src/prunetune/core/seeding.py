@@ -6,25 +6,21 @@ import torch
 from torch import Tensor
 
 
-def derive(seed: int, purpose: str) -> int:
-    """63 bits that follow from a study's seed and what they are for: `init`, `reinit`, `order`, `augment`...
+def derive(*parts: object) -> int:
+    """A seed for what `parts` name: the first 63 bits of SHA-256 of their texts, joined by `/`.
+
+    A study derives one for each purpose from each of its own seeds: `derive(seed, "init")`.
 
     >>> derive(0, "init") == derive(0, "init"), derive(0, "init") == derive(0, "reinit")
     (True, False)
     """
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def derived(*parts: object) -> int:
-    """A seed for what `parts` name: the first 63 bits of SHA-256 of their text, joined by `/`."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A CPU generator of its own, seeded by `derived(*parts)`."""
-    return torch.Generator().manual_seed(derived(*parts))
+    """A CPU generator of its own, seeded by `derive(*parts)`."""
+    return torch.Generator().manual_seed(derive(*parts))
 
 
 def epoch_order(order_seed: int, epoch: int, n: int) -> Tensor:

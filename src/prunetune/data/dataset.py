@@ -2,17 +2,19 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
 
+GREY_MODES = ("1", "L", "LA")  # of Pillow's
 OFFICIAL = "official"  # the digest of content whose published checksums match: the name alone pins it down
 
 
@@ -72,7 +74,7 @@ class Facts(NamedTuple):
 
 
 class Source(ABC):
-    """Where a registered data set comes from. `load` cuts `train_limit` and `validation` from what `read` returns."""
+    """Where a registered data set comes from. `load` takes `train_limit` and `validation` off what `read` returns."""
 
     options: Mapping[str, type] = MappingProxyType({})  # data_args of its own, passed to `digest` and `read` when given
     any_options = False  # whether it takes others too
@@ -103,6 +105,17 @@ def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return (0.0,) * channels, (1.0,) * channels
     pairs = [_moments(torch.bincount(images[:, c].reshape(-1), minlength=256).tolist()) for c in range(channels)]
     return tuple(mean for mean, _ in pairs), tuple(std or 1.0 for _, std in pairs)
+
+
+def stack_images(arrays: Sequence[np.ndarray], grey: bool) -> Tensor:
+    """Images of shape (height, width), or (height, width, 3) where they have colours, as one tensor (N, C, H, W).
+
+    C is 1 where all are `grey`, else 3: a grey image among coloured ones has its values in all three.
+    """
+    if grey:
+        return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
+    colours = [array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2) for array in arrays]
+    return torch.from_numpy(np.stack(colours)).permute(0, 3, 1, 2).contiguous()
 
 
 def _moments(histogram: list[int]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from prunetune.data.dataset import Dataset, Source, check_dataset, check_pair, r
 from prunetune.errors import ConfigError
 from prunetune.sparsity.model_state import digest_tensors
 
-TOLD = "channels_first"  # the data argument by which somebody vouches for the layout
+CHANNELS_FIRST = "channels_first"  # the data argument by which somebody vouches for the layout
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -33,8 +33,8 @@ class Function(Source):
         self.name = name
         parameters = _parameters(function)
         self.options = {p.name: object for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        self._takes_told = TOLD in self.options
-        self.options = {TOLD: bool} | self.options
+        self._takes_channels_first = CHANNELS_FIRST in self.options
+        self.options = {CHANNELS_FIRST: bool} | self.options
         self.any_options = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def digest(self, **options: Any) -> str:
@@ -43,8 +43,10 @@ class Function(Source):
 
     def read(self, **options: Any) -> tuple[Dataset, str]:
         """Call it and check what it returns; ConfigError when the call fails or the result is not as it must be."""
-        told = options.get(TOLD) is True
-        options = {name: value for name, value in options.items() if name != TOLD or self._takes_told}
+        vouched = options.get(CHANNELS_FIRST) is True
+        options = {
+            name: value for name, value in options.items() if name != CHANNELS_FIRST or self._takes_channels_first
+        }
         try:
             found = self.function(**options)
         except Exception as error:  # the user's code: whatever it raises is told in one line, the cause chained
@@ -52,7 +54,7 @@ class Function(Source):
             raise ConfigError(f"data: '{self.name}' raised {why}") from error
         data = found if isinstance(found, Dataset) else self._from_parts(found)
         check_dataset(data, self.name)
-        if not told:
+        if not vouched:
             require_channels_first(tuple(data.train_images.shape), f"{self.name} (training)")
         return data, _digest(data)
 

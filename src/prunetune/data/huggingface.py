@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.dataset import Dataset, Source
+from prunetune.data.dataset import GREY_MODES, Dataset, Source, stack_images
 from prunetune.errors import ConfigError
 from prunetune.sparsity.model_state import digest_tensors
 
 SPLITS = ("train", "test")
-GREY = ("1", "L", "LA")
 
 
 class HuggingFace(Source):
@@ -81,16 +80,13 @@ def _decoded(image: Any) -> np.ndarray:
     """Pixels of shape (height, width) when greyscale, else (height, width, 3)."""
     if not hasattr(image, "convert"):
         raise ConfigError(f"data_args.image: the column holds {type(image).__name__}, not images; name another")
-    return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+    return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
 
 
 def _stack(arrays: list[np.ndarray], grey: bool, repo: str) -> Tensor:
     if len(sizes := {array.shape[:2] for array in arrays}) != 1:
         raise ConfigError(f"data: 'hf:{repo}' has images of {len(sizes)} sizes; all must have the same")
-    if grey:
-        return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
-    colours = [array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2) for array in arrays]
-    return torch.from_numpy(np.stack(colours)).permute(0, 3, 1, 2).contiguous()
+    return stack_images(arrays, grey)
 
 
 def _labels(split: Any, column: str) -> Tensor:

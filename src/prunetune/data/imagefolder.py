@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-from prunetune.data.dataset import Dataset, Source, require_memory
+from prunetune.data.dataset import GREY_MODES, Dataset, Source, require_memory, stack_images
 from prunetune.errors import ConfigError
 
 SPLITS = ("train", "test")
-GREY = ("1", "L", "LA")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's; one of the others starts Ghostscript
 OTHERS = {b"ftypavif": "an AVIF image", b"ftyphei": "a HEIC image", b"<svg": "an SVG drawing", b"%PDF": "a PDF"}
 MARKED = 300  # bytes at the beginning of a file in which its kind is told
@@ -66,7 +64,7 @@ class ImageFolder(Source):
             arrays[split].append(array)
             labels[split].append(label)
         grey = all(array.ndim == 2 for part in arrays.values() for array in part)
-        train, test = ((_stack(arrays[split], grey), torch.tensor(labels[split])) for split in SPLITS)
+        train, test = ((stack_images(arrays[split], grey), torch.tensor(labels[split])) for split in SPLITS)
         return Dataset.of("imagefolder", train, test, outputs=len(_classes(_folder(root) / "train"))), whole.hexdigest()
 
 
@@ -136,7 +134,7 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
             if image.mode.startswith(DEEP):
                 raise ValueError(f"its pixels have mode {image.mode}; images of 8 bits are read")
             upright = ImageOps.exif_transpose(image) if _is_turned(content) else image
-            pixels = upright.convert("L" if image.mode in GREY else "RGB")
+            pixels = upright.convert("L" if image.mode in GREY_MODES else "RGB")
     except UnidentifiedImageError as error:
         what = next((name for mark, name in OTHERS.items() if mark in content[:MARKED]), "no image of a known format")
         raise ConfigError(
@@ -150,13 +148,6 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
 def _no_bombs() -> AbstractContextManager[Any]:
     """Where Pillow only warns of an image that unpacks to hundreds of megabytes, it refuses it."""
     return warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
-
-
-def _stack(arrays: list[np.ndarray], grey: bool) -> Tensor:
-    if grey:
-        return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
-    colours = [array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2) for array in arrays]
-    return torch.from_numpy(np.stack(colours)).permute(0, 3, 1, 2).contiguous()
 
 
 def _check_agrees(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[int, ...]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from prunetune.core.references import Ref, is_callable_name, load_callable
 from prunetune.data.dataset import DATA, OFFICIAL, Dataset, Facts, Source, check_dataset
 from prunetune.data.function import Function
-from prunetune.data.split import CUTS, clean, cut, cut_facts, drawn_by_class
+from prunetune.data.split import SPLIT_OPTIONS, checked_options, drawn_by_class, split, split_facts
 from prunetune.errors import ConfigError, short, shown, unknown
 
 FOLDER_PREFIX = "imagefolder:"
@@ -34,14 +34,14 @@ def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
         name, given["repo"] = HUB_PREFIX.rstrip(":"), name.removeprefix(HUB_PREFIX)
     source = _source(name)
     _check(source, given)
-    cuts = clean({key: given.pop(key) for key in CUTS if key in given})
+    split_options = checked_options({key: given.pop(key) for key in SPLIT_OPTIONS if key in given})
     if not source.official_order:
-        cuts = drawn_by_class(cuts)
+        split_options = drawn_by_class(split_options)
     root = _absolute(given.pop("root")) if "root" in given else ""
     with _readable(name):
         digest = source.digest(**_call(root, given))
-    ref = Ref.of(name, {**given, **cuts}, digest, root)
-    if cuts:
+    ref = Ref.of(name, {**given, **split_options}, digest, root)
+    if split_options:
         facts(ref)  # says now, and not in the middle of a study, that there are too few images, or of some class none
     return ref
 
@@ -50,7 +50,7 @@ def facts(ref: Ref) -> Facts:
     """Input shape, classes and counts of what `load(ref)` returns; official content need not be present."""
     source = _source(ref.name)
     if source.facts is not None and ref.digest == OFFICIAL:
-        return cut_facts(source.facts, _cuts(ref))
+        return split_facts(source.facts, _split_options(ref))
     data = load(ref)
     counts = (len(labels) for labels in (data.train_labels, data.validation_labels, data.test_labels))
     return Facts(data.input_shape, data.outputs, *counts)
@@ -63,7 +63,7 @@ def load(ref: Ref) -> Dataset:
     ConfigError when they cannot be had, are damaged, or are not those that `identify` saw (a Ref without a digest
     takes what there is).
     """
-    options = {key: value for key, value in ref.kwargs.items() if key not in CUTS}
+    options = {key: value for key, value in ref.kwargs.items() if key not in SPLIT_OPTIONS}
     with _readable(ref.name):
         data, digest = _source(ref.name).read(**_call(ref.root, options))
     if ref.digest and digest != ref.digest:
@@ -72,7 +72,7 @@ def load(ref: Ref) -> Dataset:
             f"then {ref.digest[:12]}); its files must not change, and a callable must return the same every time"
         )
     check_dataset(data, ref.name)
-    return cut(data, _cuts(ref))
+    return split(data, _split_options(ref))
 
 
 def _source(name: str) -> Source:
@@ -101,8 +101,8 @@ def _absolute(root: str) -> str:
     return str(path)
 
 
-def _cuts(ref: Ref) -> dict[str, Any]:
-    return {key: value for key, value in ref.kwargs.items() if key in CUTS}
+def _split_options(ref: Ref) -> dict[str, Any]:
+    return {key: value for key, value in ref.kwargs.items() if key in SPLIT_OPTIONS}
 
 
 def _call(root: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,10 +112,10 @@ def _call(root: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _check(source: Source, given: Mapping[str, Any]) -> None:
     """ConfigError unless every argument is known to the source, of the right type and expressible in JSON."""
     for key, value in given.items():
-        if key in CUTS:
+        if key in SPLIT_OPTIONS:
             continue
         if key not in source.options and not source.any_options:
-            raise unknown("data_args", key, {*source.options, *CUTS})
+            raise unknown("data_args", key, {*source.options, *SPLIT_OPTIONS})
         wanted = str if key == "root" else source.options.get(key, object)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise ConfigError(

@@ -11,15 +11,15 @@ from torch import Tensor
 from prunetune.data.dataset import Dataset, Facts, mean_and_std
 from prunetune.errors import ConfigError
 
-CUTS = ("train_limit", "validation")
+SPLIT_OPTIONS = ("train_limit", "validation")
 HOLD_OUT_SEED = 20210211  # not one of the study's seeds: the same images are held out in every repetition
 DRAW_SEED = 20210212  # the same images are drawn in every repetition
 SHOWN = 5  # lost classes that an error names
 
 
-def clean(cuts: Mapping[str, Any]) -> dict[str, Any]:
-    """The cuts that change anything, so that one choice has one spelling; ConfigError for a wrong type or range."""
-    limit, share = cuts.get("train_limit"), cuts.get("validation")
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that change anything, so that one choice has one spelling; ConfigError for a wrong type or range."""
+    limit, share = options.get("train_limit"), options.get("validation")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise ConfigError(f"data_args.train_limit: {limit!r}; want a whole number of images, 1 or more")
     if share is not None and (type(share) not in (int, float) or not 0 <= share < 1):
@@ -28,17 +28,17 @@ def clean(cuts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value is not None}
 
 
-def drawn_by_class(cuts: Mapping[str, Any]) -> dict[str, Any]:
-    """The cuts with `train_limit` as a draw, `{"stratified": N}`, where it would be the first N images.
+def drawn_by_class(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `train_limit` as a draw, `{"stratified": N}`, where it would be the first N images.
 
     It is this form that enters a step's key, so that no result of the first N images is taken for one of the draw.
     """
-    return {name: {"stratified": value} if name == "train_limit" else value for name, value in cuts.items()}
+    return {name: {"stratified": value} if name == "train_limit" else value for name, value in options.items()}
 
 
-def cut_facts(whole: Facts, cuts: Mapping[str, Any]) -> Facts:
-    """The counts that are left; ConfigError when there are fewer images than `cuts` asks for."""
-    limit, share = _limit(cuts, whole.train), cuts.get("validation", 0)
+def split_facts(whole: Facts, options: Mapping[str, Any]) -> Facts:
+    """The counts that are left; ConfigError when there are fewer images than `options` asks for."""
+    limit, share = _limit(options, whole.train), options.get("validation", 0)
     if limit > whole.train:
         raise ConfigError(f"data_args.train_limit: {limit}; the data set has {whole.train} training images")
     held = round(share * limit)
@@ -51,7 +51,7 @@ def cut_facts(whole: Facts, cuts: Mapping[str, Any]) -> Facts:
     return whole._replace(train=limit - held, validation=held or whole.validation)
 
 
-def cut(data: Dataset, cuts: Mapping[str, Any]) -> Dataset:
+def split(data: Dataset, options: Mapping[str, Any]) -> Dataset:
     """`train_limit` training images, a fixed random `validation` share of them held out, both in their order.
 
     A `train_limit` N is the first N images, `{"stratified": N}` a fixed random draw of every class's share, one image
@@ -60,14 +60,14 @@ def cut(data: Dataset, cuts: Mapping[str, Any]) -> Dataset:
 
     Mean and std become those of the images that are left to train on, unless the data set brought figures of its own.
     """
-    if not cuts:
+    if not options:
         return data
     counts = (len(labels) for labels in (data.train_labels, data.validation_labels, data.test_labels))
-    left = cut_facts(Facts(data.input_shape, data.outputs, *counts), cuts)
-    taken = _taken(data.train_labels, cuts)
+    left = split_facts(Facts(data.input_shape, data.outputs, *counts), options)
+    taken = _taken(data.train_labels, options)
     images, labels = data.train_images[taken], data.train_labels[taken]
-    held = _held_out(labels, left.validation if "validation" in cuts else 0)
-    if "validation" in cuts:
+    held = _held_out(labels, left.validation if "validation" in options else 0)
+    if "validation" in options:
         data = replace(data, validation_images=images[held], validation_labels=labels[held])
     figures = (data.mean, data.std)
     derived = figures == mean_and_std(data.train_images)
@@ -76,15 +76,15 @@ def cut(data: Dataset, cuts: Mapping[str, Any]) -> Dataset:
     return replace(data, train_images=rest, train_labels=labels[~held], mean=mean, std=std)
 
 
-def _limit(cuts: Mapping[str, Any], whole: int) -> int:
-    limit = cuts.get("train_limit", whole)
+def _limit(options: Mapping[str, Any], whole: int) -> int:
+    limit = options.get("train_limit", whole)
     return limit["stratified"] if isinstance(limit, Mapping) else limit
 
 
-def _taken(labels: Tensor, cuts: Mapping[str, Any]) -> slice | Tensor:
+def _taken(labels: Tensor, options: Mapping[str, Any]) -> slice | Tensor:
     """Where the images that `train_limit` leaves are: a slice, or positions in rising order."""
-    limit, classes = _limit(cuts, len(labels)), len(labels.unique())
-    if isinstance(cuts.get("train_limit"), Mapping):
+    limit, classes = _limit(options, len(labels)), len(labels.unique())
+    if isinstance(options.get("train_limit"), Mapping):
         if limit < classes:
             raise ConfigError(
                 f"data_args.train_limit: {limit} images cannot show all {classes} classes; want {classes} or more"

@@ -17,7 +17,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.patterns import kept_channels
 from prunetune.steps.steps import Connect, Prune, Step, Train
-from prunetune.training.evaluate import Line
+from prunetune.training.evaluate import PathScores
 from prunetune.training.loop import Trained
 from prunetune.training.recipe import Point
 
@@ -114,7 +114,7 @@ def snapshots_are_copies(step: Step, trained: Trained, points: Collection[Point]
 @rule("ranks agree", "The devices that share a training end with the same weights, bit for bit.")
 def ranks_agree(step: Step, trained: Trained) -> str | None:
     """Replicas that drift apart train another network each, and only one of them is stored."""
-    return f"{trained.strays} ranks have other weights than the first" if trained.strays else None
+    return f"{trained.diverged_ranks} ranks have other weights than the first" if trained.diverged_ranks else None
 
 
 @rule("source finite", "A mask is chosen from finite weights, never from a diverged training.")
@@ -210,7 +210,7 @@ def ends_are_twins(step: Connect, first: Mapping[str, Any], second: Mapping[str,
 
 
 @rule("zeros on the line", "Pruned weights are exactly zero in every network on the line between two finals.")
-def zeros_on_the_line(step: Connect, line: Line) -> str | None:
+def zeros_on_the_line(step: Connect, line: PathScores) -> str | None:
     """Counted in the live network that is scored."""
     for alpha, revived in zip(line.alpha, line.revived, strict=True):
         if revived:

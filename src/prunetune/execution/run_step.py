@@ -35,7 +35,7 @@ from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
 from prunetune.store.store import Store
 from prunetune.training.batches import probe_batches, probe_indices
 from prunetune.training.distributed import SINGLE, World
-from prunetune.training.evaluate import Score, evaluate, walk
+from prunetune.training.evaluate import Score, evaluate, score_path
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.numerics import reproducible
 from prunetune.training.objective import loss_by
@@ -81,7 +81,7 @@ def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
     ends = [inputs.store.metrics(weights.step.key) for weights in (step.first, step.second)]
     held = [invariants.ends_are_twins(step, *ends)]
-    line = walk(model, first, second, mask, load(step.data), step.recipe, step.points, step.device)
+    line = score_path(model, first, second, mask, load(step.data), step.recipe, step.points, step.device)
     held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
     return {
         "alpha": list(line.alpha),

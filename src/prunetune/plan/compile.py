@@ -1,17 +1,17 @@
 """A study compiled to its steps: each distinct computation once, in an order in which it can be run."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
 import torch
 
+from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.models import draw
-from prunetune.plan import measurements as connections
-from prunetune.plan import measurements as correlations
+from prunetune.plan import measurements
 from prunetune.plan.context import StudyContext
 from prunetune.plan.measurements import (
     PlannedConnection,
@@ -28,11 +28,10 @@ from prunetune.sparsity.scope import list_parameters
 from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.recipe_fields import steps_per_epoch, summarise
 from prunetune.spec.study import Spec
-from prunetune.spec.study_fields import DIGITS
 from prunetune.steps import graph
 from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
-from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train, Weights
+from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train
 from prunetune.training.recipe import Point, RecipeSummary
 
 Cell = tuple[float, str]
@@ -67,8 +66,8 @@ class Plan:
     """A study's steps (topological order, each once), and the rows that they fill.
 
     `separate_*` is what the same table would cost without sharing: every trial an experiment of its own, which trains
-    whatever its result rests on (its dense run, the trainings that find its mask), then itself, and its twin where
-    the study looks at its connectivity.
+    whatever its result rests on (its dense run, the trainings that find its mask), then itself, and its twin
+    where the study measures its connectivity.
     """
 
     spec: Spec
@@ -76,7 +75,7 @@ class Plan:
     trials: tuple[PlannedTrial, ...]
     correlations: tuple[PlannedCorrelation, ...]
     connections: tuple[PlannedConnection, ...]
-    along: tuple[PlannedMoment, ...]  # R_p along the dense runs
+    trajectory: tuple[PlannedMoment, ...]  # R_p along the dense runs
     snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
     notes: tuple[str, ...]  # what was left out, and why
     model: Ref
@@ -88,9 +87,9 @@ class Plan:
     epochs: int
     separate_trainings: int
     separate_epochs: int
-    urgency: Mapping[str, int] = field(repr=False)  # key -> epochs of the longest chain that starts with the step
+    priority: Mapping[str, int] = field(repr=False)  # key -> epochs of the longest chain that starts with the step
 
-    def against(self, store: Has) -> Remaining:
+    def remaining(self, store: Has) -> Remaining:
         """What of this plan `store` holds already. A training without a snapshot that is needed is not held."""
         held = [step for step in self.steps if store.has(step.key, self.snapshots.get(step.key, frozenset()))]
         cached = frozenset(step.key for step in held)
@@ -125,29 +124,29 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
 
     Raises ConfigError, one line, where the spec asks for what there is not.
     """
-    bench = StudyContext.of(spec, device)
-    _require_patterns_fit(bench)
-    require_moments(bench)
-    ground_at, arms = cache(bench.ground), spec.named_arms
+    context = StudyContext.of(spec, device)
+    _require_patterns_fit(context)
+    require_moments(context)
+    states_at, arms = cache(context.dense_states), spec.named_arms
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
-    along: list[PlannedMoment] = []
+    trajectory: list[PlannedMoment] = []
     counts = every_cell(spec, spec.looks[0]) if seeds is None else seeds
     for seed in range(max(counts.values())):
         for rate in spec.learning_rates:
             masks = [mask for mask in spec.masks if seed < counts[rate, mask.label]]
             if not masks:
                 continue
-            ground = ground_at(seed, rate)
-            trials.extend(_dense_trials(ground, spec.pretraining.longer))
-            measured.extend(correlations.dense_pair(ground, bench.scope))
-            along.extend(moments(ground, bench.scope, spec.along_training))
+            states = states_at(seed, rate)
+            trials.extend(_dense_trials(states, spec.pretraining.longer))
+            measured.extend(measurements.dense_pair(states, context.scope))
+            trajectory.extend(moments(states, context.scope, spec.along_training))
             for mask in masks:
-                for found in _masks(bench, mask, ground_at(seed, mask.learning_rate or rate)):
-                    rows = _sparse_trials(ground, arms, found)
+                for found in _masks(context, mask, states_at(seed, mask.learning_rate or rate)):
+                    rows = _sparse_trials(states, arms, found)
                     trials.extend(rows)
-                    measured.extend(correlations.sparse_pairs(ground, bench.scope, found, _by_arm(rows)))
-    return _assembled(bench, tuple(trials), tuple(measured), tuple(along))
+                    measured.extend(measurements.sparse_pairs(states, context.scope, found, _by_arm(rows)))
+    return _assembled(context, tuple(trials), tuple(measured), tuple(trajectory))
 
 
 def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
@@ -155,51 +154,59 @@ def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
     return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}
 
 
-def _require_patterns_fit(bench: StudyContext) -> None:
+def _require_patterns_fit(context: StudyContext) -> None:
     """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
-    named = {mask.pattern for mask in bench.spec.masks} - {"unstructured"}
+    named = {mask.pattern for mask in context.spec.masks} - {"unstructured"}
     if not named:
         return
-    model = draw(bench.model, bench.facts.input_shape, bench.facts.outputs, seed=0)
+    model = draw(context.model, context.facts.input_shape, context.facts.outputs, seed=0)
     for pattern in sorted(named):
-        require_layers(pattern, list_parameters(model, bench.scope))
+        require_layers(pattern, list_parameters(model, context.scope))
     if CHANNEL in named:
-        require_channels(channel_groups(model, torch.zeros(1, *bench.facts.input_shape), bench.scope))
+        require_channels(channel_groups(model, torch.zeros(1, *context.facts.input_shape), context.scope))
 
 
-def _masks(bench: StudyContext, mask: MaskSpec, ground: DenseStates) -> Iterator[MaskAt]:
-    """The masks of one algorithm, one for every sparsity of the study, found on `ground`."""
-    sparsities = bench.spec.sparsities
+def _masks(context: StudyContext, mask: MaskSpec, states: DenseStates) -> Iterator[MaskAt]:
+    """The masks of one algorithm, one for every sparsity of the study, found on `states`."""
+    sparsities = context.spec.sparsities
     choice = Choice(
-        mask.criterion,
-        mask.allocation,
-        mask.pattern,
-        bench.scope,
-        derive(ground.trainer.seed, "prune"),
-        mask.shown(ground, bench.facts),
-        bench.sequences,
+        criterion=mask.criterion,
+        allocation=mask.allocation,
+        pattern=mask.pattern,
+        scope=context.scope,
+        seed=derive(states.trainer.seed, "prune"),
+        probe=mask.shown(states, context.facts),
+        sequences=context.sequences,
     )
-    prunes = mask.algorithm().emit(ground, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
+    prunes = mask.algorithm.emit(states, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
     for sparsity, prune in zip(sparsities, prunes, strict=True):
         yield MaskAt(mask.label, sparsity, prune)
 
 
-def _dense_trials(ground: DenseStates, longer: int) -> Iterator[PlannedTrial]:
+def _dense_trials(states: DenseStates, longer: int) -> Iterator[PlannedTrial]:
     """The dense run, and where `longer` is not 0 the one of so many times the epochs, from the same θ0."""
-    step = ground.theta_t.step
+    step = states.theta_t.step
     if isinstance(step, Init):
         raise RuntimeError("the final state of a dense run is one of initial weights: a fault of prunetune")
-    place = None, ground.recipe.learning_rate, 0.0, ground.trainer.seed
-    yield PlannedTrial(DENSE, *place, step)
+    dense = PlannedTrial(
+        arm=DENSE,
+        mask=None,
+        learning_rate=states.recipe.learning_rate,
+        sparsity=0.0,
+        seed=states.trainer.seed,
+        step=step,
+    )
+    yield dense
     if longer:
-        yield PlannedTrial(DENSE_LONGER, *place, ground.trainer.train(ground.recipe.stretched(longer), ground.theta_0))
+        step = states.trainer.train(states.recipe.lasting(states.recipe.epochs * longer), states.theta_0)
+        yield replace(dense, arm=DENSE_LONGER, step=step)
 
 
-def _sparse_trials(ground: DenseStates, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:
-    rate, seed = ground.recipe.learning_rate, ground.trainer.seed
+def _sparse_trials(states: DenseStates, arms: Mapping[str, Arm], found: MaskAt) -> list[PlannedTrial]:
+    rate, seed = states.recipe.learning_rate, states.trainer.seed
     rows = []
     for name, arm in arms.items():
-        step = ground.train(arm.start(ground), arm.mask(ground, found.prune))
+        step = states.train(arm.start(states), arm.mask(states, found.prune))
         rows.append(PlannedTrial(name, found.label, rate, found.sparsity, seed, step))
     return rows
 
@@ -209,46 +216,46 @@ def _by_arm(rows: Iterable[PlannedTrial]) -> dict[str, Train]:
 
 
 def _assembled(
-    bench: StudyContext,
+    context: StudyContext,
     trials: tuple[PlannedTrial, ...],
     measured: tuple[PlannedCorrelation, ...],
-    along: tuple[PlannedMoment, ...],
+    trajectory: tuple[PlannedMoment, ...],
 ) -> Plan:
-    joined = tuple(connections.lines(trials, bench.spec.connectivity))
-    steps = graph.closure([row.step for row in (*trials, *measured, *along, *joined)])
-    urgency = graph.longest_below(steps, graph.epochs_of)
+    joined = tuple(measurements.connections(trials, context.spec.connectivity))
+    steps = graph.closure([row.step for row in (*trials, *measured, *trajectory, *joined)])
+    priority = graph.longest_below(steps, graph.epochs_of)
     alone = [graph.closure([trial.step]) for trial in trials]
-    twins = [line.twin for line in joined]
-    has_theta_0 = bench.spec.pretrained is None or bench.spec.pretrained.theta_0 is not None
+    twins = [connection.twin for connection in joined]
+    has_theta_0 = context.spec.pretrained is None or context.spec.pretrained.theta_0 is not None
     return Plan(
-        spec=bench.spec,
-        steps=graph.by_urgency(steps, urgency, frozenset(_answer(bench.spec, trials))),
+        spec=context.spec,
+        steps=graph.by_priority(steps, priority, frozenset(_answer(context.spec, trials))),
         trials=trials,
         correlations=measured,
         connections=joined,
-        along=along,
+        trajectory=trajectory,
         snapshots=_snapshots(steps),
         notes=(
-            *correlations.left_out(bench.spec.named_arms, bench.spec.sparsities, has_theta_0),
-            *connections.notes(joined),
+            *measurements.left_out(context.spec.named_arms, context.spec.sparsities, has_theta_0),
+            *measurements.connection_notes(joined),
         ),
-        model=bench.model,
-        data=bench.data,
-        input_shape=bench.facts.input_shape,
-        outputs=bench.facts.outputs,
-        recipes=_recipes(bench),
+        model=context.model,
+        data=context.data,
+        input_shape=context.facts.input_shape,
+        outputs=context.facts.outputs,
+        recipes=_recipes(context),
         trainings=graph.trainings(steps),
         epochs=graph.total_epochs(steps),
         separate_trainings=sum(map(graph.trainings, (*alone, twins))),
         separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
-        urgency=urgency,
+        priority=priority,
     )
 
 
-def _recipes(bench: StudyContext) -> tuple[RecipeSummary, ...]:
-    recipe = bench.spec.recipe
-    steps = steps_per_epoch(recipe, bench.facts.train)
-    return tuple(summarise(recipe, rate, steps) for rate in sorted(bench.spec.dense_rates))
+def _recipes(context: StudyContext) -> tuple[RecipeSummary, ...]:
+    recipe = context.spec.recipe
+    steps = steps_per_epoch(recipe, context.facts.train)
+    return tuple(summarise(recipe, rate, steps) for rate in sorted(context.spec.dense_rates))
 
 
 def _answer(spec: Spec, trials: Iterable[PlannedTrial]) -> tuple[Step, ...]:
@@ -259,10 +266,9 @@ def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
     """The moments of each training, by its key, that some step reads."""
     moments: dict[str, set[Point]] = {}
     for step in steps:
-        for value in (getattr(step, f.name) for f in fields(step)):  # type: ignore[arg-type]
-            for weights in value.states if isinstance(value, Weights) else ():
-                if weights.at is not None:
-                    moments.setdefault(weights.step.key, set()).add(weights.at)
+        for state in step.states:
+            if state.at is not None:
+                moments.setdefault(state.step.key, set()).add(state.at)
     return {key: frozenset(points) for key, points in moments.items()}
 
 

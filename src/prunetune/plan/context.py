@@ -45,7 +45,7 @@ class StudyContext:
         sequences = (by_channel and reads_sequences(network, torch.zeros(1, *facts.input_shape))) or None
         return cls(spec, device, dataset, facts, model, scope, sequences, _rewind(spec, facts))
 
-    def ground(self, seed: int, learning_rate: float) -> DenseStates:
+    def dense_states(self, seed: int, learning_rate: float) -> DenseStates:
         """The states that exist before any mask does, at one seed and learning rate."""
         recipe = self.spec.recipe.at(learning_rate, self.device)
         trainer = Trainer(self.data, seed, self.device, self.spec.devices)
@@ -69,12 +69,25 @@ class StudyContext:
             return None
         named = pattern.replace("{seed}", str(seed)).replace("{learning_rate}", f"{recipe.learning_rate:g}")
         path = Path(named).expanduser()
-        measured = Recipe(0, recipe.batch_size, 0.0, precision=recipe.precision, loss=recipe.loss, metric=recipe.metric)
-        shape, outputs = self.facts.input_shape, self.facts.outputs
-        content = _sha256(path, f"pretrained.{field}")
-        origin = self.model, shape, outputs, self.data
-        key = self.spec.pretrained.key if self.spec.pretrained else None
-        return Weights(Import(*origin, content, measured, str(path), self.device, key))
+        imported = Import(
+            model=self.model,
+            input_shape=self.facts.input_shape,
+            outputs=self.facts.outputs,
+            data=self.data,
+            content=_sha256(path, f"pretrained.{field}"),
+            recipe=Recipe(
+                epochs=0,
+                batch_size=recipe.batch_size,
+                learning_rate=0.0,
+                precision=recipe.precision,
+                loss=recipe.loss,
+                metric=recipe.metric,
+            ),
+            path=str(path),
+            device=self.device,
+            weights_key=self.spec.pretrained.key if self.spec.pretrained else None,
+        )
+        return Weights(imported)
 
 
 def training_steps(spec: Spec, facts: Facts) -> int:
@@ -86,7 +99,9 @@ def _rewind(spec: Spec, facts: Facts) -> Point:
     point = Point.parse(spec.rewind)
     steps = training_steps(spec, facts)
     if point.unit == "it" and point.value >= steps:
-        raise ConfigError(f"rewind: '{point}'; must come before the end of the training's {steps} steps")
+        length = f"{steps} steps ({steps // spec.recipe.epochs} an epoch)"
+        right = f"must come before the end of a training of {length}: a fraction such as '1/5', or 0ep for θ0"
+        raise ConfigError(f"rewind: '{point}'; {right}")
     return point
 
 

@@ -27,7 +27,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class PlannedConnection:
-    """A line of the study: from the final of the trial at this place, which is `step.first`, to its twin's."""
+    """A line of the study: from the final of the trial at this place, `step.first`, to its twin's."""
 
     arm: str
     mask: str | None
@@ -46,14 +46,20 @@ class PlannedConnection:
         return self.step.second.step
 
 
-def lines(trials: Iterable[PlannedTrial], arms: Collection[str]) -> Iterator[PlannedConnection]:
+def connections(trials: Iterable[PlannedTrial], arms: Collection[str]) -> Iterator[PlannedConnection]:
     """A line for every trial of `arms`, in the order of the trials."""
     for trial in trials:
         step = trial.step
         if trial.arm in arms and isinstance(step, Train):
-            ends = Weights(step), Weights(twin(step, trial.seed))
-            line = Connect(*ends, step.mask, step.data, step.recipe, device=step.device)
-            yield PlannedConnection(trial.arm, trial.mask, trial.learning_rate, trial.sparsity, trial.seed, line)
+            first, second = Weights(step), Weights(twin(step, trial.seed))
+            yield PlannedConnection(
+                arm=trial.arm,
+                mask=trial.mask,
+                learning_rate=trial.learning_rate,
+                sparsity=trial.sparsity,
+                seed=trial.seed,
+                step=Connect(first, second, step.mask, data=step.data, recipe=step.recipe, device=step.device),
+            )
 
 
 def twin(step: Train, seed: int) -> Train:
@@ -61,12 +67,12 @@ def twin(step: Train, seed: int) -> Train:
     return replace(step, order_seed=derive(seed, "twin order"), augment_seed=derive(seed, "twin augment"))
 
 
-def notes(connections: Sequence[PlannedConnection]) -> tuple[str, ...]:
+def connection_notes(planned: Sequence[PlannedConnection]) -> tuple[str, ...]:
     """What twins cost, which no row of the budget holds; none without connections."""
-    if not connections:
+    if not planned:
         return ()
-    twins = {connection.twin for connection in connections}
-    arms = ", ".join(dict.fromkeys(connection.arm for connection in connections))
+    twins = {connection.twin for connection in planned}
+    arms = ", ".join(dict.fromkeys(connection.arm for connection in planned))
     count, epochs = graph.trainings(twins), graph.total_epochs(twins)
     return (f"connectivity: {count} twins of {arms} train {epochs} epochs, which are in no row of the budget",)
 
@@ -91,17 +97,17 @@ class PlannedCorrelation:
     step: Measure
 
 
-def dense_pair(ground: DenseStates, scope: Scope) -> Iterator[PlannedCorrelation]:
+def dense_pair(states: DenseStates, scope: Scope) -> Iterator[PlannedCorrelation]:
     """R_p(θ0, θT) at p = .1 … .5: is pre-training sufficient? Nothing where the user gave no θ0."""
-    if ground.initial is None:
+    if states.initial is None:
         return
-    step = Measure(ground.theta_0, ground.theta_t, None, DENSE_P, scope)
+    step = Measure(states.theta_0, states.theta_t, None, DENSE_P, scope)
     for p in DENSE_P:
-        yield PlannedCorrelation(DENSE_PAIR, ground.recipe.learning_rate, None, 0.0, ground.trainer.seed, p, step)
+        yield PlannedCorrelation(DENSE_PAIR, states.recipe.learning_rate, None, 0.0, states.trainer.seed, p, step)
 
 
 def sparse_pairs(
-    ground: DenseStates, scope: Scope, found: MaskAt, trained: Mapping[str, Train]
+    states: DenseStates, scope: Scope, mask: MaskAt, trained: Mapping[str, Train]
 ) -> Iterator[PlannedCorrelation]:
     """The pairs of one mask whose arms are among `trained`, at p = .2.
 
@@ -111,16 +117,16 @@ def sparse_pairs(
         return
     final = Weights(trained["finetune"])
     steps = {
-        pair: Measure(trained[arm].start, final, found.prune, (SPARSE_P,), scope)
+        pair: Measure(trained[arm].start, final, mask.prune, (SPARSE_P,), scope)
         for arm, pair in WITHIN.items()
         if arm in trained
     }
-    if allowed(found.sparsity):
-        known = zip(AGAINST_DENSE, (ground.initial, ground.theta_t), strict=True)
+    if allowed(mask.sparsity):
+        known = zip(AGAINST_DENSE, (states.initial, states.theta_t), strict=True)
         steps |= {pair: Measure(final, dense, None, (SPARSE_P,), scope) for pair, dense in known if dense}
-    rate, seed = ground.recipe.learning_rate, ground.trainer.seed
+    rate, seed = states.recipe.learning_rate, states.trainer.seed
     for pair, step in steps.items():
-        yield PlannedCorrelation(pair, rate, found.label, found.sparsity, seed, SPARSE_P, step)
+        yield PlannedCorrelation(pair, rate, mask.label, mask.sparsity, seed, SPARSE_P, step)
 
 
 def allowed(sparsity: float) -> bool:
@@ -151,21 +157,21 @@ class PlannedMoment:
     step: Measure
 
 
-def require_moments(bench: StudyContext) -> None:
+def require_moments(context: StudyContext) -> None:
     """ConfigError where a study asks for more moments than its trainings have optimizer steps."""
-    asked, steps = bench.spec.along_training, training_steps(bench.spec, bench.facts)
+    asked, steps = context.spec.along_training, training_steps(context.spec, context.facts)
     if asked > steps:
         raise ConfigError(f"along_training: {asked}; must be at most {steps}, the optimizer steps of a training")
 
 
-def moments(ground: DenseStates, scope: Scope, count: int) -> Iterator[PlannedMoment]:
+def moments(states: DenseStates, scope: Scope, count: int) -> Iterator[PlannedMoment]:
     """The moments k * T / count epochs, k = 1 … count, of a dense run of T epochs.
 
     The last one is the final state itself, which needs no snapshot and which the study's own R_p(θ0, θT) measures.
     """
-    dense, recipe = ground.theta_t.step, ground.recipe
+    dense, recipe = states.theta_t.step, states.recipe
     for k in range(1, count + 1):
         at = Point(float(f"{k * recipe.epochs / count:.12g}"), "ep")  # as the snapshot's file is named
-        state, p = (Weights(dense, at), (SPARSE_P,)) if k < count else (ground.theta_t, DENSE_P)
-        step = Measure(ground.theta_0, state, None, p, scope)
-        yield PlannedMoment(recipe.learning_rate, ground.trainer.seed, at.value, SPARSE_P, step)
+        state, p = (Weights(dense, at), (SPARSE_P,)) if k < count else (states.theta_t, DENSE_P)
+        step = Measure(states.theta_0, state, None, p, scope)
+        yield PlannedMoment(recipe.learning_rate, states.trainer.seed, at.value, SPARSE_P, step)

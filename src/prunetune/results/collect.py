@@ -42,7 +42,7 @@ def measured(store: StoreReader, step: Measure, p: float) -> dict[str, Any]:
 def along_training(plan: Plan, store: StoreReader) -> tuple[MomentOverlap, ...]:
     """R_p(θ0, θ_t) at the moments of the plan that are stored."""
     rows = []
-    for planned in plan.along:
+    for planned in plan.trajectory:
         if store.has(planned.step.key):
             found = measured(store, planned.step, planned.p)
             place = planned.learning_rate, planned.seed, planned.epoch, planned.p

@@ -1,12 +1,15 @@
 """The edge where a person's text becomes values: strict parts of a spec, and one clear line for what is wrong."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from prunetune.errors import ConfigError, short, shown, unknown
+
+T = TypeVar("T")
 
 DEEPEST = 20  # levels of lists and mappings
 _LARGEST = 2**63 - 1  # whole number, of either sign
@@ -60,17 +63,30 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(short(key) if isinstance(key, str) else shown(key) for key in path[:6]) or "spec"
 
 
-_WORDS = {
-    "Input should be": "must be",
-    "Tuple should have": "must have",
-    " after validation": "",
-    "a valid tuple": "a list, such as [a, b]",
-    "a valid array": "a list, such as [a, b]",
-    "a valid dictionary": "a mapping",
-    "a valid string": "a text",
-    "a valid number": "a number",
-    "a valid integer": "a whole number",
-    "a valid boolean": "true or false",
+# What would be right, by the type of pydantic's finding; in braces the finding's context.
+_RIGHT = {
+    "greater_than": "be greater than {gt}",
+    "greater_than_equal": "be greater than or equal to {ge}",
+    "less_than": "be less than {lt}",
+    "less_than_equal": "be less than or equal to {le}",
+    "finite_number": "be a finite number",
+    "literal_error": "be {expected}",
+    "too_long": "have at most {max_length} items, not {actual_length}",
+    "too_short": "have at least {min_length} items, not {actual_length}",
+    "string_type": "be a text",
+    "bool_type": "be true or false",
+    "bool_parsing": "be true or false",
+    "int_type": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_from_float": "be a whole number",
+    "float_type": "be a number",
+    "float_parsing": "be a number",
+    "tuple_type": "be a list, such as [a, b]",
+    "list_type": "be a list, such as [a, b]",
+    "dict_type": "be a mapping",
+    "mapping_type": "be a mapping",
+    "model_type": "be a mapping",
+    "dataclass_type": "be a mapping",
 }
 
 
@@ -95,6 +111,18 @@ class StrictModel(BaseModel):
         return unknown(str(name), name, cls.model_fields)
 
 
+def with_settings(kind: type[T], settings: Mapping[str, Any], *within: str) -> T:
+    """A registered dataclass with these settings, each checked against the type of its field, bools no numbers.
+
+    ConfigError for the first that is wrong; `within` are the fields that its path begins with.
+    """
+    try:
+        text = json.dumps(settings, default=str)  # strict JSON, unlike strict Python, takes a list for a tuple
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise config_error(error, *within) from error
+
+
 def config_error(error: ValidationError, *within: str) -> ConfigError:
     """The first of pydantic's findings as one line: the field's dotted path, the value, and what would be right.
 
@@ -112,10 +140,16 @@ def _line(finding: Mapping[str, Any], within: Iterable[str]) -> str:
         return f"{path}.{cause}" if path else str(cause)
     if finding["type"] == "missing":
         return f"{path}: missing; it has no default"
-    return f"{path or 'spec'}: {shown(finding['input'])}; {cause or _in_our_words(finding['msg'])}"
+    return f"{path or 'spec'}: {shown(finding['input'])}; {cause or _right(finding)}"
 
 
-def _in_our_words(message: str) -> str:
-    for theirs, ours in _WORDS.items():
-        message = message.replace(theirs, ours)
-    return message
+def _right(finding: Mapping[str, Any]) -> str:
+    """What the value must be; in pydantic's own words where a type of a plug-in's settings is none of ours."""
+    if finding["type"] not in _RIGHT:
+        return finding["msg"]
+    context = {name: _whole(value) for name, value in finding.get("ctx", {}).items()}
+    return f"must {_RIGHT[finding['type']].format(**context)}"
+
+
+def _whole(bound: Any) -> Any:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunetune.core.limits import DIGITS
 from prunetune.errors import ConfigError, shown
 from prunetune.sparsity.patterns import Groups
-from prunetune.spec.load import Source, is_papers, load_spec, read_fields, settled_fields
+from prunetune.spec.load import SpecSource, is_papers, load_spec, read_fields, settled_fields
 from prunetune.spec.study import Spec
-from prunetune.spec.study_fields import DIGITS
 
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
 _IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pretraining": {}, "rewind": "0ep"}
@@ -32,7 +32,7 @@ class CompressionRequest:
     scale: float | None = None
 
 
-def compression_spec(source: Source, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
+def compression_spec(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
     """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
     changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
@@ -56,7 +56,7 @@ def _pretrained(asked: CompressionRequest) -> dict[str, Any]:
     return {"pretrained": {"theta_T": str(asked.weights), **key}}
 
 
-def _fields(source: Source, asked: CompressionRequest) -> dict[str, Any]:
+def _fields(source: SpecSource, asked: CompressionRequest) -> dict[str, Any]:
     """The fields of a spec, or of a model and data without one."""
     if source is not None:
         for name in ("model", "data"):

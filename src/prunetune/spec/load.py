@@ -16,7 +16,7 @@ from prunetune.spec.recipe_fields import RecipeSpec
 from prunetune.spec.scaling import VALIDATION, kept_weight_decay, record, require_scale, scaled_times
 from prunetune.spec.study import Spec
 
-Source = str | Path | Mapping[str, Any] | None
+SpecSource = str | Path | Mapping[str, Any] | Spec | None
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_CHARACTERS = 1_000_000  # of a spec with its aliases written out
 
@@ -75,8 +75,10 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not YAML that can be read: {type(error).__name__}") from error
 
 
-def read_fields(source: Source) -> dict[str, Any]:
-    """The mapping that a preset (None: `quick`), a YAML file or a mapping holds, before any of it is checked."""
+def read_fields(source: SpecSource) -> dict[str, Any]:
+    """The fields of a preset (None: `quick`), a YAML file, a mapping or a Spec, before any of them is checked."""
+    if isinstance(source, Spec):
+        return source.resolved()
     if isinstance(source, Mapping):
         return dict(source)  # `override` changes no mapping within
     name = "quick" if source is None else str(source)
@@ -135,17 +137,21 @@ def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
     fields[path[-1]] = value
 
 
-def load_spec(source: Source = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
+def load_spec(source: SpecSource = None, overrides: Sequence[str] = (), scale: float | None = None) -> Spec:
     """Read a spec from a preset's name, a YAML file or a mapping (None: the preset `quick`), then `--set` overrides.
+
+    A Spec to which nothing is changed is returned as it is.
 
     `scale`, or the field of that name, multiplies epochs at equal κ before the overrides apply
     (docs/explanation/kappa.md). Raises ConfigError, one line, for anything that is not right. The model and the data
     are looked at by `plan`, or here where there is a scale, since the steps of an epoch must then be known.
     """
+    if isinstance(source, Spec) and not overrides and scale is None:
+        return source
     return _validated(settled_fields(read_fields(source), overrides, scale, is_papers(source)))
 
 
-def is_papers(source: Source) -> bool:
+def is_papers(source: SpecSource) -> bool:
     """Whether a spec's source is a preset of the paper's."""
     return isinstance(source, str) and source in presets.PAPER
 

@@ -1,13 +1,13 @@
 """A mask algorithm with its settings, as an entry of a spec's `masks`."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
+from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from prunetune.core.limits import Count, Number
 from prunetune.core.references import Ref
@@ -18,7 +18,7 @@ from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA, Criterion, place_of
 from prunetune.sparsity.gradients import reads_images
 from prunetune.sparsity.patterns import PATTERNS
-from prunetune.spec.base import StrictModel, config_error
+from prunetune.spec.base import StrictModel, with_settings
 from prunetune.steps.mask_algorithms import MASKS, UPDATES_BY_DEFAULT, Algorithm, Gradual
 from prunetune.steps.steps import DenseStates, Probe
 
@@ -70,17 +70,13 @@ def criterion_label(rule: Ref) -> str:
     return "-".join([rule.name, *own])
 
 
-def _filled(kind: type[Criterion], own: Mapping[Any, Any]) -> dict[str, Any]:
+def _filled(kind: type[Criterion], own: Mapping[str, Any]) -> dict[str, Any]:
     """All fields of the criterion, those of `own` checked against their types."""
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for name in own:
         if name not in known:
             raise unknown(f"criterion.{name}", name, known or ["name"])
-    try:
-        made = TypeAdapter(kind).validate_json(json.dumps(own, default=str), strict=True)
-    except ValidationError as error:
-        raise config_error(error, "criterion") from error
-    filled = asdict(made)  # type: ignore[call-overload]
+    filled = asdict(with_settings(kind, own, "criterion"))  # type: ignore[call-overload]
     for name, value in filled.items():
         if isinstance(value, float) and not math.isfinite(value):  # a spec and a key are strict JSON
             raise ConfigError(f"criterion.{name}: {value}; must be a finite number")
@@ -144,28 +140,24 @@ class MaskSpec(StrictModel):
         if self.probe is not None and not reads_images(criterion_of(self.criterion)):
             what = f"criterion '{self.criterion.name}' looks at no images"
             raise ConfigError(f"probe: {self.probe}; {what}; leave it out")
-        self.algorithm()
+        _ = self.algorithm  # refuses wrong settings
         return self
 
-    def shown(self, ground: DenseStates, facts: Facts) -> Probe | None:
+    def shown(self, states: DenseStates, facts: Facts) -> Probe | None:
         """What the criterion is shown at this seed; None for one that looks at no images."""
         if not reads_images(criterion_of(self.criterion)):
             return None
         if self.probe is not None and self.probe > facts.train:
             raise ConfigError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
         images = self.probe or min(IMAGES_PER_CLASS * facts.outputs, facts.train)
-        recipe, trainer = ground.recipe, ground.trainer
+        recipe, trainer = states.recipe, states.trainer
         seed = derive(trainer.seed, "probe")
         return Probe(trainer.data, images, recipe.batch_size, seed, recipe.loss, trainer.device)
 
+    @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm with its settings checked and filled in."""
-        settings = {**self._by_criterion(), **(self.model_extra or {})}
-        try:
-            text = json.dumps(settings, default=str)  # strict JSON still takes a mapping for a dataclass
-            return TypeAdapter(MASKS[self.kind]).validate_json(text, strict=True)
-        except ValidationError as error:
-            raise config_error(error) from error
+        return with_settings(MASKS[self.kind], {**self._by_criterion(), **(self.model_extra or {})})
 
     def _by_criterion(self) -> dict[str, Any]:
         """Defaults that are the criterion's to say: whether `one_shot` prunes initial weights or trained ones."""
@@ -174,15 +166,15 @@ class MaskSpec(StrictModel):
     @property
     def trainings(self) -> int:
         """About how many trainings it takes to find one of its masks."""
-        algorithm = self.algorithm()
+        algorithm = self.algorithm
         return algorithm.updates or UPDATES_BY_DEFAULT if isinstance(algorithm, Gradual) else 1
 
     def resolved(self) -> dict[str, Any]:
         """The entry with every default filled in."""
         own = {name: getattr(self, name) for name in MaskSpec.model_fields} | {"criterion": spelled(self.criterion)}
-        return own | asdict(self.algorithm())  # type: ignore[call-overload]
+        return own | asdict(self.algorithm)  # type: ignore[call-overload]
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The mask's name in tables: `name`, else its kind and whatever of its settings is not the default.
 
@@ -191,7 +183,7 @@ class MaskSpec(StrictModel):
         """
         if self.name is not None:
             return self.name
-        algorithm, by_criterion = self.algorithm(), self._by_criterion()
+        algorithm, by_criterion = self.algorithm, self._by_criterion()
         choices = {field: getattr(self, field) for field in _RULE} | {"criterion": criterion_label(self.criterion)}
         rule = [choice for field, choice in choices.items() if choice != _RULE[field]]
         settings = [

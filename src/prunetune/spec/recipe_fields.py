@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunetune.core.limits import MOST, Count, Number
+from prunetune.core.limits import MAX_COUNT, Count, Number
 from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
 from prunetune.errors import ConfigError, shown, unknown
 from prunetune.spec.base import StrictModel
@@ -25,7 +25,7 @@ def epochs_of(value: object, epochs: int) -> float:
     parts = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", value) if isinstance(value, str) else None
     if parts and int(parts[2]):
         return round(float(Fraction(int(parts[1]), int(parts[2])) * epochs), 12)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
         return float(value)
     raise ValueError(f"{shown(value)}; must be a number of epochs or a fraction of the training, such as 8/15")
 

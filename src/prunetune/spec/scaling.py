@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunetune import data
-from prunetune.core.limits import MOST
+from prunetune.core.limits import DIGITS, MAX_COUNT
 from prunetune.errors import ConfigError, shown
 from prunetune.spec.recipe_fields import RecipeSpec, steps_per_epoch, summarise
 from prunetune.spec.study import Spec
@@ -16,13 +16,12 @@ from prunetune.spec.study_fields import ScaledSpec
 from prunetune.training.recipe import Point
 
 VALIDATION = 0.1  # of the training images, that a preset of the paper's holds out where it is scaled down
-DIGITS = 12  # to which scaled epochs are rounded
 _MASK_TIMES = ("rho_every", "update_every")  # in epochs
 
 
 def require_scale(value: object) -> float:
     """The number that `--scale` or `scale` is; ConfigError for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_COUNT:
         return float(value)
     raise ConfigError(f"scale: {shown(value)}; must be a number above 0, such as 0.1 for a tenth of the epochs")
 
@@ -80,7 +79,7 @@ def _steps(spec: Spec) -> int:
 
 
 def _rounded(epochs: int, factor: float) -> int:
-    return min(MOST, max(1, round(epochs * factor)))
+    return min(MAX_COUNT, max(1, round(epochs * factor)))
 
 
 def _times(value: Any, factor: float) -> Any:

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.core.files import slug
-from prunetune.core.limits import MOST, Count, Number, looks
+from prunetune.core.limits import DIGITS, MAX_COUNT, Count, Number, looks
 from prunetune.errors import ConfigError, unknown
 from prunetune.spec.base import StrictModel, config_error
 from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.recipe_fields import RecipeSpec, epochs_of
 from prunetune.spec.study_fields import (
-    DIGITS,
     MOST_SEEDS,
     ArmSpec,
     PretrainedSpec,
@@ -231,8 +230,8 @@ class Spec(StrictModel):
     @model_validator(mode="after")
     def _longer_training_ends(self) -> "Spec":
         epochs = self.recipe.epochs * self.pretraining.longer
-        if epochs > MOST:
-            what = f"times {self.recipe.epochs:,} epochs is {epochs:,}; must be at most {MOST:,}"
+        if epochs > MAX_COUNT:
+            what = f"times {self.recipe.epochs:,} epochs is {epochs:,}; must be at most {MAX_COUNT:,}"
             raise ConfigError(f"pretraining.longer: {self.pretraining.longer}; {what}")
         return self
 
@@ -249,7 +248,7 @@ class Spec(StrictModel):
     @property
     def named_arms(self) -> dict[str, Arm]:
         """The arms by their labels, which are the `arm` of trials."""
-        return {arm.label: arm.arm() for arm in self.arms}
+        return {arm.label: arm.arm for arm in self.arms}
 
     @property
     def dense_rates(self) -> tuple[float, ...]:
@@ -285,7 +284,8 @@ def _moment(value: object, epochs: int) -> str:
     except ValueError as error:
         raise ValueError("must be epochs ('10ep'), steps ('500it') or a fraction of the training ('1/15')") from error
     if point.unit == "ep" and point.value >= epochs:
-        raise ValueError(f"must come before the end of the recipe's {epochs} epochs")
+        length = f"{epochs} epoch{'s' * (epochs > 1)} (recipe.epochs)"
+        raise ValueError(f"must come before the end of a training of {length}: a fraction such as '1/5', or 0ep for θ0")
     return text.strip()
 
 

@@ -1,19 +1,18 @@
 """The parts of a study as a person writes them: scope, rule, rounds, seeds, pre-training, states, and arms."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from prunetune.core.limits import Count, Number
+from prunetune.core.limits import DIGITS, Count, Number
 from prunetune.errors import ConfigError, shown, unknown
-from prunetune.spec.base import StrictModel, config_error
+from prunetune.spec.base import StrictModel, with_settings
 from prunetune.steps.arms import ARMS, Arm, ArmWithSettings
 
-DIGITS = 12  # to which a sparsity or a density is rounded: 1 - 0.15 is 0.85 and nothing beside it
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")
 _Share = Annotated[Number, Field(gt=0, lt=1)]
 _Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
@@ -169,18 +168,19 @@ class ArmSpec(StrictModel):
         for name in self.model_extra or {}:
             if name not in settings:
                 raise unknown(name, name, ["kind", *settings])
-        self.arm()
+        _ = self._made  # refuses wrong settings
         return self
 
+    @property
     def arm(self) -> Arm:
-        """The arm under its label, with its settings checked."""
-        arm = self._made()
+        """The arm under its label."""
+        arm = self._made
         return arm if isinstance(arm, Arm) else Arm(self.label, arm.start, control=arm.control)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arm's settings, defaults filled in; empty for one that has none."""
-        arm = self._made()
+        arm = self._made
         return {} if isinstance(arm, Arm) else asdict(arm)  # type: ignore[call-overload]
 
     @property
@@ -197,11 +197,7 @@ class ArmSpec(StrictModel):
         """The entry as a resolved spec has it: a name, or with it every setting."""
         return {"kind": self.kind, **self.settings} if self.settings else self.kind
 
+    @cached_property
     def _made(self) -> Arm | ArmWithSettings:
         arm = ARMS[self.kind]
-        if isinstance(arm, Arm):
-            return arm
-        try:
-            return TypeAdapter(arm).validate_json(json.dumps(self.model_extra, default=str), strict=True)
-        except ValidationError as error:
-            raise config_error(error) from error
+        return arm if isinstance(arm, Arm) else with_settings(arm, self.model_extra or {})

@@ -17,22 +17,22 @@ from prunetune.steps.steps import DenseStates, Prune, Transform, Weights
 Start = Callable[[DenseStates], Weights]
 
 
-def as_found(ground: DenseStates, mask: Prune) -> Prune:
+def as_found(states: DenseStates, mask: Prune) -> Prune:
     """The study's own mask, as all arms have it but controls that are about the mask."""
     return mask
 
 
-def redrawn(ground: DenseStates, mask: Prune) -> Prune:
+def redrawn(states: DenseStates, mask: Prune) -> Prune:
     """A random mask with the layer counts and the pattern of the study's.
 
     Where counts follow from shapes, it does not hang on how the study's mask is found, and algorithms share it.
     """
     return replace(
         mask,
-        source=ground.theta_0,
+        source=states.theta_0,
         within=None,
         criterion=Ref.of("random"),
-        seed=derive(ground.trainer.seed, "random_mask"),
+        seed=derive(states.trainer.seed, "random_mask"),
         like=None if mask.allocation in BY_SHAPE else mask,
         probe=None,
     )
@@ -66,7 +66,7 @@ class ArmWithSettings(Protocol):
 
     control: ClassVar[bool]
 
-    def start(self, ground: DenseStates) -> Weights:
+    def start(self, states: DenseStates) -> Weights:
         """The start weights with these settings."""
         ...
 
@@ -86,54 +86,54 @@ def _arm(
 
 
 @_arm("ticket")
-def ticket(ground: DenseStates) -> Weights:
+def ticket(states: DenseStates) -> Weights:
     """θ0, the initial weights that the dense run started from."""
-    return ground.theta_0
+    return states.theta_0
 
 
 @_arm("reinit")
-def reinit(ground: DenseStates) -> Weights:
+def reinit(states: DenseStates) -> Weights:
     """θ0', an independent second draw of the initial weights."""
-    return ground.theta_0_prime
+    return states.theta_0_prime
 
 
 @_arm("rewind")
-def rewind(ground: DenseStates) -> Weights:
+def rewind(states: DenseStates) -> Weights:
     """θk, the dense run's state at the study's `rewind` moment (Frankle et al. 2019). At 0 it is θ0."""
-    if ground.theta_k is None:
+    if states.theta_k is None:
         raise ConfigError(
             "arms: 'rewind' needs the state at the rewind moment; give pretrained.theta_k or leave it out"
         )
-    return ground.theta_k
+    return states.theta_k
 
 
 @_arm("finetune")
-def finetune(ground: DenseStates) -> Weights:
+def finetune(states: DenseStates) -> Weights:
     """θT, the dense run's final state: pruning & fine-tuning."""
-    return ground.theta_t
+    return states.theta_t
 
 
 @_arm("shuffle", control=True)
-def shuffle(ground: DenseStates) -> Weights:
+def shuffle(states: DenseStates) -> Weights:
     """Control: θ0 permuted within each layer over the surviving positions."""
-    origin = ground.theta_0
-    return Weights(origin.step, origin.at, Transform("shuffle", derive(ground.trainer.seed, "shuffle")))
+    origin = states.theta_0
+    return Weights(origin.step, origin.at, Transform("shuffle", derive(states.trainer.seed, "shuffle")))
 
 
 @_arm("sign_reinit", control=True)
-def sign_reinit(ground: DenseStates) -> Weights:
+def sign_reinit(states: DenseStates) -> Weights:
     """Control: θ0' with the signs of θ0 in every weight of two or more dimensions (after Zhou et al. 2019).
 
     Biases and normalisation are those of θ0', so that it differs from `reinit` in signs alone.
     """
-    again = ground.theta_0_prime
-    return Weights(again.step, again.at, Transform("sign_reinit", second=ground.theta_0))
+    again = states.theta_0_prime
+    return Weights(again.step, again.at, Transform("sign_reinit", second=states.theta_0))
 
 
 @_arm("random_mask", mask=redrawn, control=True)
-def random_mask(ground: DenseStates) -> Weights:
+def random_mask(states: DenseStates) -> Weights:
     """Control: θ0 under a random mask that keeps as many weights of every layer as the study's."""
-    return ground.theta_0
+    return states.theta_0
 
 
 @ARMS.register("mixed")
@@ -147,9 +147,9 @@ class Mixed:
     alpha: Annotated[Number, Field(ge=0, le=1)]
     control: ClassVar[bool] = True
 
-    def start(self, ground: DenseStates) -> Weights:
+    def start(self, states: DenseStates) -> Weights:
         """θ0' with α parts of θ0; where one of the two has no part in it, the other as it is."""
         if self.alpha in (0, 1):
-            return ground.theta_0 if self.alpha else ground.theta_0_prime
-        again = ground.theta_0_prime
-        return Weights(again.step, again.at, Transform.of("mixed", second=ground.theta_0, alpha=self.alpha))
+            return states.theta_0 if self.alpha else states.theta_0_prime
+        again = states.theta_0_prime
+        return Weights(again.step, again.at, Transform.of("mixed", second=states.theta_0, alpha=self.alpha))

@@ -59,8 +59,8 @@ def longest_chain(steps: Sequence[Step], cost: Callable[[Step], float]) -> tuple
     return tuple(chain)
 
 
-def by_urgency(
-    steps: Sequence[Step], urgency: Mapping[str, int], first: Collection[Step] = frozenset()
+def by_priority(
+    steps: Sequence[Step], priority: Mapping[str, int], first: Collection[Step] = frozenset()
 ) -> tuple[Step, ...]:
     """Parents first; among the steps that could run next those of `first`, and then always the most urgent.
 
@@ -72,7 +72,7 @@ def by_urgency(
     open_parents = {step: sum(parent in place for parent in step.parents) for step in steps}
 
     def rank(step: Step) -> tuple[bool, int, int]:
-        return step not in first, -urgency[step.key], place[step]
+        return step not in first, -priority[step.key], place[step]
 
     ready = [rank(step) for step in steps if not open_parents[step]]
     heapq.heapify(ready)

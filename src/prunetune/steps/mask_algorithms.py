@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from prunetune.core.limits import MOST
+from prunetune.core.limits import DIGITS, MAX_COUNT
 from prunetune.core.references import Ref
 from prunetune.core.registry import Registry
 from prunetune.core.seeding import derive
@@ -32,9 +32,18 @@ class Choice:
     def prune(self, source: Weights, density: float, within: Prune | None = None) -> Prune:
         """The step that chooses `density` of the weights of `source`, only among those that `within` keeps."""
         require_density(self.pattern, self.allocation, density)
-        rule = self.criterion, self.allocation, self.pattern, self.scope, self.seed
-        sequences = self.sequences if self.pattern == CHANNEL else None
-        return Prune(source, density, within, *rule, probe=self.probe, sequences=sequences)
+        return Prune(
+            source,
+            density,
+            within,
+            criterion=self.criterion,
+            allocation=self.allocation,
+            pattern=self.pattern,
+            scope=self.scope,
+            seed=self.seed,
+            probe=self.probe,
+            sequences=self.sequences if self.pattern == CHANNEL else None,
+        )
 
 
 class MaskAt(NamedTuple):
@@ -48,14 +57,13 @@ class MaskAt(NamedTuple):
 class Algorithm(Protocol):
     """A mask algorithm: a frozen dataclass whose fields are its settings."""
 
-    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, states: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """One Prune for every density (kept share, falling), on top of whatever trainings it takes to get there."""
         ...
 
 
 MASKS: Registry[type[Algorithm]] = Registry("mask")
 """Mask algorithms by name: frozen dataclasses with `emit`."""
-DIGITS = 12  # to which what is computed of epochs and densities is rounded, so that 1 - 0.15 is 0.85
 UPDATES_BY_DEFAULT = 10  # of gradual pruning
 MOST_UPDATES = 100
 
@@ -67,9 +75,9 @@ class OneShot:
 
     at: Place = "trained"
 
-    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, states: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """Prune θT, or θ0, to each density, each by itself. A mask at `init` rests on no training."""
-        source = ground.theta_0 if self.at == "init" else ground.theta_t
+        source = states.theta_0 if self.at == "init" else states.theta_t
         return tuple(choice.prune(source, density) for density in densities)
 
 
@@ -78,14 +86,14 @@ class OneShot:
 class Iterative:
     """Iterative magnitude pruning (Frankle & Carbin 2018): one round for every sparsity of the study."""
 
-    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, states: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """Prune θT; reset the survivors to θ0, train them, prune the result; and so on.
 
         A round's training is the `ticket` at its sparsity.
         """
         masks: list[Prune] = []
         for density in densities:
-            source = Weights(ground.train(ground.theta_0, masks[-1])) if masks else ground.theta_t
+            source = Weights(states.train(states.theta_0, masks[-1])) if masks else states.theta_t
             masks.append(choice.prune(source, density, masks[-1] if masks else None))
         return tuple(masks)
 
@@ -107,28 +115,37 @@ class Admm:
     update_every: float | None = Penalty.update_every
 
     def __post_init__(self) -> None:
-        _require_within("epochs", self.epochs, MOST)
+        _require_within("epochs", self.epochs, MAX_COUNT)
         self._penalty(Recipe(1, 1, learning_rate=1.0), Scope(), "uniform", None, 0.5)  # refuses what is not possible
 
-    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, states: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A penalised training of θT for every density, and the Prune of its final state."""
         if choice.pattern == CHANNEL:
             others = "one_shot, iterative or gradual"
             raise ConfigError(f"pattern: 'channel' has no projection for the penalty of 'admm'; use it with {others}")
-        recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
-        return tuple(self._one(ground, choice, recipe, density) for density in densities)
+        recipe = states.recipe.lasting(self.epochs or states.recipe.epochs)
+        return tuple(self._one(states, choice, recipe, density) for density in densities)
 
-    def _one(self, ground: DenseStates, choice: Choice, recipe: Recipe, density: float) -> Prune:
+    def _one(self, states: DenseStates, choice: Choice, recipe: Recipe, density: float) -> Prune:
         pattern = None if choice.pattern == "unstructured" else choice.pattern
         penalty = self._penalty(recipe, choice.scope, choice.allocation, pattern, density)
-        return choice.prune(Weights(ground.trainer.train(recipe, ground.theta_t, penalty=penalty)), density)
+        return choice.prune(Weights(states.trainer.train(recipe, states.theta_t, penalty=penalty)), density)
 
     def _penalty(self, recipe: Recipe, scope: Scope, allocation: str, pattern: str | None, density: float) -> Penalty:
         """The penalty with every setting in numbers, so that all that it does is in the step's key."""
         rho = round(RHO_TIMES_RATE / recipe.learning_rate, DIGITS) if self.rho is None else self.rho
         rho_every = recipe.epochs / RHO_LEVELS if self.rho_every is None else self.rho_every
         update_every = recipe.epochs / UPDATES if self.update_every is None else self.update_every
-        return Penalty(density, scope, allocation, rho, self.rho_growth, rho_every, update_every, pattern)
+        return Penalty(
+            density=density,
+            scope=scope,
+            allocation=allocation,
+            rho=rho,
+            rho_growth=self.rho_growth,
+            rho_every=rho_every,
+            update_every=update_every,
+            pattern=pattern,
+        )
 
 
 @MASKS.register("gradual")
@@ -149,24 +166,24 @@ class Gradual:
     initial: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_within("epochs", self.epochs, MOST)
+        _require_within("epochs", self.epochs, MAX_COUNT)
         _require_within("updates", self.updates, MOST_UPDATES)
         if not 0 <= self.initial < 1:
             raise ConfigError(f"initial: {self.initial} is no sparsity to start from; it must lie in [0, 1)")
 
-    def emit(self, ground: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
+    def emit(self, states: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
         """A chain of trainings and masks for every density. Chains share the part before their first mask."""
         if self.initial >= 1 - max(densities):
             least = f"{round(1 - max(densities), DIGITS):g}"
             raise ConfigError(f"initial: {self.initial}; must be less than the study's least sparsity, {least}")
-        recipe = stretched(ground.recipe, self.epochs or ground.recipe.epochs)
+        recipe = states.recipe.lasting(self.epochs or states.recipe.epochs)
         ends = self._ends(recipe.epochs)
         if Groups.named(choice.pattern) and len(ends) > 1:
             raise ConfigError(
                 f"pattern: '{choice.pattern}' has one sparsity and 'gradual' goes through {len(ends)}; "
                 "use it with one_shot, iterative or admm, or with updates: 1"
             )
-        return tuple(self._one(ground, choice, recipe, ends, density) for density in densities)
+        return tuple(self._one(states, choice, recipe, ends, density) for density in densities)
 
     def _ends(self, epochs: int) -> tuple[int, ...]:
         """The epochs after which the mask is updated."""
@@ -175,12 +192,12 @@ class Gradual:
             raise ConfigError(f"updates: {updates}; must be at most the {epochs} epochs that it lasts")
         return tuple(epochs * (i + 1) // updates for i in range(updates))
 
-    def _one(self, ground: DenseStates, choice: Choice, recipe: Recipe, ends: Sequence[int], density: float) -> Prune:
+    def _one(self, states: DenseStates, choice: Choice, recipe: Recipe, ends: Sequence[int], density: float) -> Prune:
         first = round(1 - self.initial, DIGITS)
-        source = ground.theta_t
+        source = states.theta_t
         mask = choice.prune(source, first) if self.initial else None
         for begin, end in zip((0, *ends), ends, strict=False):
-            source = Weights(_part(ground.trainer, recipe, begin, end, source, mask))
+            source = Weights(_part(states.trainer, recipe, begin, end, source, mask))
             kept = round(density + (first - density) * (1 - end / recipe.epochs) ** 3, DIGITS)
             mask = choice.prune(source, kept, mask)
         return given(mask, "there is at least one update")
@@ -196,13 +213,3 @@ def _part(trainer: Trainer, recipe: Recipe, begin: int, end: int, source: Weight
 def _require_within(name: str, count: int | None, most: int) -> None:
     if count is not None and not 1 <= count <= most:
         raise ConfigError(f"{name}: {shown(count)}; must be at least 1 and at most {most:,}")
-
-
-def stretched(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe over another number of epochs, milestones and warm-up in proportion."""
-    scale = epochs / recipe.epochs
-    if scale == 1:
-        return recipe
-    milestones = tuple(round(milestone * scale, DIGITS) for milestone in recipe.schedule.milestones)
-    schedule = replace(recipe.schedule, milestones=milestones, warmup=round(recipe.schedule.warmup * scale, DIGITS))
-    return replace(recipe, epochs=epochs, schedule=schedule)

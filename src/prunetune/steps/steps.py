@@ -7,10 +7,10 @@ stores were filled is left out where it is None (`KEYED_WHERE_SET`), so that wha
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, cast
 
 from prunetune.core.references import KEYED_WHERE_SET, NOT_KEYED, Ref
 from prunetune.core.seeding import derive
@@ -42,7 +42,16 @@ class Step:
     @cached_property
     def parents(self) -> tuple["Step", ...]:
         """The steps whose stored results this one reads, without repeats."""
-        return tuple(dict.fromkeys(_steps_in(getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+        return tuple(dict.fromkeys(step for value in self._values() for step in _steps_of(value)))
+
+    @property
+    def states(self) -> tuple["Weights", ...]:
+        """The stored states that this step reads."""
+        return tuple(state for value in self._values() if isinstance(value, Weights) for state in value.states)
+
+    def _values(self) -> Iterator[Any]:
+        """The values of the fields, in their order."""
+        return (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Step) and self.key == other.key
@@ -197,11 +206,11 @@ def _refer(value: Any) -> Any:
     if is_dataclass(value):
         return _keyed_fields(value)
     if isinstance(value, tuple | list):
-        return [_refer(item) for item in value]
+        return [_refer(item) for item in cast(Sequence[Any], value)]
     return value
 
 
-def _keyed_fields(value: Any) -> dict[str, Any]:
+def _keyed_fields(value: object) -> dict[str, Any]:
     found = ((name, getattr(value, name), where_set) for name, where_set in _keyed(type(value)))
     return {name: _refer(own) for name, own, where_set in found if not (where_set and own is None)}
 
@@ -213,12 +222,11 @@ def _keyed(kind: type) -> tuple[tuple[str, bool], ...]:
     return tuple((name, about.get("keyed_where_set", False)) for name, about in known if about.get("keyed", True))
 
 
-def _steps_in(values: Any) -> Iterator[Step]:
-    for value in values:
-        if isinstance(value, Step):
-            yield value
-        elif isinstance(value, Weights):
-            yield from (weights.step for weights in value.states)
+def _steps_of(value: object) -> tuple[Step, ...]:
+    """The steps that the value of a field refers to."""
+    if isinstance(value, Weights):
+        return tuple(state.step for state in value.states)
+    return (value,) if isinstance(value, Step) else ()
 
 
 @dataclass(frozen=True)
@@ -232,9 +240,17 @@ class Trainer:
 
     def train(self, recipe: Recipe, start: Weights, mask: Prune | None = None, penalty: Penalty | None = None) -> Train:
         """The step that trains `start` under `mask` (None: dense) by `recipe`."""
-        order, augment = derive(self.seed, "order"), derive(self.seed, "augment")
-        devices = self.devices if self.devices > 1 else None
-        return Train(start, mask, recipe, self.data, order, augment, penalty, self.device, devices)
+        return Train(
+            start,
+            mask,
+            recipe,
+            data=self.data,
+            order_seed=derive(self.seed, "order"),
+            augment_seed=derive(self.seed, "augment"),
+            penalty=penalty,
+            device=self.device,
+            devices=self.devices if self.devices > 1 else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ class Admm:
         """The primal residual ‖W − Z‖ / ‖W‖ over all penalised layers, at the start and after every update of Z."""
         return tuple(float(residual) for residual in self._residuals)
 
-    def state(self) -> dict[str, Any]:
-        """All that changes over a training, for `restore`."""
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes over a training."""
         return {
             "target": self._target,
             "dual": self._dual,
@@ -97,7 +97,7 @@ class Admm:
             "residuals": self._residuals,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where another penalty on the same weights had stopped."""
         devices = {name: weight.device for name, weight in self._weights.items()}
         self._target = {name: state["target"][name].to(device) for name, device in devices.items()}

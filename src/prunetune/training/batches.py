@@ -47,7 +47,7 @@ class BatchIndices(NamedTuple):
         return BatchIndices(self.indices.clone(), tuple(draws.clone() for draws in self.draws))
 
 
-class Feed:
+class TrainingBatches:
     """The batches of a training, or this rank's shares of them.
 
     The last batch of an epoch may be smaller; no image is left out.
@@ -57,6 +57,7 @@ class Feed:
         self,
         data: Dataset,
         recipe: Recipe,
+        *,
         order_seed: int,
         augment_seed: int,
         device: torch.device,
@@ -81,7 +82,7 @@ class Feed:
         for epoch in range(epochs):
             self.used.update(epoch_order(self._order_seed, epoch, len(self)))
 
-    def picks(self, epoch: int) -> Iterator[BatchIndices]:
+    def epoch(self, epoch: int) -> Iterator[BatchIndices]:
         """Every batch of `epoch`, counted from 0; `used` then has the order that was handed out, by all ranks."""
         device = self._images.device
         order = epoch_order(self._order_seed, epoch, len(self)).to(device)
@@ -93,10 +94,10 @@ class Feed:
             yield BatchIndices(indices, augmentation.draws(start, stop))
         self.used.update(self._whole(torch.cat(used).cpu()))
 
-    def batch(self, pick: BatchIndices) -> tuple[Tensor, Tensor]:
-        """The images of a pick, augmented and normalised, and their labels."""
-        images = augmented(self._images.index_select(0, pick.indices), self._recipe.augment, pick.draws)
-        return self._normalise(images), self._labels.index_select(0, pick.indices)
+    def gather(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
+        """The images of a batch, augmented and normalised, and their labels."""
+        images = augmented(self._images.index_select(0, batch.indices), self._recipe.augment, batch.draws)
+        return self._normalise(images), self._labels.index_select(0, batch.indices)
 
     def _whole(self, used: Tensor) -> Tensor:
         """All ranks' indices of an epoch, each at the place of its share."""
@@ -133,12 +134,12 @@ def probe_batches(
 _LISTENERS: list[Callable[[], None]] = []
 
 
-def beat() -> None:
+def heartbeat() -> None:
     """A batch is done."""
     for listener in _LISTENERS:
         listener()
 
 
-def on_beat(listener: Callable[[], None]) -> None:
+def on_heartbeat(listener: Callable[[], None]) -> None:
     """Call `listener` after every batch that this process trains on or scores from now on."""
     _LISTENERS.append(listener)

@@ -69,7 +69,7 @@ def recorder_for(device: torch.device, ranks: World) -> Recorder | None:
 
 
 class GraphedStep:
-    """Does `step` for one pick after another: a few times as it is, then by replay, with a recording for every size.
+    """Does `step` for one batch after another: a few times as it is, then by replay, with a recording for every size.
 
     Where a step cannot be recorded, all run as they are, and `tell` gets the reason.
     """
@@ -82,34 +82,34 @@ class GraphedStep:
         self._replays: dict[int, tuple[BatchIndices, Work]] = {}
         self._refused = False
 
-    def __call__(self, pick: BatchIndices) -> None:
-        """Do the step for a pick."""
-        size = len(pick.indices)
+    def __call__(self, batch: BatchIndices) -> None:
+        """Do the step for a batch."""
+        size = len(batch.indices)
         self._met[size] += 1
         if self._refused or self._met[size] < WARM_UP:
-            self._step(pick)
+            self._step(batch)
         elif self._met[size] == WARM_UP:
-            self._refuse(self._recorder.rehearse(partial(self._step, pick)))
-        elif size in self._replays or self._record(pick):
-            self._replay(pick)
+            self._refuse(self._recorder.rehearse(partial(self._step, batch)))
+        elif size in self._replays or self._record(batch):
+            self._replay(batch)
         else:
-            self._step(pick)
+            self._step(batch)
 
     def forget(self) -> None:
         """Something that is no tensor has changed, or a tensor was replaced: record anew."""
         self._replays.clear()
 
-    def _record(self, pick: BatchIndices) -> bool:
-        static = pick.copy()
+    def _record(self, batch: BatchIndices) -> bool:
+        static = batch.copy()
         try:
-            self._replays[len(pick.indices)] = static, self._recorder.record(partial(self._step, static))
+            self._replays[len(batch.indices)] = static, self._recorder.record(partial(self._step, static))
         except RuntimeError as error:  # the end of a recording that failed raises again: the first says why
             self._refuse(str(error.__context__ or error).partition("\n")[0])
         return not self._refused
 
-    def _replay(self, pick: BatchIndices) -> None:
-        static, replay = self._replays[len(pick.indices)]
-        for own, given in zip(static.tensors, pick.tensors, strict=True):
+    def _replay(self, batch: BatchIndices) -> None:
+        static, replay = self._replays[len(batch.indices)]
+        for own, given in zip(static.tensors, batch.tensors, strict=True):
             own.copy_(given)
         replay()
 

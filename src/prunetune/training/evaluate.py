@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from prunetune.data import Dataset
 from prunetune.sparsity.mask import Mask
-from prunetune.training.batches import beat, normaliser
+from prunetune.training.batches import heartbeat, normaliser
 from prunetune.training.numerics import autocast, choose_layout, enough_memory, reproducible
 from prunetune.training.objective import loss_of, metric_of
 from prunetune.training.recipe import Recipe
@@ -59,7 +59,7 @@ def _totals(
             outputs = model(normalise(batch.to(device)))
             scores, mean = metric(outputs, targets), loss(outputs, targets)
         totals.append(torch.stack([scores.float().sum(), mean.float() * len(targets)]))
-        beat()
+        heartbeat()
     return torch.stack(totals).cpu()
 
 
@@ -69,7 +69,7 @@ State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Line:
+class PathScores:
     """What the networks between two ends score, an entry for each `alpha` from 0 to 1.
 
     Linear mode connectivity: Frankle et al. 2020 (arXiv 1912.05671).
@@ -90,7 +90,7 @@ class Line:
         return barrier(self.alpha, [-score.accuracy for score in self.test])
 
 
-def walk(
+def score_path(
     model: nn.Module,
     first: State,
     second: State,
@@ -99,7 +99,7 @@ def walk(
     recipe: Recipe,
     points: int,
     device: torch.device | str = "cpu",
-) -> Line:
+) -> PathScores:
     """Score the networks (1 − alpha) · `first` + alpha · `second` on the test images, at `points` ≥ 2 equal distances.
 
     Running statistics are recomputed at every alpha, 0 and 1 too, because the average of two running variances is not
@@ -114,14 +114,14 @@ def walk(
     with reproducible(where):
         choose_layout(model.to(where), normaliser(data, where)(data.train_images[:2].to(where)))
         for alpha in alphas:
-            model.load_state_dict(between(first, second, alpha))
+            model.load_state_dict(interpolated(first, second, alpha))
             recompute_statistics(model, data, recipe, where)
             scores.append(evaluate(model, data.test_images, data.test_labels, data, recipe, where))
             revived.append(_revived(model, mask) if mask is not None else 0)
-    return Line(alphas, tuple(scores), tuple(revived))
+    return PathScores(alphas, tuple(scores), tuple(revived))
 
 
-def between(first: State, second: State, alpha: float) -> dict[str, Tensor]:
+def interpolated(first: State, second: State, alpha: float) -> dict[str, Tensor]:
     """(1 − alpha) · first + alpha · second, exact at both ends and where both agree; what is no float: the nearer's."""
     return {
         name: torch.lerp(start, second[name], alpha)

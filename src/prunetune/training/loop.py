@@ -4,19 +4,18 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from prunetune.core.seeding import derived
+from prunetune.core.seeding import derive
 from prunetune.data import Dataset
 from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.admm import Admm, Penalty
-from prunetune.training.batches import BatchIndices, Feed, beat, normaliser
+from prunetune.training.batches import BatchIndices, TrainingBatches, heartbeat, normaliser
 from prunetune.training.cuda_graphs import GraphedStep, recorder_for
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate
@@ -29,12 +28,10 @@ from prunetune.training.numerics import (
     seeded,
     strided_depthwise_in_float32,
 )
-from prunetune.training.objective import build_optimizer, loss_of, users
+from prunetune.training.objective import build_optimizer, loss_of, user_errors
 from prunetune.training.recipe import Point, Recipe, factor
-from prunetune.training.training_state import Checkpoints, capture, restore
+from prunetune.training.training_state import Checkpoints, State, TrainingState, copied_state
 from prunetune.training.zero_check import PrunedZeroCheck
-
-State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,11 @@ class Trained:
     test: Score
     validation: Score | None  # None where the data hold nothing out
     train_loss: tuple[float, ...]  # per epoch, as in EpochEnd
-    density: (
-        float | None
-    )  # share of non-zero weights in the mask's counted tensors after the last step; None without mask
+    density: float | None  # share of non-zero weights in the mask's counted tensors at the end; None without mask
     revived: int  # pruned positions that were not zero after some optimizer step: 0, or something is broken
-    strays: int  # of the other ranks, those whose weights after the last step are not the first's: 0, or it is broken
+    diverged_ranks: (
+        int  # of the other ranks, those whose weights after the last step are not the first's: 0, or it is broken
+    )
     start_digest: str  # digest_tensors of the live state dict right before the first step, the mask in force
     data_order_digest: str  # OrderDigest over the training images in the order in which they were used
     residuals: tuple[float, ...]  # ADMM's ‖W − Z‖ / ‖W‖, at the start and at every update; empty without penalty
@@ -108,10 +105,21 @@ def train(
     where = torch.device(device)
     with reproducible(where), own_stream(where):
         training = _Training(
-            model, data, recipe, order_seed, augment_seed, where, mask, counted, penalty, snapshots, ranks, on_notice
+            model,
+            data,
+            recipe,
+            order_seed=order_seed,
+            augment_seed=augment_seed,
+            device=where,
+            mask=mask,
+            counted=counted,
+            penalty=penalty,
+            snapshots=snapshots,
+            ranks=ranks,
+            on_notice=on_notice,
         )
         with (
-            seeded(where, derived("model", augment_seed)),
+            seeded(where, derive("model", augment_seed)),
             enough_memory(*_memory(recipe)),
             strided_depthwise_in_float32(model, recipe, where),
         ):
@@ -120,13 +128,14 @@ def train(
 
 
 class _Training:
-    """A training under way: the live model, and what is gathered of it on its device."""
+    """A training under way: its state, and the step that is repeated on it."""
 
     def __init__(
         self,
         model: nn.Module,
         data: Dataset,
         recipe: Recipe,
+        *,
         order_seed: int,
         augment_seed: int,
         device: torch.device,
@@ -137,70 +146,80 @@ class _Training:
         ranks: World,
         on_notice: Callable[[str], None],
     ) -> None:
-        self.began = time.perf_counter()
+        began = time.perf_counter()
         self.model = model.to(device)
         self.recipe = recipe
         self.device = device
         self.ranks = ranks
         self.augment_seed = augment_seed
-        self.feed = Feed(data, recipe, order_seed, augment_seed, device, ranks)
-        self.points = _by_step(snapshots, self.feed.steps_per_epoch, recipe.epochs)
+        self.batches = TrainingBatches(
+            data, recipe, order_seed=order_seed, augment_seed=augment_seed, device=device, ranks=ranks
+        )
+        due = _by_step(snapshots, self.batches.steps_per_epoch, recipe.epochs)
         self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
         self.optimizer = build_optimizer(model.parameters(), recipe)
         self.loss = loss_of(recipe)
         self.counted = mask if mask is None or counted is None else mask.subset(counted)
         if mask is not None:
             apply_mask(model, mask, self.optimizer)
-        self.watch = PrunedZeroCheck(model, mask) if mask is not None else None
-        self.admm = Admm(model, penalty, self.feed.steps_per_epoch, recipe.epochs) if penalty else None
+        self.zero_check = PrunedZeroCheck(model, mask) if mask is not None else None
+        self.admm = Admm(model, penalty, self.batches.steps_per_epoch, recipe.epochs) if penalty else None
+        self.state = TrainingState(
+            model=self.model,
+            optimizer=self.optimizer,
+            device=device,
+            batches=self.batches,
+            zero_check=self.zero_check,
+            admm=self.admm,
+            due=due,
+            began=began,
+        )
         self.network = ranks.replicated(model, self.weight)
         recorder = recorder_for(device, ranks)
-        self.recorded = GraphedStep(self.step, recorder, on_notice) if recorder is not None else None
+        self.graphed = GraphedStep(self.step, recorder, on_notice) if recorder is not None else None
         self.rate = torch.zeros((), device=device) if recorder is not None else None  # where a replay reads it
         self.total = torch.zeros((), device=device)  # of the losses of an epoch's images
-        self.steps = 0
-        self.train_loss: list[float] = []
-        self.snapshots: dict[Point, State] = {}
         self.start_digest = digest_tensors(model.state_dict())
-        self.keep_snapshots()
+        self.state.keep_snapshots()
 
     def run(self, on_epoch: Callable[[EpochEnd], None] | None, checkpoints: Checkpoints | None) -> None:
         """All epochs that are left, or until one whose loss is not finite."""
         if checkpoints is not None and (saved := checkpoints.load()) is not None:
-            restore(self, saved)
-        for epoch in range(len(self.train_loss), self.recipe.epochs):
-            self.train_loss.append(self.epoch(epoch))
+            self.state.load_state_dict(saved)
+        losses = self.state.train_loss
+        for epoch in range(len(losses), self.recipe.epochs):
+            losses.append(self.epoch(epoch))
             if on_epoch is not None:
-                on_epoch(EpochEnd(epoch + 1, self.recipe.epochs, self.train_loss[-1]))
-            if not math.isfinite(self.train_loss[-1]):
+                on_epoch(EpochEnd(epoch + 1, self.recipe.epochs, losses[-1]))
+            if not math.isfinite(losses[-1]):
                 break
             if checkpoints is not None and epoch + 1 < self.recipe.epochs:
-                checkpoints.offer(partial(capture, self))
+                checkpoints.offer(self.state.state_dict)
 
     def epoch(self, epoch: int) -> float:
         """One pass over the training images; the mean loss, the only thing for which the device is waited for."""
         if self.ranks.count > 1:  # begun anew, a checkpoint needs no generator but the first rank's
-            torch.manual_seed(derived("model", self.augment_seed, epoch, self.ranks.rank))
+            torch.manual_seed(derive("model", self.augment_seed, epoch, self.ranks.rank))
         self.model.train()
         self.total.zero_()
-        advance = self.recorded or self.step
-        for pick in self.feed.picks(epoch):
+        advance = self.graphed or self.step
+        for batch in self.batches.epoch(epoch):
             self.set_rate()
-            advance(pick)
+            advance(batch)
             self.after_step()
-            beat()
-        return float(self.ranks.sum(self.total)) / len(self.feed)
+            heartbeat()
+        return float(self.ranks.sum(self.total)) / len(self.batches)
 
     def set_rate(self) -> None:
         """Bring the learning rate up to date for the next step."""
         rate = self.recipe.learning_rate
-        rate *= factor(self.recipe.schedule, self.steps, self.feed.steps_per_epoch, self.recipe.epochs)
+        rate *= factor(self.recipe.schedule, self.state.steps, self.batches.steps_per_epoch, self.recipe.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
 
-    def step(self, pick: BatchIndices) -> None:
+    def step(self, batch: BatchIndices) -> None:
         """One optimizer step, the check of the zeros right after it, and the batch's loss: all on the device."""
-        images, labels = self.feed.batch(pick)
+        images, labels = self.batches.gather(batch)
         images = images.contiguous(memory_format=self.layout)
         with autocast(self.recipe, self.device):
             loss = self.loss(self.outputs(images), labels)
@@ -209,62 +228,57 @@ class _Training:
         if self.admm is not None:
             self.admm.add_gradient()
         self.optimizer.step()
-        if self.watch is not None:
-            self.watch.look()
+        if self.zero_check is not None:
+            self.zero_check.check()
         self.total += loss.detach() * len(labels)
 
     def outputs(self, images: Tensor) -> Tensor:
         """What the network gives in training mode; its own errors as one line, where no other rank has a part in it."""
         if self.ranks.count > 1:
             return self.network(images)
-        with users(f"model: cannot be trained on a batch of {len(images)}: it", images):
+        with user_errors(f"model: cannot be trained on a batch of {len(images)}: it", images):
             return self.network(images)
 
     def after_step(self) -> None:
         """What the host does at the new weights."""
-        self.steps += 1
-        if self.admm is not None and self.admm.after_step() and self.recorded is not None:
-            self.recorded.forget()
-        self.keep_snapshots()
+        self.state.steps += 1
+        if self.admm is not None and self.admm.after_step() and self.graphed is not None:
+            self.graphed.forget()
+        self.state.keep_snapshots()
 
     def weight(self) -> float:
         """This rank's share of the batch of the step under way."""
-        return self.feed.shares[self.steps % self.feed.steps_per_epoch].weight
-
-    def keep_snapshots(self) -> None:
-        """Copy the state for every snapshot that is due now."""
-        for point in self.points.get(self.steps, ()):
-            self.snapshots[point] = _copied(self.model)
+        return self.batches.shares[self.state.steps % self.batches.steps_per_epoch].weight
 
     def result(self, data: Dataset) -> Trained:
         """Score the model and read what was gathered."""
-        self.recorded = None  # its graphs hold memory
-        state = _copied(self.model)
-        finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
+        self.graphed = None  # its graphs hold memory
+        final, losses = copied_state(self.model), self.state.train_loss
+        finite = all(bool(tensor.isfinite().all()) for tensor in final.values())
         held_out = data.validation_images, data.validation_labels
         return Trained(
-            state=state,
-            snapshots=self.snapshots,
-            steps=self.steps,
-            epochs=len(self.train_loss),
-            diverged=not (finite and all(map(math.isfinite, self.train_loss))),
+            state=final,
+            snapshots=self.state.snapshots,
+            steps=self.state.steps,
+            epochs=len(losses),
+            diverged=not (finite and all(map(math.isfinite, losses))),
             test=evaluate(self.model, data.test_images, data.test_labels, data, self.recipe, self.device),
             validation=evaluate(self.model, *held_out, data, self.recipe, self.device) if len(held_out[1]) else None,
-            train_loss=tuple(self.train_loss),
-            density=_density(state, self.counted) if self.counted is not None else None,
-            revived=int(self.ranks.sum(torch.tensor(self.watch.count()))) if self.watch is not None else 0,
-            strays=self.strays(state),
+            train_loss=tuple(losses),
+            density=_density(final, self.counted) if self.counted is not None else None,
+            revived=int(self.ranks.sum(torch.tensor(self.zero_check.count()))) if self.zero_check is not None else 0,
+            diverged_ranks=self.diverged_ranks(final),
             start_digest=self.start_digest,
-            data_order_digest=self.feed.used.hexdigest(),
+            data_order_digest=self.batches.used.hexdigest(),
             residuals=self.admm.residuals if self.admm is not None else (),
-            seconds=time.perf_counter() - self.began,
+            seconds=self.state.seconds,
         )
 
-    def strays(self, state: State) -> int:
+    def diverged_ranks(self, final: State) -> int:
         """How many ranks' weights are not the first's, bit for bit; running statistics are each rank's own."""
         if self.ranks.count == 1:
             return 0
-        own = digest_tensors({name: state[name] for name, _ in self.model.named_parameters()})
+        own = digest_tensors({name: final[name] for name, _ in self.model.named_parameters()})
         return int(self.ranks.sum(torch.tensor(int(own != self.ranks.from_first(own)))))
 
 
@@ -286,14 +300,6 @@ def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> di
             )
         by_step.setdefault(step, []).append(point)
     return by_step
-
-
-def _copied(model: nn.Module) -> State:
-    """The state dict on the CPU, in memory of its own, row-major."""
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
-    }
 
 
 def _density(state: State, mask: Mask) -> float:

@@ -19,7 +19,7 @@ _OURS = (ConfigError, InvariantError, CorruptionError, DivergedSourceError)
 
 
 @contextmanager
-def users(what: str, on: Any = None) -> Iterator[None]:
+def user_errors(what: str, on: Any = None) -> Iterator[None]:
     """ConfigError `WHAT raised KIND: …` in the place of what the user's code raises.
 
     What says that memory is short is let through, and a RuntimeError where `on`, a tensor, lies on an accelerator:
@@ -103,7 +103,7 @@ def _checked(ref: Ref, field: str, wanted: str, shape: Callable[[Tensor], tuple[
     function = partial(load_callable(ref.name, field), **ref.kwargs)
 
     def call(outputs: Tensor, targets: Tensor) -> Tensor:
-        with users(f"{field}: '{ref.name}'", targets):
+        with user_errors(f"{field}: '{ref.name}'", targets):
             value = function(outputs, targets)
         if not isinstance(value, Tensor):
             raise ConfigError(f"{field}: '{ref.name}' returned a {type(value).__name__}; it must return {wanted}")

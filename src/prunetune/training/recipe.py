@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
+from prunetune.core.limits import DIGITS
 from prunetune.core.references import KEYED_WHERE_SET, Ref
 
 Precision = Literal["f32", "bf16"]
-
-_MOMENT_DIGITS = 12  # as a spec's fractions of a training are rounded, so that equal recipes are equal steps
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,10 @@ class Schedule:
     warmup: float = 0.0
     part: tuple[int, int] | None = field(default=None, metadata=KEYED_WHERE_SET)
 
-    def stretched(self, times: int) -> "Schedule":
+    def stretched(self, times: float) -> "Schedule":
         """The same schedule over `times` as many epochs: milestones and warm-up come that much later."""
-        moments = tuple(round(milestone * times, _MOMENT_DIGITS) for milestone in self.milestones)
-        return replace(self, milestones=moments, warmup=round(self.warmup * times, _MOMENT_DIGITS))
+        moments = tuple(round(milestone * times, DIGITS) for milestone in self.milestones)
+        return replace(self, milestones=moments, warmup=round(self.warmup * times, DIGITS))
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,11 @@ class Recipe:
     loss: Ref | None = None
     metric: Ref | None = None
 
-    def stretched(self, times: int) -> "Recipe":
-        """The recipe over `times` as many epochs: that of a study with so many, its moments being fractions of them."""
-        return replace(self, epochs=self.epochs * times, schedule=self.schedule.stretched(times))
+    def lasting(self, epochs: int) -> "Recipe":
+        """The recipe over another number of epochs, milestones and warm-up in proportion."""
+        if epochs == self.epochs:
+            return self
+        return replace(self, epochs=epochs, schedule=self.schedule.stretched(epochs / self.epochs))
 
 
 def factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:

@@ -22,24 +22,20 @@ class PrunedZeroCheck:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self._weights = [parameters[name] for name in mask]
         self._pruned = [_bits_where(~mask[name], weight) for name, weight in zip(mask, self._weights, strict=True)]
-        self._seen = [torch.zeros_like(bits) for bits in self._pruned]
+        self.seen = [torch.zeros_like(bits) for bits in self._pruned]  # what `restore` takes
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Take in the weights as they are now."""
-        for weight, pruned, seen in zip(self._weights, self._pruned, self._seen, strict=True):
+        for weight, pruned, seen in zip(self._weights, self._pruned, self.seen, strict=True):
             seen.bitwise_or_(weight.detach().view(pruned.dtype).bitwise_and(pruned))
 
     def count(self) -> int:
-        """The number of pruned positions that were found non-zero at any look. Waits for the device."""
-        return sum(int(seen.count_nonzero()) for seen in self._seen)
-
-    def state(self) -> list[Tensor]:
-        """What was seen so far, for `restore`."""
-        return self._seen
+        """The number of pruned positions that were found non-zero at any check. Waits for the device."""
+        return sum(int(seen.count_nonzero()) for seen in self.seen)
 
     def restore(self, seen: Iterable[Tensor]) -> None:
-        """Take up what another watch over the same weights had seen."""
-        for own, other in zip(self._seen, seen, strict=True):
+        """Take up what another check of the same weights had seen."""
+        for own, other in zip(self.seen, seen, strict=True):
             own.copy_(other)
 
 

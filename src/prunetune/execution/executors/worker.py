@@ -93,10 +93,10 @@ def _serve(
 
     from prunetune.execution.executors.protocol import send
     from prunetune.store.checkpoints import StoppedError
-    from prunetune.training.batches import on_beat
+    from prunetune.training.batches import on_heartbeat
 
     opened, ranks = _set_up(store, rendezvous)
-    on_beat(_signs(events))
+    on_heartbeat(_signs(events))
     with contextlib.suppress(StoppedError):
         while message := inbox.get():
             send(events, do(pickle.loads(message), opened, partial(send, events), stopping, ranks))
