@@ -22,7 +22,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.mask import Mask, require_tensor
+from prunetune.sparsity.argument_checks import require_module, wrong_type
+from prunetune.sparsity.mask import Mask, as_mask, require_tensor
 
 _HELD = "_prunetune_held"  # on a module that owns held weights: leaf name -> _HeldWeight
 _OWNERS = "_prunetune_owners"  # on the module that `apply_mask` was called with: all modules that own held weights
@@ -38,23 +39,37 @@ def apply_mask(
 ) -> None:
     """Set the pruned weights of `model` to zero and keep them there, exactly, in any training, until `remove_mask`.
 
-    `mask`: parameter name -> bool tensor of the parameter's shape, True = kept (a `Mask` or a plain dict). A tied
-    weight is held once, under its first name. State of `optimizer` that has the shape of a held weight (momentum,
-    Adam's moments) is zeroed at the pruned positions too. A second call replaces the first. State-dict keys stay as
-    they were; the mask goes along with `deepcopy`, pickling and `.to()`, and any optimizer made later obeys it.
+    A tied weight is held once, under its first name. A second call replaces the first. State-dict keys stay as they
+    were; the mask goes along with `deepcopy`, pickling and `.to()`, and any optimizer made later obeys it.
 
     Kept weights are not touched: they move as in a loop that multiplies by the mask before every forward pass and after
     every step.
 
-    Gradients are left alone, so that what is computed from whole gradients (clipping by norm, SAM, Adafactor's and
-    LARS's statistics) counts the pruned positions. `gradients=True` sets them to zero there, in every backward pass and
-    in `.grad` as it is now: the network then trains as one that does not have these weights.
+    Args:
+        model: The module that is trained; changed in place.
+        mask: Parameter name to bool tensor of the parameter's shape, True = kept: a `Mask` or a plain dict.
+        optimizer: Its state that has the shape of a held weight (momentum, Adam's moments) is zeroed at the pruned
+            positions too.
+        gradients: Whether gradients are set to zero there, in every backward pass and in `.grad` as it is now: the
+            network then trains as one that does not have these weights. Without it gradients are left alone, so that
+            what is computed from whole gradients (clipping by norm, SAM, Adafactor's and LARS's statistics) counts the
+            pruned positions.
 
-    ConfigError, and nothing changed, for names or shapes that the model does not have, for tied names that disagree,
-    and for weights whose memory cannot be zeroed one by one (complex128, sparse, expanded); and from the next
-    forward pass or state dict on, where something has taken a held weight's place (a parametrization, weight norm).
+    Raises:
+        ConfigError: And nothing is changed, for names or shapes that the model does not have, for tied names that
+            disagree, and for weights whose memory cannot be zeroed one by one (complex128, sparse, expanded); and from
+            the next forward pass or state dict on, where something has taken a held weight's place (a parametrization,
+            weight norm).
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> apply_mask(model, {"weight": torch.tensor([[True, False]])})
+    >>> model.weight[0, 1].item(), get_mask(model).sparsity
+    (0.0, 0.5)
     """
-    kept = by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    require_module(model)
+    if optimizer is not None and not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")):
+        raise wrong_type("optimizer", optimizer, "a torch.optim.Optimizer, or None")
+    kept = by_first_name(model, as_mask(mask))
     parameters = dict(model.named_parameters())
     for name in kept:
         _require_holdable(name, parameters[name])
@@ -71,7 +86,15 @@ def apply_mask(
 
 
 def remove_mask(model: nn.Module) -> None:
-    """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them."""
+    """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them.
+
+    Args:
+        model: The module that `apply_mask` was called with, or any other: nothing happens where nothing is held.
+
+    Raises:
+        ConfigError: For what is no module.
+    """
+    require_module(model)
     for module in model.modules():
         for weight in module.__dict__.pop(_HELD, {}).values():
             weight.leave_gradients()
@@ -82,7 +105,18 @@ def remove_mask(model: nn.Module) -> None:
 
 
 def get_mask(model: nn.Module) -> Mask:
-    """The mask that is in force in `model`, under the names that it has there; ConfigError when nothing is held."""
+    """The mask that is in force in `model`, by `apply_mask`.
+
+    Args:
+        model: A module in which weights are held, or one that contains such a module.
+
+    Returns:
+        A bool tensor for every held parameter, under the name that it has in `model`.
+
+    Raises:
+        ConfigError: Where nothing is held.
+    """
+    require_module(model)
     found = {
         f"{prefix}.{leaf}" if prefix else leaf: ~weight.pruned
         for prefix, module in model.named_modules()
@@ -95,6 +129,7 @@ def get_mask(model: nn.Module) -> Mask:
 
 def is_held(model: nn.Module) -> bool:
     """Whether any weight of `model` is held."""
+    require_module(model)
     return any(_held_in(module) for module in model.modules())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape
+from typing import cast
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from prunetune.errors import ConfigError, shown
+from prunetune.sparsity.argument_checks import require_module, require_type
 
 _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm), "normalisation"),
@@ -28,8 +30,19 @@ _PROJECTION, INPUTS_FIRST = "attention projection", "linear weight, inputs first
 class Scope:
     """Name patterns (`fnmatch`: `*`, `?`, `[...]`) over the full parameter names, on top of the default scope.
 
-    `include` adds to the default scope, `exclude` removes from the sum of both. A tied weight matches under any of its
-    names. A pattern that matches no parameter of the model is an error when the scope is applied.
+    A tied weight matches under any of its names. A pattern that matches no parameter of a model is an error when the
+    scope is applied.
+
+    Args:
+        include: Patterns of parameters that are prunable beside the default ones, such as `*.weight_ih_l0`; a text
+            alone is one pattern.
+        exclude: Patterns of parameters that are not prunable, whatever else says so.
+
+    Raises:
+        ConfigError: For patterns that are no texts.
+
+    >>> Scope(exclude="head.*")
+    Scope(include=(), exclude=('head.*',))
     """
 
     include: tuple[str, ...] = ()
@@ -37,8 +50,9 @@ class Scope:
 
     def __post_init__(self) -> None:
         for field in ("include", "exclude"):
-            given = getattr(self, field)
-            patterns = (given,) if isinstance(given, str) else tuple(given)  # a text alone is one pattern
+            value: object = getattr(self, field)
+            require_type(f"scope.{field}", value, Iterable, "patterns of names, such as 'head.*'")
+            patterns = (value,) if isinstance(value, str) else tuple(cast(Iterable[object], value))
             if odd := [pattern for pattern in patterns if not isinstance(pattern, str)]:
                 raise ConfigError(
                     f"scope.{field}: {shown(odd[0])} is no text; give patterns of names, such as 'head.*'"
@@ -66,7 +80,7 @@ class _Weight:
 
 
 def list_parameters(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
-    """Every parameter of `model` in its own order, with the reason why it is prunable or not.
+    """Every parameter of `model` in its own order, with the reason why it is prunable or not. Changes nothing.
 
     By default the weights of convolutions and linear layers are prunable, the projections of `MultiheadAttention` and
     the `Conv1D` of transformers among them, except the first convolution in the order of registration (Liu et al.
@@ -76,8 +90,22 @@ def list_parameters(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow,
     includes them, which their reason names. A tied weight counts once, under its first name; its other names are
     listed as tied.
 
-    Raises ConfigError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
+    Args:
+        model: Any module that has its shapes.
+        scope: Name patterns on top of that default.
+
+    Returns:
+        A row with name, shape, `prunable` and reason for every name of every parameter.
+
+    Raises:
+        ConfigError: For a pattern that matches no parameter, a lazy module that has no shapes yet, and a TorchScript
+            program.
+
+    >>> [(row.name, row.prunable, row.reason) for row in list_parameters(nn.Linear(2, 3))]
+    [('weight', True, 'linear weight'), ('bias', False, 'bias')]
     """
+    require_module(model)
+    require_type("scope", scope, Scope, "a Scope, such as Scope(include='head.*')")
     _refuse_programs(model)
     weights = _weights(model)
     _refuse_idle_patterns(scope, [name for weight in weights for name in weight.names])
