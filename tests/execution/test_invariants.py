@@ -313,7 +313,8 @@ def test_rounds_that_forget_the_round_before(finished: Store, monkeypatch: pytes
 
     def forgetful(weights: dict[str, Tensor], density: float, criterion: Criterion, **kwargs: Any) -> Mask:
         drawn = {n: torch.rand_like(w) for n, w in weights.items()}
-        return choose(drawn, density, criterion, **kwargs | {"parent_mask": None})
+        kwargs["parent_mask"] = None
+        return choose(drawn, density, criterion, **kwargs)
 
     choose = execution.choose
     monkeypatch.setattr(execution, "choose", forgetful)

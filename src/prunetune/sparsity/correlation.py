@@ -1,5 +1,8 @@
 """R_p, the paper's weight correlation indicator: how far the largest weights of two networks are the same."""
 
+# scipy has no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +44,7 @@ class WeightCorrelation:
     value: float
     expected: float
     per_layer: Mapping[str, LayerCorrelation]
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __float__(self) -> float:
         return self.value
@@ -139,7 +142,7 @@ def _listed(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _state(argument: str, network: nn.Module | State) -> State:
+def _state(argument: str, network: nn.Module | Mapping[str, object]) -> State:
     require_type(argument, network, (nn.Module, Mapping), "a torch.nn.Module or a state dict")
     if not isinstance(network, nn.Module):
         return {name: tensor for name, tensor in network.items() if isinstance(tensor, Tensor)}

@@ -11,10 +11,13 @@ parameters that were replaced; (3) before a state dict is taken and after one is
 On request, gradients are masked too, by a hook on the parameter that runs before a gradient is added to `.grad`.
 """
 
+# Hooks are looked up where torch keeps them, in attributes that are not public; some methods have no types.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +102,8 @@ def remove_mask(model: nn.Module) -> None:
         for weight in module.__dict__.pop(_HELD, {}).values():
             weight.leave_gradients()
         module.__dict__.pop(_OWNERS, None)
-        for hooks in (module._forward_pre_hooks, module._state_dict_pre_hooks, module._load_state_dict_post_hooks):
+        registered = (module._forward_pre_hooks, module._state_dict_pre_hooks, module._load_state_dict_post_hooks)
+        for hooks in cast(tuple[dict[int, Any], ...], registered):
             for key in [key for key, hook in hooks.items() if hook in _HOOKS]:
                 del hooks[key]
 
@@ -117,9 +121,10 @@ def get_mask(model: nn.Module) -> Mask:
         ConfigError: Where nothing is held.
     """
     require_module(model)
+    modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules())
     found = {
         f"{prefix}.{leaf}" if prefix else leaf: ~weight.pruned
-        for prefix, module in model.named_modules()
+        for prefix, module in modules
         for leaf, weight in _held_in(module).items()
     }
     if not found:
@@ -237,13 +242,14 @@ def _watch_gradients(weight: _HeldWeight) -> RemovableHandle:
     if parameter.grad is not None:
         parameter.grad = weight.masked(parameter.grad)
     frozen = not parameter.requires_grad
-    hook = parameter.requires_grad_().register_hook(lambda gradient: _mask_gradient(known(), gradient))
+
+    def mask_gradient(gradient: Tensor) -> Tensor | None:
+        held = known()
+        return held.masked(gradient) if held is not None else None
+
+    hook = cast(RemovableHandle, parameter.requires_grad_().register_hook(mask_gradient))
     parameter.requires_grad_(not frozen)
     return hook
-
-
-def _mask_gradient(weight: _HeldWeight | None, gradient: Tensor) -> Tensor | None:
-    return weight.masked(gradient) if weight is not None else None
 
 
 @cache

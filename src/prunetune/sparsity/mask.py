@@ -1,5 +1,8 @@
 """Masks: which weights are kept, with exact counts, the same bits on every machine; their files, and their overlap."""
 
+# torch leaves some of its methods without types; what they give is annotated.
+# pyright: reportUnknownMemberType=false
+
 import hashlib
 import json
 import math
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -62,20 +65,22 @@ def unpacked(content: bytes) -> dict[str, Tensor]:
     metadata = header.get("__metadata__", {})
     if SHAPES not in metadata:
         return stored
-    shapes = json.loads(metadata[SHAPES])
-    if not isinstance(shapes, dict) or not shapes.keys() <= stored.keys():
+    found = json.loads(metadata[SHAPES])
+    shapes = cast(dict[str, Any], found) if isinstance(found, dict) else None
+    if shapes is None or not shapes.keys() <= stored.keys():
         raise ValueError(f"{SHAPES} must be an object that names tensors of the file")
     return stored | {name: elements(name, stored[name], shape) for name, shape in shapes.items()}
 
 
 def elements(name: str, bits: Tensor, shape: Any) -> Tensor:
     """The bool tensor of a shape, a list from JSON, that these bits are; ValueError where they are none of its."""
-    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+    sizes = cast(list[Any], shape) if isinstance(shape, list) else None
+    if sizes is None or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"the shape of '{name}' is {shape}; it must be a list of positive integers")
-    total = math.prod(shape)
+    total = math.prod(sizes)
     if bits.dtype is not torch.uint8 or bits.shape != (math.ceil(total / 8),):
         raise ValueError(f"'{name}' of shape {shape} has bits of shape {list(bits.shape)} and type {bits.dtype}")
-    return torch.from_numpy(np.unpackbits(bits.numpy(), count=total).view(bool)).reshape(shape)
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=total).view(bool)).reshape(sizes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,8 @@
 """What of a model is prunable, and why: the default scope, the user's name patterns, and the layer table."""
 
+# torch has no public names for the bases of its layers, and leaves some methods without types.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -133,7 +136,8 @@ def written_out(model: nn.Module, scope: Scope) -> Scope:
 
 
 def _refuse_programs(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+    modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules())
+    for name, module in modules:
         if isinstance(module, torch.jit.ScriptModule):
             what = f"'{name}'" if name else "it"
             raise ConfigError(
@@ -144,8 +148,10 @@ def _refuse_programs(model: nn.Module) -> None:
 
 def _weights(model: nn.Module) -> list[_Weight]:
     found: dict[int, _Weight] = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+    modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules(remove_duplicate=False))
+    for prefix, module in modules:
+        own = cast(Iterable[tuple[str, nn.Parameter]], module.named_parameters(recurse=False, remove_duplicate=False))
+        for leaf, parameter in own:
             name = f"{prefix}.{leaf}" if prefix else leaf
             if is_lazy(parameter):
                 raise ConfigError(f"model: '{name}' has no shape yet; run one batch through the model first")

@@ -1,5 +1,8 @@
 """The form of `torch.nn.utils.prune`: a pruned weight `x` is a parameter `x_orig` times a buffer `x_mask`."""
 
+# torch leaves some of its methods without types; what they give is annotated.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Mapping
 
 from torch import Tensor, nn
