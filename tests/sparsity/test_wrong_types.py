@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import prunetune as pt
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask
+from prunetune.deploy.channel_surgery import shrink
 from prunetune.deploy.latency import latencies
-from prunetune.deploy.shrink import shrink
 from prunetune.deploy.sizes import count, file_sizes
 from prunetune.errors import ConfigError
 from prunetune.sparsity.criteria import Magnitude

@@ -102,8 +102,8 @@ def remove_mask(model: nn.Module) -> None:
         for weight in module.__dict__.pop(_HELD, {}).values():
             weight.leave_gradients()
         module.__dict__.pop(_OWNERS, None)
-        registered = (module._forward_pre_hooks, module._state_dict_pre_hooks, module._load_state_dict_post_hooks)
-        for hooks in cast(tuple[dict[int, Any], ...], registered):
+        for kind in ("_forward_pre_hooks", "_state_dict_pre_hooks", "_load_state_dict_post_hooks"):
+            hooks: dict[int, Any] = getattr(module, kind)
             for key in [key for key, hook in hooks.items() if hook in _HOOKS]:
                 del hooks[key]
 
