@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import prunetune as pt
-from prunetune.advice import NO_ACCURACY, Advice, Line, recommend
+from prunetune.advice import NO_ACCURACY, Advice, AdviceLine, recommend
 from prunetune.api import Audit
 from prunetune.errors import ConfigError
 from prunetune.report.write_report import write_report
@@ -38,7 +38,7 @@ def moved(state: State, share: float, seed: int = 1) -> dict[str, Tensor]:
     }
 
 
-def line(advice: Advice, words: str) -> Line:
+def line(advice: Advice, words: str) -> AdviceLine:
     [found] = [line for line in advice.lines if words in line.claim]
     return found
 
@@ -92,11 +92,12 @@ def test_a_pair_that_moved_in_part_is_above_chance_in_every_layer() -> None:
     assert NO_ACCURACY in sign.evidence
     assert (sign.strength, advice.start) == ("weak", None)
     assert line(advice, "layers more").claim.startswith("In 3 of 3 layers")
-    overlap = advice.overlaps[0.2]
+    observed = advice.correlations[0.2]
     assert (
-        overlap.value == pt.correlation(moved(model.state_dict(), 0.5), model, 0.2, names=list(overlap.per_layer)).value
+        observed.value
+        == pt.correlation(moved(model.state_dict(), 0.5), model, 0.2, names=list(observed.per_layer)).value
     )
-    assert f"R_0.2 {overlap.value:.3f} (chance {overlap.expected:.3f})" in sign.evidence
+    assert f"R_0.2 {observed.value:.3f} (chance {observed.expected:.3f})" in sign.evidence
 
 
 def test_an_excess_that_is_certain_and_small_is_called_about_chance() -> None:
@@ -124,7 +125,7 @@ def test_below_chance_nothing_is_claimed() -> None:
 def test_the_p_that_decides_is_the_one_nearest_the_papers() -> None:
     model = network()
     advice = recommend(model, initial=moved(model.state_dict(), 0.5), p=(0.5, 0.1, 0.25))
-    assert list(advice.overlaps) == [0.1, 0.25, 0.5]
+    assert list(advice.correlations) == [0.1, 0.25, 0.5]
     assert "; R_0.25 is +" in line(advice, "insufficient").evidence
 
 

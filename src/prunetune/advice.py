@@ -22,7 +22,8 @@ from prunetune.report.text import STARTS, lead, pretraining_words, recommendatio
 from prunetune.report.write_report import answers
 from prunetune.rows import Results
 from prunetune.sparsity.allocation import uniform
-from prunetune.sparsity.correlation import Independence, Overlap, correlation, independence, p_above
+from prunetune.sparsity.argument_checks import as_path, as_share, require_type
+from prunetune.sparsity.correlation import Independence, WeightCorrelation, correlation, independence, p_above
 from prunetune.sparsity.model_files import read_state
 from prunetune.sparsity.scope import Scope, prunable
 from prunetune.training.recipe import RecipeSummary
@@ -44,7 +45,7 @@ SAME_SPARSITY = 0.005  # rounds of iterative pruning meet 80 % as 80.3 %
 NECESSARY = "R_p about chance is necessary for independent weights and not sufficient"
 
 
-class Line(NamedTuple):
+class AdviceLine(NamedTuple):
     """One piece of advice, what it rests on, how far that carries, and the arm that it would start from, if any."""
 
     claim: str
@@ -75,9 +76,11 @@ class LayerCount(NamedTuple):
 class Advice:
     """What the evidence says, cheapest first: where lines name different starts, the later one counts."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[AdviceLine, ...]
     layers: tuple[LayerCount, ...] = ()  # of the model; empty without one
-    overlaps: Mapping[float, Overlap] = field(default_factory=dict)  # p -> R_p(θ0, θT), layer by layer, of a pair
+    correlations: Mapping[float, WeightCorrelation] = field(
+        default_factory=dict
+    )  # p -> R_p(θ0, θT), layer by layer, of a pair
 
     @property
     def start(self) -> str | None:
@@ -85,7 +88,7 @@ class Advice:
         return self._deciding.start if self._deciding else None
 
     @property
-    def _deciding(self) -> Line | None:
+    def _deciding(self) -> AdviceLine | None:
         return next((line for line in reversed(self.lines) if line.start), None)
 
     def __str__(self) -> str:
@@ -93,7 +96,7 @@ class Advice:
         return "\n".join([_opening(self._deciding), *lines])
 
 
-def _opening(deciding: Line | None) -> str:
+def _opening(deciding: AdviceLine | None) -> str:
     if deciding is None or deciding.start is None:
         return "The evidence at hand names no start for the sparse network."
     start = STARTS.get(deciding.start, "its start weights")
@@ -112,27 +115,38 @@ def recommend(
 ) -> Advice:
     """Advice on what to train a sparse network from, by any of three kinds of evidence, each line naming its own.
 
-    - `model`: what of it is prunable within `scope`, and what remains of each layer at `sparsity`. Counting only.
-    - `initial` and `trained` (the model's own weights if left out), modules, state dicts or checkpoint files: R_p at
-      every `p`, of the prunable layers, or without a model of all shared tensors of two or more dimensions.
-    - `audit`: an Audit, or the folder or results.json of one: verdict, pre-training and recommendation at `sparsity`.
+    Nothing is trained and nothing changed. `start` of the advice is what the strongest evidence names.
 
-    `start` is what the strongest evidence names. Nothing is trained and nothing changed. ConfigError for no evidence
-    at all, half a pair, checkpoints that do not fit the model or each other, and results that cannot be read.
+    Args:
+        model: What of it is prunable within `scope`, and what remains of each layer at `sparsity`. Counting only.
+        initial: The weights before training: a module, a state dict or a checkpoint file. R_p with `trained` is taken
+            of the model's prunable layers, or without a model of all shared tensors of two or more dimensions.
+        trained: The weights after training; by default the model's own.
+        sparsity: The share of weights that the sparse network lacks, in (0, 1).
+        audit: An Audit, or the folder or results.json of one: verdict, pre-training and recommendation at `sparsity`.
+        p: The shares of weights, each in (0, 1), that R_p is taken at.
+        scope: Which parameters are prunable; see `list_parameters`.
+
+    Returns:
+        Lines of advice, cheapest evidence first, with the counts of the layers and R_p by p.
+
+    Raises:
+        ConfigError: For no evidence at all, half a pair, checkpoints that do not fit the model or each other, and
+            results that cannot be read.
     """
-    if not 0 < sparsity < 1:
-        raise ConfigError(f"sparsity: {sparsity} is not a share of weights to prune; it must lie in (0, 1)")
+    sparsity = as_share("sparsity", sparsity, "a share of weights to prune", example=0.8)
+    require_type("p", p, (list, tuple), "a list of shares of weights, such as [0.2]")
     _require_evidence(model, initial, trained, audit)
     layers = _counts(model, sparsity, scope) if model is not None else ()
     lines = [*_model_lines(model, layers, sparsity)] if model is not None else []
-    overlaps: dict[float, Overlap] = {}
+    correlations: dict[float, WeightCorrelation] = {}
     if initial is not None:
         names = [layer.name for layer in layers] if model is not None else None
-        overlaps = _overlaps(initial, trained if trained is not None else model, p, names)
-        lines += _pair_lines(overlaps)
+        correlations = _correlations(initial, trained if trained is not None else model, p, names)
+        lines += _pair_lines(correlations)
     if audit is not None:
         lines += _audit_lines(*_results(audit), sparsity, layers)
-    return Advice(tuple(lines), layers, overlaps)
+    return Advice(tuple(lines), layers, correlations)
 
 
 def _require_evidence(
@@ -155,11 +169,11 @@ def _counts(model: nn.Module, sparsity: float, scope: Scope) -> tuple[LayerCount
     return tuple(LayerCount(name, tuple(weight.shape), kept[name]) for name, weight in weights.items())
 
 
-def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float) -> Iterator[Line]:
+def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float) -> Iterator[AdviceLine]:
     everything = sum(parameter.numel() for parameter in model.parameters())
     total, kept = sum(layer.total for layer in layers), sum(layer.kept for layer in layers)
     least = min(layers, key=lambda layer: layer.kept)
-    yield Line(
+    yield AdviceLine(
         f"At {percent(sparsity)} sparsity {kept} of {total} prunable weights remain, the fewest in '{least.name}': "
         f"{least.kept} of {least.total}.",
         f"the model: {len(layers)} prunable tensors hold {total} of its {everything} parameters; the same share of "
@@ -168,7 +182,7 @@ def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float
     )
     if starved := [layer for layer in layers if layer.starved]:
         named = "; ".join(f"'{layer.name}' keeps {layer.kept} for {layer.shape[0]}" for layer in starved)
-        yield Line(
+        yield AdviceLine(
             f"Too few weights remain in {len(starved)} of {len(layers)} layers: choose a lower sparsity or leave them "
             "out of the scope.",
             f"the model: fewer weights than outputs, so that some outputs have none: {named}",
@@ -176,9 +190,9 @@ def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float
         )
 
 
-def _overlaps(
+def _correlations(
     initial: Weights, trained: Weights | None, p: Sequence[float], names: Sequence[str] | None
-) -> dict[float, Overlap]:
+) -> dict[float, WeightCorrelation]:
     if not p:
         raise ConfigError("p: is empty; give at least one share of weights in (0, 1)")
     given_trained = given(trained, "_require_evidence wants a pair or a model")
@@ -187,6 +201,7 @@ def _overlaps(
 
 
 def _read(weights: Weights, field: str, names: Sequence[str] | None) -> nn.Module | Mapping[str, Tensor]:
+    require_type(field, weights, (nn.Module, Mapping, str, Path), "a module, a state dict or a checkpoint file")
     read = read_state(weights, field) if isinstance(weights, str | Path) else weights
     known = read.state_dict() if isinstance(read, nn.Module) else read
     if lacking := [name for name in names or () if name not in known]:
@@ -194,19 +209,19 @@ def _read(weights: Weights, field: str, names: Sequence[str] | None) -> nn.Modul
     return read
 
 
-def _pair_lines(overlaps: Mapping[float, Overlap]) -> list[Line]:
+def _pair_lines(correlations: Mapping[float, WeightCorrelation]) -> list[AdviceLine]:
     """The paper's sign of sufficient pre-training, read at the p nearest to the paper's, named before looking."""
-    share = min(overlaps, key=lambda p: abs(p - USUAL_P))
-    overlap = overlaps[share]
-    chance = independence(overlap)
-    sign = _sign(overlap, chance)
-    measured = ", ".join(f"R_{p:g} {o.value:.3f} (chance {o.expected:.3f})" for p, o in overlaps.items())
+    share = min(correlations, key=lambda p: abs(p - USUAL_P))
+    observed = correlations[share]
+    chance = independence(observed)
+    sign = _sign(observed, chance)
+    measured = ", ".join(f"R_{p:g} {o.value:.3f} (chance {o.expected:.3f})" for p, o in correlations.items())
     evidence = (
         f"one pair of checkpoints and no accuracy: {measured}; R_{share:g} is "
-        f"{signed(overlap.value - overlap.expected, 3)} from chance, "
+        f"{signed(observed.value - observed.expected, 3)} from chance, "
         f"{signed(chance.errors, 1)} standard deviations of independent networks; {sign.caveat}"
     )
-    return [Line(sign.claim, evidence, "weak", sign.start), _layers_line(share, overlap)]
+    return [AdviceLine(sign.claim, evidence, "weak", sign.start), _layers_line(share, observed)]
 
 
 class _Sign(NamedTuple):
@@ -215,11 +230,11 @@ class _Sign(NamedTuple):
     start: str | None
 
 
-def _sign(overlap: Overlap, chance: Independence) -> _Sign:
+def _sign(observed: WeightCorrelation, chance: Independence) -> _Sign:
     """What the paper reads from R_p; "about chance" is what the page of an audit calls so."""
-    excess = overlap.value - overlap.expected
+    excess = observed.value - observed.expected
     sufficient = "The paper takes this for sufficient pre-training: {}. Then it expects no winning ticket: fine-tune."
-    if overlap.value == 1.0:
+    if observed.value == 1.0:
         claim = "The same weights are the largest before and after: is this a pair of untrained and trained weights?"
         return _Sign(claim, "by chance this does not happen", None)
     if chance.p >= USUAL_RULE.alpha:
@@ -234,15 +249,15 @@ def _sign(overlap: Overlap, chance: Independence) -> _Sign:
     return _Sign(claim, NO_ACCURACY, None)
 
 
-def _layers_line(share: float, overlap: Overlap) -> Line:
-    layers = {name: layer for name, layer in overlap.per_layer.items() if layer.k}
+def _layers_line(share: float, observed: WeightCorrelation) -> AdviceLine:
+    layers = {name: layer for name, layer in observed.per_layer.items() if layer.k}
     p_values = holm([p_above(layer) for layer in layers.values()])
     above = sum(value < USUAL_RULE.alpha for value in p_values)
     low, high = (choose(layers, key=lambda name: layers[name].value - layers[name].expected) for choose in (min, max))
     spread = ", ".join(
         f"'{name}' {layers[name].value:.3f} (chance {layers[name].expected:.3f})" for name in (low, high)
     )
-    return Line(
+    return AdviceLine(
         f"In {above} of {len(layers)} layers more of the largest weights stayed than chance explains.",
         f"R_{share:g} by layer, least and most over chance: {spread}; hypergeometric, with Holm's correction at "
         f"{USUAL_RULE.alpha:g}",
@@ -254,11 +269,11 @@ def _results(audit: Audit | str | Path) -> tuple[Results, str]:
     """The results, and where they come from in words."""
     if isinstance(audit, Audit):
         return audit.results, f"the audit '{audit.results.study.get('name')}'"
-    path = Path(audit)
+    path = as_path("audit", audit, example="runs/quick")
     return read_results(path / RESULTS if path.is_dir() else path), f"the audit in '{audit}'"
 
 
-def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequence[LayerCount]) -> list[Line]:
+def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequence[LayerCount]) -> list[AdviceLine]:
     """The audit's answers at the asked sparsity; of another network they are an analogy, and name no start."""
     rule, verdicts, recommendation = answers(results)
     row = min(recommendation, key=lambda row: abs(row.sparsity - sparsity), default=None)
@@ -273,27 +288,29 @@ def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequenc
     return lines if own else [_of_another(line) for line in lines]
 
 
-def _of_another(line: Line) -> Line:
-    return Line(f"Of another network: {line.claim}", f"{line.evidence}; this model has other prunable layers", "weak")
+def _of_another(line: AdviceLine) -> AdviceLine:
+    return AdviceLine(
+        f"Of another network: {line.claim}", f"{line.evidence}; this model has other prunable layers", "weak"
+    )
 
 
-def _not_tried(recommendation: Sequence[Recommendation], sparsity: float, source: str) -> Line:
+def _not_tried(recommendation: Sequence[Recommendation], sparsity: float, source: str) -> AdviceLine:
     tried = ", ".join(percent(row.sparsity) for row in recommendation) or "none"
     claim = f"Nothing is known at {percent(sparsity)} sparsity; sparsities with a result: {tried}."
-    return Line(claim, source, "undecided")
+    return AdviceLine(claim, source, "undecided")
 
 
-def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: str) -> Iterator[Line]:
-    yield Line(pretraining_words(verdict), source, _pretraining_strength(verdict))
+def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: str) -> Iterator[AdviceLine]:
+    yield AdviceLine(pretraining_words(verdict), source, _pretraining_strength(verdict))
     here = replace(verdict, tests=tuple(test for test in verdict.tests if test.sparsity == row.sparsity))
     evidence = " ".join([f"{source}.", *whys(here)])
-    yield Line(lead(verdict), evidence, "undecided" if verdict.winning_property == "inconclusive" else "tested")
+    yield AdviceLine(lead(verdict), evidence, "undecided" if verdict.winning_property == "inconclusive" else "tested")
 
 
-def _retention_line(recipe: RecipeSummary, source: str) -> Line:
+def _retention_line(recipe: RecipeSummary, source: str) -> AdviceLine:
     claim = f"At learning rate {recipe.learning_rate:g}, {retention_words(recipe)}."
     evidence = "; ".join(filter(None, [f"{source}: its recipe over {recipe.steps} steps", off_paper(recipe)]))
-    return Line(claim, evidence, "exact")
+    return AdviceLine(claim, evidence, "exact")
 
 
 def _pretraining_strength(verdict: Verdict) -> Strength:
@@ -303,7 +320,7 @@ def _pretraining_strength(verdict: Verdict) -> Strength:
     return "weak" if verdict.pretraining == "best of those tried" else "tested"
 
 
-def _recommended_line(row: Recommendation, rule: Rule, source: str) -> Line:
+def _recommended_line(row: Recommendation, rule: Rule, source: str) -> AdviceLine:
     settled = row.low is not None and not row.tie
     evidence = f"{source}: accuracies on its test images, paired by seed; the winner was picked by its mean"
-    return Line(recommendation_words([row], rule), evidence, "tested" if settled else "undecided", row.arm)
+    return AdviceLine(recommendation_words([row], rule), evidence, "tested" if settled else "undecided", row.arm)

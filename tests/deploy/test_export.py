@@ -23,8 +23,8 @@ from torch.nn.functional import dropout, pad
 import prunetune as pt
 from prunetune.data import identify, load
 from prunetune.deploy.bitmask import load_bitmask
-from prunetune.deploy.export import Exported, _looked_at
-from prunetune.deploy.graph_export import Batch, _compare, _zeros_are_in
+from prunetune.deploy.export import Exported, _pruned_names
+from prunetune.deploy.graph_export import Batch, _max_error, _zeros_are_in
 from prunetune.errors import ConfigError
 from prunetune.models import MODELS
 
@@ -339,7 +339,7 @@ def test_zeros_of_what_is_held_outside_the_default_scope_are_looked_for(tmp_path
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(2704, 3)).eval()
     pt.apply_mask(model, pt.compute_mask(model, 0.5, scope=pt.Scope(include=("0.weight",))))
-    assert list(_looked_at(model, None)) == ["0.weight", "3.weight"]
+    assert list(_pruned_names(model, None)) == ["0.weight", "3.weight"]
     done = pt.export(model, None, tmp_path / "m.onnx", images()[:3])
     assert done.zeros_exact
     assert not arrays(done.path)["0.weight"][model.get_parameter("0.weight").detach().numpy() == 0].any()
@@ -423,8 +423,8 @@ def test_a_difference_above_the_tolerance_is_an_error(tmp_path: Path) -> None:
 
 def test_differences_are_found_wherever_they_are() -> None:
     model, batch = nn.Identity(), Batch.of(torch.tensor([[1.0, 50.0], [3.0, torch.inf]]))
-    assert _compare(model, lambda given: list(given.args), batch, 0.0) == 0.0
-    assert _compare(model, lambda given: [given.args[0] - 0.25], batch, 0.01) == 0.25  # at most 0.01 * 50
+    assert _max_error(model, lambda given: list(given.args), batch, 0.0) == 0.0
+    assert _max_error(model, lambda given: [given.args[0] - 0.25], batch, 0.01) == 0.25  # at most 0.01 * 50
     for wrong in (
         lambda given: [given.args[0] + 1],
         lambda given: [given.args[0] * (len(given.args[0]) > 1)],  # only at the other batch size
@@ -433,7 +433,7 @@ def test_differences_are_found_wherever_they_are() -> None:
         lambda given: [given.args[0][:, :1]],
     ):
         with pytest.raises(ConfigError, match="tolerance: "):
-            _compare(model, wrong, batch, 0.01)
+            _max_error(model, wrong, batch, 0.01)
 
 
 @pytest.mark.parametrize(

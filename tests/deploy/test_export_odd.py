@@ -108,7 +108,7 @@ def test_a_file_that_does_not_run_is_one_line(monkeypatch: pytest.MonkeyPatch, t
         raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code\nat line 5")
 
     with pytest.raises(ConfigError, match=r"does not run at batch size 4: .*Non-zero status code$"):
-        graph_export._compare(mlp(), broken, Batch.of(X), 1e-4)
+        graph_export._max_error(mlp(), broken, Batch.of(X), 1e-4)
 
 
 def test_onnx_has_no_complex_numbers_and_no_texts() -> None:

@@ -12,6 +12,7 @@ from prunetune.errors import InvariantError
 from prunetune.execution import inputs, invariants
 from prunetune.execution import run_step as execution
 from prunetune.execution.run_step import execute
+from prunetune.sparsity.criteria import Criterion
 from prunetune.sparsity.mask import Mask
 from prunetune.steps.steps import Train, Transform, Weights
 from prunetune.steps.transforms import TRANSFORMS
@@ -229,7 +230,7 @@ def test_groups_that_keep_too_many(finished: Store, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         execution,
         "choose",
-        lambda *args: choose(*args[:4], "unstructured", *args[5:]),  # type: ignore[call-arg]
+        lambda *args, **kwargs: choose(*args, **kwargs | {"pattern": "unstructured"}),
     )
     with pytest.raises(InvariantError, match=r"mask counts: '3\.weight': \d+ groups of 4 inputs do not keep 2"):
         again(finished, step)
@@ -310,8 +311,10 @@ def test_rounds_that_forget_the_round_before(finished: Store, monkeypatch: pytes
     inside = finished.mask(MASK.key)
     assert all(not (kept & ~inside[name]).any() for name, kept in finished.mask(second.key).items())
 
-    def forgetful(weights, density, criterion, allocation, pattern, within, generator, look, groups):
-        return choose({n: torch.rand_like(w) for n, w in weights.items()}, density, criterion, allocation, pattern)
+    def forgetful(weights: dict[str, Tensor], density: float, criterion: Criterion, **kwargs: Any) -> Mask:
+        drawn = {n: torch.rand_like(w) for n, w in weights.items()}
+        kwargs["parent_mask"] = None
+        return choose(drawn, density, criterion, **kwargs)
 
     choose = execution.choose
     monkeypatch.setattr(execution, "choose", forgetful)

@@ -192,8 +192,8 @@ def rounds(model: nn.Module, densities: list[float]) -> list[Mask]:
     for seed, density in enumerate(densities):
         randomised(model, seed)
         weights = {name: model.get_parameter(name).detach() for name in ("0.weight", "3.weight", "5.weight")}
-        rule = Magnitude(), "uniform", "channel"
-        masks.append(choose(weights, density, *rule, masks[-1] if masks else None, groups=groups))
+        parent = masks[-1] if masks else None
+        masks.append(choose(weights, density, Magnitude(), pattern="channel", parent_mask=parent, groups=groups))
     return masks
 
 
@@ -210,9 +210,9 @@ def test_within_a_mask_only_what_survives_counts() -> None:
     within = Mask(mask_by_hand([0, 1, 2, 3], [0, 1, 2]))
     weights = {name: model.get_parameter(name).detach().clone() for name in ("0.weight", "3.weight", "5.weight")}
     weights["3.weight"][3:, 0] = 1000.0
-    mask = choose(weights, 0.5, Magnitude(), "uniform", "channel", within, groups=channel_groups(model, ONE))
+    mask = choose(weights, 0.5, Magnitude(), pattern="channel", parent_mask=within, groups=channel_groups(model, ONE))
     clean = {name: weight.masked_fill(~within[name], 0) for name, weight in weights.items()}
-    expected = choose(clean, 0.5, Magnitude(), "uniform", "channel", groups=channel_groups(model, ONE))
+    expected = choose(clean, 0.5, Magnitude(), pattern="channel", groups=channel_groups(model, ONE))
     assert mask["0.bias"].equal(expected["0.bias"])
     assert mask["3.bias"].tolist() == [True] * 3 + [False] * 3
 
@@ -221,8 +221,10 @@ def test_more_channels_than_survive_cannot_be_kept() -> None:
     model = randomised(chain())
     weights = {name: model.get_parameter(name).detach() for name in ("0.weight", "3.weight", "5.weight")}
     within = Mask(mask_by_hand([0], [0, 1, 2]))
-    with pytest.raises(ConfigError, match=r"^density: it asks for 2 channels of '0' where 1 survive in `within`$"):
-        choose(weights, 0.5, Magnitude(), "uniform", "channel", within, groups=channel_groups(model, ONE))
+    with pytest.raises(
+        ConfigError, match=r"^density: it asks for 2 channels of '0' where 1 survive in the parent mask$"
+    ):
+        choose(weights, 0.5, Magnitude(), pattern="channel", parent_mask=within, groups=channel_groups(model, ONE))
 
 
 @pytest.mark.parametrize(

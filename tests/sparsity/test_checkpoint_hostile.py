@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.correlate_files import compare, comparison_table
+from prunetune.sparsity.correlate_files import correlate_files, correlation_table
 from prunetune.sparsity.model_files import read_state
 from tests.support.fuzzing import EXAMPLES, assert_one_clear_line, fuzz
 
@@ -128,8 +128,8 @@ def test_names_reach_a_terminal_without_their_escape_sequences(tmp_path: Path) -
         name: torch.eye(4) for name in ("w²", "w" + "9" * 5000, "w10", "w9", "\x1b[2Jw", "two\nlines", "../../etc")
     }
     (tmp_path / "a.safetensors").write_bytes(save(weird))
-    found = compare(tmp_path / "a.safetensors", tmp_path / "a.safetensors", None, [0.2], [], [])
-    lines = comparison_table(found).splitlines()
+    found = correlate_files(tmp_path / "a.safetensors", tmp_path / "a.safetensors", None, [0.2], [], [])
+    lines = correlation_table(found).splitlines()
     assert all(line.isprintable() for line in lines)
     assert len(lines) == 1 + 1 + len(weird) + 1 + 2
     assert list(found["tensors"]).index("w9") < list(found["tensors"]).index("w10")

@@ -37,7 +37,7 @@ def evidence(weight: Tensor, seed: int = 0) -> Evidence:
     return Evidence(weight, torch.randn(weight.shape), torch.rand(weight.shape[1]), generator, *gathered)
 
 
-def look(criterion: Criterion, mask: Mask | None) -> Gathered:
+def gather_evidence(criterion: Criterion, mask: Mask | None) -> Gathered:
     """Draws in place of what is gathered of a network, the same for the same layer."""
     needs = sorted(criterion.needs - {"weight"})
     return {name: {need: weights(len(need))[name] for need in needs} for name in weights()}
@@ -125,8 +125,15 @@ class TestEveryCombination:
     def test_the_same_mask_for_the_same_seed_in_any_order(self, criterion: str, allocation: str, pattern: str) -> None:
         def run(tensors: dict[str, Tensor], seed: int) -> Mask:
             generator = torch.Generator().manual_seed(seed)
-            rule = CRITERIA[criterion](), allocation, pattern
-            return choose(tensors, at(pattern, 0.3), *rule, generator=generator, look=look)
+            return choose(
+                tensors,
+                at(pattern, 0.3),
+                CRITERIA[criterion](),
+                allocation=allocation,
+                pattern=pattern,
+                generator=generator,
+                gather_evidence=gather_evidence,
+            )
 
         backwards = dict(reversed(weights().items()))
         assert run(weights(), 3) == run(backwards, 3)
@@ -135,11 +142,16 @@ class TestEveryCombination:
     def test_only_survivors_are_kept(self, criterion: str, allocation: str, pattern: str) -> None:
         generator = torch.Generator().manual_seed(0)
         tensors = weights()
-        rule = CRITERIA[criterion](), allocation, pattern
-        within = choose(tensors, at(pattern, 0.5), *rule, generator=generator, look=look)
+        rule = {
+            "allocation": allocation,
+            "pattern": pattern,
+            "generator": generator,
+            "gather_evidence": gather_evidence,
+        }
+        parent = choose(tensors, at(pattern, 0.5), CRITERIA[criterion](), **rule)
         # Fresh weights, so that the best ones are mostly not survivors.
-        mask = choose(weights(1), at(pattern, 0.2), *rule, within, generator, look)
-        assert all(not (mask[name] & ~within[name]).any() for name in tensors)
+        mask = choose(weights(1), at(pattern, 0.2), CRITERIA[criterion](), parent_mask=parent, **rule)
+        assert all(not (mask[name] & ~parent[name]).any() for name in tensors)
         assert abs(mask.kept - at(pattern, 0.2) * total(tensors)) <= 0.5 * len(tensors)
 
     def test_prune_changes_nothing(self, criterion: str, allocation: str, pattern: str) -> None:
@@ -167,7 +179,7 @@ def sorted_globally(tensors: dict[str, Tensor], density: float) -> dict[str, lis
 )
 def test_global_magnitude_against_one_sorted_list(layers: list[list[int]], density: float) -> None:
     tensors = {f"l{len(layers) - i}": torch.tensor(values).float() for i, values in enumerate(layers)}
-    mask = choose(tensors, density, Magnitude(), "global")
+    mask = choose(tensors, density, Magnitude(), allocation="global")
     assert {name: bits.nonzero().flatten().tolist() for name, bits in mask.items()} == sorted_globally(tensors, density)
 
 
@@ -184,14 +196,14 @@ def test_uniform_keeps_the_rounded_share_of_each_layer(sparsity: float) -> None:
 def test_rounds_count_from_the_original_number_of_weights() -> None:
     tensors = weights()
     half = choose(tensors, 0.5, Magnitude())
-    quarter = choose(tensors, 0.25, Magnitude(), within=half)
+    quarter = choose(tensors, 0.25, Magnitude(), parent_mask=half)
     assert quarter == choose(tensors, 0.25, Magnitude())
     assert quarter.kept == 128 // 4 + 192 // 4 + 16 // 4
 
 
 def test_a_survivor_of_score_zero_comes_before_the_best_of_the_dead() -> None:
     within = Mask({"w": torch.tensor([False, True, False, True])})
-    mask = choose({"w": torch.tensor([9.0, 0.0, 8.0, 0.0])}, 0.25, Magnitude(), within=within)
+    mask = choose({"w": torch.tensor([9.0, 0.0, 8.0, 0.0])}, 0.25, Magnitude(), parent_mask=within)
     assert mask["w"].tolist() == [False, True, False, False]
 
 
@@ -292,14 +304,16 @@ def test_unknown_names_get_the_nearest_one(asked: dict[str, Any], message: str) 
 def test_more_than_survive_cannot_be_kept() -> None:
     within = choose(weights(), 0.25, Magnitude())
     with pytest.raises(ConfigError, match=r"asks for 96 weights of 'a.weight' where 48 survive"):
-        choose(weights(), 0.5, Magnitude(), within=within)
+        choose(weights(), 0.5, Magnitude(), parent_mask=within)
 
 
 def test_within_must_fit_the_weights() -> None:
-    with pytest.raises(ConfigError, match=r"within: unknown 'a.weight'; did you mean 'b.weight'"):
-        choose({"a.weight": torch.ones(2)}, 0.5, Magnitude(), within=Mask({"b.weight": torch.tensor([True, True])}))
-    with pytest.raises(ConfigError, match=r"within: 'w' has shape \(2,\), the weight \(3,\)"):
-        choose({"w": torch.ones(3)}, 0.5, Magnitude(), within=Mask({"w": torch.tensor([True, True])}))
+    with pytest.raises(ConfigError, match=r"parent_mask: unknown 'a.weight'; did you mean 'b.weight'"):
+        choose(
+            {"a.weight": torch.ones(2)}, 0.5, Magnitude(), parent_mask=Mask({"b.weight": torch.tensor([True, True])})
+        )
+    with pytest.raises(ConfigError, match=r"parent_mask: 'w' has shape \(2,\), the weight \(3,\)"):
+        choose({"w": torch.ones(3)}, 0.5, Magnitude(), parent_mask=Mask({"w": torch.tensor([True, True])}))
 
 
 def test_a_diverged_or_bare_model_is_refused() -> None:

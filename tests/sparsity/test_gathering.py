@@ -238,11 +238,11 @@ def test_rounds_go_on_from_the_mask_within() -> None:
     names, weights = ("0.weight", "1.weight"), {n: p.detach() for n, p in model.named_parameters()}
     shape = [(torch.zeros(1, 1), torch.zeros(1))]
 
-    def look(criterion: Criterion, mask: Mask | None):
+    def gather_evidence(criterion: Criterion, mask: Mask | None):
         return gather(model, names, criterion, shape, mask=mask)
 
-    half = choose(weights, 0.5, SynFlow(10), look=look)
-    third = choose(weights, 0.34, SynFlow(10), within=half, look=look)
+    half = choose(weights, 0.5, SynFlow(10), gather_evidence=gather_evidence)
+    third = choose(weights, 0.34, SynFlow(10), parent_mask=half, gather_evidence=gather_evidence)
     assert (half.kept, third.kept) == (2 + 8, 1 + 5)
     assert all(not (third[name] & ~half[name]).any() for name in names)
 

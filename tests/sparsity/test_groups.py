@@ -110,9 +110,9 @@ def test_what_it_cannot_do_is_refused_in_one_line(
 def test_survivors_are_needed_in_every_group() -> None:
     within = Mask({"w": torch.tensor([[True, True, True, True, True, False, False, False]])})
     with pytest.raises(ConfigError, match="pattern: '2:4' needs weights of 'w' in places where none survive"):
-        choose({"w": torch.rand(1, 8)}, 0.5, Magnitude(), pattern="2:4", within=within)
+        choose({"w": torch.rand(1, 8)}, 0.5, Magnitude(), pattern="2:4", parent_mask=within)
     enough = Mask({"w": torch.tensor([[False, True, True, True, True, False, False, True]])})
-    kept = choose({"w": torch.arange(8.0).flip(0)[None] + 1}, 0.5, Magnitude(), pattern="2:4", within=enough)
+    kept = choose({"w": torch.arange(8.0).flip(0)[None] + 1}, 0.5, Magnitude(), pattern="2:4", parent_mask=enough)
     assert kept["w"].tolist() == [[False, True, True, False, True, False, False, True]]
 
 

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from prunetune.sparsity.correlation import LayerOverlap, Overlap, correlation, independence, p_above
+from prunetune.sparsity.correlation import LayerCorrelation, WeightCorrelation, correlation, independence, p_above
 
 
-def layer(n: int, k: int, common: int) -> LayerOverlap:
-    return LayerOverlap(common / k, k / n, n, k, common)
+def layer(n: int, k: int, common: int) -> LayerCorrelation:
+    return LayerCorrelation(common / k, k / n, n, k, common)
 
 
-def of(*layers: LayerOverlap) -> Overlap:
+def of(*layers: LayerCorrelation) -> WeightCorrelation:
     total = sum(row.k for row in layers)
     expected = sum(row.k**2 / row.n for row in layers) / total
-    return Overlap(sum(row.common for row in layers) / total, expected, {str(i): row for i, row in enumerate(layers)})
+    return WeightCorrelation(
+        sum(row.common for row in layers) / total, expected, {str(i): row for i, row in enumerate(layers)}
+    )
 
 
 def enumerated(n: int, k: int) -> np.ndarray:
@@ -37,9 +39,11 @@ def test_a_layers_p_is_that_of_enumeration(n: int, k: int) -> None:
 
 
 def test_a_layer_of_which_nothing_is_compared_shows_nothing() -> None:
-    assert p_above(LayerOverlap(math.nan, math.nan, 3, 0, 0)) == 1.0
+    assert p_above(LayerCorrelation(math.nan, math.nan, 3, 0, 0)) == 1.0
     with_it = of(layer(9, 3, 2))
-    padded = Overlap(with_it.value, with_it.expected, {**with_it.per_layer, "b": LayerOverlap(math.nan, 0, 3, 0, 0)})
+    padded = WeightCorrelation(
+        with_it.value, with_it.expected, {**with_it.per_layer, "b": LayerCorrelation(math.nan, 0, 3, 0, 0)}
+    )
     assert independence(padded) == independence(with_it)
 
 

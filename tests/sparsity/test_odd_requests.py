@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import prunetune as pt
 from prunetune.errors import ConfigError
-from prunetune.sparsity.correlate_files import compare
+from prunetune.sparsity.correlate_files import correlate_files
 from prunetune.sparsity.model_files import read_state
 
 
@@ -71,7 +71,7 @@ def test_eight_bits(kind: torch.dtype, tmp_path: Path) -> None:
             {"w": torch.randn(8, 8, generator=torch.Generator().manual_seed(ord(name))).to(kind)}, tmp_path / name
         )
     a, b = ({"w": read_state(tmp_path / name)["w"].float()} for name in "ab")
-    found = compare(tmp_path / "a", tmp_path / "b", None, [0.25], [], [])
+    found = correlate_files(tmp_path / "a", tmp_path / "b", None, [0.25], [], [])
     assert found["correlations"][0]["value"] == float(pt.correlation(a, b, 0.25))
 
 

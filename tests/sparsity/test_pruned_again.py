@@ -47,7 +47,7 @@ def test_the_form_of_torch_prune_is_a_mask_in_force_too() -> None:
 def test_a_mask_that_would_need_pruned_weights_is_refused() -> None:
     model = mlp()
     pt.apply_mask(model, pt.compute_mask(model, 0.8))
-    with pytest.raises(ConfigError, match="survive in the mask that the model holds; call remove_mask first"):
+    with pytest.raises(ConfigError, match="survive in the parent mask, which the model holds; call remove_mask first"):
         pt.compute_mask(model, 0.5)
     remove_mask(model)
     assert pt.compute_mask(model, 0.5).sparsity == 0.5

@@ -51,10 +51,12 @@ def correlate(
 
         prunetune correlate initial.safetensors trained.safetensors -p 0.2
     """
-    from prunetune.sparsity.correlate_files import compare, comparison_table
+    from prunetune.sparsity.correlate_files import correlate_files, correlation_table
 
-    found = compare(first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key)
-    say(json.dumps(found, indent=2, allow_nan=False) if as_json else comparison_table(found))
+    found = correlate_files(
+        first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key
+    )
+    say(json.dumps(found, indent=2, allow_nan=False) if as_json else correlation_table(found))
 
 
 @reading_app.command()

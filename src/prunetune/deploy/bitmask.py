@@ -22,6 +22,7 @@ from torch import Tensor
 
 from prunetune.core.files import replace_file
 from prunetune.errors import ConfigError
+from prunetune.sparsity.argument_checks import as_path, require_type
 from prunetune.sparsity.mask import elements
 from prunetune.sparsity.model_files import BITMASK
 from prunetune.sparsity.model_state import memory_of
@@ -37,7 +38,8 @@ def save_bitmask(state: Mapping[str, Tensor], path: str | Path) -> None:
     n elements of b bytes, k of them not zero, and n * b for any other. A tensor is compact where that saves more than
     `ENTRY` bytes. ConfigError for a type that safetensors does not know.
     """
-    replace_file(Path(path), pack(state))
+    require_type("state", state, Mapping, "a state dict")
+    replace_file(as_path("path", path, example="model.bitmask.safetensors"), pack(state))
 
 
 def load_bitmask(path: str | Path) -> dict[str, Tensor]:
@@ -46,6 +48,7 @@ def load_bitmask(path: str | Path) -> dict[str, Tensor]:
     ConfigError for a file that is missing, damaged or of another form. A size that the file claims is believed only
     where as many bits are there: a tensor takes at most 64 bytes for each of the file's (all zero, of 8 bytes each).
     """
+    path = as_path("path", path, example="model.bitmask.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict

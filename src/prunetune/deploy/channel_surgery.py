@@ -15,7 +15,7 @@ from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups, re
 from prunetune.sparsity.channel_trace import trace
 from prunetune.sparsity.enforce import remove_mask
 from prunetune.sparsity.forward_pass import ExampleInputs, called_with, equal_draws, tensors_in
-from prunetune.sparsity.mask import Mask, require_tensor
+from prunetune.sparsity.mask import Mask, as_mask, require_tensor
 from prunetune.sparsity.model_state import copied
 from prunetune.sparsity.patterns import without
 from prunetune.sparsity.prune import compute_mask
@@ -36,7 +36,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: Example
     that does not fit is named), where the outputs differ (with the layers whose channels are to blame), and without
     the extra `channels`.
     """
-    kept = mask if isinstance(mask, Mask) else Mask(mask)
+    kept = as_mask(mask)
     try:
         return _shrunk(model, kept, example_inputs)
     except CannotShrinkError as error:

@@ -14,6 +14,7 @@ from prunetune.core.files import replace_file, replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph_export import write_onnx, write_program
 from prunetune.errors import ConfigError
+from prunetune.sparsity.argument_checks import as_number, as_path, require_module, require_type
 from prunetune.sparsity.enforce import apply_mask, get_mask, is_held, remove_mask
 from prunetune.sparsity.forward_pass import ExampleInputs
 from prunetune.sparsity.model_state import copied, require_values
@@ -54,27 +55,39 @@ def export(
     | `.bitmask.safetensors` | the state dict, zeros as bits; see `bitmask.load_bitmask` |
     | `.safetensors` | the state dict with its zeros; see `safetensors.torch.load_model` |
 
-    `mask`: parameter name -> bool tensor, True = kept; None takes what is held in the model, and else the weights as
-    they are. The file is that of a copy on the CPU in eval mode, without anything of `apply_mask`. A graph needs
-    `example_inputs`: a tensor, a tuple, or a dict of keyword arguments, each of shape (batch, ...), or with the batch
-    in the dimension `batch_dim` (1 for series of shape (time, batch, ...)). The file is run on
-    them, and at another batch size, and must give the model's outputs up to `tolerance` times the largest of them
-    (times 1 where that is smaller); half types need a larger one.
+    The file is that of a copy on the CPU in eval mode, without anything of `apply_mask`. Of DataParallel, an
+    AveragedModel and a compiled model the graph is that of the network within. Named tuples among its outputs are
+    tuples in a program.
 
-    Of DataParallel, an AveragedModel and a compiled model the graph is that of the network within. Named tuples among
-    its outputs are tuples in a program.
+    Args:
+        model: Any module, on any device.
+        mask: Parameter name to bool tensor of the parameter's shape, True = kept; None takes what is held in the
+            model, and else the weights as they are.
+        path: The file; folders that are missing are made.
+        example_inputs: What a graph is traced with: a tensor, a tuple, or a dict of keyword arguments, each of shape
+            (batch, ...). The file is run on them, and at another batch size. Weights alone need none.
+        tolerance: A graph must give the model's outputs up to this times the largest of them (times 1 where that is
+            smaller); half types need a larger one.
+        batch_dim: The dimension of the batch (1 for series of shape (time, batch, ...)).
 
-    ConfigError for another suffix, a model that cannot be turned into a graph, a batch size that cannot vary, a
-    difference larger than `tolerance`, a folder that cannot be written; nothing is written then.
+    Returns:
+        The file's path, format and bytes, and what was found when it was read back.
+
+    Raises:
+        ConfigError: And nothing is written, for another suffix, a model that cannot be turned into a graph, a batch
+            size that cannot vary, a difference larger than `tolerance`, a folder that cannot be written.
 
     >>> export(nn.Linear(2, 2), None, "weights.bin")
     Traceback (most recent call last):
     prunetune.errors.ConfigError: path: 'weights.bin' is in no known format; name it .onnx, .pt2 or .safetensors
     """
-    target = Path(path).expanduser()
+    require_module(model)
+    target = as_path("path", path, example="model.onnx")
+    tolerance = as_number("tolerance", tolerance, example=1e-4)
+    require_type("batch_dim", batch_dim, int, "the number of a dimension, such as 0")
     form, write = _format(target)
     copy = settled(model, mask)
-    pruned = {name: copy.get_parameter(name) == 0 for name in _looked_at(model, mask)}
+    pruned = {name: copy.get_parameter(name) == 0 for name in _pruned_names(model, mask)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
@@ -84,7 +97,7 @@ def export(
         raise ConfigError(f"path: cannot write '{target}': {error.strerror or error}") from error
 
 
-def _looked_at(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[str]:
+def _pruned_names(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[str]:
     """The weights whose zeros must be found again: the mask's, else those that are held, else all that could be."""
     if mask is not None:
         return mask
@@ -118,12 +131,12 @@ def _write_dense(path: Path, model: nn.Module, pruned: Mapping[str, Tensor], *_:
     # What is tied is stored once, and its other names in the metadata: safetensors' own convention (`load_model`).
     path.write_bytes(to_safetensors(tensors, {"format": "pt", **tied}))
     found = load_file(path)
-    return _compare_states(found | {name: found[known] for name, known in tied.items()}, model, pruned)
+    return _read_back(found | {name: found[known] for name, known in tied.items()}, model, pruned)
 
 
 def _write_bitmask(path: Path, model: nn.Module, pruned: Mapping[str, Tensor], *_: object) -> tuple[float, bool]:
     save_bitmask(_state(model), path)
-    return _compare_states(load_bitmask(path), model, pruned)
+    return _read_back(load_bitmask(path), model, pruned)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -137,7 +150,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _compare_states(found: Mapping[str, Tensor], model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[float, bool]:
+def _read_back(found: Mapping[str, Tensor], model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[float, bool]:
     for name, tensor in _state(model).items():
         if found[name].dtype != tensor.dtype or not torch.equal(_bytes(found[name]), _bytes(tensor)):
             raise ConfigError(f"path: '{name}' is not read back as it was written; is the disk sound?")

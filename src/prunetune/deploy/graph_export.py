@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from prunetune.errors import ConfigError, given
+from prunetune.sparsity.argument_checks import require_type
 from prunetune.sparsity.forward_pass import ExampleInputs
 
 Run = Callable[["Batch"], list[Tensor]]
@@ -43,6 +44,7 @@ class Batch(NamedTuple):
         """ConfigError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
         if inputs is None:
             raise ConfigError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
+        require_type("example_inputs", inputs, (Tensor, Sequence, Mapping), "a tensor, a tuple or a dict of tensors")
         args = (inputs,) if isinstance(inputs, Tensor) else () if isinstance(inputs, Mapping) else tuple(inputs)
         batch = cls(args, dict(inputs) if isinstance(inputs, Mapping) else {}, dim)
         sizes = {t.shape[dim] if isinstance(t, Tensor) and t.ndim > dim >= 0 else 0 for t in batch.tensors}
@@ -99,7 +101,7 @@ def write_onnx(
         raise
     except Exception as error:  # of three libraries, each with its own kinds
         raise ConfigError(f"model: cannot be written as ONNX: {_why_not_onnx(error)}") from error
-    max_error = _compare(model, lambda given: _run_onnx(session, given), batch, tolerance)
+    max_error = _max_error(model, lambda given: _run_onnx(session, given), batch, tolerance)
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     return max_error, _zeros_are_in(stored, pruned)
 
@@ -121,7 +123,7 @@ def write_program(
     with path.open("rb") as file:
         program = torch.export.load(file)
     run = program.module()
-    max_error = _compare(model, lambda given: _outputs(run, given), batch, tolerance)
+    max_error = _max_error(model, lambda given: _outputs(run, given), batch, tolerance)
     return max_error, not any(program.state_dict[name][zeros].any() for name, zeros in pruned.items())
 
 
@@ -223,7 +225,7 @@ def _free(model: nn.Module, batch: Batch, least: int = 1) -> Any:
     return kwargs or args
 
 
-def _compare(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> float:
+def _max_error(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> float:
     """The largest absolute difference of an output, at the example's batch size and another one."""
     worst = 0.0
     other = 2 if batch.size == 1 else 1 if _takes(model, batch.resized(1)) else batch.size + 1

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from prunetune.errors import ConfigError
+from prunetune.sparsity.argument_checks import require_module, require_type
 from prunetune.sparsity.enforce import is_held
 from prunetune.sparsity.forward_pass import Arguments, ExampleInputs, arguments, evaluating
 from prunetune.sparsity.torch_prune import masks_in
@@ -67,15 +68,15 @@ def latencies(models: Mapping[str, nn.Module], inputs: ExampleInputs, *, rounds:
     ConfigError for no model, fewer than 2 rounds, inputs without a batch, and a model that is held, or in the form of
     `torch.nn.utils.prune`: the masking in each of its forward passes would be timed, which what ships does not do.
     """
-    given = arguments(inputs, "inputs")
-    _check(models, rounds)
+    call = arguments(inputs, "inputs")
+    _require_measurable(models, rounds)
     samples: dict[str, list[float]] = {name: [] for name in models}
     with evaluating(*models.values()), torch.inference_mode(), _on_threads(_THREADS):
         for model in models.values():
             for _ in range(_WARM_UP):
-                given.given_to(model)
+                call.given_to(model)
         for name in _turns(list(models), rounds):
-            samples[name].append(_seconds(models[name], given))
+            samples[name].append(_seconds(models[name], call))
     return {name: Latency(tuple(found), _THREADS) for name, found in samples.items()}
 
 
@@ -106,12 +107,15 @@ def _coverage(n: int, k: int) -> float:
     return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
 
 
-def _check(models: Mapping[str, nn.Module], rounds: int) -> None:
+def _require_measurable(models: Mapping[str, nn.Module], rounds: int) -> None:
+    require_type("models", models, Mapping, "a dict of names to models")
+    require_type("rounds", rounds, int, "a number of rounds, such as 30")
     if not models:
         raise ConfigError("models: none to measure")
     if rounds < 2:
         raise ConfigError(f"rounds: {rounds} has no spread; at least 2")
     for name, model in models.items():
+        require_module(model, f"models: '{name}'")
         if is_held(model):
             raise ConfigError(f"models: '{name}' is held, and its zeroing would be timed; call remove_mask first")
         if masks_in(model):

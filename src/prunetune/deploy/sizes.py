@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 
 from prunetune.deploy.bitmask import untied
+from prunetune.sparsity.argument_checks import require_module, require_type
 from prunetune.sparsity.forward_pass import ExampleInputs, arguments, evaluating
 from prunetune.sparsity.torch_prune import effective_weights
 
@@ -35,6 +36,7 @@ def file_sizes(state: Mapping[str, Tensor]) -> FileSizes:
     number in the raw file: pruning makes only the compressed one smaller. Both are the same whenever `state` and the
     zlib library are. Tied tensors are stored once, under the first name.
     """
+    require_type("state", state, Mapping, "a state dict")
     tensors, _ = untied(state)
     content = save(tensors)
     return FileSizes(len(content), len(zlib.compress(content, _LEVEL)))
@@ -85,6 +87,7 @@ def count(model: nn.Module, example_inputs: ExampleInputs) -> Counts:
     counts once among the parameters and as often as it is used in the MACs. Weights in the form of
     `torch.nn.utils.prune` count as masked. ConfigError for inputs without a batch.
     """
+    require_module(model)
     inputs = arguments(example_inputs, "example_inputs")
     uses: dict[str, _Use] = {}
     with evaluating(model), torch.no_grad(), _recorded(model, uses):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunetune.sparsity.enforce import by_first_name, get_mask, is_held
-from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.mask import Mask, as_mask
 from prunetune.sparsity.model_state import FLOAT8, require_values
 from prunetune.sparsity.scope import Scope, ScopeRow, list_parameters
 from prunetune.sparsity.torch_prune import effective_weights, masks_in
@@ -86,15 +86,25 @@ def sparsity_report(
 ) -> SparsityReport:
     """Every parameter of `model` with its density and, where it is not pruned, the reason. Changes nothing.
 
-    `mask`: what should be pruned, by default what is held. `problems` has a line for each way in which a sparse model
-    is not what it seems: no mask, a model or a weight that is not held, weights that came back to life, weights in
-    `scope` that no mask names, held weights that are parameters no more, and layers that have lost all their weights.
-    ConfigError for a mask that does not fit the model, and as `list_parameters` raises it.
+    Args:
+        model: Any module.
+        mask: Parameter name to bool tensor of the parameter's shape, True = kept: what should be pruned; by default
+            what is held.
+        scope: Which parameters are prunable; see `list_parameters`.
+
+    Returns:
+        A row for every parameter, sums, and `problems`: a line for each way in which a sparse model is not what it
+        seems (no mask, a model or a weight that is not held, weights that came back to life, weights in `scope` that no
+        mask names, held weights that are parameters no more, layers that have lost all their weights). `str()` is the
+        table.
+
+    Raises:
+        ConfigError: For a mask that does not fit the model, and as `list_parameters` raises it.
     """
     rows_of = list_parameters(model, scope)
     require_values(dict(model.named_parameters()))
     held = _held(model)
-    wanted = held if mask is None else by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    wanted = held if mask is None else by_first_name(model, as_mask(mask))
     weights = effective_weights(model, remove_duplicate=False)
     weights = {name: tensor.float() if tensor.dtype in FLOAT8 else tensor for name, tensor in weights.items()}
     rows = tuple(_row(model, line, weights, wanted, held) for line in rows_of)
@@ -103,12 +113,12 @@ def sparsity_report(
     named = [row for row in once if row.name in wanted]
     parameters, masked = (sum(row.total for row in some) for some in (once, named))
     return SparsityReport(
-        rows,
-        parameters,
-        sum(row.nonzero for row in once),
-        masked,
-        sum(row.nonzero for row in named),
-        (*_problems(rows, named), *_dead_ends(rows, wanted), *_uncovered(once, masked / max(parameters, 1))),
+        rows=rows,
+        parameters=parameters,
+        nonzeros=sum(row.nonzero for row in once),
+        masked=masked,
+        masked_nonzeros=sum(row.nonzero for row in named),
+        problems=(*_problems(rows, named), *_dead_ends(rows, wanted), *_uncovered(once, masked / max(parameters, 1))),
     )
 
 

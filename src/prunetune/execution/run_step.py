@@ -27,7 +27,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.patterns import CHANNEL, scored
-from prunetune.sparsity.prune import Look, choose
+from prunetune.sparsity.prune import GatherEvidence, choose
 from prunetune.sparsity.scope import prunable
 from prunetune.spec.mask_fields import criterion_of
 from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, Step, Train, device_of
@@ -42,18 +42,23 @@ from prunetune.training.objective import loss_by
 from prunetune.training.recipe import Point
 
 
-def look_of(probe: Probe | None, model: nn.Module, beginning: Init | Import, names: Sequence[str]) -> Look:
-    """How `choose` sees `model`: by the probe's images and loss, or without a probe by the shape of an input alone."""
+def evidence_gatherer(
+    probe: Probe | None, model: nn.Module, beginning: Init | Import, names: Sequence[str]
+) -> GatherEvidence:
+    """What gathers evidence of `model` for a criterion, by the probe's images and loss.
+
+    Without a probe, by the shape of an input alone.
+    """
     device = torch.device(probe.device if probe else "cpu")
     model.to(device)
     batches = _batches(probe) if probe else [(torch.zeros(1, *beginning.input_shape), torch.zeros(1))]
     loss, seed = (loss_by(probe.loss), probe.seed) if probe else (loss_by(None), 0)
 
-    def look(criterion: Criterion, mask: Mask | None) -> Gathered:
+    def gather_evidence(criterion: Criterion, mask: Mask | None) -> Gathered:
         with reproducible(device):
             return gather(model, names, criterion, batches, loss, mask, seed)
 
-    return look
+    return gather_evidence
 
 
 def probe_metrics(probe: Probe | None) -> dict[str, str]:
@@ -235,9 +240,17 @@ def _prune(step: Prune, inputs: Inputs, asked: StepContext) -> StepResult:
     criterion = criterion_of(step.criterion)
     generator = Generator().manual_seed(step.seed)
     model.load_state_dict(state)
-    look = look_of(step.probe, model, origin(step), tuple(weights))
-    rule = criterion, inputs.allocation(step), step.pattern
-    mask = choose(weights, step.density, *rule, within, generator, look, groups)
+    mask = choose(
+        weights,
+        step.density,
+        criterion,
+        allocation=inputs.allocation(step),
+        pattern=step.pattern,
+        parent_mask=within,
+        generator=generator,
+        gather_evidence=evidence_gatherer(step.probe, model, origin(step), tuple(weights)),
+        groups=groups,
+    )
     held.append(invariants.mask_counts(step, mask, groups))
     held += [invariants.mask_is_nested(step, mask, within)] if within else []
     layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}

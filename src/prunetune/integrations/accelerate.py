@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from prunetune.errors import ConfigError
+from prunetune.sparsity.argument_checks import require_module
 from prunetune.sparsity.enforce import apply_mask, get_mask, masks_gradients
 
 __all__ = ["MaskState"]
@@ -24,6 +25,7 @@ class MaskState:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        require_module(model)
         self._model = extract_model_from_parallel(model, keep_torch_compile=False)
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from prunetune.errors import ConfigError, InvariantError, given
 from prunetune.sparsity.criteria import Criterion
 from prunetune.sparsity.enforce import apply_mask, get_mask, is_held
-from prunetune.sparsity.mask import Mask
+from prunetune.sparsity.mask import Mask, as_mask
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
 
@@ -35,9 +35,9 @@ class Pruner:
     ) -> None:
         if (sparsity is None) == (mask is None):
             raise ConfigError("sparsity: give either a sparsity or a ready mask, and not both")
-        self._ready = mask
+        self._ready = as_mask(mask) if mask is not None else None
         self._sparsity = sparsity
-        self._how = criterion, allocation, pattern, scope
+        self._criterion, self._allocation, self._pattern, self._scope = criterion, allocation, pattern, scope
         self._epoch = epoch
         self._mask: Mask | None = None
         self._done = self._waits = False
@@ -59,7 +59,14 @@ class Pruner:
 
     def _choose(self, model: nn.Module) -> Mapping[str, Tensor]:
         if self._sparsity is not None:
-            return compute_mask(model, self._sparsity, *self._how)
+            return compute_mask(
+                model,
+                self._sparsity,
+                criterion=self._criterion,
+                allocation=self._allocation,
+                pattern=self._pattern,
+                scope=self._scope,
+            )
         return given(self._ready, "either a sparsity or a mask was given")
 
     def _end(self, model: nn.Module) -> None:

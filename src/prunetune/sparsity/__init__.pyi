@@ -1,8 +1,8 @@
 from prunetune.sparsity.allocation import ALLOCATIONS as ALLOCATIONS
 from prunetune.sparsity.channel_coupling import ChannelGroup as ChannelGroup
 from prunetune.sparsity.channel_coupling import channel_groups as channel_groups
-from prunetune.sparsity.correlation import LayerOverlap as LayerOverlap
-from prunetune.sparsity.correlation import Overlap as Overlap
+from prunetune.sparsity.correlation import LayerCorrelation as LayerCorrelation
+from prunetune.sparsity.correlation import WeightCorrelation as WeightCorrelation
 from prunetune.sparsity.criteria import CRITERIA as CRITERIA
 from prunetune.sparsity.criteria import Criterion as Criterion
 from prunetune.sparsity.criteria import Evidence as Evidence

@@ -41,7 +41,7 @@ def globally(scores: Mapping[str, Tensor], density: float) -> dict[str, int]:
     names = sorted(scores)
     everything = torch.cat([scores[name].flatten() for name in names])
     chosen = largest(everything, round(density * everything.numel()))
-    parts = chosen.split([scores[name].numel() for name in names])
+    parts = torch.split(chosen, [scores[name].numel() for name in names])
     counts = {name: int(part.sum()) for name, part in zip(names, parts, strict=True)}
     return {name: counts[name] for name in scores}
 

@@ -9,10 +9,13 @@ another dimension than it supposes, these grow without end. Here every node take
 width.
 """
 
+# torch has no public names for the bases of its layers, and leaves some methods without types.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +99,8 @@ class _Walker:
         if not indices:
             return []
         _, known = self.known.setdefault((edge.target, edge.handler), (edge, {}))
-        width, fresh = self._width(edge), []
+        width = self._width(edge)
+        fresh: list[Any] = []
         for index in indices:
             if index.root_idx is None or index.idx < 0:
                 self.unclear = "its channels are not coupled one by one"
@@ -199,7 +203,8 @@ class _Reader:
     def __init__(self, graph: Any, model: nn.Module, scope: Scope) -> None:
         self.graph = graph
         self.scope = scope
-        self.names: Mapping[Any, str] = {module: name for name, module in model.named_modules()}
+        modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules())
+        self.names: Mapping[Any, str] = {module: name for name, module in modules}
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self.tied = _tied(model)
         self._met: defaultdict[nn.Module, set[int]] = defaultdict(set)  # the outputs that are in a group
@@ -308,10 +313,11 @@ def _split(group: ChannelGroup) -> Iterator[ChannelGroup]:
     belongs = torch.zeros(group.channels, len(group.pieces), dtype=torch.bool)
     for i, piece in enumerate(group.pieces):
         belongs[piece.channels, i] = True
-    for layers in belongs.unique(dim=0):
+    distinct = cast(Tensor, belongs.unique(dim=0))
+    for layers in distinct.unbind():
         chosen = (belongs == layers).all(1)
-        outputs = tuple(output for output, mine in zip(group.outputs, chosen.tolist(), strict=True) if mine)
-        pieces = tuple(piece for piece, mine in zip(group.pieces, layers.tolist(), strict=True) if mine)
+        outputs = tuple(group.outputs[i] for i in chosen.nonzero().flatten())
+        pieces = tuple(group.pieces[i] for i in layers.nonzero().flatten())
         yield ChannelGroup(group.layer, outputs, tuple(_restricted(piece, chosen) for piece in pieces), None)
 
 

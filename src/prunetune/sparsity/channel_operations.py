@@ -4,6 +4,9 @@ A channel is a position along dimension 1 of (N, C, ...) for convolutions, along
 layers; of (N, C) these are the same. Nodes are those of Torch-Pruning's graph.
 """
 
+# torch has no public names for the bases of its layers.
+# pyright: reportPrivateUsage=false
+
 import re
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
@@ -174,7 +177,7 @@ LIMIT = 2_000_000  # indices of one walk: seconds
 def torch_pruning() -> Any:
     """The library; ConfigError where it is not installed."""
     try:
-        import torch_pruning as library
+        import torch_pruning as library  # pyright: ignore[reportMissingTypeStubs] - it has none
     except ImportError as error:
         what = "pattern: 'channel' needs the extra prunetune[channels]: pip install 'prunetune[channels]'"
         raise ConfigError(what) from error

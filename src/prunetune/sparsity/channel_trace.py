@@ -41,11 +41,15 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Any:
 
 def _build(graph: Any, scene: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Trace the scene. Where the library fails at its last step, to number the channels of operations, go on alone."""
+
+    def forward(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        return network(*inputs)
+
     try:
         graph.build_dependency(
             scene,
             inputs,
-            forward_fn=lambda network, given: network(*given),
+            forward_fn=forward,
             output_transform=_marked,
             customized_pruners={ChannelPad: _PadPruner(), Entry: _EntryPruner()},
             verbose=False,

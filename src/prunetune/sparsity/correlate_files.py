@@ -14,7 +14,7 @@ from prunetune.sparsity.correlation import constants, correlation
 from prunetune.sparsity.model_files import read_mask, read_state
 
 
-def compare(
+def correlate_files(
     first: Path,
     second: Path,
     mask: Path | None,
@@ -26,14 +26,14 @@ def compare(
     """R_p of two checkpoints at every `p`, in total and per tensor, as plain JSON values.
 
     Without a mask all weights of the compared tensors count; with one, only those it keeps (all, of a tensor that it
-    does not name). `left_out` has the tensors that are constants (`overlap.constants`), and why; what an `include`
+    does not name). `left_out` has the tensors that are constants (`correlation.constants`), and why; what an `include`
     pattern names is compared in any case. `equal` lists compared tensors that are the same on both sides, where others
     are not: frozen layers, which count. Raises ConfigError for
     files that cannot be read, shapes that disagree, p outside (0, 1), or p >= 1 - sparsity of a sparse checkpoint.
     """
     states = read_state(first, "A", key), read_state(second, "B", key)
     kept = read_mask(mask) if mask is not None else None
-    names = _compared(*states, include, exclude)
+    names = _compared_names(*states, include, exclude)
     asked = {name for name in names if any(fnmatchcase(name, pattern) for pattern in include)}
     left_out = constants(*states, [name for name in names if name not in asked], kept)
     if len(left_out) < len(names):
@@ -53,17 +53,17 @@ def compare(
         "correlations": [
             {
                 "p": share,
-                "value": overlap.value,
-                "expected": overlap.expected,
-                "per_layer": {name: layer.value if layer.k else None for name, layer in overlap.per_layer.items()},
+                "value": pair.value,
+                "expected": pair.expected,
+                "per_layer": {name: layer.value if layer.k else None for name, layer in pair.per_layer.items()},
             }
-            for share, overlap in found
+            for share, pair in found
         ],
     }
 
 
-def comparison_table(found: Mapping[str, Any]) -> str:
-    """What `compare` returns as aligned text: a row per tensor, a column per p, the total and its chance level last."""
+def correlation_table(found: Mapping[str, Any]) -> str:
+    """What `correlate_files` returns as text: a row per tensor, a column per p, the total and its chance level last."""
     columns = found["correlations"]
     header = ["tensor", "shape", *(f"R_{c['p']:g}" for c in columns)]
     body = [
@@ -89,7 +89,7 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {one_line(name)}" for name in found["equal"])
 
 
-def _compared(
+def _compared_names(
     first: Mapping[str, Tensor],
     second: Mapping[str, Tensor],
     include: Sequence[str],

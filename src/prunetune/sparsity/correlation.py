@@ -1,5 +1,8 @@
 """R_p, the paper's weight correlation indicator: how far the largest weights of two networks are the same."""
 
+# scipy has no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +13,8 @@ from scipy.stats import hypergeom
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError, unknown
-from prunetune.sparsity.mask import Mask, largest, require_tensor
+from prunetune.sparsity.argument_checks import as_share, require_type, wrong_type
+from prunetune.sparsity.mask import as_mask, largest, require_tensor
 from prunetune.sparsity.model_state import FLOAT8, require_values
 
 State = Mapping[str, Tensor]
@@ -18,7 +22,7 @@ _ROUNDING = 0.02  # of sin² + cos² in half precision
 
 
 @dataclass(frozen=True)
-class LayerOverlap:
+class LayerCorrelation:
     """R_p of one tensor: `k` of its `n` weights are compared. With k = 0 it counts as nothing and the rest is NaN."""
 
     value: float
@@ -29,18 +33,18 @@ class LayerOverlap:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class WeightCorrelation:
     """R_p of two networks. `value` in [0, 1]; `expected` is what independent weights give on average.
 
-    `float(overlap)` is `value`. `per_layer` has a row for every tensor compared, in the order of the first network.
+    `float(found)` is `value`. `per_layer` has a row for every tensor compared, in the order of the first network.
     `left_out` has the tensors that are constants rather than weights, and why; they count as nothing, with
     k = 0.
     """
 
     value: float
     expected: float
-    per_layer: Mapping[str, LayerOverlap]
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    per_layer: Mapping[str, LayerCorrelation]
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __float__(self) -> float:
         return self.value
@@ -48,41 +52,50 @@ class Overlap:
 
 def correlation(
     a: nn.Module | State, b: nn.Module | State, p: float, mask: State | None = None, names: Iterable[str] | None = None
-) -> Overlap:
+) -> WeightCorrelation:
     """R_p(a, b) of Liu et al. 2021, eq. 1: the share of the p * 100 % largest magnitudes that both have in common.
 
     Of a layer with N_l weights the k_l = round(p * N_l) largest are compared, ties to the lower flat index:
     R_p = sum |T(a_l) and T(b_l)| / sum k_l, so that R_p(a, a) = 1; `expected` = sum(k_l^2 / N_l) / sum k_l.
 
-    `a`, `b`: modules or state dicts. `names`: the tensors to compare; by default all shared floating-point tensors of
-    two or more dimensions, a tied weight of a module once. With a `mask` only its kept weights count on both sides
-    (N_l = kept; tensors that it does not name count whole). Without one all weights
-    count, and where a side is sparse p must be below the layer's share of non-zeros: above it, zeros would be ranked.
+    Without `names`, the tensors of `constants` are left out, and `left_out` of the result names them, unless nothing
+    else is there to compare. Frozen layers, and others that are equal on both sides, count: they do agree. Tensors
+    that `names` lists are compared, whatever they hold.
 
-    Without `names`, the tensors of `constants` are left out, and `Overlap.left_out` names them, unless nothing else is
-    there to compare. Frozen layers, and others that are equal on both sides, count: they do agree. Tensors that `names`
-    lists are compared, whatever they hold.
+    Args:
+        a: A module or a state dict.
+        b: Another one of the same model.
+        p: The share of the weights of each layer that is compared, in (0, 1).
+        mask: Parameter name to bool tensor, True = kept: only kept weights count on both sides (N_l = kept; tensors
+            that it does not name count whole). Without one all weights count, and where a side is sparse p must be
+            below the layer's share of non-zeros: above it, zeros would be ranked.
+        names: The tensors to compare; by default all shared floating-point tensors of two or more dimensions, a tied
+            weight of a module once.
 
-    ConfigError for p outside (0, 1) or too large for a sparse layer, nothing to compare, unknown names, shapes that
-    disagree, and weights that are not finite.
+    Returns:
+        R_p with `value`, `expected`, `per_layer` and `left_out`; `float()` gives the value.
+
+    Raises:
+        ConfigError: For p outside (0, 1), nothing to compare, unknown names, shapes that disagree, and weights that
+            are not finite.
+        TooSparseError: For p too large for a sparse layer.
 
     >>> import torch
     >>> a, b = torch.tensor([[4.0, 3.0, 2.0, 1.0]]), torch.tensor([[4.0, 0.1, -9.0, 1.0]])
-    >>> overlap = correlation({"w": a}, {"w": b}, p=0.5)
-    >>> float(overlap), overlap.expected
+    >>> found = correlation({"w": a}, {"w": b}, p=0.5)
+    >>> float(found), found.expected
     (0.5, 0.5)
     """
-    if not 0 < p < 1:
-        raise ConfigError(f"p: {p} is not a share of weights; it must lie in (0, 1)")
-    first, second = _state(a), _state(b)
-    compared = _shared(first, second) if names is None else list(dict.fromkeys(names))
+    p = as_share("p", p, "a share of weights", example=0.2)
+    first, second = _state("a", a), _state("b", b)
+    compared = _shared(first, second) if names is None else _listed(names)
     _require_same_shapes(compared, first, second)
     kept = _checked(mask, first, second)
     left_out = constants(first, second, compared, mask) if names is None else {}
     if len(left_out) == len(compared):
         left_out = {}  # something must be compared
     layers = {
-        name: LayerOverlap(nan, nan, first[name].numel(), 0, 0)
+        name: LayerCorrelation(nan, nan, first[name].numel(), 0, 0)
         if name in left_out
         else _layer(name, first[name], second[name], p, kept.get(name))
         for name in compared
@@ -91,7 +104,7 @@ def correlation(
     if not total:
         raise ConfigError(f"p: {p} selects no weight of any tensor; it must be larger for tensors this small")
     expected = fsum(layer.k**2 / layer.n for layer in layers.values() if layer.k) / total
-    return Overlap(sum(layer.common for layer in layers.values()) / total, expected, layers, left_out)
+    return WeightCorrelation(sum(layer.common for layer in layers.values()) / total, expected, layers, left_out)
 
 
 def constants(first: State, second: State, names: Iterable[str], mask: State | None = None) -> dict[str, str]:
@@ -121,9 +134,18 @@ def chance(p: float, n: int) -> float:
     return round(p * n) / n
 
 
-def _state(network: nn.Module | State) -> State:
+def _listed(names: Iterable[str]) -> list[str]:
+    right = "a list of tensors' names"
+    require_type("names", names, Iterable, right)
+    if isinstance(names, str):
+        raise wrong_type("names", names, right)
+    return list(dict.fromkeys(names))
+
+
+def _state(argument: str, network: nn.Module | Mapping[str, object]) -> State:
+    require_type(argument, network, (nn.Module, Mapping), "a torch.nn.Module or a state dict")
     if not isinstance(network, nn.Module):
-        return network
+        return {name: tensor for name, tensor in network.items() if isinstance(tensor, Tensor)}
     live = network.state_dict(keep_vars=True)
     first_names = {id(tensor): name for name, tensor in reversed(live.items())}
     return {name: live[name] for name in reversed(first_names.values()) if isinstance(live[name], Tensor)}
@@ -161,7 +183,7 @@ def _require_same_shapes(names: list[str], first: State, second: State) -> None:
 def _checked(mask: State | None, first: State, second: State) -> Mapping[str, Tensor]:
     if mask is None:
         return {}
-    kept = mask if isinstance(mask, Mask) else Mask(mask)
+    kept = as_mask(mask)
     for name, tensor in kept.items():
         require_tensor(name, tensor, first)
         require_tensor(name, tensor, second)
@@ -194,17 +216,17 @@ def _is_sinusoids(magnitudes: Tensor) -> bool:
     return any(bool(((sums - 1).abs() < _ROUNDING).all()) for sums in pairs)
 
 
-def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> LayerOverlap:
+def _layer(name: str, a: Tensor, b: Tensor, p: float, kept: Tensor | None) -> LayerCorrelation:
     sides = [_magnitudes(name, tensor, kept) for tensor in (a, b)]
     n = sides[0].numel()
     k = round(p * n)
     if not k:
-        return LayerOverlap(nan, nan, n, 0, 0)
+        return LayerCorrelation(nan, nan, n, 0, 0)
     if kept is None:
         for side in sides:
             _require_nonzeros(name, side, p)
     common = int((largest(sides[0], k) & largest(sides[1], k)).sum())
-    return LayerOverlap(common / k, chance(p, n), n, k, common)
+    return LayerCorrelation(common / k, chance(p, n), n, k, common)
 
 
 def _magnitudes(name: str, tensor: Tensor, kept: Tensor | None) -> Tensor:
@@ -243,7 +265,7 @@ class Independence:
     p: float  # two-sided: independent networks are so far from the mean with this probability
 
 
-def independence(overlap: Overlap) -> Independence:
+def independence(observed: WeightCorrelation) -> Independence:
     """How an observed R_p lies among those of networks whose weights are ranked independently.
 
     If the weights of a layer are exchangeable in one network (drawn alike, as initial weights are) and independent of
@@ -251,17 +273,17 @@ def independence(overlap: Overlap) -> Independence:
     and variance k² (N - k)² / (N² (N - 1)); layers are independent. R_p = sum C / sum k, taken as normal: many
     thousands of weights are compared. See `p_above` for one layer without that.
     """
-    layers = [layer for layer in overlap.per_layer.values() if layer.k]
+    layers = [layer for layer in observed.per_layer.values() if layer.k]
     deviation = math.sqrt(math.fsum(map(_variance, layers))) / sum(layer.k for layer in layers)
-    errors = (overlap.value - overlap.expected) / deviation if deviation else 0.0
-    return Independence(overlap.expected, deviation, errors, float(2 * ndtr(-abs(errors))))
+    errors = (observed.value - observed.expected) / deviation if deviation else 0.0
+    return Independence(observed.expected, deviation, errors, float(2 * ndtr(-abs(errors))))
 
 
-def p_above(layer: LayerOverlap) -> float:
+def p_above(layer: LayerCorrelation) -> float:
     """The exact probability that independent rankings have so many or more of a layer's largest weights in common."""
     return float(hypergeom.sf(layer.common - 1, layer.n, layer.k, layer.k)) if layer.k else 1.0
 
 
-def _variance(layer: LayerOverlap) -> float:
+def _variance(layer: LayerCorrelation) -> float:
     n, k = layer.n, layer.k
     return (k * (n - k) / n) ** 2 / (n - 1) if n > 1 else 0.0

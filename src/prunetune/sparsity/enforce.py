@@ -11,10 +11,13 @@ parameters that were replaced; (3) before a state dict is taken and after one is
 On request, gradients are masked too, by a hook on the parameter that runs before a gradient is added to `.grad`.
 """
 
+# Hooks are looked up where torch keeps them, in attributes that are not public; some methods have no types.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +25,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from prunetune.errors import ConfigError
-from prunetune.sparsity.mask import Mask, require_tensor
+from prunetune.sparsity.argument_checks import require_module, wrong_type
+from prunetune.sparsity.mask import Mask, as_mask, require_tensor
 
 _HELD = "_prunetune_held"  # on a module that owns held weights: leaf name -> _HeldWeight
 _OWNERS = "_prunetune_owners"  # on the module that `apply_mask` was called with: all modules that own held weights
@@ -38,23 +42,37 @@ def apply_mask(
 ) -> None:
     """Set the pruned weights of `model` to zero and keep them there, exactly, in any training, until `remove_mask`.
 
-    `mask`: parameter name -> bool tensor of the parameter's shape, True = kept (a `Mask` or a plain dict). A tied
-    weight is held once, under its first name. State of `optimizer` that has the shape of a held weight (momentum,
-    Adam's moments) is zeroed at the pruned positions too. A second call replaces the first. State-dict keys stay as
-    they were; the mask goes along with `deepcopy`, pickling and `.to()`, and any optimizer made later obeys it.
+    A tied weight is held once, under its first name. A second call replaces the first. State-dict keys stay as they
+    were; the mask goes along with `deepcopy`, pickling and `.to()`, and any optimizer made later obeys it.
 
     Kept weights are not touched: they move as in a loop that multiplies by the mask before every forward pass and after
     every step.
 
-    Gradients are left alone, so that what is computed from whole gradients (clipping by norm, SAM, Adafactor's and
-    LARS's statistics) counts the pruned positions. `gradients=True` sets them to zero there, in every backward pass and
-    in `.grad` as it is now: the network then trains as one that does not have these weights.
+    Args:
+        model: The module that is trained; changed in place.
+        mask: Parameter name to bool tensor of the parameter's shape, True = kept: a `Mask` or a plain dict.
+        optimizer: Its state that has the shape of a held weight (momentum, Adam's moments) is zeroed at the pruned
+            positions too.
+        gradients: Whether gradients are set to zero there, in every backward pass and in `.grad` as it is now: the
+            network then trains as one that does not have these weights. Without it gradients are left alone, so that
+            what is computed from whole gradients (clipping by norm, SAM, Adafactor's and LARS's statistics) counts the
+            pruned positions.
 
-    ConfigError, and nothing changed, for names or shapes that the model does not have, for tied names that disagree,
-    and for weights whose memory cannot be zeroed one by one (complex128, sparse, expanded); and from the next
-    forward pass or state dict on, where something has taken a held weight's place (a parametrization, weight norm).
+    Raises:
+        ConfigError: And nothing is changed, for names or shapes that the model does not have, for tied names that
+            disagree, and for weights whose memory cannot be zeroed one by one (complex128, sparse, expanded); and from
+            the next forward pass or state dict on, where something has taken a held weight's place (a parametrization,
+            weight norm).
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> apply_mask(model, {"weight": torch.tensor([[True, False]])})
+    >>> model.weight[0, 1].item(), get_mask(model).sparsity
+    (0.0, 0.5)
     """
-    kept = by_first_name(model, mask if isinstance(mask, Mask) else Mask(mask))
+    require_module(model)
+    if optimizer is not None and not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")):
+        raise wrong_type("optimizer", optimizer, "a torch.optim.Optimizer, or None")
+    kept = by_first_name(model, as_mask(mask))
     parameters = dict(model.named_parameters())
     for name in kept:
         _require_holdable(name, parameters[name])
@@ -71,21 +89,42 @@ def apply_mask(
 
 
 def remove_mask(model: nn.Module) -> None:
-    """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them."""
+    """Let go of every weight that is held in `model`; the zeros stay where they are until something moves them.
+
+    Args:
+        model: The module that `apply_mask` was called with, or any other: nothing happens where nothing is held.
+
+    Raises:
+        ConfigError: For what is no module.
+    """
+    require_module(model)
     for module in model.modules():
         for weight in module.__dict__.pop(_HELD, {}).values():
             weight.leave_gradients()
         module.__dict__.pop(_OWNERS, None)
-        for hooks in (module._forward_pre_hooks, module._state_dict_pre_hooks, module._load_state_dict_post_hooks):
+        for kind in ("_forward_pre_hooks", "_state_dict_pre_hooks", "_load_state_dict_post_hooks"):
+            hooks: dict[int, Any] = getattr(module, kind)
             for key in [key for key, hook in hooks.items() if hook in _HOOKS]:
                 del hooks[key]
 
 
 def get_mask(model: nn.Module) -> Mask:
-    """The mask that is in force in `model`, under the names that it has there; ConfigError when nothing is held."""
+    """The mask that is in force in `model`, by `apply_mask`.
+
+    Args:
+        model: A module in which weights are held, or one that contains such a module.
+
+    Returns:
+        A bool tensor for every held parameter, under the name that it has in `model`.
+
+    Raises:
+        ConfigError: Where nothing is held.
+    """
+    require_module(model)
+    modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules())
     found = {
         f"{prefix}.{leaf}" if prefix else leaf: ~weight.pruned
-        for prefix, module in model.named_modules()
+        for prefix, module in modules
         for leaf, weight in _held_in(module).items()
     }
     if not found:
@@ -95,6 +134,7 @@ def get_mask(model: nn.Module) -> Mask:
 
 def is_held(model: nn.Module) -> bool:
     """Whether any weight of `model` is held."""
+    require_module(model)
     return any(_held_in(module) for module in model.modules())
 
 
@@ -202,13 +242,14 @@ def _watch_gradients(weight: _HeldWeight) -> RemovableHandle:
     if parameter.grad is not None:
         parameter.grad = weight.masked(parameter.grad)
     frozen = not parameter.requires_grad
-    hook = parameter.requires_grad_().register_hook(lambda gradient: _mask_gradient(known(), gradient))
+
+    def mask_gradient(gradient: Tensor) -> Tensor | None:
+        held = known()
+        return held.masked(gradient) if held is not None else None
+
+    hook = cast(RemovableHandle, parameter.requires_grad_().register_hook(mask_gradient))
     parameter.requires_grad_(not frozen)
     return hook
-
-
-def _mask_gradient(weight: _HeldWeight | None, gradient: Tensor) -> Tensor | None:
-    return weight.masked(gradient) if weight is not None else None
 
 
 @cache

@@ -1,9 +1,12 @@
 """A forward pass of anybody's model: how it is called, in which mode, with which random numbers, what it gives."""
 
-from collections.abc import Iterator, Mapping, Sequence
+# torch leaves some of its methods without types; what they give is annotated.
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +50,7 @@ def arguments(inputs: ExampleInputs, field: str) -> Arguments:
 
 
 @contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
+def evaluating(*models: nn.Module) -> Generator[None, None, None]:
     """Models in evaluation mode; afterwards every module is in its own mode again, frozen batch norms too."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
@@ -60,7 +63,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def equal_draws() -> Iterator[None]:
+def equal_draws() -> Generator[None, None, None]:
     """Torch's generators begin at the same point each time; afterwards they are as they were."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):
@@ -73,7 +76,8 @@ def tensors_in(outputs: Any) -> list[Tensor]:
     if isinstance(outputs, Tensor):
         return [outputs] if outputs.is_floating_point() else []
     if isinstance(outputs, Mapping):
-        return tensors_in(list(outputs.values()))
+        return tensors_in(list(cast(Mapping[Any, Any], outputs).values()))
     if is_dataclass(outputs):
         return tensors_in([getattr(outputs, field.name) for field in fields(outputs)])
-    return [tensor for part in outputs for tensor in tensors_in(part)] if isinstance(outputs, list | tuple) else []
+    parts = cast(Sequence[Any], outputs) if isinstance(outputs, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors_in(part)]

@@ -1,9 +1,12 @@
 """Evidence beyond the weights: what gradients say of them, gathered on a copy of the network."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+# torch leaves some of its methods without types; what they give is annotated.
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +98,8 @@ class _Scene:
         """The network pruned by the mask, and its parameters `names`, as a copy."""
         model = copied(self.model)
         parameters: list[Tensor] = [model.get_parameter(name).requires_grad_() for name in self.names]
-        for name, kept in (self.mask or {}).items():
+        pruned: Mapping[str, Tensor] = self.mask if self.mask is not None else {}
+        for name, kept in pruned.items():
             weight = model.get_parameter(name)
             weight.data.masked_fill_(~kept.to(weight.device), 0)
         return model, parameters
@@ -111,10 +115,7 @@ class _Scene:
             outputs = self.tempered(_called(model, self.on_device(inputs)))
             with _one_line("loss: it"):
                 loss = self.loss(outputs, self.on_device(targets))
-            if not isinstance(loss, Tensor) or loss.dim():
-                what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-                raise ConfigError(f"loss: gives {what}; it must give a scalar, the batch's mean")
-            yield _examples(inputs) / total, loss
+            yield _examples(inputs) / total, _scalar(loss)
 
     def on_device(self, value: Any) -> Any:
         """The same with its tensors on the network's device."""
@@ -130,6 +131,13 @@ class _Scene:
                 f"{type(outputs).__name__}; let it give logits alone, or set temperature=1"
             )
         return outputs / self.temperature
+
+
+def _scalar(loss: object) -> Tensor:
+    if isinstance(loss, Tensor) and not loss.dim():
+        return loss
+    what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise ConfigError(f"loss: gives {what}; it must give a scalar, the batch's mean")
 
 
 def _grad(scene: _Scene) -> list[Tensor]:
@@ -170,9 +178,11 @@ def _flow(scene: _Scene) -> list[Tensor]:
     if odd := [t.dtype for t in pytree.tree_leaves(inputs) if not t.is_floating_point()]:
         kind = str(odd[0]).removeprefix("torch.")
         raise ConfigError(f"criterion: it feeds ones of an input's shape, and inputs are {kind}; they must be floating")
-    ones = pytree.tree_map(
-        lambda tensor: torch.ones(1, *tensor.shape[1:], dtype=torch.float64, device=scene.device), inputs
-    )
+
+    def one_example_of_ones(tensor: Tensor) -> Tensor:
+        return torch.ones(1, *tensor.shape[1:], dtype=torch.float64, device=scene.device)
+
+    ones = pytree.tree_map(one_example_of_ones, inputs)
     leaves = [leaf for leaf in pytree.tree_leaves(_called(model, ones)) if isinstance(leaf, Tensor)]
     summed = [leaf.sum() for leaf in leaves if leaf.is_floating_point()]
     if not summed:
@@ -196,13 +206,14 @@ def _pairs(batches: Batches) -> tuple[tuple[ExampleInputs, Any], ...]:
 
 
 def _pair(batch: Any) -> tuple[ExampleInputs, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        what = f"{len(batch)} things" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+    parts = tuple(cast(Sequence[Any], batch)) if isinstance(batch, tuple | list) else ()
+    if len(parts) != 2:
+        what = f"{len(parts)} things" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
         raise ConfigError(
             f"batches: one is {what}; each must be a pair (inputs, targets), where inputs may be a tensor, a tuple, or "
             "a dict of keyword arguments"
         )
-    inputs, targets = pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, tuple(batch))
+    inputs, targets = pytree.tree_map_only(Tensor, lambda t: t.clone() if t.is_inference() else t, parts)
     leaves = pytree.tree_leaves(inputs)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
         raise ConfigError("batches: inputs must be a tensor, a tuple or a dict of tensors of shape (batch, ...)")
@@ -221,7 +232,7 @@ def _called(model: nn.Module, inputs: ExampleInputs) -> Any:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def _one_line(what: str) -> Generator[None, None, None]:
     """ConfigError in the place of what somebody's network or loss raises, but for lack of memory."""
     try:
         yield

@@ -1,5 +1,8 @@
 """Masks: which weights are kept, with exact counts, the same bits on every machine; their files, and their overlap."""
 
+# torch leaves some of its methods without types; what they give is annotated.
+# pyright: reportUnknownMemberType=false
+
 import hashlib
 import json
 import math
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from prunetune.core.files import replace_file
 from prunetune.errors import ConfigError, unknown
+from prunetune.sparsity.argument_checks import as_path, require_type, wrong_type
 from prunetune.sparsity.model_state import memory_of
 
 
@@ -61,28 +65,36 @@ def unpacked(content: bytes) -> dict[str, Tensor]:
     metadata = header.get("__metadata__", {})
     if SHAPES not in metadata:
         return stored
-    shapes = json.loads(metadata[SHAPES])
-    if not isinstance(shapes, dict) or not shapes.keys() <= stored.keys():
+    found = json.loads(metadata[SHAPES])
+    shapes = cast(dict[str, Any], found) if isinstance(found, dict) else None
+    if shapes is None or not shapes.keys() <= stored.keys():
         raise ValueError(f"{SHAPES} must be an object that names tensors of the file")
     return stored | {name: elements(name, stored[name], shape) for name, shape in shapes.items()}
 
 
 def elements(name: str, bits: Tensor, shape: Any) -> Tensor:
     """The bool tensor of a shape, a list from JSON, that these bits are; ValueError where they are none of its."""
-    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+    sizes = cast(list[Any], shape) if isinstance(shape, list) else None
+    if sizes is None or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"the shape of '{name}' is {shape}; it must be a list of positive integers")
-    total = math.prod(shape)
+    total = math.prod(sizes)
     if bits.dtype is not torch.uint8 or bits.shape != (math.ceil(total / 8),):
         raise ValueError(f"'{name}' of shape {shape} has bits of shape {list(bits.shape)} and type {bits.dtype}")
-    return torch.from_numpy(np.unpackbits(bits.numpy(), count=total).view(bool)).reshape(shape)
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=total).view(bool)).reshape(sizes)
 
 
 @dataclass(frozen=True, eq=False)
 class Mask(Mapping[str, Tensor]):
     """Parameter name -> bool tensor of the parameter's shape, on the CPU; True = kept.
 
-    Built from bool tensors or from exact 0/1 in any other type, which are copied; treat the tensors as read-only. Two
-    masks are equal when names, shapes and bits are. ConfigError for anything else than 0 and 1, and for no position.
+    Treat the tensors as read-only. Two masks are equal when names, shapes and bits are.
+
+    Args:
+        tensors: Parameter name to a bool tensor of the parameter's shape, or one of exact 0/1 in any other type; they
+            are copied.
+
+    Raises:
+        ConfigError: For anything else than named tensors of 0 and 1, and for no position at all.
 
     >>> mask = Mask({"fc.weight": torch.tensor([[1, 0], [0, 0]])})
     >>> mask.kept, mask.total, mask.density, mask.sparsity
@@ -92,6 +104,7 @@ class Mask(Mapping[str, Tensor]):
     tensors: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        require_type("mask", self.tensors, Mapping, "a Mask, or a dict of parameter names to tensors of bool or 0/1")
         tensors = {name: _as_bool(name, tensor) for name, tensor in self.tensors.items()}
         if not sum(tensor.numel() for tensor in tensors.values()):
             raise ConfigError("mask: holds no position; it must name at least one tensor of the model")
@@ -152,8 +165,13 @@ class Mask(Mapping[str, Tensor]):
         return digest.hexdigest()
 
     def subset(self, names: Iterable[str]) -> "Mask":
-        """The part of the mask that speaks about these tensors; all must be in it."""
-        return Mask({name: self[name] for name in names})
+        """The part of the mask that names these tensors; ConfigError for a name that it does not have."""
+        if isinstance(names, str):
+            raise wrong_type("names", names, "a list of parameter names")
+        listed = list(names)
+        if lacking := [name for name in listed if name not in self.tensors]:
+            raise unknown("names", lacking[0], self)
+        return Mask({name: self[name] for name in listed})
 
     def apply(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A copy of a state dict with exact zeros at the pruned positions, even where a weight is not finite.
@@ -161,6 +179,7 @@ class Mask(Mapping[str, Tensor]):
         Tensors that are tied in `state` (one memory under two names) are tied in the copy, so that a mask under the
         first name reaches both. ConfigError for a name or a shape that `state` does not have.
         """
+        require_type("state", state, Mapping, "a state dict")
         for name, tensor in self.items():
             require_tensor(name, tensor, state)
         copies: dict[tuple[object, ...], Tensor] = {}
@@ -174,7 +193,7 @@ class Mask(Mapping[str, Tensor]):
 
         Folders that are missing are made, `~` is the user's own. ConfigError where it cannot be written.
         """
-        target = Path(path).expanduser()
+        target = as_path("path", path, example="mask.safetensors")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(target, save(dict(self.tensors)))
@@ -184,10 +203,16 @@ class Mask(Mapping[str, Tensor]):
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
         """Read a mask from safetensors of bool or 0/1 tensors, or a store's; ConfigError for a file that is none."""
+        source = as_path("path", path, example="mask.safetensors")
         try:
-            return cls(unpacked(Path(path).expanduser().read_bytes()))
+            return cls(unpacked(source.read_bytes()))
         except (OSError, SafetensorError, ValueError, RecursionError) as error:
             raise ConfigError(f"mask: cannot read '{path}' as safetensors: {error}") from error
+
+
+def as_mask(mask: Mapping[str, Tensor]) -> Mask:
+    """The mask itself, or the Mask of a plain dict; ConfigError for what is neither."""
+    return mask if isinstance(mask, Mask) else Mask(mask)
 
 
 def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
@@ -225,7 +250,8 @@ def _keep_top_of(name: str, score: Tensor, count: int) -> Tensor:
     return largest(score, count)
 
 
-def _as_bool(name: str, tensor: Tensor) -> Tensor:
+def _as_bool(name: object, tensor: object) -> Tensor:
+    require_type("mask: a name", name, str, "the name of a parameter")
     if not isinstance(tensor, Tensor):
         raise ConfigError(f"mask: '{name}' is a {type(tensor).__name__}; it must be a tensor of bool or 0/1")
     if tensor.dtype is not torch.bool and not ((tensor == 0) | (tensor == 1)).all():

@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -121,17 +121,21 @@ def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
+def _contents(value: Any) -> Mapping[Any, Any]:
+    """What a container holds; nothing where it is none."""
+    return cast(Mapping[Any, Any], value) if isinstance(value, Mapping) else {}
+
+
 def _tensors(value: Any) -> dict[str, Tensor]:
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+    return {str(name): tensor for name, tensor in _contents(value).items() if isinstance(tensor, Tensor)}
 
 
 def _states(loaded: Any, within: str = "", depth: int = 1) -> dict[str, dict[str, Tensor]]:
     """The states under names that are usual, by their dotted key; those of the weights before those of averages."""
     found: dict[str, dict[str, Tensor]] = {}
-    for name in (*_WEIGHTS, *_AVERAGES) if isinstance(loaded, Mapping) else ():
-        value = loaded.get(name)
+    contents = _contents(loaded)
+    for name in (*_WEIGHTS, *_AVERAGES) if contents else ():
+        value = contents.get(name)
         if state := _tensors(value):
             found[within + name] = state
         elif depth < _DEEPEST:
@@ -157,7 +161,7 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 def _only_one(loaded: Any) -> dict[str, Tensor]:
     """The weights under a name that is not usual, where there is but one such container."""
-    states = [_tensors(value) for value in loaded.values()] if isinstance(loaded, Mapping) else []
+    states = [_tensors(value) for value in _contents(loaded).values()]
     states = [state for state in states if any(t.is_floating_point() and t.dim() for t in state.values())]
     return states[0] if len(states) == 1 else {}
 
@@ -165,12 +169,13 @@ def _only_one(loaded: Any) -> dict[str, Tensor]:
 def _under(loaded: Any, key: str) -> dict[str, Tensor]:
     """The tensors under a dotted key: containers as far as there are such, and then a prefix of the names."""
     name, _, rest = key.partition(".")
-    if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
-        return _under(loaded[name], rest) if rest else _tensors(loaded[name])
+    inner = _contents(loaded).get(name)
+    if isinstance(inner, Mapping):
+        return _under(inner, rest) if rest else _tensors(inner)
     return _within(_tensors(loaded), f"{key}.") if key else _tensors(loaded)
 
 
 def _holdings(loaded: Any) -> str:
     if not isinstance(loaded, Mapping):
         return type(loaded).__name__
-    return ", ".join(short(str(name)) for name in list(loaded)[:6]) or "nothing"
+    return ", ".join(short(str(name)) for name in list(_contents(loaded))[:6]) or "nothing"

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from prunetune.errors import ConfigError
+from prunetune.sparsity.argument_checks import require_module
 
 FLOAT8 = tuple(getattr(torch, name) for name in dir(torch) if name.startswith("float8_"))
 
@@ -21,6 +22,7 @@ def copied(model: nn.Module) -> nn.Module:
     norm, spectral norm and `torch.nn.utils.prune` compute; in the copy they have their values and no history.
     ConfigError for a module that cannot be copied for another reason.
     """
+    require_module(model)
     known = {id(tensor): tensor.detach().clone() for tensor in _with_history(model)}
     try:
         return deepcopy(model, known)

@@ -21,6 +21,10 @@ CHANNEL = "channel"
 TOLERANCE = 1e-9  # of a density written in decimals: 1:3 is 0.333333333
 
 
+class ParentMaskError(ConfigError):
+    """More weights are asked for than survive in the mask that a new one must lie within."""
+
+
 @dataclass(frozen=True)
 class Groups:
     """N:M (Zhou et al. 2021; 2:4 is what NVIDIA's sparse tensor cores take): in every group of M, the N highest scores.
@@ -207,6 +211,6 @@ def _best(group: ChannelGroup, scores: Mapping[str, Tensor], density: float) -> 
     worth, count = channel_scores(group, scores), kept_channels(group.channels, density)
     survivors = int((worth > -torch.inf).sum())
     if count > survivors:
-        what = f"it asks for {count} channels of '{group.layer}' where {survivors} survive in `within`"
-        raise ConfigError(f"density: {what}")
+        asked = f"it asks for {count} channels of '{group.layer}'"
+        raise ParentMaskError(f"density: {asked} where {survivors} survive in the parent mask")
     return largest(worth, count)

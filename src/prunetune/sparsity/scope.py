@@ -1,10 +1,14 @@
 """What of a model is prunable, and why: the default scope, the user's name patterns, and the layer table."""
 
+# torch has no public names for the bases of its layers, and leaves some methods without types.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape
+from typing import cast
 
 import torch
 from torch import nn
@@ -14,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from prunetune.errors import ConfigError, shown
+from prunetune.sparsity.argument_checks import require_module, require_type
 
 _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm), "normalisation"),
@@ -28,8 +33,19 @@ _PROJECTION, INPUTS_FIRST = "attention projection", "linear weight, inputs first
 class Scope:
     """Name patterns (`fnmatch`: `*`, `?`, `[...]`) over the full parameter names, on top of the default scope.
 
-    `include` adds to the default scope, `exclude` removes from the sum of both. A tied weight matches under any of its
-    names. A pattern that matches no parameter of the model is an error when the scope is applied.
+    A tied weight matches under any of its names. A pattern that matches no parameter of a model is an error when the
+    scope is applied.
+
+    Args:
+        include: Patterns of parameters that are prunable beside the default ones, such as `*.weight_ih_l0`; a text
+            alone is one pattern.
+        exclude: Patterns of parameters that are not prunable, whatever else says so.
+
+    Raises:
+        ConfigError: For patterns that are no texts.
+
+    >>> Scope(exclude="head.*")
+    Scope(include=(), exclude=('head.*',))
     """
 
     include: tuple[str, ...] = ()
@@ -37,8 +53,9 @@ class Scope:
 
     def __post_init__(self) -> None:
         for field in ("include", "exclude"):
-            given = getattr(self, field)
-            patterns = (given,) if isinstance(given, str) else tuple(given)  # a text alone is one pattern
+            value: object = getattr(self, field)
+            require_type(f"scope.{field}", value, Iterable, "patterns of names, such as 'head.*'")
+            patterns = (value,) if isinstance(value, str) else tuple(cast(Iterable[object], value))
             if odd := [pattern for pattern in patterns if not isinstance(pattern, str)]:
                 raise ConfigError(
                     f"scope.{field}: {shown(odd[0])} is no text; give patterns of names, such as 'head.*'"
@@ -66,7 +83,7 @@ class _Weight:
 
 
 def list_parameters(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow, ...]:
-    """Every parameter of `model` in its own order, with the reason why it is prunable or not.
+    """Every parameter of `model` in its own order, with the reason why it is prunable or not. Changes nothing.
 
     By default the weights of convolutions and linear layers are prunable, the projections of `MultiheadAttention` and
     the `Conv1D` of transformers among them, except the first convolution in the order of registration (Liu et al.
@@ -76,8 +93,22 @@ def list_parameters(model: nn.Module, scope: Scope = Scope()) -> tuple[ScopeRow,
     includes them, which their reason names. A tied weight counts once, under its first name; its other names are
     listed as tied.
 
-    Raises ConfigError for a pattern that matches no parameter and for a lazy module that has no shapes yet.
+    Args:
+        model: Any module that has its shapes.
+        scope: Name patterns on top of that default.
+
+    Returns:
+        A row with name, shape, `prunable` and reason for every name of every parameter.
+
+    Raises:
+        ConfigError: For a pattern that matches no parameter, a lazy module that has no shapes yet, and a TorchScript
+            program.
+
+    >>> [(row.name, row.prunable, row.reason) for row in list_parameters(nn.Linear(2, 3))]
+    [('weight', True, 'linear weight'), ('bias', False, 'bias')]
     """
+    require_module(model)
+    require_type("scope", scope, Scope, "a Scope, such as Scope(include='head.*')")
     _refuse_programs(model)
     weights = _weights(model)
     _refuse_idle_patterns(scope, [name for weight in weights for name in weight.names])
@@ -105,7 +136,8 @@ def written_out(model: nn.Module, scope: Scope) -> Scope:
 
 
 def _refuse_programs(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+    modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules())
+    for name, module in modules:
         if isinstance(module, torch.jit.ScriptModule):
             what = f"'{name}'" if name else "it"
             raise ConfigError(
@@ -116,8 +148,10 @@ def _refuse_programs(model: nn.Module) -> None:
 
 def _weights(model: nn.Module) -> list[_Weight]:
     found: dict[int, _Weight] = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+    modules = cast(Iterable[tuple[str, nn.Module]], model.named_modules(remove_duplicate=False))
+    for prefix, module in modules:
+        own = cast(Iterable[tuple[str, nn.Parameter]], module.named_parameters(recurse=False, remove_duplicate=False))
+        for leaf, parameter in own:
             name = f"{prefix}.{leaf}" if prefix else leaf
             if is_lazy(parameter):
                 raise ConfigError(f"model: '{name}' has no shape yet; run one batch through the model first")

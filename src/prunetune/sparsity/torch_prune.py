@@ -1,13 +1,17 @@
 """The form of `torch.nn.utils.prune`: a pruned weight `x` is a parameter `x_orig` times a buffer `x_mask`."""
 
+# torch leaves some of its methods without types; what they give is annotated.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from prunetune.errors import ConfigError
+from prunetune.sparsity.argument_checks import require_module, require_type
 from prunetune.sparsity.enforce import remove_mask
-from prunetune.sparsity.mask import Mask, require_tensor
+from prunetune.sparsity.mask import Mask, as_mask, require_tensor
 
 
 def from_torch_prune(source: nn.Module | Mapping[str, Tensor]) -> Mask:
@@ -30,7 +34,8 @@ def to_torch_prune(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
     ConfigError, before anything is changed, for names and shapes that the model does not have, and for a tied
     weight: torch would mask it under one of its names only.
     """
-    kept = mask if isinstance(mask, Mask) else Mask(mask)
+    require_module(model)
+    kept = as_mask(mask)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, tensor in kept.items():
         require_tensor(name, tensor, parameters)
@@ -48,6 +53,7 @@ def fold_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Other tensors are left alone, and those of a state dict in no such form are all others. ConfigError for a pair of
     two shapes.
     """
+    require_type("state", state, Mapping, "a state dict")
     folded: dict[str, Tensor] = {}
     for name, tensor in state.items():
         base = _base(name, state)
@@ -64,8 +70,9 @@ def split_masks(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict
     `x_mask` has the type of the weight, as torch's own has. ConfigError for names and shapes that `state` does
     not have.
     """
+    require_type("state", state, Mapping, "a state dict")
     split = dict(state)
-    for name, tensor in (mask if isinstance(mask, Mask) else Mask(mask)).items():
+    for name, tensor in as_mask(mask).items():
         require_tensor(name, tensor, state)
         weight = split.pop(name)
         split[f"{name}_orig"] = weight
@@ -75,6 +82,7 @@ def split_masks(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict
 
 def masks_in(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The `x_mask` of every pair in a model or state dict, under the name `x`; empty where there is none."""
+    require_type("model", source, (nn.Module, Mapping), "a torch.nn.Module or a state dict")
     state = _tensors(source) if isinstance(source, nn.Module) else source
     return {base: state[f"{base}_mask"] for name in state if (base := _base(name, state)) is not None}
 

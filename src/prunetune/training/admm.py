@@ -124,7 +124,9 @@ class Admm:
         the largest magnitudes: of a layer, or under N:M the N largest of every group of M.
         """
         rule = self._penalty
-        kept = choose(sums, rule.density, Magnitude(), rule.allocation, rule.pattern or "unstructured")
+        kept = choose(
+            sums, rule.density, Magnitude(), allocation=rule.allocation, pattern=rule.pattern or "unstructured"
+        )
         self._target = {name: tensor.masked_fill(~kept[name].to(tensor.device), 0) for name, tensor in sums.items()}
         weights = {name: weight.detach() for name, weight in self._weights.items()}
         gaps = [weight - self._target[name] for name, weight in weights.items()]
