@@ -1,11 +1,10 @@
 """Recompute a study of the network `small` from its stored weights, knowing only docs/reference/store.md.
 
-    python scripts/recompute.py RESULTS_DIR STORE_DIR FASHION_MINI.npz
-
 Every mask whose criterion looks at weights alone (the number of the others is named), every start, every R_p, every
 accuracy. Needs torch and numpy and nothing of prunetune. Exit code 1 when a figure differs in any digit.
 """
 
+import argparse
 import hashlib
 import json
 import math
@@ -25,6 +24,19 @@ PAIRS = {  # pair of states -> how to get at both from the dense run, the mask's
     "finetune_T/theta_0": lambda dense, finetune, reinit: (final(finetune), start(dense)),
     "finetune_T/theta_T": lambda dense, finetune, reinit: (final(finetune), final(dense)),
 }
+
+
+def arguments():
+    """The three paths of the command line; one that is not there ends the program with a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", metavar="RESULTS_DIR", type=Path, help="the --out folder, with results.json")
+    parser.add_argument("store", metavar="STORE_DIR", type=Path, help="the --store folder of that study")
+    parser.add_argument("data", metavar="FASHION_MINI.npz", type=Path, help="train_images, test_images, test_labels")
+    given = parser.parse_args()
+    for path in (given.results / "results.json", given.store / "steps", given.data):
+        if not path.exists():
+            parser.error(f"{path}: not found")
+    return given.results, given.store, given.data
 
 
 def read(key, name):
@@ -248,14 +260,14 @@ def check(what, found, stored, where=""):
         sys.exit(f"{what}: recomputed {found}, stored {stored} {where}")
 
 
-RESULTS, STORE, DATA = map(Path, sys.argv[1:4])
+RESULTS, STORE, DATA = arguments()
 COUNTS, SKIPPED = Counter(), Counter()
 results = json.loads((RESULTS / "results.json").read_text())
 PRUNABLE = [layer["name"] for layer in results["layers"] if layer["prunable"]]
 with np.load(DATA) as data:
-    arguments = results["study"]["data_args"]
-    pixels = data["train_images"][: arguments.get("train_limit")]
-    held = round(arguments.get("validation", 0) * len(pixels))
+    data_args = results["study"]["data_args"]
+    pixels = data["train_images"][: data_args.get("train_limit")]
+    held = round(data_args.get("validation", 0) * len(pixels))
     pixels = np.delete(pixels, np.random.RandomState(HOLD_OUT_SEED).permutation(len(pixels))[:held], axis=0)
     counts = np.bincount(pixels.ravel(), minlength=256).tolist()
     n, total, squares = (sum(count * value**power for value, count in enumerate(counts)) for power in (0, 1, 2))

@@ -1,12 +1,11 @@
 """Kill a small study again and again at random moments, go on each time, and compare with one that was left in peace.
 
-    python scripts/soak.py [KILLS [SEED]]
-
 Every kill is SIGKILL to the process of the study, to one of its workers, or to all of them at once. A study that ends
 before its kills are used up is compared, and a new one begun. Exit code 1 when any byte but times differs, a store does
 not verify, or something is left behind.
 """
 
+import argparse
 import os
 import platform
 import random
@@ -148,5 +147,8 @@ def _kind(line: str) -> str:
 
 
 if __name__ == "__main__":
-    numbers = [int(text) for text in sys.argv[1:]]
-    sys.exit(main(*(numbers + [200, 0][len(numbers) :])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kills", metavar="KILLS", type=int, nargs="?", default=200, help="else %(default)s")
+    parser.add_argument("seed", metavar="SEED", type=int, nargs="?", default=0, help="of the moments; else %(default)s")
+    given = parser.parse_args()
+    sys.exit(main(given.kills, given.seed))

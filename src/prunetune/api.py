@@ -3,27 +3,33 @@
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from prunetune.analysis.verdict import Verdict
 from prunetune.data import load
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Event
 from prunetune.execution.executors.local import LocalExecutor
+from prunetune.execution.progress import Progress, is_watched
 from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.plan.compile import Plan, Remaining, every_cell, plan
 from prunetune.report.ownership import require_ours
-from prunetune.report.write_report import REPORT_FILES, Report, answers, write_report
+from prunetune.report.page import headline
+from prunetune.report.write_report import REPORT_FILES, Report, answers, notebook_report, write_report
 from prunetune.results.collect import collect
-from prunetune.rows import Results
+from prunetune.rows import Correlation, Results, Trial
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
 from prunetune.store.cache import CachedStore, open_store, user_cache
 from prunetune.store.store import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,13 @@ class Prepared:
     cached: frozenset[str]  # keys of the steps of `max_plan` that were stored before anything ran
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """A finished audit: the verdicts, what they rest on, and the page that shows them."""
 
     report: Report
     results: Results
-    lines: tuple[str, ...] = ()  # one for every line of connectivity that failed
+    failed_paths: tuple[str, ...] = ()  # one line for every path of linear mode connectivity that failed
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -55,10 +61,33 @@ class Audit:
     @property
     def failures(self) -> tuple[str, ...]:
         """One line for everything that failed and every breach."""
-        return (*failures_of(self.results), *self.lines)
+        return (*failures_of(self.results), *self.failed_paths)
+
+    def to_dataframe(self, rows: Literal["trials", "correlations"] = "trials") -> "DataFrame":
+        """A pandas DataFrame with a row for every trial, or every R_p, and the columns of its CSV (docs/store.md).
+
+        Raises ConfigError without pandas, or for other `rows`.
+        """
+        kinds: dict[str, type[Trial | Correlation]] = {"trials": Trial, "correlations": Correlation}
+        if rows not in kinds:
+            raise unknown("rows", rows, kinds)
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ConfigError("to_dataframe needs pandas: pip install pandas, or 'prunetune[notebook]'") from error
+        columns = [field.name for field in fields(kinds[rows])]
+        found: Sequence[Trial | Correlation] = getattr(self.results, rows)
+        return DataFrame([[getattr(row, name) for name in columns] for row in found], columns=columns)
 
     def __str__(self) -> str:
         return self.report.text
+
+    def __repr__(self) -> str:
+        return f"<Audit of {self.results.study.get('name', 'a study')}: {headline(self.verdicts)}>"
+
+    def _repr_html_(self) -> str:
+        """The verdict cards, the recommendation and the accuracy figures, as a notebook shows the result of a cell."""
+        return notebook_report(self.results, self.report.page)
 
 
 def plan_study(
@@ -137,10 +166,10 @@ def run_study(
             break
         prepared = larger
         on_more(prepared.plan, prepared.remaining)
-    lines = [
+    failed_paths = [
         f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
     ]
-    return Audit(write_report(results, folder), results, tuple(lines))
+    return Audit(write_report(results, folder), results, tuple(failed_paths))
 
 
 def run_steps(
@@ -209,17 +238,28 @@ def audit(
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor | None = None,
     scale: float | None = None,
+    progress: bool | None = None,
 ) -> Audit:
     """Answer for one study what a sparse network should be trained from; nothing that `store` holds is trained again.
 
-    Steps run on `jobs` processes of this machine, or on an executor such as `RayExecutor("auto")`.
+    Steps run on `jobs` processes of this machine, or on an executor such as `RayExecutor("auto")`. `progress` shows how
+    far the trainings are, on the standard error or in the notebook; None: where that is a terminal or a notebook.
 
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
     remote = not isinstance(executor, LocalExecutor | None)
     prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, remote=remote, scale=scale)
-    return run_study(prepared, preflight(prepared, out), jobs=jobs, on_event=on_event, executor=executor)
+    folder = preflight(prepared, out)
+    if not (is_watched() if progress is None else progress):
+        return run_study(prepared, folder, jobs=jobs, on_event=on_event, executor=executor)
+    with Progress(prepared.plan, prepared.remaining) as display:
+
+        def follow(event: Event) -> None:
+            display(event)
+            on_event(event)
+
+        return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=display.more, executor=executor)
 
 
 def default_store() -> str | Path:

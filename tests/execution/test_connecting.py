@@ -208,8 +208,14 @@ def test_a_line_that_is_missing_is_noted_and_one_that_failed_is_a_failure(
 ) -> None:
     _, folder, planned = audited
     lost = next(c for c in planned.connections if c.arm == "ticket")
-    has = Store.has
-    monkeypatch.setattr(Store, "has", lambda self, key, points=(): key != lost.step.key and has(self, key, points))
+    manifest = Store.manifest
+
+    def losing(store: Store, key: str) -> dict[str, Any]:
+        if key == lost.step.key:
+            raise KeyError(key)
+        return manifest(store, key)
+
+    monkeypatch.setattr(Store, "manifest", losing)
     found = collect(planned, Store(folder / "store"), (), {})
     assert len(found.connectivity) == 9
     assert found.missing == ()

@@ -14,8 +14,9 @@ from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.report.write_report import write_report
-from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
+from prunetune.results.cross_checks import compare
+from prunetune.results.stored import read_stored
 from prunetune.rows import Invariant, Results
 from prunetune.sparsity.mask import Mask
 from prunetune.spec.load import load_spec
@@ -143,7 +144,7 @@ def test_every_rule_was_checked_and_none_broken(study: Plan, results: Results) -
 
 
 def breaches(planned: Plan, store: Store, name: str) -> tuple[str, ...]:
-    found: dict[str, Invariant] = {rule.name: rule for rule in comparisons.compare(planned, store)}
+    found: dict[str, Invariant] = {rule.name: rule for rule in compare(planned, read_stored(planned, store), store)}
     others = [rule for rule in found.values() if rule.breaches and rule.name != name]
     assert others == []
     return found[name].breaches
@@ -158,7 +159,8 @@ def swapped(planned: Plan, arm: str, start: Callable[[PlannedTrial], Weights], s
         assert isinstance(trial.step, Train)
         return replace(trial, step=replace(trial.step, start=start(trial)))
 
-    changed = replace(planned, trials=tuple(map(swap, planned.trials)))
+    trials = tuple(map(swap, planned.trials))
+    changed = replace(planned, trials=trials, steps=graph.closure([*planned.steps, *(trial.step for trial in trials)]))
     for trial in changed.trials:
         if not store.has(trial.step.key):
             execute(trial.step, store)
@@ -231,7 +233,7 @@ def test_a_random_mask_of_other_counts(study: Plan, done: Store, monkeypatch: py
     key, mask = victim.step.mask.key, Store.mask
     kept = dict(mask(done, key))
     kept["6.weight"] = kept["6.weight"].roll(1)  # the same counts elsewhere are another draw
-    monkeypatch.setattr(Store, "mask", lambda self, asked: Mask(kept) if asked == key else mask(self, asked))
+    monkeypatch.setattr(Store, "mask", lambda self, asked, *more: Mask(kept) if asked == key else mask(self, asked))
     assert comparison(study, done, "arms share layer counts") == ()
     kept["6.weight"][0] = True
     lines = comparison(study, done, "arms share layer counts")
@@ -242,7 +244,7 @@ def test_a_random_mask_of_other_counts(study: Plan, done: Store, monkeypatch: py
 
 
 def comparison(planned: Plan, store: Store, name: str) -> tuple[str, ...]:
-    return next(rule.breaches for rule in comparisons.compare(planned, store) if rule.name == name)
+    return next(rule.breaches for rule in compare(planned, read_stored(planned, store), store) if rule.name == name)
 
 
 def test_controls_are_told_to_the_report(results: Results) -> None:
@@ -287,7 +289,9 @@ def test_a_mask_from_a_diverged_run(study: Plan, done: Store, monkeypatch: pytes
 
 def _tamper(monkeypatch: pytest.MonkeyPatch, key: str, change: dict[str, Any]) -> None:
     metrics = Store.metrics
-    monkeypatch.setattr(Store, "metrics", lambda self, asked: metrics(self, asked) | (change if asked == key else {}))
+    monkeypatch.setattr(
+        Store, "metrics", lambda self, asked, *more: metrics(self, asked) | (change if asked == key else {})
+    )
 
 
 def test_results_do_not_hang_on_the_order_in_which_steps_were_planned(
@@ -299,17 +303,25 @@ def test_results_do_not_hang_on_the_order_in_which_steps_were_planned(
     assert collect(replace(study, steps=listed), done, {study.trials[0].step.key}, {}) == results
 
 
-def test_why_a_row_is_missing_is_looked_up_once_a_step_and_not_once_a_path(
+def test_a_finished_study_is_read_with_one_look_a_step(
+    study: Plan, done: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, manifest = Counter[str](), Store.manifest
+    monkeypatch.setattr(Store, "manifest", lambda self, key: looks.update([key]) or manifest(self, key))
+    collect(study, done, (), {})
+    assert looks == Counter(step.key for step in study.steps)
+
+
+def test_a_study_that_is_not_stored_is_looked_up_once_a_step_and_not_once_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The 40 rounds of iterative pruning have 2^40 paths from the last to the first."""
     many = {"sparsities": {"per_round": 0.05, "rounds": 40}, "arms": ["ticket"], "learning_rates": [0.05]}
-    planned, looks, has = plan(load_spec(STUDY | many)), Counter[str](), Store.has
-    monkeypatch.setattr(Store, "has", lambda self, key, points=(): looks.update([key]) or has(self, key, points))
+    planned, looks, manifest = plan(load_spec(STUDY | many)), Counter[str](), Store.manifest
+    monkeypatch.setattr(Store, "manifest", lambda self, key: looks.update([key]) or manifest(self, key))
     found = collect(planned, Store(tmp_path), (), {})
     assert len(found.missing) == len(planned.trials) == 41
-    trainings = sum(isinstance(step, Train) for step in planned.steps)
-    assert max(looks.values()) <= trainings + 30  # once for every row above it, and what else is asked of a step
+    assert looks == Counter(step.key for step in planned.steps)  # one look a step
 
 
 def test_missing_rows_say_why(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.report.write_report import render_again, write_report
-from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
+from prunetune.results.cross_checks import compare
+from prunetune.results.stored import read_stored
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec
 from prunetune.store.store import Store
@@ -91,11 +92,11 @@ def test_a_longer_run_of_another_kind_is_a_breach(
     victim = next(row.step.key for row in study.trials if row.arm == "dense_longer")
     metrics = Store.metrics
 
-    def changed(store: Store, key: str) -> dict[str, Any]:
+    def changed(store: Store, key: str, *more: object) -> dict[str, Any]:
         return metrics(store, key) | (change if key == victim else {})
 
     monkeypatch.setattr(Store, "metrics", changed)
-    found = {row.name: row.breaches for row in comparisons.compare(study, done)}
+    found = {row.name: row.breaches for row in compare(study, read_stored(study, done), done)}
     breaches = found["dense longer is dense for longer"]
     assert len(breaches) == (wrong is not None)
     assert wrong is None or wrong in breaches[0]

@@ -8,10 +8,12 @@ import pytest
 
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
-from prunetune.results import cross_checks as comparisons
 from prunetune.results.collect import collect
+from prunetune.results.cross_checks import compare
+from prunetune.results.stored import read_stored
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.spec.load import load_spec
+from prunetune.steps import graph
 from prunetune.steps.steps import Train, Transform, Weights
 from prunetune.store.store import Store
 
@@ -44,7 +46,7 @@ def done(study: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def breaches(planned: Plan, store: Store) -> tuple[str, ...]:
-    return next(rule.breaches for rule in comparisons.compare(planned, store) if rule.name == NAME)
+    return next(rule.breaches for rule in compare(planned, read_stored(planned, store), store) if rule.name == NAME)
 
 
 def with_start(planned: Plan, store: Store, start: Callable[[Train], Weights]) -> Plan:
@@ -57,7 +59,8 @@ def with_start(planned: Plan, store: Store, start: Callable[[Train], Weights]) -
             if not store.has(trial.step.key):
                 execute(trial.step, store)
         trials.append(trial)
-    return replace(planned, trials=tuple(trials))
+    steps = graph.closure([*planned.steps, *(trial.step for trial in trials)])
+    return replace(planned, trials=tuple(trials), steps=steps)
 
 
 def test_a_study_without_reinit_keeps_every_rule(study: Plan, done: Store) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunetune.cli.options import StoreDir, WeightsKey, say, share
+from prunetune.errors import ConfigError
 
 if TYPE_CHECKING:
     from prunetune.store.store import Store
@@ -62,13 +63,21 @@ def correlate(
 @reading_app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `audit` or `prune` wrote.")],
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write the accuracies of an audit to DIR/table.tex too (needs booktabs).")
+    ] = False,
 ) -> None:
     """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
     from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again
     from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF
     from prunetune.report.write_report import render_again
 
-    rendered = (render_tradeoff_again if (folder / TRADEOFF).exists() else render_again)(folder)
+    if not (folder / TRADEOFF).exists():
+        rendered = render_again(folder, latex)
+    elif latex:
+        raise ConfigError(f"--latex: '{folder}' is of `prune`; only an audit has a table of arms")
+    else:
+        rendered = render_tradeoff_again(folder)
     say(f"{rendered.text}\n\nReport: {rendered.page}")
 
 

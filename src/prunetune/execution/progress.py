@@ -1,6 +1,7 @@
 """Live progress of an audit: trainings done, the last accuracy, an honest time left."""
 
 import contextlib
+import importlib.util
 import time
 from types import TracebackType
 
@@ -18,7 +19,7 @@ LINE_EVERY = 15.0  # seconds between lines where the output is no terminal
 
 
 class Progress:
-    """Consumer of an executor's events: a bar in a terminal, a line now and then elsewhere.
+    """Consumer of an executor's events: a bar in a terminal or notebook, a line now and then elsewhere.
 
     Time left is the epochs still to train over the epochs per second since the start, so it includes
     whatever else the machine is doing.
@@ -26,6 +27,7 @@ class Progress:
 
     def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
+        self.drawn = is_drawn(self.console)
         self.labels: dict[str, str] = {}
         self.epochs: dict[str, int] = {}
         self.ended: set[str] = set()
@@ -42,7 +44,7 @@ class Progress:
             TextColumn("{task.fields[last]}", style="dim"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.drawn,
         )
         self.bar = self.bars.add_task("", total=None, left="", last="")
         self._expect(plan, remaining)
@@ -112,7 +114,7 @@ class Progress:
     def _show(self) -> None:
         with contextlib.suppress(OSError):
             self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
-        if not self.console.is_terminal and time.monotonic() - self.last_line >= LINE_EVERY:
+        if not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY:
             self.last_line = time.monotonic()
             self._say(f"{self.finished} of {len(self.epochs)} trainings, {self.time_left()}; {self.last}")
 
@@ -122,6 +124,17 @@ class Progress:
 
     def _name(self, key: str) -> str:
         return self.labels.get(key, f"step {key[:12]}")
+
+
+def is_drawn(console: Console) -> bool:
+    """Whether a bar can be drawn and drawn over: in a terminal, or in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+
+
+def is_watched(console: Console | None = None) -> bool:
+    """Whether somebody is likely to look on: a terminal, or a notebook."""
+    console = console or Console(stderr=True)
+    return console.is_terminal or console.is_jupyter
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Which files of a folder are a report's own, so that nobody else's are replaced.
 
 A file is ours by what it holds: JSON by its schema version and its study or studies, a page by its generator, a table
-by its first columns, a figure by its title's id, a log by its columns.
+by its first columns or line, a figure by its title's id, a log by its columns.
 """
 
 import csv
@@ -15,6 +15,7 @@ from prunetune.errors import ConfigError
 from prunetune.rows import Correlation, Trial
 
 GENERATOR = '<meta name="generator" content="prunetune">'
+LATEX_MARK = "% prunetune report --latex"
 _HEAD = 4096  # bytes of a page in which its generator and its title are
 _OLD_PAGE = "– prunetune</title>"  # the title of pages that name no generator
 _COLUMNS = 3  # of a table, by which it is known: later ones are added with time
@@ -74,6 +75,11 @@ def _is_our_table(path: Path) -> bool:
     return columns is not None and found[:_COLUMNS] == columns[:_COLUMNS]
 
 
+def _is_our_latex(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().rstrip("\n") == LATEX_MARK
+
+
 def _is_our_log(path: Path) -> bool:
     with path.open(encoding="utf-8") as file:
         return _LOG_LINE.fullmatch(file.readline().rstrip("\n")) is not None
@@ -85,4 +91,5 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
     ".csv": _is_our_table,
     ".svg": is_our_figure,
     ".log": _is_our_log,
+    ".tex": _is_our_latex,
 }

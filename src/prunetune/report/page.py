@@ -1,7 +1,8 @@
-"""The page of a report: one HTML file that opens offline, loads nothing, and needs no script."""
+"""The page of a report: one HTML file that opens offline, loads nothing, and needs no script; and its short form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -38,9 +39,14 @@ from prunetune.report.text import (
 )
 from prunetune.rows import Results
 
+_ANSWER_COLOURS = (  # of yes, no and open in the light and the dark theme
+    "--yes: #0a5c43; --yes-back: #d6f0e4; --no: #97300f; --no-back: #fbe2d8; --open: #6a5000; --open-back: #f7eac3;",
+    "--yes: #86e0bd; --yes-back: #123a2e; --no: #ffb195; --no-back: #4a2115; --open: #f0d27a; --open-back: #40340f;",
+)
 
-def render(template: str, **values: Any) -> str:
-    """The page that `template` makes of `values`; `style` is the style sheet of all pages, in two themes."""
+
+def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
+    """The page that `template` makes of `values`; `style` is its style sheet in two themes, that of all pages."""
     environment = Environment(
         loader=PackageLoader("prunetune", "report"),
         autoescape=True,
@@ -49,7 +55,9 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters["percent"] = percent
-    sheet = environment.get_template("page.css").render(light=css_variables(0), dark=css_variables(1))
+    themes = {"light": css_variables(0), "dark": css_variables(1)}
+    answers = {"light_answers": _ANSWER_COLOURS[0], "dark_answers": _ANSWER_COLOURS[1]}
+    sheet = environment.get_template(sheet_name).render(**themes, **answers)
     return environment.get_template(template).render(style=Markup(sheet), **values)
 
 
@@ -84,25 +92,15 @@ def page_text(
     """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
     return render(
         "page.html",
+        **_answer(verdicts, recommendation, rule),
         results=results,
-        rule=rule,
-        headline=headline(verdicts),
         family=emphasised(family_words(verdicts, rule)),
         facts=_facts(results, rule),
-        cards=_cards(verdicts),
-        signs=_SIGNS,
-        lead=lead,
-        whys=whys,
-        looks_words=looks_words,
-        exceeds_words=exceeds_words,
         lead_over_reinit=lead_words(rule),
-        choice=choice_words(recommendation),
         chance=Chance.of(**guessing(results.environment)),
         confidence=confidence(rule),
         looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
         definition=definition_words(rule),
-        best=_best(recommendation),
-        recommended=recommendation_words(recommendation, rule).splitlines(),
         meanings=_meanings(verdicts),
         retentions=[(f"{row.learning_rate:g}", retention_words(row), off_paper(row)) for row in results.recipes],
         tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
@@ -111,6 +109,45 @@ def page_text(
         spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
         command=results.environment.get("command"),
     )
+
+
+def notebook_html(
+    results: Results,
+    verdicts: Sequence[Verdict],
+    recommendation: Sequence[Recommendation],
+    rule: Rule,
+    drawn: Sequence[tuple[Drawing, str]],
+    page: Path,
+) -> str:
+    """The verdicts, the recommendation and the `drawn` figures as one element for a notebook, in either theme.
+
+    It loads nothing, and its style holds for itself alone. It names the `page` that shows the rest.
+    """
+    return render(
+        "notebook.html",
+        "notebook.css",
+        **_answer(verdicts, recommendation, rule),
+        name=results.study.get("name", "a study"),
+        figures=inlined(drawn),
+        page=str(page),
+    )
+
+
+def _answer(verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule) -> dict[str, Any]:
+    """What a template needs to show the headline, the verdict cards and the recommendation."""
+    return {
+        "rule": rule,
+        "headline": headline(verdicts),
+        "cards": _cards(verdicts),
+        "signs": _SIGNS,
+        "lead": lead,
+        "whys": whys,
+        "looks_words": looks_words,
+        "exceeds_words": exceeds_words,
+        "best": _best(recommendation),
+        "recommended": recommendation_words(recommendation, rule).splitlines(),
+        "choice": choice_words(recommendation),
+    }
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:

@@ -1,5 +1,6 @@
 """All files of a report, from a study's results or from the `results.json` of an earlier one. Nothing here trains."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from prunetune.report.figures.layers import layer_figures
 from prunetune.report.figures.mask_overlap import agreement_figures
 from prunetune.report.figures.style import standalone
 from prunetune.report.figures.training import along_figures, residual_drawings
+from prunetune.report.latex import latex_table
 from prunetune.report.ownership import is_our_figure, is_ours, require_ours
-from prunetune.report.page import page_text
+from prunetune.report.page import notebook_html, page_text
 from prunetune.report.results_files import (
     CORRELATIONS,
     RESULTS,
     TRIALS,
     canonical,
     csv_text,
+    json_text,
     read_results,
     results_text,
     shown_again,
@@ -32,7 +35,7 @@ from prunetune.report.results_files import (
 from prunetune.report.text import summary
 from prunetune.rows import Correlation, Results, Trial
 
-PAGE, FIGURES = "report.html", "figures"
+PAGE, FIGURES, LATEX = "report.html", "figures", "table.tex"
 REPORT_FILES = (RESULTS, TRIALS, CORRELATIONS, PAGE)
 
 
@@ -83,14 +86,29 @@ def write_report(results: Results, out: Path) -> Report:
     return Report(verdicts, recommendation, text, page)
 
 
-def render_again(out: Path) -> Report:
+def notebook_report(results: Results, page: Path) -> str:
+    """The answer as an HTML element for a notebook: verdict cards, recommendation and accuracy figures."""
+    results = canonical(results)
+    rule, verdicts, recommendation = answers(results)
+    mark = hashlib.sha256(json_text(results).encode()).hexdigest()[:8]  # two audits in a notebook share no ids
+    found = drawings(results, verdicts, rule)
+    drawn = [d._replace(name=f"audit-{mark}-{d.name}") for d in found if d.group == "accuracy"]
+    texts = [(d, standalone(d.figure, d.name, d.title, d.description)) for d in drawn]
+    return notebook_html(results, verdicts, recommendation, rule, texts, page)
+
+
+def render_again(out: Path, latex: bool = False) -> Report:
     """Write every file of a report again from its `results.json` alone; the rule that stands there judges.
 
-    ConfigError where a file is somebody else's.
+    With `latex`, table.tex too. ConfigError where a file is somebody else's.
     """
     results = read_results(out / RESULTS)
-    require_ours(out, (TRIALS, CORRELATIONS, PAGE))
-    return shown_again(out / RESULTS, lambda: write_report(results, out))
+    require_ours(out, (TRIALS, CORRELATIONS, PAGE, *([LATEX] if latex else [])))
+    report = shown_again(out / RESULTS, lambda: write_report(results, out))
+    if latex:
+        rule = Rule.of(results.study)
+        write_text(out / LATEX, shown_again(out / RESULTS, lambda: latex_table(results, rule)))
+    return report
 
 
 def write_figures(svgs: dict[str, str], folder: Path) -> None:

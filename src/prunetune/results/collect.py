@@ -14,6 +14,7 @@ from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
+from prunetune.results.stored import Stored, measured, read_stored
 from prunetune.rows import (
     Connectivity,
     Correlation,
@@ -34,41 +35,36 @@ from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
 
 
-def measured(store: StoreReader, step: Measure, p: float) -> dict[str, Any]:
-    """What a stored Measure found at one of its p."""
-    return next(row for row in store.metrics(step.key)["correlations"] if row["p"] == p)
-
-
-def along_training(plan: Plan, store: StoreReader) -> tuple[MomentOverlap, ...]:
+def along_training(plan: Plan, stored: Stored) -> tuple[MomentOverlap, ...]:
     """R_p(θ0, θ_t) at the moments of the plan that are stored."""
     rows = []
     for planned in plan.trajectory:
-        if store.has(planned.step.key):
-            found = measured(store, planned.step, planned.p)
+        if planned.step.key in stored:
+            found = measured(stored, planned.step, planned.p)
             place = planned.learning_rate, planned.seed, planned.epoch, planned.p
             rows.append(MomentOverlap(*place, value=found["value"], expected=found["expected"]))
     return tuple(sorted(rows, key=lambda row: row.order))
 
 
-def overlap_by_layer(plan: Plan, store: StoreReader, layers: Sequence[Layer]) -> tuple[LayerOverlap, ...]:
+def overlap_by_layer(plan: Plan, stored: Stored, layers: Sequence[Layer]) -> tuple[LayerOverlap, ...]:
     """R_p at p = .2 of every pair in each of `layers` (in their order) where it compares any weight."""
     places: dict[tuple[str, float, str | None, float, float], list[PlannedCorrelation]] = {}
     for row in plan.correlations:
-        if row.p == SPARSE_P and store.has(row.step.key):
+        if row.p == SPARSE_P and row.step.key in stored:
             places.setdefault((row.pair, row.learning_rate, row.mask, row.sparsity, row.p), []).append(row)
     found = [
         LayerOverlap(*place, layer, len(seeds), value=fmean(v for v, _ in seeds), expected=fmean(e for _, e in seeds))
         for place, rows in places.items()
-        for layer, seeds in _seeds_by_layer(rows, store, layers)
+        for layer, seeds in _seeds_by_layer(rows, stored, layers)
     ]
     return tuple(sorted(found, key=lambda row: row.order))  # stable: layers stay in the model's order
 
 
 def _seeds_by_layer(
-    rows: Sequence[PlannedCorrelation], store: StoreReader, layers: Sequence[Layer]
+    rows: Sequence[PlannedCorrelation], stored: Stored, layers: Sequence[Layer]
 ) -> Iterator[tuple[str, list[tuple[float, float]]]]:
     """Each layer with the value and the chance level of every seed that has one."""
-    found = [(measured(store, row.step, row.p)["per_layer"], _sizes(row.step, store, layers)) for row in rows]
+    found = [(measured(stored, row.step, row.p)["per_layer"], _sizes(row.step, stored, layers)) for row in rows]
     for layer in (row.name for row in layers):
         seeds = [
             (value, chance(SPARSE_P, sizes[layer]))
@@ -79,42 +75,42 @@ def _seeds_by_layer(
             yield layer, seeds
 
 
-def _sizes(step: Measure, store: StoreReader, layers: Sequence[Layer]) -> Mapping[str, int]:
+def _sizes(step: Measure, stored: Stored, layers: Sequence[Layer]) -> Mapping[str, int]:
     """How many weights of each layer the step compared: those that its mask keeps, or all."""
     whole = {layer.name: math.prod(layer.shape) for layer in layers}
     if step.mask is None:
         return whole
-    return whole | {name: counts["kept"] for name, counts in store.metrics(step.mask.key)["layers"].items()}
+    return whole | {name: counts["kept"] for name, counts in stored[step.mask.key].metrics["layers"].items()}
 
 
 Masks = dict[str, dict[int, Prune]]  # algorithm -> seed -> the step that chose the mask
 
 
-def mask_overlap(plan: Plan, store: StoreReader) -> tuple[MaskOverlap, ...]:
+def mask_overlap(plan: Plan, stored: Stored, store: StoreReader) -> tuple[MaskOverlap, ...]:
     """A row for every pair of algorithms and for every algorithm with several seeds, at each rate and sparsity."""
     rows = [
         _row(rate, sparsity, first, second, pairs)
-        for (rate, sparsity), masks in _stored(plan, store).items()
-        for first, second, pairs in _pairs({by: _flat(found, store) for by, found in masks.items()})
+        for (rate, sparsity), masks in _shared_masks(plan, stored).items()
+        for first, second, pairs in _pairs({by: _flat(found, stored, store) for by, found in masks.items()})
         if pairs
     ]
     return tuple(sorted(rows, key=lambda row: row.order))
 
 
-def _stored(plan: Plan, store: StoreReader) -> dict[tuple[float, float], Masks]:
+def _shared_masks(plan: Plan, stored: Stored) -> dict[tuple[float, float], Masks]:
     """The masks that the study's arms share, by learning rate and sparsity; a control's own is none of them."""
     places: dict[tuple[float, float], Masks] = {}
     sharing = {name for name, arm in plan.spec.named_arms.items() if arm.shares_mask}
     for trial in plan.trials:
         mask = trial.step.mask if isinstance(trial.step, Train) else None
-        if mask is not None and trial.mask is not None and trial.arm in sharing and store.has(mask.key):
+        if mask is not None and trial.mask is not None and trial.arm in sharing and mask.key in stored:
             place = places.setdefault((trial.learning_rate, trial.sparsity), {})
             place.setdefault(trial.mask, {})[trial.seed] = mask
     return places
 
 
-def _flat(masks: dict[int, Prune], store: StoreReader) -> dict[int, Flat]:
-    return {seed: flat(store.mask(mask.key)) for seed, mask in masks.items()}
+def _flat(masks: dict[int, Prune], stored: Stored, store: StoreReader) -> dict[int, Flat]:
+    return {seed: flat(store.mask(mask.key, stored[mask.key].manifest)) for seed, mask in masks.items()}
 
 
 def _pairs(masks: dict[str, dict[int, Flat]]) -> Iterator[tuple[str, str, list[Agreement]]]:
@@ -147,14 +143,14 @@ def _row(rate: float, sparsity: float, first: str, second: str, pairs: Sequence[
     )
 
 
-def residuals(plan: Plan, store: StoreReader) -> tuple[Residuals, ...]:
+def residuals(plan: Plan, stored: Stored) -> tuple[Residuals, ...]:
     """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
     found: dict[tuple[float, str, float, int], Train] = {}
     for trial in plan.trials:
         step = _penalised(trial)
-        if step is not None and trial.mask is not None and store.has(step.key):
+        if step is not None and trial.mask is not None and step.key in stored:
             found[trial.learning_rate, trial.mask, trial.sparsity, trial.seed] = step
-    return tuple(Residuals(*place, tuple(store.metrics(step.key)["residuals"])) for place, step in found.items())
+    return tuple(Residuals(*place, tuple(stored[step.key].metrics["residuals"])) for place, step in found.items())
 
 
 def _penalised(trial: PlannedTrial) -> Train | None:
@@ -170,38 +166,39 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
     `cached` holds the keys stored before this command began; `failures` maps the key of a step that failed, or
     that needs one that did, to the reason. Raises CorruptionError when a stored file is not what was written.
     """
-    stored = [trial for trial in plan.trials if store.has(trial.step.key)]
-    missing = [trial for trial in plan.trials if not store.has(trial.step.key)]
-    layers = _layers(plan, store)
+    stored = read_stored(plan, store)
+    finished = [trial for trial in plan.trials if trial.step.key in stored]
+    missing = [trial for trial in plan.trials if trial.step.key not in stored]
+    layers = _layers(plan, stored)
     return Results(
         study=plan.spec.resolved(),
-        environment=_environment(plan, store),
-        trials=tuple(sorted((_trial(trial, store, cached) for trial in stored), key=_order)),
-        correlations=_correlations(plan, store),
-        missing=tuple(sorted((_missing(trial, store, failures) for trial in missing), key=_order)),
-        invariants=(*_rules_of_steps(plan, store, failures), *compare(plan, store)),
+        environment=_environment(plan, stored),
+        trials=tuple(sorted((_trial(trial, stored, cached) for trial in finished), key=_order)),
+        correlations=_correlations(plan, stored),
+        missing=tuple(sorted((_missing(trial, stored, failures) for trial in missing), key=_order)),
+        invariants=(*_rules_of_steps(plan, stored, failures), *compare(plan, stored, store)),
         budget=budget(plan),
         layers=layers,
         notes=(
             *plan.notes,
-            *_not_defined(plan, store),
+            *_not_defined(plan, stored),
             *_data_notes(plan),
-            *_emptied(plan, store),
-            *_lines_left_out(plan, store, failures),
+            *_emptied(plan, stored),
+            *_paths_left_out(plan, stored, failures),
         ),
         controls=tuple(name for name, arm in plan.spec.named_arms.items() if arm.control),
-        residuals=residuals(plan, store),
-        connectivity=_connectivity(plan, store),
-        along_training=along_training(plan, store),
-        overlap_by_layer=overlap_by_layer(plan, store, layers),
-        mask_overlap=mask_overlap(plan, store),
+        residuals=residuals(plan, stored),
+        connectivity=_connectivity(plan, stored),
+        along_training=along_training(plan, stored),
+        overlap_by_layer=overlap_by_layer(plan, stored, layers),
+        mask_overlap=mask_overlap(plan, stored, store),
         recipes=plan.recipes,
     )
 
 
-def _trial(planned: PlannedTrial, store: StoreReader, cached: Collection[str]) -> Trial:
+def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Trial:
     key = planned.step.key
-    found = store.metrics(key)
+    found = stored[key].metrics
     return Trial(
         key=key,
         arm=planned.arm,
@@ -216,7 +213,7 @@ def _trial(planned: PlannedTrial, store: StoreReader, cached: Collection[str]) -
         test_loss=found["test_loss"],
         diverged=found["diverged"],
         cached=key in cached,
-        seconds=store.manifest(key)["seconds"],
+        seconds=stored[key].manifest["seconds"],
         start_digest=found.get("start_digest", ""),
         mask_digest=found.get("mask_digest"),
         data_order_digest=found.get("data_order_digest", ""),
@@ -224,8 +221,8 @@ def _trial(planned: PlannedTrial, store: StoreReader, cached: Collection[str]) -
     )
 
 
-def _missing(planned: PlannedTrial, store: StoreReader, failures: Mapping[str, str]) -> Missing:
-    diverged, why = _why(planned.step, store, failures)
+def _missing(planned: PlannedTrial, stored: Stored, failures: Mapping[str, str]) -> Missing:
+    diverged, why = _why(planned.step, stored, failures)
     return Missing(
         arm=planned.arm,
         mask=planned.mask,
@@ -237,16 +234,16 @@ def _missing(planned: PlannedTrial, store: StoreReader, failures: Mapping[str, s
     )
 
 
-def _why(step: Step, store: StoreReader, failures: Mapping[str, str]) -> tuple[Train | None, str]:
+def _why(step: Step, stored: Stored, failures: Mapping[str, str]) -> tuple[Train | None, str]:
     """The source that diverged, if that is why a step was not done, and the reason in words."""
-    diverged = next(_diverged_sources(step, store), None)
+    diverged = next(_diverged_sources(step, stored), None)
     if diverged is not None:
         rate = diverged.recipe.learning_rate
         return diverged, f"diverged source: Train {diverged.key[:12]} at learning rate {rate:g}"
     return None, f"failed: {failures[step.key]}" if step.key in failures else "not run"
 
 
-def _diverged_sources(step: Step, store: StoreReader) -> Iterator[Train]:
+def _diverged_sources(step: Step, stored: Stored) -> Iterator[Train]:
     """The stored trainings that diverged among those whose states `step` rests on, nearest first.
 
     Each is looked at once: over the rounds of iterative pruning the number of paths doubles with every round.
@@ -257,28 +254,28 @@ def _diverged_sources(step: Step, store: StoreReader) -> Iterator[Train]:
         if parent in seen:
             continue
         seen.add(parent)
-        if isinstance(parent, Train) and store.has(parent.key) and store.metrics(parent.key)["diverged"]:
+        if isinstance(parent, Train) and parent.key in stored and stored[parent.key].metrics["diverged"]:
             yield parent
         else:
             waiting.extend(reversed(parent.parents))
 
 
-def _correlations(plan: Plan, store: StoreReader) -> tuple[Correlation, ...]:
+def _correlations(plan: Plan, stored: Stored) -> tuple[Correlation, ...]:
     """A row for every stored overlap that is defined."""
     rows = []
     for planned in plan.correlations:
-        found = measured(store, planned.step, planned.p) if store.has(planned.step.key) else None
+        found = measured(stored, planned.step, planned.p) if planned.step.key in stored else None
         if found and found["value"] is not None:
             place = planned.pair, planned.learning_rate, planned.mask, planned.sparsity, planned.seed, planned.p
             rows.append(Correlation(*place, value=found["value"], expected=found["expected"]))
     return tuple(sorted(rows, key=lambda row: (row.pair, *_order(row)[:3], row.seed, row.p)))
 
 
-def _not_defined(plan: Plan, store: StoreReader) -> tuple[str, ...]:
+def _not_defined(plan: Plan, stored: Stored) -> tuple[str, ...]:
     """Where R_p has no meaning, because a layer keeps too few weights: one note for all seeds of a place."""
     found: dict[str, str] = {}
     for planned in plan.correlations:
-        row = measured(store, planned.step, planned.p) if store.has(planned.step.key) else {}
+        row = measured(stored, planned.step, planned.p) if planned.step.key in stored else {}
         if "why" in row:
             where = (
                 f"{planned.pair}, {planned.mask} masks at {planned.sparsity:g}, learning rate {planned.learning_rate:g}"
@@ -287,13 +284,13 @@ def _not_defined(plan: Plan, store: StoreReader) -> tuple[str, ...]:
     return tuple(f"R_p of {where} is left out where it is not defined: {why}" for where, why in found.items())
 
 
-def _connectivity(plan: Plan, store: StoreReader) -> tuple[Connectivity, ...]:
-    stored = [line for line in plan.connections if store.has(line.step.key)]
-    return tuple(sorted((_line(planned, store) for planned in stored), key=_order))
+def _connectivity(plan: Plan, stored: Stored) -> tuple[Connectivity, ...]:
+    finished = [planned for planned in plan.connections if planned.step.key in stored]
+    return tuple(sorted((_path(planned, stored) for planned in finished), key=_order))
 
 
-def _line(planned: PlannedConnection, store: StoreReader) -> Connectivity:
-    found = store.metrics(planned.step.key)
+def _path(planned: PlannedConnection, stored: Stored) -> Connectivity:
+    found = stored[planned.step.key].metrics
     return Connectivity(
         arm=planned.arm,
         learning_rate=planned.learning_rate,
@@ -308,59 +305,59 @@ def _line(planned: PlannedConnection, store: StoreReader) -> Connectivity:
     )
 
 
-def _lines_left_out(plan: Plan, store: StoreReader, failures: Mapping[str, str]) -> Iterator[str]:
-    """A note for every line without a result, and why."""
+def _paths_left_out(plan: Plan, stored: Stored, failures: Mapping[str, str]) -> Iterator[str]:
+    """A note for every path between networks without a result, and why."""
     for planned in plan.connections:
-        if not store.has(planned.step.key):
-            yield f"connectivity: no line for {planned}: {_why(planned.step, store, failures)[1]}"
+        if planned.step.key not in stored:
+            yield f"connectivity: no line for {planned}: {_why(planned.step, stored, failures)[1]}"
 
 
-def _rules_of_steps(plan: Plan, store: StoreReader, failures: Mapping[str, str]) -> Iterator[Invariant]:
+def _rules_of_steps(plan: Plan, stored: Stored, failures: Mapping[str, str]) -> Iterator[Invariant]:
     """The rules that each step was held to while it ran: how many kept them, and the steps that failed by them."""
-    held = [name for step in plan.steps if store.has(step.key) for name in store.metrics(step.key)["invariants"]]
+    held = [name for step in plan.steps if step.key in stored for name in stored[step.key].metrics["invariants"]]
     for name, meaning in RULES.items():
         breaches = tuple(sorted({why for why in failures.values() if f": {name}: " in why and "not run" not in why}))
         yield Invariant(name, meaning, held.count(name) + len(breaches), breaches)
 
 
-def _layers(plan: Plan, store: StoreReader) -> tuple[Layer, ...]:
+def _layers(plan: Plan, stored: Stored) -> tuple[Layer, ...]:
     model = build(plan.model, plan.input_shape, plan.outputs)
     scope = Scope(plan.spec.scope.include, plan.spec.scope.exclude)
-    kept = _kept_shares(plan, store)
+    kept = _kept_shares(plan, stored)
     return tuple(
         Layer(row.name, row.shape, row.prunable, row.reason, kept.get(row.name, {}))
         for row in list_parameters(model, scope)
     )
 
 
-def _kept_shares(plan: Plan, store: StoreReader) -> dict[str, dict[str, float]]:
+def _kept_shares(plan: Plan, stored: Stored) -> dict[str, dict[str, float]]:
     """Layer -> "mask @ sparsity" -> the mean kept share over the distinct masks (rates and seeds)."""
     shares: dict[str, dict[str, float]] = {}
-    for name, found in _layer_counts(plan, store).items():
+    for name, found in _layer_counts(plan, stored).items():
         for layer in next(iter(found.values())):
             mean = fmean(layers[layer]["kept"] / layers[layer]["total"] for layers in found.values())
             shares.setdefault(layer, {})[name] = mean
     return shares
 
 
-def _emptied(plan: Plan, store: StoreReader) -> tuple[str, ...]:
+def _emptied(plan: Plan, stored: Stored) -> tuple[str, ...]:
     """A line for every layer of which some mask keeps nothing, so that nothing comes through it."""
     lines = []
-    for name, found in _layer_counts(plan, store).items():
+    for name, found in _layer_counts(plan, stored).items():
         for layer in next(iter(found.values())):
             if empty := sum(layers[layer]["kept"] == 0 for layers in found.values()):
                 lines.append(f"no weight of '{layer}' is left by {name} (in {empty} of {len(found)} masks)")
     return tuple(lines)
 
 
-def _layer_counts(plan: Plan, store: StoreReader) -> dict[str, dict[str, dict[str, Any]]]:
+def _layer_counts(plan: Plan, stored: Stored) -> dict[str, dict[str, dict[str, Any]]]:
     """Of "mask @ sparsity" and the key of each distinct mask -> layer -> its kept and total weights."""
     masks: dict[str, dict[str, dict[str, Any]]] = {}
     for trial in sorted(plan.trials, key=_order):
         step = trial.step.mask if isinstance(trial.step, Train) else None
-        if isinstance(step, Prune) and store.has(step.key):
+        if isinstance(step, Prune) and step.key in stored:
             name = f"{trial.mask} @ {trial.sparsity:g}"
-            masks.setdefault(name, {})[step.key] = store.metrics(step.key)["layers"]
+            masks.setdefault(name, {})[step.key] = stored[step.key].metrics["layers"]
     return masks
 
 
@@ -371,8 +368,8 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 
-def _environment(plan: Plan, store: StoreReader) -> dict[str, Any]:
-    fingerprints = [store.manifest(step.key)["environment"] for step in plan.steps if store.has(step.key)]
+def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
+    fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
     guessing = {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
     return {

@@ -13,17 +13,18 @@ import torch
 from torch import Generator, Tensor
 
 from prunetune.core.seeding import derive
-from prunetune.errors import DivergedSourceError
-from prunetune.execution.inputs import refuse_diverged, weights_read
+from prunetune.execution.inputs import weights_read
 from prunetune.execution.invariants import masked
 from prunetune.models import build
 from prunetune.plan.compile import Plan
 from prunetune.plan.measurements import PlannedTrial
+from prunetune.results.stored import Stored, stale_input
 from prunetune.rows import DENSE, DENSE_LONGER, Invariant
+from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.steps.steps import Init, Prune, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
-from prunetune.store.layout import StoreReader
+from prunetune.store.layout import Manifest, StoreReader
 
 Findings = Iterator[str | None]
 KEPT_STATES = 8  # in memory at once: those of one seed and rate
@@ -34,7 +35,7 @@ class Row:
     """A stored training of the study's table, with what it measured."""
 
     trial: PlannedTrial
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Any]
 
     def __str__(self) -> str:
         trial = self.trial
@@ -43,13 +44,14 @@ class Row:
 
 
 class Study:
-    """The stored part of a plan, and its states read from the store."""
+    """The stored part of a plan, its states and masks read from the store when they are asked for."""
 
-    def __init__(self, plan: Plan, shelves: StoreReader) -> None:
+    def __init__(self, plan: Plan, stored: Stored, store: StoreReader) -> None:
         self.plan = plan
-        self.shelves = shelves
-        stored = [trial for trial in plan.trials if isinstance(trial.step, Train) and shelves.has(trial.step.key)]
-        rows = [Row(trial, shelves.metrics(trial.step.key)) for trial in stored]
+        self.stored = stored
+        self.store = store
+        finished = [trial for trial in plan.trials if isinstance(trial.step, Train) and trial.step.key in stored]
+        rows = [Row(trial, stored[trial.step.key].metrics) for trial in finished]
         self.rows = sorted(rows, key=lambda row: (_same_ground(row), _same_cell(row)))
         self.arms = {arm.label: arm for arm in plan.spec.arms}
         self._own_masks = {name for name, arm in plan.spec.named_arms.items() if not arm.shares_mask}
@@ -57,6 +59,7 @@ class Study:
         self._first = {_ground(c): c.step.first for c in plan.correlations if c.pair == "theta_0/theta_T"}
         self._model = build(plan.model, plan.input_shape, plan.outputs)
         self.state = lru_cache(maxsize=KEPT_STATES)(self._state)
+        self.mask = lru_cache(maxsize=KEPT_STATES)(self._mask)
 
     def theta_0(self, row: Row) -> Weights:
         """The initial weights that the row's dense run started from."""
@@ -81,21 +84,28 @@ class Study:
 
     def layer_counts(self, row: Row) -> dict[str, int]:
         """How many weights of every layer the row's mask keeps, by the mask's file."""
-        return {name: int(kept.sum()) for name, kept in self.shelves.mask(row.trial.step.mask.key).items()}  # type: ignore[union-attr]
+        return {name: int(kept.sum()) for name, kept in self.mask(row.trial.step.mask.key).items()}  # type: ignore[union-attr]
 
     def masked_start(self, row: Row, weights: Weights) -> dict[str, Tensor]:
         """These weights from the store, zero where the row's mask prunes."""
         step = row.trial.step
-        mask = self.shelves.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
+        mask = self.mask(step.mask.key) if isinstance(step, Train) and step.mask else None
         return masked(self.state(weights), mask, self._model)
 
     def _state(self, weights: Weights) -> dict[str, Tensor]:
-        return self.shelves.state(weights.step.key, weights.at)
+        return self.store.state(weights.step.key, weights.at, self._manifest(weights.step.key))
+
+    def _mask(self, key: str) -> Mask:
+        return self.store.mask(key, self._manifest(key))
+
+    def _manifest(self, key: str) -> Manifest | None:
+        """None where it is damaged: the store says how when the file is read."""
+        return self.stored[key].manifest if key in self.stored else None
 
 
-def compare(plan: Plan, shelves: StoreReader) -> tuple[Invariant, ...]:
+def compare(plan: Plan, stored: Stored, store: StoreReader) -> tuple[Invariant, ...]:
     """Every rule, with the number of comparisons that it made and those that failed."""
-    study = Study(plan, shelves)
+    study = Study(plan, stored, store)
     checked = [(rule, list(rule(study))) for rule in _RULES]
     return tuple(
         Invariant(rule.__name__.replace("_", " "), str(rule.__doc__), len(found), tuple(filter(None, found)))
@@ -149,7 +159,7 @@ def reinit_does_not(study: Study) -> Findings:
     """`reinit` starts from weights that differ from the dense run's initial ones in every layer under the mask."""
     for row in filter(study.has_theta_0, _of(study, "reinit")):
         theirs, initial = (study.masked_start(row, w) for w in (row.trial.step.start, study.theta_0(row)))  # type: ignore[union-attr]
-        mask = study.shelves.mask(row.trial.step.mask.key)  # type: ignore[union-attr]
+        mask = study.mask(row.trial.step.mask.key)  # type: ignore[union-attr]
         layers = [name for name, kept in mask.items() if kept.dim() >= 2 and kept.any()]  # vectors start as constants
         same = [name for name in layers if torch.equal(theirs[name], initial[name])]
         yield f"{row}: '{same[0]}' starts as in theta_0" if same else None
@@ -185,15 +195,15 @@ def mixed_starts_as_its_alpha_says(study: Study) -> Findings:
 def masks_come_from_sound_runs(study: Study) -> Findings:
     """No mask was chosen from a training that diverged."""
     for step in study.plan.steps:
-        if isinstance(step, Prune) and study.shelves.has(step.key):
-            yield _diverged(step, study.shelves)
+        if isinstance(step, Prune) and step.key in study.stored:
+            yield _diverged(step, study.stored)
 
 
 def results_rest_on_what_is_stored(study: Study) -> Findings:
     """Every result was made from the very files that are now stored under its parents."""
     for step in study.plan.steps:
-        if study.shelves.has(step.key):
-            changed = study.shelves.stale_input(step.key)
+        if step.key in study.stored:
+            changed = stale_input(study.stored, step.key)
             yield f"{step.label}: its input {changed} is another one now" if changed else None
 
 
@@ -226,7 +236,7 @@ def _all_equal(
 def _digest_of_mix(study: Study, row: Row, alpha: float) -> str | None:
     """Of the start that `alpha` asks for; None where what it needs is not stored, so that nothing can be made of it."""
     parts = [end for share, end in ((alpha, study.theta_0(row)), (1 - alpha, study.theta_0_prime(row))) if share]
-    if not all(study.shelves.has(weights.step.key) for weights in parts):
+    if not all(weights.step.key in study.stored for weights in parts):
         return None
     first, *others = (study.masked_start(row, weights) for weights in parts)
     mixed = TRANSFORMS["mixed"](others[0], {}, Generator(), first, alpha=alpha) if others else first
@@ -251,12 +261,11 @@ def _of(study: Study, arm: str) -> list[Row]:
     return [row for row in study.rows if row.trial.arm == arm]
 
 
-def _diverged(step: Prune, shelves: StoreReader) -> str | None:
-    try:
-        for weights in weights_read(step):
-            refuse_diverged(weights.step, shelves)
-    except DivergedSourceError as error:
-        return f"{step.label}: {error}"
+def _diverged(step: Prune, stored: Stored) -> str | None:
+    for source in (weights.step for weights in weights_read(step)):
+        if isinstance(source, Train) and source.key in stored and stored[source.key].metrics["diverged"]:
+            rate = source.recipe.learning_rate
+            return f"{step.label}: diverged source: {source.label} at learning rate {rate:g}"
     return None
 
 

@@ -22,6 +22,9 @@ _KEY = re.compile("[0-9a-f]{64}")
 STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
 
 
+Manifest = Mapping[str, Any]  # of a step: its files with checksums, its inputs, its environment
+
+
 class StoreReader(ABC):
     """Finished steps, each under its key, to be read; where they lie is for the heirs."""
 
@@ -65,27 +68,27 @@ class StoreReader(ABC):
             raise CorruptionError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
         return read_manifest(key, content)
 
-    def metrics(self, key: str) -> dict[str, Any]:
-        """What the step measured."""
+    def metrics(self, key: str, manifest: Manifest | None = None) -> dict[str, Any]:
+        """What the step measured; a `manifest` that is at hand is not read again."""
         try:
-            found = json.loads(self.read(key, METRICS))
+            found = json.loads(self.read(key, METRICS, manifest))
         except (ValueError, RecursionError) as error:
             raise CorruptionError(f"store: {key[:12]}: {METRICS} cannot be read") from error
         if not isinstance(found, dict):
             raise CorruptionError(f"store: {key[:12]}: {METRICS} holds no measurements")
         return found
 
-    def state(self, key: str, at: Point | None = None) -> dict[str, Tensor]:
+    def state(self, key: str, at: Point | None = None, manifest: Manifest | None = None) -> dict[str, Tensor]:
         """The network state that the step left behind, or a training's at an earlier moment; names sorted."""
-        return _tensors(self.read(key, state_file(at)))
+        return _tensors(self.read(key, state_file(at), manifest))
 
-    def mask(self, key: str) -> Mask:
+    def mask(self, key: str, manifest: Manifest | None = None) -> Mask:
         """The mask that a Prune step chose."""
-        return Mask(unpacked(self.read(key, MASK)))
+        return Mask(unpacked(self.read(key, MASK, manifest)))
 
-    def read(self, key: str, name: str) -> bytes:
+    def read(self, key: str, name: str, manifest: Manifest | None = None) -> bytes:
         """One file's content. KeyError when it was never stored, CorruptionError when it is not what was written."""
-        return self.read_listed(key, name, self.manifest(key)["files"][name])
+        return self.read_listed(key, name, (manifest or self.manifest(key))["files"][name])
 
     def read_listed(self, key: str, name: str, entry: Mapping[str, Any]) -> bytes:
         """One file's content, where its entry in the step's list is at hand."""
@@ -111,14 +114,19 @@ class StoreReader(ABC):
 
     def stale_input(self, key: str) -> str | None:
         """The first input of a stored step that is stored otherwise now than when the step read it, else None."""
-        for name, digest in self.manifest(key)["inputs"].items():
-            parent, _, file = name.partition("/")
-            try:
-                if self.manifest(parent)["files"][file]["sha256"] != digest:
-                    return name
-            except (KeyError, CorruptionError):
-                continue  # gone or damaged is not changed: it is made again first, and compared then
-        return None
+        return changed_input(self.manifest(key), self.manifest)
+
+
+def changed_input(manifest: Manifest, of: Callable[[str], Manifest]) -> str | None:
+    """The first input of a step that is stored otherwise now than when the step read it; `of` reads its parents'."""
+    for name, digest in manifest["inputs"].items():
+        parent, _, file = name.partition("/")
+        try:
+            if of(parent)["files"][file]["sha256"] != digest:
+                return name
+        except (KeyError, CorruptionError):
+            continue  # gone or damaged is not changed: it is made again first, and compared then
+    return None
 
 
 def is_key(name: str) -> bool:
