@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from prunetune.analysis.pairing import percent, signed
-from prunetune.analysis.paper.scale import off_paper, retention_words
+from prunetune.analysis.paper.scale import off_paper, retention_text
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import USUAL_RULE, Rule, holm
@@ -18,7 +18,7 @@ from prunetune.api import Audit
 from prunetune.errors import ConfigError, given
 from prunetune.plan.measurements import DENSE_P
 from prunetune.report.results_files import RESULTS, read_results
-from prunetune.report.text import STARTS, lead, pretraining_words, recommendation_words, whys
+from prunetune.report.text import STARTS, lead, pretraining_text, recommendation_text, whys
 from prunetune.report.write_report import answers
 from prunetune.rows import Results
 from prunetune.sparsity.allocation import uniform
@@ -301,14 +301,14 @@ def _not_tried(recommendation: Sequence[Recommendation], sparsity: float, source
 
 
 def _verdict_lines(verdict: Verdict, row: Recommendation, rule: Rule, source: str) -> Iterator[AdviceLine]:
-    yield AdviceLine(pretraining_words(verdict), source, _pretraining_strength(verdict))
+    yield AdviceLine(pretraining_text(verdict), source, _pretraining_strength(verdict))
     here = replace(verdict, tests=tuple(test for test in verdict.tests if test.sparsity == row.sparsity))
     evidence = " ".join([f"{source}.", *whys(here)])
     yield AdviceLine(lead(verdict), evidence, "undecided" if verdict.winning_property == "inconclusive" else "tested")
 
 
 def _retention_line(recipe: RecipeSummary, source: str) -> AdviceLine:
-    claim = f"At learning rate {recipe.learning_rate:g}, {retention_words(recipe)}."
+    claim = f"At learning rate {recipe.learning_rate:g}, {retention_text(recipe)}."
     evidence = "; ".join(filter(None, [f"{source}: its recipe over {recipe.steps} steps", off_paper(recipe)]))
     return AdviceLine(claim, evidence, "exact")
 
@@ -323,4 +323,4 @@ def _pretraining_strength(verdict: Verdict) -> Strength:
 def _recommended_line(row: Recommendation, rule: Rule, source: str) -> AdviceLine:
     settled = row.low is not None and not row.tie
     evidence = f"{source}: accuracies on its test images, paired by seed; the winner was picked by its mean"
-    return AdviceLine(recommendation_words([row], rule), evidence, "tested" if settled else "undecided", row.arm)
+    return AdviceLine(recommendation_text([row], rule), evidence, "tested" if settled else "undecided", row.arm)

@@ -7,7 +7,7 @@ import pytest
 
 from prunetune.analysis.statistics import Rule, holm
 from prunetune.analysis.verdict import judge
-from prunetune.report.text import family_words
+from prunetune.report.text import family_text
 from prunetune.rows import Trial
 from tests.scripts.test_simulate_verdict import simulation  # noqa: F401  (a fixture)
 from tests.support.verdict_trials import spread, study
@@ -100,10 +100,10 @@ def test_correcting_over_the_study_keeps_some_false_holds_below_alpha(simulation
 
 def test_the_headline_says_how_many_verdicts_and_at_what_error() -> None:
     verdicts = judge(several([0.1, -0.9, 0.1]), STUDY)
-    assert family_words(verdicts, STUDY) == (
+    assert family_text(verdicts, STUDY) == (
         "3 verdicts; some *holds* among them is false with a nominal probability of at most 5 %: Holm's correction "
         "runs over all 3 tests of the study."
     )
-    assert "of at most 15 %: each is corrected for its own sparsities alone, at 5 %." in family_words(verdicts, CELL)
-    assert family_words(verdicts[:1], STUDY).startswith("One verdict; ")
-    assert family_words([], STUDY) == ""
+    assert "of at most 15 %: each is corrected for its own sparsities alone, at 5 %." in family_text(verdicts, CELL)
+    assert family_text(verdicts[:1], STUDY).startswith("One verdict; ")
+    assert family_text([], STUDY) == ""

@@ -40,7 +40,7 @@ def test_a_lead_above_the_gap_at_chance_refutes_it() -> None:
     assert {row.answer for row in found.at_chance} == {"above the gap"}
 
 
-@pytest.mark.parametrize("change", [{"matches": False}, {"barred": frozenset({"yes"})}])
+@pytest.mark.parametrize("change", [{"matches": False}, {"blocked_answers": frozenset({"yes"})}])
 def test_no_counterexample_by_an_undertrained_network_or_a_stuck_baseline(change) -> None:
     assert judged(rising(at_chance=1.5, **change)).explanation == "not decided"
 

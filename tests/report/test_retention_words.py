@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from prunetune.analysis.paper.scale import off_paper, retention_words
+from prunetune.analysis.paper.scale import off_paper, retention_text
 from prunetune.report.results_files import read_results, results_text
 from prunetune.report.write_report import render_again
 from prunetune.training.recipe import RecipeSummary
@@ -36,9 +36,9 @@ def test_what_the_paper_speaks_of(rate, kappa, differs):
 
 
 def test_the_words():
-    assert retention_words(at(0.1, 3.296)).startswith("kappa 3.30: weight decay by itself leaves 4 %")
-    assert "less than 1 %" in retention_words(at(0.1, 9.0))
-    assert "not defined" in retention_words(at(0.1, None))
+    assert retention_text(at(0.1, 3.296)).startswith("kappa 3.30: weight decay by itself leaves 4 %")
+    assert "less than 1 %" in retention_text(at(0.1, 9.0))
+    assert "not defined" in retention_text(at(0.1, None))
 
 
 def test_an_older_file_is_read_with_kappa_computed(tmp_path):
@@ -75,7 +75,7 @@ def test_what_a_file_says_is_kept(tmp_path):
     ],
 )
 def test_a_small_kappa_is_not_rounded_to_another(kappa, said):
-    assert retention_words(at(0.01, kappa)).startswith(said)
+    assert retention_text(at(0.01, kappa)).startswith(said)
     assert (off_paper(at(0.01, kappa)) is None) is (kappa == 0.33)
 
 

@@ -14,7 +14,7 @@ from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.core.environment import guessing_accuracy
 from prunetune.report.page import headline
-from prunetune.report.text import choice_words, exceeds_words, recommendation_words, summary, whys
+from prunetune.report.text import choice_text, exceeds_text, recommendation_text, summary, whys
 from prunetune.report.write_report import write_report
 from prunetune.rows import Results, Trial
 from prunetune.spec.load import load_spec
@@ -48,8 +48,8 @@ def test_a_ticket_that_exceeds_is_told_so_everywhere_with_the_warning(tmp_path: 
     trials = study({0.75: spread(9.1, 0.3)}, {0.75: spread(2.0, 0.3)})
     verdict = one(trials)
     assert "the ticket exceeds the dense network: +9.10" in whys(verdict)[0]
-    assert "At 75 % sparsity the ticket exceeds the dense network" in exceeds_words(verdict, RULE)
-    assert "the dense network is not converged" in exceeds_words(verdict, RULE)
+    assert "At 75 % sparsity the ticket exceeds the dense network" in exceeds_text(verdict, RULE)
+    assert "the dense network is not converged" in exceeds_text(verdict, RULE)
     assert headline([verdict]).endswith(", where the ticket exceeds a dense network that is not converged.")
     text = said(trials)
     assert "the dense network is not converged, trained too little to be the yardstick" in text
@@ -64,7 +64,7 @@ def test_a_ticket_that_exceeds_is_told_so_everywhere_with_the_warning(tmp_path: 
 
 def test_a_ticket_that_matches_gets_no_warning() -> None:
     trials = study({0.75: spread(0.2, 0.3)}, {0.75: spread(2.0, 0.3)})
-    assert exceeds_words(one(trials), RULE) == ""
+    assert exceeds_text(one(trials), RULE) == ""
     assert "converged" not in headline([one(trials)])
     assert "not converged" not in said(trials)
 
@@ -80,7 +80,7 @@ def test_a_dense_network_shown_to_have_converged_is_not_called_unconverged(gain:
     verdict = one([*trials, *longer])
     assert verdict.exceeds_dense == (0.75,)
     assert verdict.winning_property == "holds"
-    for text in (exceeds_words(verdict, RULE), headline([verdict]), said([*trials, *longer])):
+    for text in (exceeds_text(verdict, RULE), headline([verdict]), said([*trials, *longer])):
         assert ("not converged" in text) is not converged
         assert ("that has converged" in text or "that is converged" in text) is converged
 
@@ -172,9 +172,9 @@ def candidates(held_out: bool) -> list[Trial]:
 def test_a_best_that_was_chosen_on_the_test_images_is_said_to_be(tmp_path: Path) -> None:
     [row] = recommend(candidates(held_out=False))
     assert (row.candidates, row.chosen_on, row.flattered) == (3, "test", True)
-    assert "% on average (the best of 3, chosen by the same test images)," in recommendation_words([row], RULE)
-    assert choice_words([row]).startswith("Each accuracy is of the best of up to 3 candidates, chosen by the same test")
-    assert choice_words([row]) in said(candidates(held_out=False))
+    assert "% on average (the best of 3, chosen by the same test images)," in recommendation_text([row], RULE)
+    assert choice_text([row]).startswith("Each accuracy is of the best of up to 3 candidates, chosen by the same test")
+    assert choice_text([row]) in said(candidates(held_out=False))
     results = Results({"verdict": {}}, {}, tuple(candidates(held_out=False)), (), (), (), (), (), ())
     page = write_report(results, tmp_path).page.read_text(encoding="utf-8")
     assert "best of 3 on these test images" in page
@@ -185,8 +185,8 @@ def test_a_best_that_was_chosen_on_the_test_images_is_said_to_be(tmp_path: Path)
 def test_a_best_that_was_chosen_on_held_out_images_is_not_flattered_by_them() -> None:
     [row] = recommend(candidates(held_out=True))
     assert (row.candidates, row.chosen_on, row.flattered) == (3, "validation", False)
-    assert choice_words([row]) == ""
-    assert "the best of" not in recommendation_words([row], RULE)
+    assert choice_text([row]) == ""
+    assert "the best of" not in recommendation_text([row], RULE)
 
 
 def test_one_candidate_is_no_choice() -> None:

@@ -17,7 +17,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     Tradeoff,
     headline,
     read_tradeoff,
-    tradeoff_words,
+    tradeoff_summary,
 )
 
 HOSTILE = "<script>alert('x')</script>"
@@ -49,7 +49,7 @@ def found() -> Tradeoff:
 
 
 def test_the_words_are_the_numbers(found: Tradeoff) -> None:
-    assert tradeoff_words(found) == [
+    assert tradeoff_summary(found) == [
         "Accuracy against the dense network's 90.50 %, after 3 more epochs of training: "
         "+0.50 points at 50 %, −2.00 points at 90 %.",
         "Unstructured zeros do not make this network faster here: 1.02x [0.98, 1.05] at 90 % sparsity, batch 1.",
@@ -64,14 +64,14 @@ def test_a_gain_within_the_spread_or_too_small_is_none(found: Tradeoff) -> None:
     dense, _, most = found.rows
     for times in (timing(1, 1.4, 0.99, 1.9), timing(1, 1.03, 1.01, 1.05)):
         slow = replace(found, rows=(replace(dense, timings=dense.timings[:1]), replace(most, timings=(times,))))
-        assert tradeoff_words(slow)[1].startswith("Unstructured zeros do not make this network faster here: ")
+        assert tradeoff_summary(slow)[1].startswith("Unstructured zeros do not make this network faster here: ")
         assert headline(slow).endswith("no faster here")
 
 
 def test_a_smaller_network(found: Tradeoff) -> None:
     dense, _, most = found.rows
     small = replace(most, shrunk=True, raw_bytes=500)
-    words = tradeoff_words(replace(found, rows=(dense, small), pattern="channel"))
+    words = tradeoff_summary(replace(found, rows=(dense, small), pattern="channel"))
     assert words[1].startswith("The smaller network is no faster here: 1.02x")
     assert words[3] == "At 90 % sparsity the weights' file is 2.0x smaller; compressed it is 4.5x smaller."
 
@@ -84,7 +84,7 @@ def test_a_slow_network_s_times_are_whole_milliseconds(found: Tradeoff) -> None:
 
 def test_one_seed_is_said_to_be_one(found: Tradeoff) -> None:
     single = replace(found, rows=tuple(replace(row, accuracies=row.accuracies[:1]) for row in found.rows))
-    assert "one seed, so differences of a few tenths mean little" in tradeoff_words(single)[0]
+    assert "one seed, so differences of a few tenths mean little" in tradeoff_summary(single)[0]
 
 
 def test_the_terminal_shows_a_row_each_and_what_was_not_pruned(found: Tradeoff) -> None:

@@ -18,7 +18,7 @@ from prunetune.report.figures.accuracy import Drawing
 from prunetune.report.figures.layers import STRONGEST, layer_figures, shortened, spread
 from prunetune.report.figures.mask_overlap import agreement_figures, agreement_table
 from prunetune.report.figures.style import COLOURS, inline, standalone
-from prunetune.report.figures.training import along_figures, along_table
+from prunetune.report.figures.training import trajectory_figures, trajectory_table
 from prunetune.report.results_files import read_results, results_text
 from prunetune.report.write_report import Report, write_report
 from prunetune.rows import LayerOverlap, MaskOverlap, Results
@@ -49,7 +49,7 @@ def figures_of(report: Report) -> set[str]:
 
 
 def test_absent_data_have_no_figure_no_table_and_no_section(report, tmp_path):
-    assert along_figures(()) == layer_figures(()) == agreement_figures(()) == []
+    assert trajectory_figures(()) == layer_figures(()) == agreement_figures(()) == []
     plain = write_report(planted(**SMALL), tmp_path)
     added = figures_of(report) - figures_of(plain)
     places = [f"{kind}-0.1-{mask}" for kind in ("layers", "agreement") for mask in SMALL["masks"]]
@@ -83,7 +83,7 @@ def test_rows_are_sorted_whatever_their_order(results):
 
 
 def test_lines_along_the_training_are_the_means_of_the_seeds(results):
-    (drawing,) = along_figures(results.along_training)
+    (drawing,) = trajectory_figures(results.along_training)
     axes = drawing.figure.axes[0]
     lines = {str(line.get_label()): line for line in axes.lines}
     assert list(lines) == ["rate 0.01", "rate 0.1", "chance"]
@@ -96,7 +96,7 @@ def test_lines_along_the_training_are_the_means_of_the_seeds(results):
         edges = {(round(x, 6), round(y, 6)) for x, y in np.asarray(band.get_paths()[0].vertices)}
         assert {(e, round(f(v), 6)) for e, v in zip(epochs, seeds, strict=True) for f in (min, max)} <= edges
     assert np.asarray(lines["chance"].get_ydata()).tolist() == pytest.approx([0.2, 0.2])
-    table = along_table(results.along_training)
+    table = trajectory_table(results.along_training)
     assert len(table.rows) == 2 * 4
     assert all(row[3] == "3" for row in table.rows)
 

@@ -6,7 +6,7 @@ import pytest
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
-from prunetune.report.text import definition_words, lead, pretraining_words, recommendation_words, whys
+from prunetune.report.text import definition_text, lead, pretraining_text, recommendation_text, whys
 from prunetune.rows import Trial
 from tests.support.verdict_trials import LEVEL, overlap, spread, study, trial
 
@@ -42,7 +42,7 @@ def first(trials: list[Trial], value: float | None = None) -> Verdict:
 
 def verdict_words(verdict: Verdict, rule: Rule) -> str:
     """Everything that is said of one learning rate and mask, as one text."""
-    said = [lead(verdict), *whys(verdict), verdict.outlook, pretraining_words(verdict)]
+    said = [lead(verdict), *whys(verdict), verdict.outlook, pretraining_text(verdict)]
     return " ".join(filter(None, said))
 
 
@@ -193,7 +193,7 @@ def row(**values: object) -> Recommendation:
     ],
 )
 def test_recommendations_literally(values: dict[str, object], ending: str) -> None:
-    assert recommendation_words([row(**values)], RULE) == (
+    assert recommendation_text([row(**values)], RULE) == (
         "At 75 % sparsity, train the sparse network from the weights of the trained dense network (finetune), with "
         f"iterative masks at learning rate 0.1: 85.22 % on average, {ending}"
     )
@@ -209,17 +209,17 @@ def test_recommendations_literally(values: dict[str, object], ending: str) -> No
     ],
 )
 def test_every_arm_has_its_start(arm: str, source: str) -> None:
-    assert f"train the sparse network from {source}, with" in recommendation_words([row(arm=arm)], RULE)
+    assert f"train the sparse network from {source}, with" in recommendation_text([row(arm=arm)], RULE)
 
 
 def test_nothing_to_recommend_is_said() -> None:
-    assert recommendation_words([], RULE) == "No arm finished all its seeds above chance, so none is recommended."
-    text = recommendation_words([row(left_out=("ticket (x masks, learning rate 1) diverged in seed 2",))], RULE)
+    assert recommendation_text([], RULE) == "No arm finished all its seeds above chance, so none is recommended."
+    text = recommendation_text([row(left_out=("ticket (x masks, learning rate 1) diverged in seed 2",))], RULE)
     assert text.endswith(". Not considered: ticket (x masks, learning rate 1) diverged in seed 2.")
 
 
 def test_the_definition_follows_the_rule() -> None:
-    text = definition_words(Rule(margin=1.0, gap=0.25, alpha=0.01, nontrivial_sparsity=0.6))
+    text = definition_text(Rule(margin=1.0, gap=0.25, alpha=0.01, nontrivial_sparsity=0.6))
     for figure in ("surely less than 1 points below it", "counts from 60 %", "99 % confidence"):
         assert figure in text
     assert "(by surely more than 0, and by an estimated 0.25 points or more)" in text

@@ -18,12 +18,12 @@ def regime(
     dense: float = 85.0,
     matches: bool = True,
     wobble: Sequence[float] = WOBBLE,
-    barred: frozenset[Answer] = frozenset(),
+    blocked_answers: frozenset[Answer] = frozenset(),
     mask: str = "iterative",
 ) -> Regime:
     """One regime of study `s{number}`; the lead is ticket − reinit."""
     seeds = range(len(wobble))
-    pairs = Pairs("ticket", "reinit", tuple(seeds), tuple(lead + w for w in wobble), barred=barred)
+    pairs = Pairs("ticket", "reinit", tuple(seeds), tuple(lead + w for w in wobble), blocked_answers=blocked_answers)
     return Regime(
         study=f"s{number}",
         task="small on fashion-mini",

@@ -84,9 +84,9 @@ def compare(
         low_own=own.low(alpha),
         high_own=own.high(alpha),
         p=estimate.shifted(-slack).p_above(question.null),
-        answer="undecided" if answer in pairs.barred else answer,
+        answer="undecided" if answer in pairs.blocked_answers else answer,
         notes=pairs.notes,
-        withheld=answer in pairs.barred,
+        withheld=answer in pairs.blocked_answers,
         error_change=pairs.error_change,
     )
 

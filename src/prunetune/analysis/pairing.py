@@ -23,7 +23,7 @@ class Pairs:
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
     notes: tuple[str, ...] = ()
-    barred: frozenset[Answer] = frozenset()
+    blocked_answers: frozenset[Answer] = frozenset()
     error_change: float | None = None  # mean error of `first` over that of `second`, less 1, where it is shown
 
 
@@ -133,7 +133,7 @@ class Evidence:
     def _asked(self, place: Place) -> Sequence[int]:
         return sorted({*self._trials.get(place, {}), *self._missing.get(place, {})}) if self.ragged else self.seeds
 
-    def stuck(self, place: Place) -> tuple[int, ...]:
+    def at_chance(self, place: Place) -> tuple[int, ...]:
         """Seeds whose accuracy is no better than guessing."""
         if self.chance is None:
             return ()
@@ -160,19 +160,19 @@ class Evidence:
         Leaving out a diverged `first` flatters it, so a `yes` is then forbidden; a baseline at chance forbids both.
         """
         above, below = self.accuracies(first), self.accuracies(second)
-        stuck = set(self.stuck(second))
-        seeds = tuple(seed for seed in self.seeds if seed in above and seed in below and seed not in stuck)
+        at_chance = set(self.at_chance(second))
+        seeds = tuple(seed for seed in self.seeds if seed in above and seed in below and seed not in at_chance)
         differences = tuple(round(above[seed] - below[seed], 9) for seed in seeds)
         notes = [*self.notes(first), *self.notes(second), *self._chance_notes(first, second)]
         if len(seeds) > 1 and len(set(differences)) == 1 and self.keys(first) != self.keys(second):
             notes.append(
                 f"{name_of(first)} minus {second[0]} is the same in all seeds: check that seeds reach the training"
             )
-        barred: set[Answer] = {"yes", "no"} if stuck else set()
+        blocked_answers: set[Answer] = {"yes", "no"} if at_chance else set()
         if {*self.diverged(first), *self.cut_off(first)} & below.keys():
-            barred.add("yes")
+            blocked_answers.add("yes")
         change = self._error_change([above[seed] for seed in seeds], [below[seed] for seed in seeds])
-        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(barred), change)
+        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(blocked_answers), change)
 
     def _error_change(self, above: Sequence[float], below: Sequence[float]) -> float | None:
         """The relative change in mean error, where the second is near the ceiling and scores are accuracies."""
@@ -185,9 +185,9 @@ class Evidence:
 
     def _chance_notes(self, first: Place, second: Place) -> tuple[str, ...]:
         notes = []
-        if at_chance := self.stuck(first):
+        if at_chance := self.at_chance(first):
             notes.append(f"{name_of(first)} is no better than guessing in {seeds_named(at_chance)}: counted as it is")
-        if at_chance := self.stuck(second):
+        if at_chance := self.at_chance(second):
             notes.append(
                 f"the baseline {name_of(second)} is stuck at chance in {seeds_named(at_chance)}: "
                 "left out of the means, and a comparison with it is not to be trusted"

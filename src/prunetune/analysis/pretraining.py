@@ -166,7 +166,7 @@ def _hindrance(evidence: Evidence, rates: Sequence[float], best: float | None) -
         return "No dense training has a result at any learning rate"
     if len(evidence.accuracies(dense(best))) < 2:
         return "One seed is never a verdict"
-    if evidence.stuck(dense(best)):
+    if evidence.at_chance(dense(best)):
         return f"Even at rate {best:g}, the best tried, a dense network is no better than guessing"
     return None
 
@@ -182,7 +182,7 @@ def _converged(evidence: Evidence, rule: Rule, rate: float) -> tuple[Check, tupl
         return Check("converged", "not asked", finding, rule.margin), ()
     pairs = evidence.pairs(dense(rate), longer(rate))
     if evidence.diverged(longer(rate)):
-        pairs = replace(pairs, barred=pairs.barred | {"yes"})
+        pairs = replace(pairs, blocked_answers=pairs.blocked_answers | {"yes"})
     found = compare(pairs, plain(sample_of(pairs)), matches(rule), rule.alpha)
     gain = _turned(found)
     short, long = evidence.epochs(dense(rate)), evidence.epochs(longer(rate))

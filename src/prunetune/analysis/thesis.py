@@ -158,8 +158,8 @@ def _together(of: str, rows: Sequence[Regime], rule: Rule) -> Together:
     means = [math.fsum(values) / len(values) for _, values in sorted(by_seed.items())]
     sample = Sample.of(means)
     estimate = plain(sample)
-    barred = any("no" in row.leads[LEAD].barred for row in rows)
-    p = None if estimate is None or barred else _tost(estimate, rule)
+    blocked_answers = any("no" in row.leads[LEAD].blocked_answers for row in rows)
+    p = None if estimate is None or blocked_answers else _tost(estimate, rule)
     low, high = (estimate.low(rule.alpha), estimate.high(rule.alpha)) if estimate else (None, None)
     return Together(of, len(rows), sample.n, sample.mean, low, high, p)
 
@@ -193,7 +193,7 @@ def _chance_row(
 
 def _p_equal(estimate: Estimate | None, row: Regime, rule: Rule) -> float | None:
     """TOST; nothing where trainings that diverged or never learned forbid a `no lead`."""
-    if estimate is None or "no" in row.leads[LEAD].barred:
+    if estimate is None or "no" in row.leads[LEAD].blocked_answers:
         return None
     return _tost(estimate, rule)
 
@@ -203,7 +203,7 @@ def _tost(estimate: Estimate, rule: Rule) -> float:
 
 
 def _p_above(estimate: Estimate | None, row: Regime, rule: Rule) -> float | None:
-    return None if estimate is None or "yes" in row.leads[LEAD].barred else estimate.p_above(rule.gap)
+    return None if estimate is None or "yes" in row.leads[LEAD].blocked_answers else estimate.p_above(rule.gap)
 
 
 def _other_relations(

@@ -316,7 +316,7 @@ def _can_grow(pairs: Sequence[_Pair]) -> bool:
 
 
 def _may(half: Pairs, answer: Answer) -> bool:
-    return bool(half.seeds) and answer not in half.barred
+    return bool(half.seeds) and answer not in half.blocked_answers
 
 
 def _unasked(evidence: Evidence) -> tuple[str, ...]:
@@ -330,7 +330,7 @@ def _next_look(now: int, rule: Rule) -> str:
 
 
 def _no_forecast(now: int, halves: Sequence[Pairs]) -> tuple[int | None, str]:
-    if any(half.barred for half in halves):
+    if any(half.blocked_answers for half in halves):
         return None, "More seeds do not help while trainings diverge or a baseline is stuck at chance."
     if any(not half.seeds for half in halves):
         return (

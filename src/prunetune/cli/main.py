@@ -240,7 +240,7 @@ def prune(
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
     """
     from prunetune.compress import compress, plan_compression, preflight_compression, require_formats
-    from prunetune.report.tradeoff.tradeoff_page import file_words
+    from prunetune.report.tradeoff.tradeoff_page import file_text
     from prunetune.spec.compression import CompressionRequest
 
     require_formats(formats or ())
@@ -263,7 +263,7 @@ def prune(
         shipped = compress(prepared, folder, formats or (), jobs=jobs, on_event=progress, command=_command())
     say(f"\n{shipped}\n")
     for path, file in shipped.files:
-        say(f"Model: {path} ({file_words(file)})")
+        say(f"Model: {path} ({file_text(file)})")
     say(f"Report: {shipped.report.page}")
     raise typer.Exit(_told(shipped.failures))
 

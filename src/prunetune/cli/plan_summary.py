@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prunetune.analysis.paper.scale import retention_words
+from prunetune.analysis.paper.scale import retention_text
 from prunetune.api import Prepared
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.cost import Costs, bytes_read, bytes_written, costs, estimate
@@ -170,7 +170,7 @@ Bound = tuple[str, Plan, Remaining]
 
 def outline(prepared: Prepared, jobs: int) -> str:
     """Steps, trainings and cost with `jobs` workers, and the plan's notes; where seeds may be added, least and most."""
-    kappas = [f"learning rate {row.learning_rate:g}: {retention_words(row)}" for row in prepared.plan.recipes]
+    kappas = [f"learning rate {row.learning_rate:g}: {retention_text(row)}" for row in prepared.plan.recipes]
     scaled = _scaled(prepared.plan)
     blocks = [(title, _size(plan), cost_line(plan, left, jobs)) for title, plan, left in _bounds(prepared)]
     lines = [line for block in blocks for line in block if line]

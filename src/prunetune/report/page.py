@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range
 from prunetune.analysis.paper.check_claims import PaperRow, scale_of
-from prunetune.analysis.paper.scale import off_paper, retention_words
+from prunetune.analysis.paper.scale import off_paper, retention_text
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
@@ -21,20 +21,20 @@ from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
 from prunetune.report.figures.mask_overlap import agreement_table
 from prunetune.report.figures.style import css_variables, inline
-from prunetune.report.figures.training import along_table
+from prunetune.report.figures.training import trajectory_table
 from prunetune.report.paper_table import paper_table
 from prunetune.report.text import (
     STARTS,
-    choice_words,
+    choice_text,
     confidence,
-    definition_words,
+    definition_text,
     dense_converged,
-    exceeds_words,
-    family_words,
+    exceeds_text,
+    family_text,
     lead,
-    lead_words,
-    looks_words,
-    recommendation_words,
+    lead_text,
+    looks_text,
+    recommendation_text,
     whys,
 )
 from prunetune.rows import Results
@@ -94,15 +94,15 @@ def page_text(
         "page.html",
         **_answer(verdicts, recommendation, rule),
         results=results,
-        family=emphasised(family_words(verdicts, rule)),
+        family=emphasised(family_text(verdicts, rule)),
         facts=_facts(results, rule),
-        lead_over_reinit=lead_words(rule),
+        lead_over_reinit=lead_text(rule),
         chance=Chance.of(**guessing(results.environment)),
         confidence=confidence(rule),
         looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
-        definition=definition_words(rule),
+        definition=definition_text(rule),
         meanings=_meanings(verdicts),
-        retentions=[(f"{row.learning_rate:g}", retention_words(row), off_paper(row)) for row in results.recipes],
+        retentions=[(f"{row.learning_rate:g}", retention_text(row), off_paper(row)) for row in results.recipes],
         tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
         scale=scale_of(results),
         figures=inlined(drawn),
@@ -142,11 +142,11 @@ def _answer(verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation
         "signs": _SIGNS,
         "lead": lead,
         "whys": whys,
-        "looks_words": looks_words,
-        "exceeds_words": exceeds_words,
+        "looks_text": looks_text,
+        "exceeds_text": exceeds_text,
         "best": _best(recommendation),
-        "recommended": recommendation_words(recommendation, rule).splitlines(),
-        "choice": choice_words(recommendation),
+        "recommended": recommendation_text(recommendation, rule).splitlines(),
+        "choice": choice_text(recommendation),
     }
 
 
@@ -248,7 +248,7 @@ def _tables(
         "trials": tables.trials_table(results.trials),
         "correlations": tables.correlation_table(results.correlations),
         "connectivity": connectivity_table(results.connectivity),
-        "along": along_table(results.along_training),
+        "along": trajectory_table(results.along_training),
         "agreement": agreement_table(results.mask_overlap),
         "budget": tables.budget_table(results.budget),
         "invariants": tables.invariants_table(results.invariants),

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from prunetune.analysis.comparison import Comparison, errors_changed, figures
 from prunetune.analysis.pairing import Answer, percent, seed_range, signed
-from prunetune.analysis.paper.scale import retention_words
+from prunetune.analysis.paper.scale import retention_text
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
@@ -23,24 +23,24 @@ STARTS = {
 }
 
 
-def definition_words(rule: Rule) -> str:
+def definition_text(rule: Rule) -> str:
     """What a winning ticket is, and what the figures and their bounds mean."""
     return (
         "A winning ticket is a sparse network that, trained from the initial weights of the dense network, matches the "
         f"trained dense network (surely less than {rule.margin:g} points below it, if at all) and beats the same "
-        f"sparse network trained from freshly drawn initial weights ({lead_words(rule)}). Sparsity is the share of "
+        f"sparse network trained from freshly drawn initial weights ({lead_text(rule)}). Sparsity is the share of "
         f"weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
         "accuracy in points between trainings of the same seed, with a lower and an upper bound of "
         f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test images."
     )
 
 
-def lead_words(rule: Rule) -> str:
+def lead_text(rule: Rule) -> str:
     """What is tested of the ticket's lead over freshly drawn weights: its sign surely, its size by an estimate."""
     return f"by surely more than 0, and by an estimated {rule.gap:g} points or more"
 
 
-def family_words(verdicts: Sequence[Verdict], rule: Rule) -> str:
+def family_text(verdicts: Sequence[Verdict], rule: Rule) -> str:
     """How many verdicts there are, and how often some `holds` among them is false."""
     asked = [verdict for verdict in verdicts if not verdict.unasked]
     if not asked:
@@ -57,7 +57,7 @@ def family_words(verdicts: Sequence[Verdict], rule: Rule) -> str:
     return f"{len(asked)} verdicts; some *holds* among them is false {chance}: {how}."
 
 
-def exceeds_words(verdict: Verdict, rule: Rule) -> str:
+def exceeds_text(verdict: Verdict, rule: Rule) -> str:
     """The warning that a dense network is no yardstick; empty where the ticket does not exceed it."""
     if not verdict.exceeds_dense:
         return ""
@@ -79,7 +79,7 @@ def dense_converged(verdict: Verdict) -> bool:
     return any(check.name == "converged" and check.answer == "yes" for check in checks)
 
 
-def choice_words(recommendations: Sequence[Recommendation]) -> str:
+def choice_text(recommendations: Sequence[Recommendation]) -> str:
     """That the accuracies are of a chosen best, where they were chosen by the images that they are reported on."""
     most = max((row.candidates for row in recommendations if row.flattered), default=0)
     if not most:
@@ -100,7 +100,7 @@ def confidence(rule: Rule) -> str:
     return f"a confidence that depends on the look ({levels})"
 
 
-def looks_words(verdict: Verdict, rule: Rule) -> str:
+def looks_text(verdict: Verdict, rule: Rule) -> str:
     """The look that seeds were added up to, and what was spent by then; empty where their number was fixed."""
     if not verdict.looks:
         return ""
@@ -126,7 +126,7 @@ def lead(verdict: Verdict) -> str:
     return f"Not decided: {where}, it is not known whether this network has a winning ticket."
 
 
-def pretraining_words(verdict: Verdict) -> str:
+def pretraining_text(verdict: Verdict) -> str:
     """Whether the dense network was trained well enough at this rate, and what the weights say beside it."""
     if verdict.dense is None:
         return ""
@@ -136,7 +136,7 @@ def pretraining_words(verdict: Verdict) -> str:
     return " ".join(filter(None, [opening, *verdict.dense.lines, *notes, explanation(verdict.dense)]))
 
 
-def recommendation_words(recommendations: Sequence[Recommendation], rule: Rule) -> str:
+def recommendation_text(recommendations: Sequence[Recommendation], rule: Rule) -> str:
     """What to train the sparse network from, a line per sparsity."""
     if not recommendations:
         return "No arm finished all its seeds above chance, so none is recommended."
@@ -288,7 +288,7 @@ def _verdict(verdict: Verdict, rule: Rule) -> str:
         if "ticket" not in verdict.unasked
     ]
     sentences = " ".join(
-        filter(None, [lead(verdict), exceeds_words(verdict, rule), verdict.outlook, looks_words(verdict, rule)])
+        filter(None, [lead(verdict), exceeds_text(verdict, rule), verdict.outlook, looks_text(verdict, rule)])
     )
     return "\n".join([sentences, *(_columns([header, *body]) if body else [])])
 
@@ -299,15 +299,15 @@ def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:
         return []
     asks = (
         f"matches: surely less than {rule.margin:g} points below, if at all; exceeds: surely more than that above; "
-        f"beats: {lead_words(rule)}."
+        f"beats: {lead_text(rule)}."
     )
-    return ["\n".join(filter(None, [family_words(verdicts, rule).replace("*", ""), asks]))]
+    return ["\n".join(filter(None, [family_text(verdicts, rule).replace("*", ""), asks]))]
 
 
 def _pretraining(verdicts: Sequence[Verdict], recipes: Sequence[RecipeSummary]) -> list[str]:
     """The answer at each rate, and under it a line for each check that it follows from, and κ."""
     rates = {verdict.learning_rate: verdict for verdict in verdicts}
-    kappas = {row.learning_rate: f"{retention_words(row)[0].upper()}{retention_words(row)[1:]}." for row in recipes}
+    kappas = {row.learning_rate: f"{retention_text(row)[0].upper()}{retention_text(row)[1:]}." for row in recipes}
     lines = []
     for rate, verdict in sorted(rates.items()):
         checks = [*(verdict.dense.lines if verdict.dense else ()), *([kappas[rate]] if rate in kappas else [])]
@@ -332,7 +332,7 @@ def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:
     level = percent(1 - rule.alpha)
     over = " over the seeds that all rates and masks have" * bool(rule.looks)
     title = f"Train the sparse network from (with its lead, {level} interval{over}):"
-    return "\n".join(filter(None, [title, *_columns(rows), choice_words(recommendations)]))
+    return "\n".join(filter(None, [title, *_columns(rows), choice_text(recommendations)]))
 
 
 def _lead(row: Recommendation) -> str:

@@ -16,7 +16,7 @@ from prunetune.report.figures.connectivity import connectivity_figures
 from prunetune.report.figures.layers import layer_figures
 from prunetune.report.figures.mask_overlap import agreement_figures
 from prunetune.report.figures.style import standalone
-from prunetune.report.figures.training import along_figures, residual_drawings
+from prunetune.report.figures.training import residual_drawings, trajectory_figures
 from prunetune.report.latex import latex_table
 from prunetune.report.ownership import is_our_figure, is_ours, require_ours
 from prunetune.report.page import notebook_html, page_text
@@ -69,7 +69,7 @@ def write_report(results: Results, out: Path) -> Report:
         *drawings(results, verdicts, rule),
         *residual_drawings(results.residuals),
         *connectivity_figures(results.connectivity),
-        *along_figures(results.along_training),
+        *trajectory_figures(results.along_training),
         *layer_figures(results.overlap_by_layer),
         *agreement_figures(results.mask_overlap),
     )

@@ -96,7 +96,7 @@ def _equivalent(pairs: Pairs, rule: Rule, count: int) -> tuple[Comparison, Outco
     """What is left out may move the mean either way, so that it forbids every answer."""
     half = _compared(pairs, Question(-rule.gap, -math.inf, -rule.gap), rule.alpha)
     estimate = plain(sample_of(pairs))
-    if estimate is None or pairs.barred:
+    if estimate is None or pairs.blocked_answers:
         return half, "undecided"
     return half, _equal(estimate, 0.0, rule.gap, rule.alpha, count)
 

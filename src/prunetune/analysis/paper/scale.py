@@ -168,10 +168,10 @@ def kappa_text(kappa: float) -> str:
     return f"{kappa:.2g}" if 0 < kappa < 0.1 else f"{kappa:.2f}"
 
 
-def retention_words(row: RecipeSummary) -> str:
+def retention_text(row: RecipeSummary) -> str:
     """κ with its meaning, in a sentence.
 
-    >>> retention_words(RecipeSummary(0.1, 58_650, 3.2961, 0.0370))
+    >>> retention_text(RecipeSummary(0.1, 58_650, 3.2961, 0.0370))
     'kappa 3.30: weight decay by itself leaves 4 % of the initial weights (e^-kappa 0.04)'
     """
     if row.kappa is None or row.retention is None:

@@ -40,7 +40,7 @@ class Dot:
     thread: str = ""  # dots of one series and one thread are joined by a line
     dashes: int = 0  # of that line
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """`12 epochs at 0.31: +0.83 [+0.5, +1.1]`."""
         ends = f" [{signed(self.bounds[0])}, {signed(self.bounds[1])}]" if self.bounds else ""
         return f"{self.series} at {self.x:.3g}: {signed(self.mean)}{ends}"
@@ -189,7 +189,7 @@ def _scatter(
             axes.plot([], [], color=colour("muted"), linewidth=1.3, linestyle=DASHES[number % len(DASHES)], label=label)
         axes.set_xlabel(axis, size=10)
         legend(figure, axes)
-    words = "; ".join(dot.words() for dot in dots)
+    words = "; ".join(dot.alt_text() for dot in dots)
     return Drawing(name, group, title, f"{about}{': ' if about else ''}{subtitle}. {axis}. {words}.", figure)
 
 

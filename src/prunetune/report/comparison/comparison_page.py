@@ -13,9 +13,9 @@ from prunetune.report.comparison.comparison_rows import (
     REGIMES,
     Found,
     comparison_json,
-    comparison_words,
+    comparison_text,
     regimes_csv,
-    relation_words,
+    relation_text,
 )
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
@@ -56,13 +56,13 @@ def write_comparison(found: Found, out: Path) -> ComparisonReport:
         thesis=found.thesis,
         answer=ANSWERS[found.thesis.explanation],
         verdict=_VERDICTS[found.thesis.explanation],
-        relation=relation_words(found),
+        relation=relation_text(found),
         facts=_facts(found),
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
     )
     write_text(out / PAGE, page)
-    return ComparisonReport(found, comparison_words(found), out / PAGE)
+    return ComparisonReport(found, comparison_text(found), out / PAGE)
 
 
 def _facts(found: Found) -> list[str]:

@@ -122,19 +122,19 @@ def regimes_csv(found: Found) -> str:
     return text.getvalue()
 
 
-def comparison_words(found: Found) -> str:
+def comparison_text(found: Found) -> str:
     """What a terminal shows: the relation, the verdict, and why."""
     thesis, main = found.thesis, found.thesis.main
     runs = len({row.setting for row in found.regimes})
     lines = [f"{len(found.regimes)} regimes of {runs} dense runs in {len(found.studies)} studies."]
     if main is not None and main.rho is not None:
-        lines.append(f"{relation_words(found)}")
+        lines.append(f"{relation_text(found)}")
     lines.append(f"Verdict: {ANSWERS[thesis.explanation]}.")
     lines += [f"  {reason}." for reason in thesis.reasons]
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 
-def relation_words(found: Found) -> str:
+def relation_text(found: Found) -> str:
     """Spearman's ρ of the verdict, its interval and what it is of, in a sentence."""
     thesis, main = found.thesis, found.thesis.main
     if main is None or main.rho is None:

@@ -156,7 +156,7 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         sparsity_axis(axes, sparsities)
         legend(figure, axes)
     name = f"difference-{verdict.learning_rate:g}-{slug(verdict.mask)}"
-    return Drawing(name, "difference", title, " ".join(points.words() for points in series), figure)
+    return Drawing(name, "difference", title, " ".join(points.alt_text() for points in series), figure)
 
 
 def _has_differences(verdict: Verdict) -> bool:
@@ -172,7 +172,7 @@ def _line_drawing(name: str, group: Group, title: str, lines: list[Line], y_rang
         sparsity_axis(axes, sorted({sparsity for line in lines for sparsity in line.sparsities}))
         axes.set_ylim(*y_range)
         legend(figure, axes)
-    return Drawing(name, group, title, " ".join(line.words() for line in lines), figure)
+    return Drawing(name, group, title, " ".join(line.alt_text() for line in lines), figure)
 
 
 def _bar_drawing(name: str, group: Group, title: str, subtitle: str, bars: Bars) -> Drawing:
@@ -180,7 +180,7 @@ def _bar_drawing(name: str, group: Group, title: str, subtitle: str, bars: Bars)
         figure, axes = panel(title, subtitle)
         draw_bars(axes, bars)
         legend(figure, axes)
-    return Drawing(name, group, title, bars.words(), figure)
+    return Drawing(name, group, title, bars.alt_text(), figure)
 
 
 def _overlap_figure(here: Sequence[Correlation], dense: bool, mask: str, rate: float) -> Drawing:

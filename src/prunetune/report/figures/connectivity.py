@@ -34,7 +34,7 @@ class Curve:
         """The mean over seeds at each alpha."""
         return [math.fsum(at) / len(at) for at in zip(*self.seeds, strict=True)]
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The curve's numbers, for who cannot see it."""
         top = max(range(len(self.alphas)), key=lambda i: self.means[i])
         return f"{self.label}: at most {self.means[top]:.3f} at α = {self.alphas[top]:g}."
@@ -131,7 +131,7 @@ def _figure(
         axes.set_ylim(*y_range)
         legend(figure, axes)
     name = f"connectivity-{rate:g}" + (f"-{slug(mask)}" if mask else "")
-    return Drawing(name, "connectivity", title, " ".join(curve.words() for curve in curves), figure)
+    return Drawing(name, "connectivity", title, " ".join(curve.alt_text() for curve in curves), figure)
 
 
 def _draw(axes: Axes, curve: Curve) -> None:

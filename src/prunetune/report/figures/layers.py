@@ -33,7 +33,7 @@ class Grid:
     cells: dict[tuple[str, float], float]
     full: float
 
-    def words(self, of: str) -> str:
+    def alt_text(self, of: str) -> str:
         """The grid's numbers, for who cannot see them; `of` says what a column is."""
         rows = (
             f"{layer}: " + ", ".join(f"{signed(cell)} at {of} {column:g}" for column, cell in self._row(layer))
@@ -89,7 +89,7 @@ def _drawing(
         axes.set_yticks(range(len(grid.layers)), [shortened(layer) for layer in grid.layers], size=8.5)
         axes.set_xlabel(axis, size=10)
         _key(figure, grid.full, height)
-    return Drawing(name, "layers", title, grid.words(of), figure)
+    return Drawing(name, "layers", title, grid.alt_text(of), figure)
 
 
 def _cut(rows: Sequence[LayerOverlap], grid: Grid, axis: str) -> str:

@@ -51,7 +51,7 @@ def _figure(rows: Sequence[MaskOverlap], masks: Sequence[str], mask: str, rate: 
         sparsity_axis(axes, sorted({row.sparsity for row in rows}))
         axes.set_ylim(0.0, 105.0)
         legend(figure, axes)
-    words = " ".join(line.words() for line in [*lines, chance])
+    words = " ".join(line.alt_text() for line in [*lines, chance])
     return Drawing(f"agreement-{rate:g}-{slug(mask)}", "agreement", title, words, figure)
 
 

@@ -46,7 +46,7 @@ class Line:
     lows: Sequence[float]
     highs: Sequence[float]
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The line's numbers, for who cannot see it."""
         if self.role == "ink":
             return f"{self.label}: {self.means[0]:.1f} %."
@@ -64,10 +64,10 @@ class Points:
     means: Sequence[float]
     bounds: Sequence[tuple[float, float] | None]
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The points' numbers, for who cannot see them."""
         cells = zip(self.sparsities, self.means, self.bounds, strict=True)
-        return f"{self.label}: " + ", ".join(_point_words(*cell) for cell in cells) + "."
+        return f"{self.label}: " + ", ".join(_point_alt_text(*cell) for cell in cells) + "."
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Bars:
     expected: Sequence[float]
     axis: str  # what the groups are
 
-    def words(self) -> str:
+    def alt_text(self) -> str:
         """The bars' numbers, for who cannot see them."""
         rows = []
         for label, values in zip(self.labels, self.values, strict=True):
@@ -221,7 +221,7 @@ def _draw_points(axes: Axes, points: Points, shift: float) -> None:
     )
 
 
-def _point_words(sparsity: float, mean: float, bounds: tuple[float, float] | None) -> str:
+def _point_alt_text(sparsity: float, mean: float, bounds: tuple[float, float] | None) -> str:
     text = signed(mean) + (f" [{signed(bounds[0])}, {signed(bounds[1])}]" if bounds else " (no bounds)")
     return f"{text} at {percent(sparsity)}"
 

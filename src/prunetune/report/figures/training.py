@@ -70,7 +70,7 @@ class Moment(NamedTuple):
     expected: float
 
 
-def along_figures(rows: Sequence[MomentOverlap]) -> list[Drawing]:
+def trajectory_figures(rows: Sequence[MomentOverlap]) -> list[Drawing]:
     """R_p(θ0, θ_t) against the epoch, a line per learning rate, with what independent weights would give."""
     found = moments(rows)
     if not found:
@@ -87,10 +87,10 @@ def along_figures(rows: Sequence[MomentOverlap]) -> list[Drawing]:
         axes.set_ylim(0.0, 1.05)
         axes.set_xlabel("epochs", size=10)
         legend(figure, axes)
-    return [Drawing("along", "along", title, _words(found), figure)]
+    return [Drawing("along", "along", title, _alt_text(found), figure)]
 
 
-def along_table(rows: Sequence[MomentOverlap]) -> Table:
+def trajectory_table(rows: Sequence[MomentOverlap]) -> Table:
     """The same in numbers."""
     columns = tuple(map(numeric, ("Rate", "Epoch", "p", "n", "Mean", "Chance", "Excess", "Lowest to highest")))
     caption = "R_p(θ_0, θ_t) of the dense runs after so many epochs, over seeds; excess is the mean minus chance."
@@ -132,7 +132,7 @@ def _row(moment: Moment) -> tuple[str, ...]:
     )
 
 
-def _words(found: Sequence[Moment]) -> str:
+def _alt_text(found: Sequence[Moment]) -> str:
     lines: dict[float, list[str]] = {}
     for moment in found:
         value = f"{short(round(math.fsum(moment.values) / len(moment.values), 2))} after {moment.epoch:.4g} epochs"

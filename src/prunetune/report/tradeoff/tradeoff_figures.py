@@ -34,7 +34,7 @@ def curve_figure(found: Tradeoff) -> Drawing:
         draw_lines(axes, lines)
         sparsity_axis(axes, lines[1].sparsities)
         legend(figure, axes)
-    return Drawing("tradeoff", "accuracy", title, " ".join(line.words() for line in lines), figure)
+    return Drawing("tradeoff", "accuracy", title, " ".join(line.alt_text() for line in lines), figure)
 
 
 def size_figure(found: Tradeoff) -> Drawing:

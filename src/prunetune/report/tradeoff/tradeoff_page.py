@@ -27,7 +27,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     ratio,
     read_tradeoff,
     tradeoff_json,
-    tradeoff_words,
+    tradeoff_summary,
 )
 from prunetune.report.write_report import FIGURES, PAGE, write_figures
 
@@ -53,7 +53,7 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
         found=found,
         headline=headline(found),
         facts=_facts(found),
-        sentences=tradeoff_words(found),
+        sentences=tradeoff_summary(found),
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
         spec=yaml.safe_dump(found.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
@@ -73,7 +73,7 @@ def render_tradeoff_again(out: Path) -> TradeoffReport:
 def tradeoff_text(found: Tradeoff) -> str:
     """The table, the sentences, what was not pruned and why, what there is not, and the files."""
     blocks = [_aligned(rows_table(found, spread=True))] if found.rows else []
-    blocks.append("\n".join(tradeoff_words(found)))
+    blocks.append("\n".join(tradeoff_summary(found)))
     blocks.append("\n".join(_not_pruned(found)))
     blocks.append("\n".join(f"missing: {line}" for line in found.missing))
     return "\n\n".join(filter(None, blocks))
@@ -110,7 +110,7 @@ def _facts(found: Tradeoff) -> list[str]:
 def _cells(row: ModelRow, spread: bool) -> tuple[str, ...]:
     return (
         row.label,
-        row.accuracy_words,
+        row.accuracy_text,
         f"{row.parameters:,}",
         f"{row.nonzeros:,}",
         _scaled(row.macs),
@@ -126,7 +126,7 @@ def size(count: int) -> str:
     return f"{_scaled(count)}B"
 
 
-def file_words(file: ModelFile) -> str:
+def file_text(file: ModelFile) -> str:
     """What was found when a file was read back: `29.13 kB, outputs within 1.4e-06 of torch's, zeros exact`."""
     graph = file.format in GRAPHS
     equal = f"outputs within {file.max_error:.2g} of torch's" if graph else "weights equal"

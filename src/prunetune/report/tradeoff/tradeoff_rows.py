@@ -97,7 +97,7 @@ class ModelRow:
         return fmean(self.accuracies)
 
     @property
-    def accuracy_words(self) -> str:
+    def accuracy_text(self) -> str:
         """`91.20`, with the lowest and the highest seed where there are several."""
         several = f" ({min(self.accuracies):.2f} to {max(self.accuracies):.2f})" if len(self.accuracies) > 1 else ""
         return f"{self.accuracy:.2f}{several}"
@@ -146,20 +146,20 @@ def read_tradeoff(path: Path) -> Tradeoff:
     return decode(read_object(path, (SCHEMA_VERSION,)), Tradeoff, str(path))
 
 
-def tradeoff_words(found: Tradeoff) -> list[str]:
+def tradeoff_summary(found: Tradeoff) -> list[str]:
     """What the numbers come to, in sentences: accuracy, time, size."""
     dense, pruned = found.dense, found.pruned
     if dense is None or not pruned:
         return []
     return [
-        *_emptied_words(pruned),
-        _accuracy_words(found.epochs, dense, pruned),
-        *_speed_words(found.pattern, pruned),
-        _size_words(dense, pruned[-1]),
+        *_emptied_text(pruned),
+        _accuracy_text(found.epochs, dense, pruned),
+        *_speed_text(found.pattern, pruned),
+        _size_text(dense, pruned[-1]),
     ]
 
 
-def _emptied_words(pruned: Sequence[ModelRow]) -> list[str]:
+def _emptied_text(pruned: Sequence[ModelRow]) -> list[str]:
     """A sentence for every network with layers that lost all their weights."""
     emptied = {row.label: [p.name for p in row.layers if p.total and not p.nonzero and not p.reason] for row in pruned}
     return [
@@ -187,7 +187,7 @@ def faster(timing: Timing) -> bool:
     return timing.speedup_low > 1 and timing.speedup >= NOTABLE
 
 
-def _accuracy_words(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
+def _accuracy_text(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
     changes = [f"{signed(row.accuracy - dense.accuracy)} points at {row.label}" for row in pruned]
     seeds = len(dense.accuracies)
     caution = "" if seeds > 1 else "; one seed, so differences of a few tenths mean little"
@@ -195,7 +195,7 @@ def _accuracy_words(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) ->
     return f"Accuracy against the dense network's {dense.accuracy:.2f} %, {longer}: {', '.join(changes)}{caution}."
 
 
-def _speed_words(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
+def _speed_text(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
     """One sentence for each batch size, on the sparsest network."""
     row = pruned[-1]
     what = "The smaller network is no" if row.shrunk else f"{pattern.capitalize()} zeros do not make this network"
@@ -206,7 +206,7 @@ def _speed_words(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
     return sentences
 
 
-def _size_words(dense: ModelRow, row: ModelRow) -> str:
+def _size_text(dense: ModelRow, row: ModelRow) -> str:
     raw, compressed = dense.raw_bytes / row.raw_bytes, dense.compressed_bytes / row.compressed_bytes
     plain = f"{raw:.1f}x smaller" if raw >= NOTABLE else "no smaller, as a zero takes the room of any number"
     packed = f"{compressed:.1f}x smaller" if compressed >= NOTABLE else "no smaller either"
