@@ -64,7 +64,7 @@ class Audit:
         return (*failures_of(self.results), *self.failed_paths)
 
     def to_dataframe(self, rows: Literal["trials", "correlations"] = "trials") -> "DataFrame":
-        """A pandas DataFrame with a row for every trial, or every R_p, and the columns of its CSV (docs/store.md).
+        """A pandas DataFrame with a row for every trial, or R_p, and the columns of its CSV (docs/reference/store.md).
 
         Raises ConfigError without pandas, or for other `rows`.
         """

@@ -25,7 +25,8 @@ def test_every_command_and_option_is_there(site: ModuleType) -> None:
     group = typer.main.get_command(app)
     for verb, command in getattr(group, "commands", {}).items():
         assert f"## prunetune {verb}" in text
-        assert [option for p in command.params for option in p.opts if p.help and f"{option}" not in text] == []
+        options = [option for p in command.params if p.param_type_name == "option" for option in p.opts]
+        assert [option for option in options if f"`{option}" not in text and f", {option}" not in text] == []
 
 
 def test_every_field_is_described(site: ModuleType) -> None:

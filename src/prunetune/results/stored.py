@@ -12,7 +12,7 @@ from prunetune.store.layout import StoreReader, changed_input
 
 @dataclass(frozen=True)
 class StoredStep:
-    """A step's list of files with its inputs, environment and seconds, and its measurements (docs/store.md)."""
+    """A step's files, inputs, environment, seconds and measurements, once read (docs/reference/store.md)."""
 
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any]
