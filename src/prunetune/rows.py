@@ -140,6 +140,25 @@ class MaskOverlap:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """Figures of a network, or between two, that the spec's `measure` asks for (docs/reference/store.md)."""
+
+    kind: str  # movement, barriers, curvature, sensitivity
+    of: str  # theta_0/theta_T, ticket_0/ticket_T, theta_T/ticket_T, previous ticket_T/ticket_T, ticket_T, theta_T
+    learning_rate: float
+    mask: str | None
+    sparsity: float
+    seed: int
+    values: dict[str, float | None]
+    by_layer: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts the rows."""
+        return self.kind, self.of, self.learning_rate, self.mask or "", self.sparsity, self.seed
+
+
+@dataclass(frozen=True)
 class Missing:
     """A planned trial that has no result, and why."""
 
@@ -210,3 +229,4 @@ class Results:
     overlap_by_layer: tuple[LayerOverlap, ...] = ()
     mask_overlap: tuple[MaskOverlap, ...] = ()
     recipes: tuple[RecipeSummary, ...] = ()  # by learning rate
+    quantities: tuple[Quantity, ...] = ()  # where the study asks for them

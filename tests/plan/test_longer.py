@@ -40,7 +40,7 @@ def test_it_is_off_unless_asked_for_and_on_in_quick():
     assert not rows(planned(), "dense_longer")
     assert not rows(planned(pretraining={"longer": 0}), "dense_longer")
     assert load_spec("quick").pretraining.longer == 2
-    assert load_spec(load_spec("quick").resolved()) == load_spec("quick")
+    assert load_spec(load_spec("quick").resolved()).resolved() == load_spec("quick").resolved()
 
 
 def test_one_longer_dense_training_for_every_rate_and_seed_from_the_same_start_in_the_same_order():

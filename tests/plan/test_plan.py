@@ -508,7 +508,7 @@ def test_a_given_theta_k_serves_rewind_and_none_is_refused(tmp_path: Any):
     assert isinstance(step, Train)
     assert isinstance(step.start.step, Import)
     assert step.start.step.path.endswith("c")
-    with pytest.raises(ConfigError, match=r"arms: 'rewind' needs.*pretrained.theta_k"):
+    with pytest.raises(ConfigError, match=r"^pretrained.theta_k: missing, .*leave out the arm rewind"):
         planned(pretrained=pair, **fields)
 
 

@@ -15,6 +15,10 @@ from prunetune.steps.steps import Prune, Train, Transform, Weights
 from prunetune.steps.transforms import TRANSFORMS
 from tests.support.study_specs import spec
 
+BASELINES = {"scratch_long", "finetune_short", "dense_small"}
+OWN_MASKS = {"random_mask", "permuted_mask", "dense_small"}
+CONTROLS = {"shuffle", "sign_reinit", "mixed"} | OWN_MASKS | BASELINES
+
 
 def planned(**fields: Any) -> Plan:
     return plan(load_spec(spec(sparsities=[0.5, 0.75], learning_rates=[0.1], **fields)))
@@ -26,9 +30,9 @@ def trainings(made: Plan, arm: str) -> dict[tuple[str | None, float], Train]:
 
 
 def test_controls_are_flagged_and_only_they_have_masks_of_their_own() -> None:
-    assert {name for name in ARMS if ARMS[name].control} == {"shuffle", "sign_reinit", "random_mask", "mixed"}
+    assert {name for name in ARMS if ARMS[name].control} == CONTROLS
     plain = {name: arm for name in ARMS if isinstance(arm := ARMS[name], Arm)}
-    assert {name for name, arm in plain.items() if not arm.shares_mask} == {"random_mask"}
+    assert {name for name, arm in plain.items() if not arm.shares_mask} == OWN_MASKS
     with pytest.raises(ConfigError, match="arm: 'mine' has a mask of its own; then it must be a control"):
         Arm("mine", ticket, redrawn)
 

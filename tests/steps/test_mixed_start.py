@@ -130,7 +130,6 @@ def test_the_resolved_spec_gives_the_same_plan_again() -> None:
     resolved = given.resolved()
     assert resolved["arms"][:3] == ["ticket", "reinit", {"kind": "mixed", "alpha": 0.0}]
     again = load_spec(resolved)
-    assert again == given
     assert again.resolved() == resolved
     assert [step.key for step in plan(again).steps] == [step.key for step in plan(given).steps]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from prunetune.errors import DivergedSourceError
 from prunetune.sparsity.allocation import Allocate
 from prunetune.sparsity.mask import Mask
+from prunetune.steps.quantities import Quantity, states_read
 from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
 from prunetune.store.backend import LocalShelves
@@ -75,6 +76,8 @@ def weights_read(step: Step) -> tuple[Weights, ...]:
         return step.start.states
     if isinstance(step, Prune):
         return (step.source,)
+    if isinstance(step, Quantity):
+        return states_read(step)
     return (step.first, step.second) if isinstance(step, Measure | Connect) else ()
 
 

@@ -1,7 +1,6 @@
 """One step done: its inputs read from the store, the work, the invariants, the results written back."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from prunetune.errors import ConfigError
 from prunetune.execution import invariants
 from prunetune.execution.events import Event, Notice, Progress
 from prunetune.execution.inputs import Inputs, origin, transformed
+from prunetune.execution.measure_quantities import QUANTITIES, finite
 from prunetune.models import build, draw
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.correlation import TooSparseError, correlation
@@ -90,10 +90,10 @@ def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
     return {
         "alpha": list(line.alpha),
-        "test_loss": [_finite(score.loss) for score in line.test],
-        "test_accuracy": [_finite(score.accuracy) for score in line.test],
-        "loss_barrier": _finite(line.loss_barrier),
-        "accuracy_barrier": _finite(line.accuracy_barrier),
+        "test_loss": [finite(score.loss) for score in line.test],
+        "test_accuracy": [finite(score.accuracy) for score in line.test],
+        "loss_barrier": finite(line.loss_barrier),
+        "accuracy_barrier": finite(line.accuracy_barrier),
         "invariants": held,
     }
 
@@ -275,6 +275,10 @@ def _connect(step: Connect, inputs: Inputs, asked: StepContext) -> StepResult:
     return StepResult(connect(step, inputs, _model(step)))
 
 
+def _quantity(step: Step, inputs: Inputs, asked: StepContext) -> StepResult:
+    return StepResult(QUANTITIES[type(step)](step, inputs, _model(step)))
+
+
 _WORK: dict[type[Step], Callable[..., StepResult]] = {
     Init: _init,
     Import: _import,
@@ -282,6 +286,7 @@ _WORK: dict[type[Step], Callable[..., StepResult]] = {
     Prune: _prune,
     Measure: _measure,
     Connect: _connect,
+    **dict.fromkeys(QUANTITIES, _quantity),
 }
 
 
@@ -334,14 +339,14 @@ def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tu
         found = correlation(first, second, p, mask=mask, names=names)
     except TooSparseError as error:  # an allocation may take from one layer what it leaves to another
         return {"p": p, "value": None, "expected": None, "per_layer": {}, "why": str(error)}
-    layers = {name: _finite(layer.value) for name, layer in found.per_layer.items()}
+    layers = {name: finite(layer.value) for name, layer in found.per_layer.items()}
     return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
 
 
 def _measured(trained: Trained) -> dict[str, Any]:
     return {
         **_scored(trained.test),
-        "validation_accuracy": _finite(trained.validation.accuracy) if trained.validation else None,
+        "validation_accuracy": finite(trained.validation.accuracy) if trained.validation else None,
         "epochs": trained.epochs,
         "steps": trained.steps,
         "diverged": trained.diverged,
@@ -349,15 +354,10 @@ def _measured(trained: Trained) -> dict[str, Any]:
         "revived": trained.revived,
         "start_digest": trained.start_digest,
         "data_order_digest": trained.data_order_digest,
-        "train_loss": [_finite(loss) for loss in trained.train_loss],
-        "residuals": [_finite(residual) for residual in trained.residuals],
+        "train_loss": [finite(loss) for loss in trained.train_loss],
+        "residuals": [finite(residual) for residual in trained.residuals],
     }
 
 
 def _scored(score: Score) -> dict[str, Any]:
-    return {"test_accuracy": _finite(score.accuracy), "test_loss": _finite(score.loss)}
-
-
-def _finite(value: float) -> float | None:
-    """Strict JSON has no NaN and no infinity."""
-    return float(value) if math.isfinite(value) else None
+    return {"test_accuracy": finite(score.accuracy), "test_loss": finite(score.loss)}

@@ -72,6 +72,13 @@ def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ..
     return replace(ref, digest=hashlib.sha256(content.encode()).hexdigest())
 
 
+def argument(ref: Ref, name: str) -> Any:
+    """The value that the model's argument `name` has: the one given, else its default; None where there is neither."""
+    found = {parameter.name: parameter.default for parameter in _parameters(ref.name, _find(ref.name))}
+    default = found.get(name, inspect.Parameter.empty)
+    return ref.kwargs.get(name, None if default is inspect.Parameter.empty else default)
+
+
 def _find(name: str) -> Callable[..., Any]:
     if not is_callable_name(name):
         return MODELS[name]

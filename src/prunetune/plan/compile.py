@@ -10,7 +10,7 @@ import torch
 from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.models import draw
+from prunetune.models import argument, draw
 from prunetune.plan import measurements
 from prunetune.plan.context import StudyContext
 from prunetune.plan.measurements import (
@@ -21,6 +21,7 @@ from prunetune.plan.measurements import (
     moments,
     require_moments,
 )
+from prunetune.plan.planned_quantities import PlannedQuantity, quantities, require_held_out
 from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
@@ -76,6 +77,7 @@ class Plan:
     correlations: tuple[PlannedCorrelation, ...]
     connections: tuple[PlannedConnection, ...]
     trajectory: tuple[PlannedMoment, ...]  # R_p along the dense runs
+    quantities: tuple[PlannedQuantity, ...]  # what the spec's `measure` asks for
     snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
     notes: tuple[str, ...]  # what was left out, and why
     model: Ref
@@ -127,6 +129,7 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
     context = StudyContext.of(spec, device)
     _require_patterns_fit(context)
     require_moments(context)
+    require_held_out(context)
     states_at, arms = cache(context.dense_states), spec.named_arms
     trials: list[PlannedTrial] = []
     measured: list[PlannedCorrelation] = []
@@ -206,8 +209,7 @@ def _sparse_trials(states: DenseStates, arms: Mapping[str, Arm], found: MaskAt) 
     rate, seed = states.recipe.learning_rate, states.trainer.seed
     rows = []
     for name, arm in arms.items():
-        step = states.train(arm.start(states), arm.mask(states, found.prune))
-        rows.append(PlannedTrial(name, found.label, rate, found.sparsity, seed, step))
+        rows.append(PlannedTrial(name, found.label, rate, found.sparsity, seed, arm.train(states, found.prune)))
     return rows
 
 
@@ -222,7 +224,8 @@ def _assembled(
     trajectory: tuple[PlannedMoment, ...],
 ) -> Plan:
     joined = tuple(measurements.connections(trials, context.spec.connectivity))
-    steps = graph.closure([row.step for row in (*trials, *measured, *trajectory, *joined)])
+    asked = tuple(quantities(context.spec, context.scope, trials, measured))
+    steps = graph.closure([row.step for row in (*trials, *measured, *trajectory, *joined, *asked)])
     priority = graph.longest_below(steps, graph.epochs_of)
     alone = [graph.closure([trial.step]) for trial in trials]
     twins = [connection.twin for connection in joined]
@@ -234,10 +237,12 @@ def _assembled(
         correlations=measured,
         connections=joined,
         trajectory=trajectory,
+        quantities=asked,
         snapshots=_snapshots(steps),
         notes=(
             *measurements.left_out(context.spec.named_arms, context.spec.sparsities, has_theta_0),
             *measurements.connection_notes(joined),
+            *_notes_of_baselines(context.spec, trials),
         ),
         model=context.model,
         data=context.data,
@@ -250,6 +255,22 @@ def _assembled(
         separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
         priority=priority,
     )
+
+
+def _notes_of_baselines(spec: Spec, trials: Iterable[PlannedTrial]) -> Iterator[str]:
+    """What arms with a recipe or a network of their own differ in, an arm a line."""
+    shared = spec.recipe.epochs
+    for name, arm in spec.named_arms.items():
+        steps = [(row.sparsity, row.step) for row in trials if row.arm == name and isinstance(row.step, Train)]
+        if not arm.shares_recipe:
+            epochs = sorted({step.recipe.epochs for _, step in steps})
+            lasting = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+            yield f"{name} has a recipe of its own: {lasting} epochs where the other arms train for {shared}"
+        dense = [(sparsity, step.start.step) for sparsity, step in steps if step.mask is None]
+        widths = {sparsity: argument(init.model, "width") for sparsity, init in dense if isinstance(init, Init)}
+        if widths:
+            listed = ", ".join(f"{width} at sparsity {sparsity:g}" for sparsity, width in widths.items())
+            yield f"{name} is a dense network of another width: {listed}"
 
 
 def _recipes(context: StudyContext) -> tuple[RecipeSummary, ...]:

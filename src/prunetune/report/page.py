@@ -23,6 +23,7 @@ from prunetune.report.figures.mask_overlap import agreement_table
 from prunetune.report.figures.style import css_variables, inline
 from prunetune.report.figures.training import trajectory_table
 from prunetune.report.paper_table import paper_table
+from prunetune.report.quantity_tables import quantity_tables
 from prunetune.report.text import (
     STARTS,
     choice_text,
@@ -90,6 +91,7 @@ def page_text(
     paper: Sequence[PaperRow] = (),
 ) -> str:
     """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
+    quantities = quantity_tables(results.quantities)
     return render(
         "page.html",
         **_answer(verdicts, recommendation, rule),
@@ -103,7 +105,8 @@ def page_text(
         definition=definition_text(rule),
         meanings=_meanings(verdicts),
         retentions=[(f"{row.learning_rate:g}", retention_text(row), off_paper(row)) for row in results.recipes],
-        tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)},
+        tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)} | quantities,
+        quantities=tuple(quantities),
         scale=scale_of(results),
         figures=inlined(drawn),
         spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),

@@ -47,7 +47,12 @@ RECOMMENDATION_FIELDS = (
     "candidates", "chosen_on",
 )  # fmt: skip
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap", "recipes")
-LATER_FIELDS = ("controls", "validation_accuracy", *LATER_ROWS)  # that older files lack; each has a default
+LATER_FIELDS = (
+    "controls",
+    "validation_accuracy",
+    "quantities",
+    *LATER_ROWS,
+)  # that older files lack; each has a default
 COMPARISON_FIELDS = (
     "first",
     "second",
@@ -92,6 +97,7 @@ def results_text(
         "pretraining": _pretraining(verdicts),
         "paper": list(paper),
         **{name: found[name] for name in LATER_ROWS},
+        **({"quantities": found["quantities"]} if results.quantities else {}),  # only where a study asks for them
         **_looks(verdicts),
     }
     return json_text(content) + "\n"

@@ -14,6 +14,7 @@ from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
+from prunetune.results.quantity_rows import quantities
 from prunetune.results.stored import Stored, measured, read_stored
 from prunetune.rows import (
     Connectivity,
@@ -193,6 +194,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
         overlap_by_layer=overlap_by_layer(plan, stored, layers),
         mask_overlap=mask_overlap(plan, stored, store),
         recipes=plan.recipes,
+        quantities=quantities(plan, stored),
     )
 
 

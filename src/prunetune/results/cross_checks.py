@@ -22,7 +22,7 @@ from prunetune.results.stored import Stored, stale_input
 from prunetune.rows import DENSE, DENSE_LONGER, Invariant
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
-from prunetune.steps.steps import Init, Prune, Train, Weights
+from prunetune.steps.steps import Init, Prune, Step, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
 from prunetune.store.layout import Manifest, StoreReader
 
@@ -55,6 +55,7 @@ class Study:
         self.rows = sorted(rows, key=lambda row: (_same_ground(row), _same_cell(row)))
         self.arms = {arm.label: arm for arm in plan.spec.arms}
         self._own_masks = {name for name, arm in plan.spec.named_arms.items() if not arm.shares_mask}
+        self._own_recipes = {name for name, arm in plan.spec.named_arms.items() if not arm.shares_recipe}
         self._dense = {_ground(trial): trial.step for trial in plan.trials if trial.arm == DENSE}
         self._first = {_ground(c): c.step.first for c in plan.correlations if c.pair == "theta_0/theta_T"}
         self._model = build(plan.model, plan.input_shape, plan.outputs)
@@ -77,6 +78,10 @@ class Study:
     def has_own_mask(self, row: Row) -> bool:
         """Whether it is a control that is about the mask."""
         return row.trial.mask is not None and row.trial.arm in self._own_masks
+
+    def has_own_recipe(self, row: Row) -> bool:
+        """Whether it is trained for another number of epochs, or at other rates, than the arms."""
+        return row.trial.arm == DENSE_LONGER or (row.trial.mask is not None and row.trial.arm in self._own_recipes)
 
     def theta_t(self, row: Row) -> Weights:
         """The final state of the dense run at the row's seed and learning rate."""
@@ -121,7 +126,8 @@ def arms_share_their_mask(study: Study) -> Findings:
 
 def arms_share_layer_counts(study: Study) -> Findings:
     """A control with a mask of its own keeps as many weights of every layer as the arms that it is compared with."""
-    for _, group in groupby(study.rows, key=_same_cell):
+    masked_rows = [row for row in study.rows if isinstance(row.trial.step, Train) and row.trial.step.mask]
+    for _, group in groupby(masked_rows, key=_same_cell):
         rows = list(group)
         if any(map(study.has_own_mask, rows)):
             rows.sort(key=study.has_own_mask)
@@ -183,6 +189,23 @@ def finetune_starts_at_theta_t(study: Study) -> Findings:
         yield None if same else f"{row}: did not start from the dense run's final state"
 
 
+def finetune_chain_starts_where_its_mask_was_found(study: Study) -> Findings:
+    """`finetune_chain` starts bit-equal to the state that its mask was chosen from, under the mask."""
+    for row in _of(study, "finetune_chain"):
+        same = digest_tensors(study.masked_start(row, row.trial.step.mask.source)) == row.metrics["start_digest"]  # type: ignore[union-attr]
+        yield None if same else f"{row}: did not start from the state that its mask was chosen from"
+
+
+def scratch_long_spends_the_whole_budget(study: Study) -> Findings:
+    """`scratch_long` trains for as many epochs as the dense run, the finding of its mask and an arm take together."""
+    for row in _of(study, "scratch_long"):
+        trainings = {*_ancestors(row.trial.step.mask), study.theta_t(row).step}  # type: ignore[union-attr]
+        found = [study.stored[step.key].metrics for step in trainings if isinstance(step, Train)]
+        spent = sum(metrics["epochs"] for metrics in found) + study.plan.spec.recipe.epochs
+        took = row.metrics["epochs"]
+        yield None if row.metrics["diverged"] or took == spent else f"{row}: took {took} epochs and not {spent}"
+
+
 def mixed_starts_as_its_alpha_says(study: Study) -> Findings:
     """`mixed` starts from alpha parts of the dense run's initial weights and the rest of `reinit`'s, under the mask."""
     mixes = [row for row in study.rows if row.trial.mask and study.arms[row.trial.arm].kind == "mixed"]
@@ -217,6 +240,8 @@ _RULES: tuple[Callable[[Study], Findings], ...] = (
     reinit_does_not,
     rewind_starts_at_theta_k,
     finetune_starts_at_theta_t,
+    finetune_chain_starts_where_its_mask_was_found,
+    scratch_long_spends_the_whole_budget,
     mixed_starts_as_its_alpha_says,
     masks_come_from_sound_runs,
     results_rest_on_what_is_stored,
@@ -253,8 +278,20 @@ def _not_longer(row: Row, shorter: Mapping[str, Any], times: int) -> str | None:
 
 
 def _converged(study: Study) -> list[Row]:
-    """The trainings that ended, of as many epochs as all: the longer dense run has a rule of its own."""
-    return [row for row in study.rows if not row.metrics["diverged"] and row.trial.arm != DENSE_LONGER]
+    """The trainings that ended, by the recipe that all share: those with a recipe of their own have other rules."""
+    return [row for row in study.rows if not (row.metrics["diverged"] or study.has_own_recipe(row))]
+
+
+def _ancestors(step: Step) -> set[Step]:
+    """All steps that a step rests on."""
+    found: set[Step] = set()
+    waiting = list(step.parents)
+    while waiting:
+        parent = waiting.pop()
+        if parent not in found:
+            found.add(parent)
+            waiting.extend(parent.parents)
+    return found
 
 
 def _of(study: Study, arm: str) -> list[Row]:

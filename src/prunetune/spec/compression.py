@@ -12,7 +12,14 @@ from prunetune.spec.load import SpecSource, is_papers, load_spec, read_fields, s
 from prunetune.spec.study import Spec
 
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
-_IGNORED = {"arms": ["finetune"], "connectivity": [], "along_training": 0, "pretraining": {}, "rewind": "0ep"}
+_IGNORED = {
+    "arms": ["finetune"],
+    "connectivity": [],
+    "along_training": 0,
+    "measure": [],
+    "pretraining": {},
+    "rewind": "0ep",
+}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -77,6 +77,8 @@ class Spec(StrictModel):
     """Devices that share every training."""
     along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     """Moments of the dense training at which R_p with its start is measured; 0 is none."""
+    measure: tuple[Literal["movement", "barriers", "curvature", "sensitivity"], ...] = ()
+    """What is measured of the networks besides accuracy and R_p; each is a step, and a table of the page."""
     pretraining: PretrainingSpec = PretrainingSpec()
     """Whether a longer dense training tests the dense run."""
     verdict: VerdictRule = VerdictRule()
@@ -159,7 +161,7 @@ class Spec(StrictModel):
             raise ValueError("must grow, each once, all above 0 and below 1")
         return rounded
 
-    @field_validator("learning_rates", "connectivity")
+    @field_validator("learning_rates", "connectivity", "measure")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):

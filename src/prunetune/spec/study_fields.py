@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from prunetune.core.limits import DIGITS, Count, Number
 from prunetune.errors import ConfigError, shown, unknown
 from prunetune.spec.base import StrictModel, with_settings
-from prunetune.steps.arms import ARMS, Arm, ArmWithSettings
+from prunetune.steps.arms import ARMS, Arm, ArmWithSettings, of_the_study
 
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")
 _Share = Annotated[Number, Field(gt=0, lt=1)]
@@ -175,7 +175,9 @@ class ArmSpec(StrictModel):
     def arm(self) -> Arm:
         """The arm under its label."""
         arm = self._made
-        return arm if isinstance(arm, Arm) else Arm(self.label, arm.start, control=arm.control)
+        if isinstance(arm, Arm):
+            return arm
+        return Arm(self.label, arm.start, control=arm.control, recipe=getattr(arm, "recipe", of_the_study))
 
     @property
     def settings(self) -> dict[str, Any]:

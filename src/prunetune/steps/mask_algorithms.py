@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from prunetune.core.limits import DIGITS, MAX_COUNT
 from prunetune.core.references import Ref
@@ -84,18 +84,33 @@ class OneShot:
 @MASKS.register("iterative")
 @dataclass(frozen=True)
 class Iterative:
-    """Iterative magnitude pruning (Frankle & Carbin 2018): one round for every sparsity of the study."""
+    """Iterative magnitude pruning: one round for every sparsity of the study, the survivors reset between rounds.
+
+    `reset` to `init` goes back to θ0 (Frankle & Carbin 2018, arXiv 1803.03635), to `rewind` to θk (weight rewinding,
+    Frankle et al. 2019, arXiv 1903.01611), and `none` trains on from the round's own final weights with the recipe's
+    learning rates from their beginning (learning-rate rewinding, Renda, Frankle & Carbin 2020, arXiv 2003.02389).
+    """
+
+    reset: Literal["init", "rewind", "none"] = "init"
 
     def emit(self, states: DenseStates, choice: Choice, densities: Sequence[float]) -> tuple[Prune, ...]:
-        """Prune θT; reset the survivors to θ0, train them, prune the result; and so on.
+        """Prune θT; reset the survivors, train them, prune the result; and so on.
 
-        A round's training is the `ticket` at its sparsity.
+        A round's training is an arm at its sparsity, the same step: `ticket`, `rewind` or `finetune_chain`.
         """
         masks: list[Prune] = []
+        source = states.theta_t
         for density in densities:
-            source = Weights(states.train(states.theta_0, masks[-1])) if masks else states.theta_t
+            if masks:
+                source = Weights(states.train(self._start(states, source), masks[-1]))
             masks.append(choice.prune(source, density, masks[-1] if masks else None))
         return tuple(masks)
+
+    def _start(self, states: DenseStates, source: Weights) -> Weights:
+        """What a round starts from, whose mask was chosen from `source`."""
+        if self.reset == "none":
+            return source
+        return states.theta_0 if self.reset == "init" else states.theta_k
 
 
 @MASKS.register("admm")

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from prunetune.core.references import KEYED_WHERE_SET, NOT_KEYED, Ref
 from prunetune.core.seeding import derive
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, given
 from prunetune.sparsity.scope import Scope
 from prunetune.training.admm import Penalty
 from prunetune.training.recipe import Point, Recipe
@@ -259,10 +259,11 @@ class DenseStates:
 
     initial: Weights | None  # θ0; None when the trained state is the user's and no theta_0 came with it
     theta_0_prime: Weights  # the independent second draw
-    theta_k: Weights | None  # None when the trained state is the user's and no theta_k came with it
+    early: Weights | None  # θk; None when the trained state is the user's and no theta_k came with it
     theta_t: Weights  # θT, the dense run's final state
     recipe: Recipe
     trainer: Trainer
+    mask: Prune | None = None  # the study's mask, once there is one: an arm may start from what it was chosen from
 
     @property
     def theta_0(self) -> Weights:
@@ -273,6 +274,21 @@ class DenseStates:
                 "their file, or only masks that start from trained weights (one_shot, gradual, admm) and arm finetune"
             )
         return self.initial
+
+    @property
+    def theta_k(self) -> Weights:
+        """θk, for whoever cannot do without it; ConfigError where the user gave none."""
+        if self.early is None:
+            raise ConfigError(
+                "pretrained.theta_k: missing, and a mask or an arm of the study goes back to the rewind moment; give "
+                "its file, or leave out the arm rewind and masks with reset: rewind"
+            )
+        return self.early
+
+    @property
+    def mask_source(self) -> Weights:
+        """The state that the study's mask was chosen from: θT, or for masks found in rounds a later one."""
+        return given(self.mask, "an arm is asked for its start under a mask").source
 
     def train(self, start: Weights, mask: Prune) -> Train:
         """The sparse training (start ⊙ mask)_T by the study's recipe."""

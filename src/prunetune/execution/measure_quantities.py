@@ -1,0 +1,150 @@
+"""What the measuring steps do: movement, barriers, curvature and sensitivity from stored states."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunetune.data import load
+from prunetune.errors import ConfigError
+from prunetune.execution.inputs import Inputs, origin, transformed
+from prunetune.sparsity.channel_coupling import channel_groups
+from prunetune.sparsity.criteria import Magnitude
+from prunetune.sparsity.movement import Movement, movement
+from prunetune.sparsity.patterns import CHANNEL, scored
+from prunetune.sparsity.prune import choose
+from prunetune.sparsity.scope import prunable
+from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
+from prunetune.steps.steps import Prune, Step, Weights
+from prunetune.training.batches import probe_batches, probe_indices
+from prunetune.training.curvature import curvature
+from prunetune.training.evaluate import evaluate, score_path
+from prunetune.training.numerics import reproducible
+from prunetune.training.objective import loss_of
+
+Metrics = dict[str, Any]
+State = Mapping[str, Tensor]
+
+
+def measure_movement(step: MeasureMovement, inputs: Inputs, model: nn.Module) -> Metrics:
+    """Of all prunable weights together and of each layer."""
+    mask = inputs.mask(step.mask)
+    first, second = (_as_used(weights, step.mask, inputs) for weights in (step.first, step.second))
+    whole, layers = movement(first, second, prunable(model, step.scope), mask)
+    return {**_moved(whole), "layers": {name: _moved(own) for name, own in layers.items()}, "invariants": []}
+
+
+def measure_barrier(step: MeasureBarrier, inputs: Inputs, model: nn.Module) -> Metrics:
+    """The line and its two barriers."""
+    first, second = inputs.state(step.first), inputs.state(step.second)
+    line = score_path(model, first, second, None, load(step.data), step.recipe, step.points, step.device)
+    return {
+        "alpha": list(line.alpha),
+        "test_loss": [finite(score.loss) for score in line.test],
+        "test_accuracy": [finite(score.accuracy) for score in line.test],
+        "loss_barrier": finite(line.loss_barrier),
+        "accuracy_barrier": finite(line.accuracy_barrier),
+        "invariants": [],
+    }
+
+
+def measure_curvature(step: MeasureCurvature, inputs: Inputs, model: nn.Module) -> Metrics:
+    """Over the network's trainable parameters, pruned weights left out."""
+    mask = inputs.mask(step.mask)
+    model.load_state_dict(inputs.state(step.weights))
+    model.to(step.device)
+    data = load(step.data)
+    shown = probe_indices(data.train_labels, step.images, step.seed)
+    batches = probe_batches(data, shown, step.recipe.batch_size, step.device)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    amounts = {"iterations": step.iterations, "probes": step.probes, "seed": step.seed}
+    with reproducible(torch.device(step.device)):
+        found = curvature(model, batches, loss_of(step.recipe), names, mask, **amounts)
+    figures = {name: finite(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
+    return {**figures, "images": len(shown), "invariants": []}
+
+
+def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Module) -> Metrics:
+    """The accuracy of the whole network, and with each layer or group alone pruned to each sparsity."""
+    data = load(step.data)
+    if not len(data.validation_labels):
+        raise ConfigError(
+            "data_args.validation: 0; sensitivity is measured on held-out images: hold out a share, such as 0.1"
+        )
+    state = inputs.state(step.weights)
+    model.to(step.device)
+
+    def score(changed: State) -> float | None:
+        model.load_state_dict({**state, **changed})
+        scored = evaluate(model, data.validation_images, data.validation_labels, data, step.recipe, step.device)
+        return finite(scored.accuracy)
+
+    pruned = _by_group if step.pattern == CHANNEL else _by_layer
+    units = pruned(step, state, model)
+    return {
+        "whole": score({}),
+        "sparsities": list(step.sparsities),
+        "units": {name: [score(cut(sparsity)) for sparsity in step.sparsities] for name, cut in units.items()},
+        "images": len(data.validation_labels),
+        "invariants": [],
+    }
+
+
+Cut = Callable[[float], State]  # a sparsity to the tensors that change by it
+
+
+def _by_layer(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[str, Cut]:
+    def cutting(name: str) -> Cut:
+        def cut(sparsity: float) -> State:
+            kept = choose({name: state[name]}, round(1 - sparsity, 12), Magnitude())[name]
+            return {name: torch.where(kept, state[name], torch.zeros_like(state[name]))}
+
+        return cut
+
+    return {name: cutting(name) for name in prunable(model, step.scope)}
+
+
+def _by_group(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[str, Cut]:
+    """A group of coupled channels under the name of its layer; groups that must stay whole are left out."""
+    example = torch.zeros(1, *origin(step).input_shape)
+    groups = [group for group in channel_groups(model.cpu(), example, step.scope) if group.whole is None]
+    model.to(step.device)
+    names = prunable(model, step.scope)
+
+    def cutting(index: int) -> Cut:
+        group = [groups[index]]
+        weights = {name: state[name] for name in scored(names, group)}
+
+        def cut(sparsity: float) -> State:
+            mask = choose(weights, round(1 - sparsity, 12), Magnitude(), pattern=CHANNEL, groups=group)
+            return {name: torch.where(kept, state[name], torch.zeros_like(state[name])) for name, kept in mask.items()}
+
+        return cut
+
+    return {group.layer: cutting(index) for index, group in enumerate(groups)}
+
+
+def _as_used(weights: Weights, mask: Prune | None, inputs: Inputs) -> State:
+    """The state as a training under the mask starts from it: after the transform of a control, if it has one."""
+    return transformed(weights, inputs.state(weights), inputs.mask(mask), inputs.second(weights))
+
+
+def _moved(found: Movement) -> Metrics:
+    return {name: finite(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where it is none: strict JSON has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+QUANTITIES: dict[type[Step], Callable[..., Metrics]] = {
+    MeasureMovement: measure_movement,
+    MeasureBarrier: measure_barrier,
+    MeasureCurvature: measure_curvature,
+    MeasureSensitivity: measure_sensitivity,
+}
+"""By the kind of step: the step, its inputs and a network of the kind of its states, to its metrics."""

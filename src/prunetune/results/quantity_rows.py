@@ -1,0 +1,32 @@
+"""The rows of `results.json` for what a study's `measure` asks for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunetune.plan.compile import Plan
+from prunetune.plan.planned_quantities import PlannedQuantity
+from prunetune.results.stored import Stored
+from prunetune.rows import Quantity
+
+FIGURES = {  # of each kind of quantity, by their names in the step's metrics
+    "movement": ("n", "sign_flips", "distance", "cosine"),
+    "barriers": ("loss_barrier", "accuracy_barrier"),
+    "curvature": ("n", "largest", "residual", "trace", "trace_error"),
+    "sensitivity": ("whole", "images"),
+}
+
+
+def quantities(plan: Plan, stored: Stored) -> tuple[Quantity, ...]:
+    """A row for every quantity that is stored: its figures, and those of each layer where it has some."""
+    here = (planned for planned in plan.quantities if planned.step.key in stored)
+    rows = [_quantity(planned, stored[planned.step.key].metrics) for planned in here]
+    return tuple(sorted(rows, key=lambda row: row.order))
+
+
+def _quantity(planned: PlannedQuantity, found: Mapping[str, Any]) -> Quantity:
+    place = planned.learning_rate, planned.mask, planned.sparsity, planned.seed
+    names, layers = FIGURES[planned.kind], found.get("layers", {})
+    if planned.kind == "sensitivity":
+        at = [str(sparsity) for sparsity in found["sparsities"]]
+        layers = {unit: dict(zip(at, scores, strict=True)) for unit, scores in found["units"].items()}
+    return Quantity(planned.kind, planned.of, *place, {name: found[name] for name in names}, layers)

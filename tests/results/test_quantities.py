@@ -1,0 +1,265 @@
+"""The quantities that `measure` asks for, from a study that was run, each computed a second time in plain torch."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prunetune.core.seeding import derive
+from prunetune.data import identify, load
+from prunetune.errors import ConfigError
+from prunetune.execution.run_step import execute
+from prunetune.plan.compile import Plan, plan
+from prunetune.plan.planned_quantities import PlannedQuantity
+from prunetune.report.write_report import render_again, write_report
+from prunetune.results.collect import collect
+from prunetune.rows import Quantity, Results
+from prunetune.spec.load import load_spec
+from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
+from prunetune.steps.steps import Train
+from prunetune.store.store import Store
+from tests.support.toy_study import OUTPUTS, SHAPE, images, net
+
+PRUNABLE = ("3.weight", "6.weight")
+SPEC: dict[str, Any] = {
+    "name": "toy",
+    "model": "tests.support.toy_study:net",
+    "data": "tests.support.toy_study:images",
+    "data_args": {"validation": 0.25},
+    "recipe": {"epochs": 2, "batch_size": 16, "schedule": {"kind": "constant"}},
+    "learning_rates": [0.05],
+    "masks": ["iterative"],
+    "sparsities": [0.5, 0.8],
+    "arms": ["ticket", "finetune", "shuffle"],
+    "rewind": "1ep",
+    "seeds": 1,
+    "measure": ["movement", "barriers", "curvature", "sensitivity"],
+}
+
+
+@pytest.fixture(scope="module")
+def study() -> Plan:
+    return plan(load_spec(SPEC))
+
+
+@pytest.fixture(scope="module")
+def done(study: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("quantities") / "store")
+    store.prepare()
+    for step in study.steps:
+        execute(step, store, study.snapshots.get(step.key, frozenset()))
+    return store
+
+
+@pytest.fixture(scope="module")
+def results(study: Plan, done: Store) -> Results:
+    return collect(study, done, (), {})
+
+
+def row(results: Results, kind: str, of: str, sparsity: float = 0.5) -> Quantity:
+    (found,) = (q for q in results.quantities if (q.kind, q.of, q.sparsity) == (kind, of, sparsity))
+    return found
+
+
+def planned(study: Plan, kind: str, of: str, sparsity: float = 0.5) -> PlannedQuantity:
+    (found,) = (q for q in study.quantities if (q.kind, q.of, q.sparsity) == (kind, of, sparsity))
+    return found
+
+
+def final(study: Plan, store: Store, arm: str, sparsity: float = 0.5) -> dict[str, Tensor]:
+    (step,) = (t.step for t in study.trials if (t.arm, t.sparsity) == (arm, sparsity))
+    return store.state(step.key)
+
+
+def mask_of(study: Plan, store: Store, sparsity: float) -> dict[str, Tensor]:
+    step = next(t.step for t in study.trials if t.arm == "ticket" and t.sparsity == sparsity)
+    assert isinstance(step, Train)
+    assert step.mask is not None
+    return dict(store.mask(step.mask.key))
+
+
+def test_every_network_and_pair_that_is_meant(study: Plan) -> None:
+    expected = {("movement", "theta_0/theta_T", 0.0), ("curvature", "dense_T", 0.0)}
+    expected |= {("sensitivity", "theta_T, unstructured", 0.0)}
+    for sparsity in (0.5, 0.8):
+        for arm in ("ticket", "finetune", "shuffle"):
+            expected |= {("movement", f"{arm}_0/{arm}_T", sparsity), ("barriers", f"theta_T/{arm}_T", sparsity)}
+            expected |= {("curvature", f"{arm}_T", sparsity)}
+        expected |= {("barriers", "ticket_T/finetune_T", sparsity)}
+    expected |= {("barriers", "previous ticket_T/ticket_T", 0.8)}
+    assert {(q.kind, q.of, q.sparsity) for q in study.quantities} == expected
+    assert len(study.quantities) == len(expected)
+
+
+def test_a_study_that_asks_for_none_has_none_and_keeps_its_keys(study: Plan) -> None:
+    without = plan(load_spec({name: value for name, value in SPEC.items() if name != "measure"}))
+    assert without.quantities == ()
+    assert {step.key for step in without.steps} < {step.key for step in study.steps}
+    measured = {q.step.key for q in study.quantities}
+    assert {step.key for step in study.steps} - {step.key for step in without.steps} == measured
+
+
+# --- movement -----------------------------------------------------------------------------------------------------
+
+
+def moved(a: dict[str, Tensor], b: dict[str, Tensor], kept: dict[str, Tensor] | None) -> tuple[float, float]:
+    """Flips and relative distance, weight by weight."""
+    pairs = [
+        (x, y)
+        for name in PRUNABLE
+        for x, y, keep in zip(
+            a[name].flatten().tolist(),
+            b[name].flatten().tolist(),
+            kept[name].flatten().tolist() if kept else [True] * a[name].numel(),
+            strict=True,
+        )
+        if keep
+    ]
+    flips = sum(x * y < 0 for x, y in pairs) / len(pairs)
+    return flips, math.dist(*zip(*pairs, strict=True)) / math.hypot(*(x for x, _ in pairs))
+
+
+def test_movement_of_the_dense_run_and_of_the_ticket(study: Plan, done: Store, results: Results) -> None:
+    dense = next(t.step for t in study.trials if t.arm == "dense")
+    assert isinstance(dense, Train)
+    theta_0, theta_t = done.state(dense.start.step.key), done.state(dense.key)
+    values = row(results, "movement", "theta_0/theta_T", 0.0).values
+    assert (values["sign_flips"], values["distance"]) == pytest.approx(moved(theta_0, theta_t, None))
+    for sparsity in (0.5, 0.8):
+        kept, end = mask_of(study, done, sparsity), final(study, done, "ticket", sparsity)
+        found = row(results, "movement", "ticket_0/ticket_T", sparsity)
+        assert (found.values["sign_flips"], found.values["distance"]) == pytest.approx(moved(theta_0, end, kept))
+        assert found.by_layer.keys() == set(PRUNABLE)
+        assert sum(layer["n"] or 0 for layer in found.by_layer.values()) == found.values["n"]
+
+
+def test_movement_of_a_control_is_from_the_weights_that_it_starts_from(
+    study: Plan, done: Store, results: Results
+) -> None:
+    """The shuffled start is farther from the shuffle's end than that end is from a start that is not it."""
+    step = planned(study, "movement", "shuffle_0/shuffle_T").step
+    assert isinstance(step, MeasureMovement)
+    theta_0, end = done.state(step.first.step.key), final(study, done, "shuffle")
+    plain = moved(theta_0, end, mask_of(study, done, 0.5))
+    found = row(results, "movement", "shuffle_0/shuffle_T").values
+    assert found["distance"] != pytest.approx(plain[1], rel=1e-3)
+    assert found["cosine"] > 0.5  # type: ignore[operator]  # two epochs do not take it far from its own start
+
+
+# --- barriers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_barrier_is_that_of_networks_mixed_by_hand(study: Plan, done: Store, results: Results) -> None:
+    """On the line from θT to the ticket's final, running statistics recomputed: a network at every eleventh."""
+    first, second = final(study, done, "dense", 0.0), final(study, done, "ticket")
+    pixels, labels, test, answers = images()
+    train, own = kept_for_training(pixels, labels)
+    mean, std = train.double().mean() / 255, train.double().std(correction=0) / 255
+    losses, right = [], []
+    for i in range(11):
+        network = net(SHAPE, OUTPUTS)
+        mixed = {
+            name: (1 - i / 10) * tensor + i / 10 * second[name] if tensor.is_floating_point() else tensor
+            for name, tensor in first.items()
+        }
+        network.load_state_dict(mixed)
+        norm = network[1]  # type: ignore[index]
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.momentum = 1.0
+        network.train()
+        with torch.no_grad():
+            network((train / 255 - mean.float()) / std.float())  # all training images are one batch here
+        network.eval()
+        with torch.no_grad():
+            outputs = network((test / 255 - mean.float()) / std.float())
+        losses.append(float(nn.functional.cross_entropy(outputs, answers)))
+        right.append(100 * float((outputs.argmax(1) == answers).double().mean()))
+    assert len(own) == 48
+
+    def above(values: list[float]) -> float:
+        return max(value - (values[0] + i / 10 * (values[-1] - values[0])) for i, value in enumerate(values))
+
+    found = row(results, "barriers", "theta_T/ticket_T").values
+    assert found["loss_barrier"] == pytest.approx(above(losses), abs=1e-4)
+    assert found["accuracy_barrier"] == pytest.approx(above([-share for share in right]), abs=1e-4)
+
+
+def kept_for_training(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    data = load(identify(SPEC["data"], SPEC["data_args"]))
+    return data.train_images, data.train_labels
+
+
+def test_the_ends_of_the_lines(study: Plan) -> None:
+    step = planned(study, "barriers", "previous ticket_T/ticket_T", 0.8).step
+    assert isinstance(step, MeasureBarrier)
+    tickets = {t.sparsity: t.step for t in study.trials if t.arm == "ticket"}
+    assert (step.first.step, step.second.step) == (tickets[0.5], tickets[0.8])
+    step = planned(study, "barriers", "ticket_T/finetune_T", 0.8).step
+    assert isinstance(step, MeasureBarrier)
+    arms = {t.arm: t.step for t in study.trials if t.sparsity == 0.8}
+    assert (step.first.step, step.second.step) == (arms["ticket"], arms["finetune"])
+
+
+# --- curvature and sensitivity ------------------------------------------------------------------------------------
+
+
+def test_curvature_is_taken_within_the_mask(study: Plan, results: Results) -> None:
+    step = planned(study, "curvature", "ticket_T").step
+    assert isinstance(step, MeasureCurvature)
+    assert step.seed == derive(0, "curvature")
+    sizes = {name: p.numel() for name, p in net(SHAPE, OUTPUTS).named_parameters()}
+    whole = sum(sizes.values())
+    pruned = {s: sum(size - round((1 - s) * size) for n, size in sizes.items() if n in PRUNABLE) for s in (0.5, 0.8)}
+    assert row(results, "curvature", "dense_T", 0.0).values["n"] == whole
+    for sparsity, gone in pruned.items():
+        assert row(results, "curvature", "ticket_T", sparsity).values["n"] == whole - gone
+    values = row(results, "curvature", "ticket_T").values
+    assert values["largest"] > 0  # type: ignore[operator]
+
+
+def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: Store, results: Results) -> None:
+    data = load(identify(SPEC["data"], SPEC["data_args"]))
+    state = final(study, done, "dense", 0.0)
+    pixels = data.train_images.double() / 255
+    mean, std = pixels.mean().float(), pixels.std(correction=0).float()
+
+    def score(changed: dict[str, Tensor]) -> float:
+        network = net(SHAPE, OUTPUTS)
+        network.load_state_dict({**state, **changed})
+        network.eval()
+        with torch.no_grad():
+            outputs = network((data.validation_images / 255 - mean) / std)
+        return 100 * float((outputs.argmax(1) == data.validation_labels).double().mean())
+
+    found = row(results, "sensitivity", "theta_T, unstructured", 0.0)
+    assert found.values == {"whole": pytest.approx(score({})), "images": len(data.validation_labels)}
+    assert found.by_layer.keys() == set(PRUNABLE)
+    step = planned(study, "sensitivity", "theta_T, unstructured", 0.0).step
+    assert isinstance(step, MeasureSensitivity)
+    for name in PRUNABLE:
+        for sparsity in step.sparsities:
+            pruned = state[name].clone()
+            smallest = pruned.abs().flatten().argsort()[: pruned.numel() - round((1 - sparsity) * pruned.numel())]
+            pruned.view(-1)[smallest] = 0
+            assert found.by_layer[name][str(sparsity)] == pytest.approx(score({name: pruned}))
+
+
+def test_sensitivity_needs_held_out_images() -> None:
+    with pytest.raises(ConfigError, match=r"measure: sensitivity .* data_args\.validation is 0"):
+        plan(load_spec({**SPEC, "data_args": {}}))
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_they_stand_in_results_json_and_come_back(results: Results, tmp_path: Path) -> None:
+    write_report(results, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert len(content["quantities"]) == len(results.quantities)
+    before = (tmp_path / "results.json").read_bytes(), (tmp_path / "report.html").read_bytes()
+    render_again(tmp_path)
+    assert before == ((tmp_path / "results.json").read_bytes(), (tmp_path / "report.html").read_bytes())
