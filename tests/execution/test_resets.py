@@ -82,6 +82,7 @@ def trained(start: State, kept: Mapping[str, Tensor], epochs: int = EPOCHS) -> S
             outputs = model((pixels[batch] / 255 - mean.float()) / std.float())
             nn.functional.cross_entropy(outputs, labels[batch]).backward()
             for name, parameter in parameters.items():
+                assert parameter.grad is not None
                 with torch.no_grad():
                     velocity[name] = 0.9 * velocity[name] + parameter.grad + 1e-4 * parameter
                     parameter -= RATE * velocity[name]
