@@ -17,6 +17,7 @@ from prunetune.errors import ConfigError
 from prunetune.execution import progress
 from prunetune.execution.events import Cached, Event
 from prunetune.plan.compile import Plan, Remaining
+from prunetune.report.results_files import canonical
 from prunetune.report.write_report import write_report
 from prunetune.rows import Correlation, Trial
 from tests.support.pages import BROWSER, Page, browse, needs_browser
@@ -26,7 +27,7 @@ from tests.support.toy_study import TINY_AUDIT
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    results = scarred(planted(masks=("iterative", "admm"), seeds=3))
+    results = canonical(scarred(planted(masks=("iterative", "admm"), seeds=3)))  # sorted, as those of an audit are
     return Audit(write_report(results, tmp_path_factory.mktemp("report")), results)
 
 
@@ -162,13 +163,13 @@ def test_progress_is_shown_where_it_is_asked_for_or_seen(
         displays.append(progress.Progress(planned, remaining, console()))
         return displays[-1]
 
-    def run(prepared: Prepared, *, on_event: Callable[[Event], None], **options: Any) -> None:
+    def run(prepared: Prepared, folder: Path, *, on_event: Callable[[Event], None], **options: Any) -> None:
         for step in prepared.plan.steps:
             on_event(Cached(step.key))
 
     monkeypatch.setattr("prunetune.api.Progress", made)
     monkeypatch.setattr("prunetune.api.is_watched", lambda: terminal)
     monkeypatch.setattr("prunetune.api.run_study", run)
-    pt.audit(TINY_AUDIT, store=tmp_path / "store", on_event=events.append, progress=asked)
+    pt.audit(TINY_AUDIT, store=tmp_path / "s", out=tmp_path / "o", on_event=events.append, progress=asked)
     assert len(events) > 4
     assert [display.finished for display in displays] == ([4] if shown else [])  # trainings
