@@ -1,17 +1,33 @@
 # Everything a stranger needs: Python >= 3.11 and make. `make audit` answers the question, `make test` proves the tool.
+# `make test` ends in minutes; `make test-all`, which CI runs, adds what takes longer, or a browser, or several processes.
+# PYTEST passes options on to either, such as PYTEST='-k store'.
 # `make bench` measures what it costs; BENCH passes options on, such as BENCH='store --rounds 3'.
 # `make soak` kills a study 200 times and compares; SOAK passes another number on, and a seed: SOAK='20 7'.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: audit test check docs bench soak fuzz audit-dependencies clean
+.PHONY: audit test test-all test-lowest coverage check docs dist wheel-check bench soak fuzz audit-dependencies clean
 
 audit: $(VENV)/.installed
 	$(BIN)/prunetune audit
 
+PYTESTS := $(BIN)/pytest -n auto --dist worksteal
+QUICK := not slow and not cluster and not browser
+
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist worksteal
+	$(PYTESTS) -m '$(QUICK)' $(PYTEST)
+
+test-all: $(VENV)/.installed-dev
+	$(PYTESTS) $(PYTEST)
+
+# Branches that the tests take and leave. What runs in processes that a test starts is not counted.
+coverage: $(VENV)/.installed-dev
+	$(PYTESTS) --cov --cov-report=term $(PYTEST)
+
+# The quick tests with the lowest version of each direct dependency that pyproject.toml admits, torch apart.
+test-lowest:
+	PYTHON=$(PYTHON) scripts/test_lowest.sh $(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -22,6 +38,14 @@ check: $(VENV)/.installed-dev
 # The site, into site/: a warning is an error, and nothing is fetched from elsewhere.
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# A source archive and a wheel, in dist/.
+dist: $(VENV)/.installed-dev
+	rm -rf build dist
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
+
+wheel-check: dist
+	PYTHON=$(PYTHON) scripts/try_wheel.sh dist/*.whl
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -51,4 +75,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build site src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import prunetune
 
 ROOT = Path(prunetune.__file__).parent
@@ -23,6 +25,7 @@ def test_there_is_none() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_planted_bugs_are_caught_without_assertions() -> None:
     """Those tests fail by `pytest.raises`, which is no `assert`."""
     tests = [f"{Path(__file__).parent / 'execution' / 'test_invariants.py'}::{name}" for name in PLANTED]

@@ -8,7 +8,7 @@ from warnings import warn
 
 from prunetune.core.lazy import lazy_exports
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _exported, __dir__, __all__ = lazy_exports(__name__)
 

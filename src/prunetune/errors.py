@@ -1,6 +1,7 @@
 """The ways prunetune refuses or fails, each of which a caller can tell from the others."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ T = TypeVar("T")
 
 LONGEST_LINE = 1000  # characters of an error, whatever it quotes
 LONGEST_SHOWN = 60  # of a value in it
+_FIELD = re.compile(r"(--[\w-]+)|([^\s'\":]+): ")
 _MOST_NAMES = 30  # that are listed where none is near
 
 
@@ -23,6 +25,16 @@ class ConfigError(ValueError):
 
     def __init__(self, message: object) -> None:
         super().__init__(one_line(message))
+
+    @property
+    def field(self) -> str:
+        """What the line is about: the field, option or file that it begins with, '' where it begins with none.
+
+        >>> ConfigError("recipe.epochs: -1; must be at least 1").field
+        'recipe.epochs'
+        """
+        found = _FIELD.match(str(self))
+        return (found[1] or found[2]) if found else ""
 
 
 class InvariantError(RuntimeError):

@@ -7,8 +7,8 @@ import pytest
 
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.verdict import judge
-from prunetune.errors import ConfigError
 from prunetune.rows import Trial
+from tests.support.refusals import refused
 from tests.support.verdict_trials import missing, one, planted, said, spread, study, trial
 
 
@@ -85,7 +85,7 @@ def test_a_ticket_at_chance_is_a_result_and_counts() -> None:
 def test_repeated_rows_add_no_evidence_and_contradictions_are_refused() -> None:
     trials = planted({0.5: ("yes", "undecided"), 0.75: ("undecided", "yes")})
     assert judge([*trials, *trials]) == judge(trials)
-    with pytest.raises(ConfigError, match=r"ticket at sparsity 50 %, seed 0, is there twice, with"):
+    with refused("trials", "50", "0", "twice"):
         judge([*trials, trial("ticket", 0, 12.0, 0.5)])
 
 

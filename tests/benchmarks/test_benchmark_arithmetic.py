@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.findings import Comparison, Goal, Measured, Spread, paired, read, save, spread
-from prunetune.errors import ConfigError
 from tests.support.benchmark_records import record
+from tests.support.refusals import refused
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=30))
@@ -50,5 +50,5 @@ def test_a_record_comes_back_from_its_file(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_record_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "planted.json").write_text('{"benchmark": 3}')
-    with pytest.raises(ConfigError, match=r"is no benchmark's record"):
+    with refused("results", "planted.json", "record"):
         read(tmp_path / "planted.json")

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from benchmarks.load import PATIENCE, Watch, idle_share, read_clocks, require_idle, settled
-from prunetune.errors import ConfigError
 from tests.support.benchmark_records import clocks
+from tests.support.refusals import refused
 
 
 def test_the_idle_share_is_that_of_the_second_between() -> None:
@@ -32,7 +32,7 @@ def test_and_not_for_ever() -> None:
 
 
 def test_a_busy_machine_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"75 % idle before the run, at least 95 % wanted; .*--force"):
+    with refused("", "75", "95", "--force", "idle"):
         require_idle(0.75, force=False)
 
 

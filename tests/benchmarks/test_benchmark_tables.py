@@ -8,8 +8,8 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.findings import save
 from benchmarks.tables import fill, markdown
-from prunetune.errors import ConfigError
 from tests.support.benchmark_records import record
+from tests.support.refusals import refused
 
 PAGE = "# Page\n\n<!-- benchmark: planted -->\nold\n<!-- end -->\n\n<!-- benchmark: other -->\nkept\n<!-- end -->\n"
 
@@ -65,7 +65,7 @@ def test_filling_a_page_changes_the_block_of_a_record_alone(tmp_path: Path) -> N
 
 def test_a_page_without_a_block_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# Page\n")
-    with pytest.raises(ConfigError, match="has no block"):
+    with refused("tables", "has no block"):
         fill(tmp_path / "page.md", [record()])
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.cli_runs import LISTENING, PRUNETUNE, started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 SMALL = [
     *("--set", "learning_rates=[0.1]", "--set", "sparsities=[0.5]", "--seeds", "1", "--jobs", "1"),

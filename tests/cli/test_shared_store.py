@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.cli_runs import prunetune, started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 STUDY = [
     *("--set", "epochs=2", "--set", "learning_rates=[0.1]", "--set", "sparsities=[0.5, 0.75]", "--seeds", "1"),

@@ -13,7 +13,7 @@ import pytest
 from prunetune.cli import main as cli
 from tests.support.cli_runs import PRUNETUNE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 STUDY = [
     *("quick", "--set", "epochs=1", "--set", "learning_rates=[0.1]", "--set", "sparsities=[0.5]", "--seeds", "1"),

@@ -52,6 +52,7 @@ AUDIT = ("audit", "study.yaml", "--out", "out", "--store", "store", "--jobs", "1
 MODEL = ("prune", "--model", "nets:net", *PRUNE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "name", "content"),
     [
@@ -82,6 +83,7 @@ def test_files_of_others_are_never_replaced(folder: Path, command: tuple[str, ..
     assert not (folder / "store").exists()  # nothing was trained
 
 
+@pytest.mark.slow
 def test_files_of_an_earlier_run_are_replaced_and_figures_of_others_kept(folder: Path) -> None:
     (folder / "out" / "figures").mkdir()
     (folder / "out" / "figures" / "accuracy.svg").write_text("<svg/>")
@@ -95,6 +97,7 @@ def test_files_of_an_earlier_run_are_replaced_and_figures_of_others_kept(folder:
     assert (folder / "out" / "report.html").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_report_table_and_other_models(folder: Path) -> None:
     done = prunetune("prune", "--model", "nets:pool", *PRUNE, "--export", "onnx", "--export", "bitmask", cwd=folder)
     assert done.returncode == 1
@@ -109,6 +112,7 @@ def test_an_export_that_fails_leaves_report_table_and_other_models(folder: Path)
     assert "Report: out/report.html" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_layer_without_a_weight_is_said_in_terminal_page_and_notes(folder: Path) -> None:
     done = prunetune(*(part.replace("0.5", "0.999") for part in MODEL), cwd=folder)
     assert "no weight of 3.weight is left" in done.stdout

@@ -3,15 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from prunetune.core.references import Ref
-from prunetune.errors import ConfigError
 from prunetune.spec.compression import CompressionRequest, _pretrained
 from prunetune.spec.load import load_spec
 from prunetune.spec.study_fields import PretrainedSpec
 from prunetune.steps.steps import Import, describe
 from prunetune.training.recipe import Recipe
+from tests.support.refusals import refused
 
 
 def test_what_is_asked_for_becomes_the_specs() -> None:
@@ -19,7 +17,7 @@ def test_what_is_asked_for_becomes_the_specs() -> None:
     assert _pretrained(CompressionRequest()) == {}
     assert _pretrained(CompressionRequest(weights=file)) == {"pretrained": {"theta_T": "trained.pt"}}
     assert _pretrained(CompressionRequest(weights=file, weights_key="ema"))["pretrained"]["key"] == "ema"
-    with pytest.raises(ConfigError, match="--weights-key: 'ema', and no file"):
+    with refused("--weights-key", "ema", "file"):
         _pretrained(CompressionRequest(weights_key="ema"))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
 from prunetune.errors import ConfigError
+from tests.support.refusals import refused
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -115,9 +116,9 @@ def test_a_bad_callable_is_one_line_that_names_the_field(name: str, message: str
 
 
 def test_something_that_is_no_callable_is_refused(module: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^metric: '{module}:LIMIT' is a int; it must be callable$"):
+    with refused("metric", f"{module}:LIMIT", "int", "callable"):
         load_callable(f"{module}:LIMIT", "metric")
-    with pytest.raises(ConfigError, match=rf"^metric: cannot import '{module}:Net.big': .* no attribute 'big'$"):
+    with refused("metric", f"{module}:Net.big", "'big'", "attribute"):
         load_callable(f"{module}:Net.big", "metric")
 
 
@@ -126,9 +127,8 @@ def test_a_module_that_does_not_import_is_refused(source: str, tmp_path: Path, m
     name = "broken_" + hashlib.sha256((str(tmp_path) + source).encode()).hexdigest()[:12]
     (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=f"^model: cannot import '{name}:f': ") as caught:
+    with refused("model", f"{name}:f", "import"):
         load_callable(f"{name}:f", "model")
-    assert "\n" not in str(caught.value)
 
 
 def test_the_digest_is_that_of_the_file_that_defines_the_callable(module: str, tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_a_decorated_function_counts_as_what_it_wraps(module: str) -> None:
 
 @pytest.mark.parametrize(("name", "shown"), [("instance", "Net"), ("part", "partial")])
 def test_an_object_that_no_one_source_defines_is_refused(module: str, name: str, shown: str) -> None:
-    with pytest.raises(ConfigError, match=f"^'{shown}' has no source to identify it by; give a function or a class"):
+    with refused("", shown, "source", "function"):
         source_digest(load_callable(f"{module}:{name}", "model"))
 
 
 def test_compiled_code_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^'sqrt' has no source to identify it by"):
+    with refused("", "sqrt", "identify"):
         source_digest(math.sqrt)

@@ -14,6 +14,7 @@ import prunetune.core.registry
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
 from tests.support.cli_runs import PRUNETUNE
+from tests.support.refusals import refused
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_another_package_adds_its_things(
     install(tmp_path, entry_points, "BLUE = '#00f'\n", monkeypatch)  # ROUND is missing, and of no concern here
     assert list(colours) == ["blue", "green", "red"]
     assert colours["blue"] == "#00f"
-    with pytest.raises(ConfigError, match="did you mean 'blue'"):
+    with refused("test_colour", "blue"):
         colours["blau"]
 
 
@@ -115,7 +116,7 @@ def test_two_packages_with_one_name_are_told_apart_by_neither(
     for blue in ("#00e", "#00f"):
         (tmp_path / blue).mkdir()
         install(tmp_path / blue, "[prunetune.test_colour]\nblue = MODULE:BLUE\n", f"BLUE = {blue!r}\n", monkeypatch)
-    with pytest.raises(ConfigError, match=r"^test_colour: 'blue' is registered already, and the package 'plugin_"):
+    with refused("test_colour", "blue", "registered"):
         colours["blue"]
     assert colours["red"] == "#f00"
 
@@ -127,6 +128,7 @@ def test_an_entry_point_for_the_very_thing_is_no_second_one(tmp_path: Path, monk
     assert registry["counter"] is Counter
 
 
+@pytest.mark.slow
 def test_a_study_that_uses_such_a_name_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, because the registries of this one are read already."""
     source = "def crop(images, generator):\n    return images\n"
@@ -140,6 +142,7 @@ def test_a_study_that_uses_such_a_name_is_refused_in_one_line(tmp_path: Path, mo
     assert codes == [(2, 1, True), (0, 0, False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask", "arm"])
 def test_defaults_that_another_package_claims_or_fails_at_are_refused_in_one_line(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,7 +165,7 @@ def test_defaults_that_another_package_claims_or_fails_at_are_refused_in_one_lin
 
 @pytest.mark.parametrize(
     ("source", "why"),
-    [("", "AttributeError: "), ("1 / 0\n", "ZeroDivisionError: "), ("import no_xyz\n", "ModuleNotFound")],
+    [("", "AttributeError"), ("1 / 0\n", "ZeroDivisionError"), ("import no_xyz\n", "ModuleNotFoundError")],
 )
 def test_a_package_that_fails_is_named_where_its_name_is_used(
     colours: Registry[str], source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +173,7 @@ def test_a_package_that_fails_is_named_where_its_name_is_used(
     (tmp_path / "whole").mkdir()
     install(tmp_path, "[prunetune.test_colour]\nblue = MODULE:BLUE\n", source, monkeypatch)
     install(tmp_path / "whole", "[prunetune.test_colour]\nviolet = MODULE:VIOLET\n", "VIOLET = '#80f'\n", monkeypatch)
-    with pytest.raises(ConfigError, match=rf"^test_colour: 'blue' \(plugin_\w+:BLUE\) cannot be loaded: {why}"):
+    with refused("test_colour", "blue", "BLUE", "loaded", why):
         colours["blue"]
     assert (colours["green"], colours["violet"]) == ("#0f0", "#80f")
     assert list(colours) == ["blue", "green", "red", "violet"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prunetune.data import DATA, facts, identify, load
-from prunetune.errors import ConfigError
 from tests.support import data_makers as make
+from tests.support.refusals import refused
 
 CALLABLE = """
 import torch
@@ -145,10 +145,10 @@ def test_a_set_is_read_once_per_process(named: Named):
 
 
 def test_more_training_images_than_there_are(named: Named):
-    with pytest.raises(ConfigError, match=r"^data_args.train_limit: 70001; the data set has \d+ training images$"):
+    with refused("data_args.train_limit", "70001", "set"):
         identify(named[0], {**named[1], "train_limit": 70001})
 
 
 def test_unknown_argument_names_the_nearest(named: Named):
-    with pytest.raises(ConfigError, match=r"^data_args: unknown 'trian_limit'; did you mean 'train_limit'\?$"):
+    with refused("data_args", "trian_limit", "train_limit"):
         identify(named[0], {**named[1], "trian_limit": 10})

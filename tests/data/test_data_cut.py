@@ -15,6 +15,7 @@ from prunetune.data import Dataset, facts, identify, load
 from prunetune.data.dataset import mean_and_std
 from prunetune.data.split import split
 from prunetune.errors import ConfigError
+from tests.support.refusals import refused
 
 
 def _numbered(count: int, **more: Any) -> Dataset:
@@ -32,12 +33,13 @@ def test_cut_partitions_or_refuses(count: int, share: float, limit: int | None):
     used = limit or count
     held = round(share * used)
     if used > count or (share and not 0 < held < used):
-        with pytest.raises(ConfigError, match=r"^data_args"):
+        with pytest.raises(ConfigError) as caught:
             split(_numbered(count), cuts)
+        assert caught.value.field in ("data_args.train_limit", "data_args.validation")
         return
     order = np.random.RandomState(20210211).permutation(used)
     if {number % 2 for number in range(count)} != {int(number) % 2 for number in order[held:]}:
-        with pytest.raises(ConfigError, match="class"):
+        with refused("data_args.validation", "class"):
             split(_numbered(count), cuts)
         return
     part = split(_numbered(count), cuts)
@@ -139,7 +141,7 @@ def test_a_held_out_share_that_takes_all_of_a_class_is_refused_with_one_that_doe
     assert found
     most = int(found[1])
     assert split(data, {"validation": most / 31}).train_labels.tolist().count(1) == 1
-    with pytest.raises(ConfigError, match="leave none of class 1"):
+    with refused("data_args.validation", "1", "class"):
         split(data, {"validation": (most + 1) / 31})
 
 
@@ -150,7 +152,7 @@ def test_the_first_images_of_fashion_mini(limit: int, fine: bool):
     if fine:
         assert set(load(ref).train_labels.tolist()) == set(range(10))
         return
-    with pytest.raises(ConfigError, match=r"the first 23 images show nothing of class 8 \(.*\); want 24 or more$"):
+    with refused("data_args.train_limit", "23", "8", "24", "show"):
         load(ref)
 
 
@@ -208,7 +210,7 @@ def test_a_set_with_its_own_validation_images():
     own = (torch.full((3, 1, 1, 1), 9, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
     limited = split(_numbered(10, validation=own), {"train_limit": 4})
     assert torch.equal(limited.validation_images, own[0])
-    with pytest.raises(ConfigError, match="brings its own validation images"):
+    with refused("data_args.validation", "brings"):
         split(_numbered(10, validation=own), {"validation": 0.5})
 
 
@@ -219,6 +221,6 @@ def test_official_facts_need_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path)
 
 
 def test_arguments_that_were_not_identified_are_refused_by_name():
-    with pytest.raises(ConfigError, match=r"^data: unknown 'fashion-min'; did you mean 'fashion-mini'\?$"):
+    with refused("data", "fashion-min", "fashion-mini"):
         identify("fashion-min")
     assert load(identify("fashion-mini")).outputs == 10

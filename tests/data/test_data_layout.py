@@ -12,7 +12,7 @@ from PIL import Image
 from prunetune.data import imagefolder
 from prunetune.data.function import Function
 from prunetune.data.imagefolder import ImageFolder
-from prunetune.errors import ConfigError
+from tests.support.refusals import refused
 
 ORIENTATION = 0x0112
 
@@ -28,7 +28,7 @@ def images(*shape: int) -> Function:
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (8, 8, 4), (64, 4, 4)])
 def test_channels_last_is_refused_unless_told(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"looks like \(count, height, width, channels\); transpose"):
+    with refused("data", "transpose"):
         images(*shape).read()
     assert images(*shape).read(channels_first=True)[0].input_shape == shape
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from prunetune.deploy.bitmask import ENTRY, load_bitmask, save_bitmask
 from prunetune.errors import ConfigError
 from prunetune.sparsity.model_files import BITMASK, read_state
+from tests.support.refusals import refused
 
 TYPES = (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
@@ -148,7 +149,7 @@ def test_views_of_one_memory_are_separate_and_the_state_is_left_alone(tmp_path: 
 
 
 def test_a_type_that_safetensors_does_not_know_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"state: safetensors cannot hold it: .*complex128"):
+    with refused("state", "complex128", "safetensors"):
         save_bitmask({"w": torch.zeros(2, dtype=torch.complex128)}, tmp_path / "state")
     assert list(tmp_path.iterdir()) == []
 
@@ -212,26 +213,26 @@ def test_a_file_cut_anywhere_gets_one_line(tmp_path: Path) -> None:
     content = (tmp_path / "whole").read_bytes()
     for length in [*range(0, 20), *range(20, len(content), 97), len(content) - 1]:
         (tmp_path / "cut").write_bytes(content[:length])
-        with pytest.raises(ConfigError, match=r"bitmask: cannot read '.*' as safetensors: [^\n]+$"):
+        with refused("bitmask", "safetensors"):
             load_bitmask(tmp_path / "cut")
 
 
 def test_a_header_of_an_absurd_length_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(struct.pack("<Q", 2**60) + b"{" * 100)
-    with pytest.raises(ConfigError, match="as safetensors: "):
+    with refused("bitmask", "as safetensors"):
         load_bitmask(tmp_path / "file")
 
 
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
     save_file({"w": torch.ones(3)}, tmp_path / "plain")
-    with pytest.raises(ConfigError, match=f"is no {BITMASK} file"):
+    with refused("bitmask", BITMASK):
         load_bitmask(tmp_path / "plain")
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(ConfigError, match="cannot read"):
+        with refused("bitmask", "cannot read"):
             load_bitmask(path)
 
 
 def test_it_is_not_mistaken_for_a_plain_checkpoint(tmp_path: Path) -> None:
     save_bitmask({"w": torch.ones(3)}, tmp_path / "m.bitmask.safetensors")
-    with pytest.raises(ConfigError, match=r"checkpoint: '.*' holds bits and values; read it by .*load_bitmask$"):
+    with refused("checkpoint", "load_bitmask", "bits"):
         read_state(tmp_path / "m.bitmask.safetensors")

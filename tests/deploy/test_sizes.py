@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunetune.core.references import Ref
 from prunetune.deploy.sizes import LayerCount, count
-from prunetune.errors import ConfigError
 from prunetune.models import build
 from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.prune import compute_mask
+from tests.support.refusals import refused
 
 CIFAR = (3, 32, 32)
 
@@ -330,5 +330,5 @@ def test_the_model_is_as_before() -> None:
 
 @pytest.mark.parametrize("inputs", [(), torch.tensor(1.0), torch.zeros(0, 4), ("x",)])
 def test_inputs_without_a_batch_are_refused(inputs: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^example_inputs: must be a tensor"):
+    with refused("example_inputs", "tensor"):
         count(nn.Linear(4, 2), inputs)

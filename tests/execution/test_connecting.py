@@ -225,6 +225,7 @@ def test_a_line_that_is_missing_is_noted_and_one_that_failed_is_a_failure(
     assert why == f"connectivity: no line for {place}: failed: Connect abc: broken"
 
 
+@pytest.mark.slow
 def test_a_line_that_failed_fails_the_audit(
     audited: tuple[Audit, Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

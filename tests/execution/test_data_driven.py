@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from prunetune.errors import ConfigError
 from prunetune.execution.run_step import execute
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
@@ -16,6 +15,7 @@ from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Prune, Train
 from prunetune.store.store import Store
 from prunetune.training.batches import probe_indices
+from tests.support.refusals import refused
 from tests.support.toy_study import IMAGES, OUTPUTS, SHAPE, images, net
 
 LAYERS = ("3.weight", "6.weight")
@@ -155,22 +155,22 @@ def test_the_masks_differ_and_the_study_breaks_no_rule(finished: Store) -> None:
     [
         (
             {"kind": "one_shot", "probe": 9},
-            r"masks\.0\.probe: 9; criterion 'magnitude' looks at no images; leave it out",
+            ("masks.0.probe", "9", "magnitude", "looks"),
         ),
-        ({"kind": "one_shot", "criterion": "synflow", "probe": 9}, r"criterion 'synflow' looks at no images"),
+        ({"kind": "one_shot", "criterion": "synflow", "probe": 9}, ("masks.0.probe", "9", "synflow", "looks")),
         (
             {"kind": "one_shot", "criterion": "snip", "probe": 0},
-            r"masks\.0\.probe: 0; must be greater than or equal to 1",
+            ("masks.0.probe", "0", "1"),
         ),
         (
             {"kind": "one_shot", "criterion": "snip", "probe": 65},
-            f"masks.probe: 65; the data set has {IMAGES} training",
+            ("masks.probe", "65", str(IMAGES)),
         ),
-        ({"kind": "one_shot", "at": "start"}, r"masks\.0\.at: 'start'; must be 'init' or 'trained'"),
-        ({"kind": "iterative", "at": "init"}, r"masks\.0\.at: unknown 'at'"),
-        ({"kind": "one_shot", "criterion": "snap"}, r"masks\.0\.criterion: unknown 'snap'; did you mean 'snip'"),
+        ({"kind": "one_shot", "at": "start"}, ("masks.0.at", "start", "init", "trained")),
+        ({"kind": "iterative", "at": "init"}, ("masks.0.at", "at", "unknown")),
+        ({"kind": "one_shot", "criterion": "snap"}, ("masks.0.criterion", "snap", "snip")),
     ],
 )
-def test_what_cannot_be_is_refused(mask: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_what_cannot_be_is_refused(mask: dict[str, Any], message: tuple[str, ...]) -> None:
+    with refused(*message):
         study(mask)

@@ -14,7 +14,7 @@ from torch import nn
 
 from prunetune.core.references import Ref
 from prunetune.data import identify
-from prunetune.errors import ConfigError, DivergedSourceError, InvariantError
+from prunetune.errors import DivergedSourceError, InvariantError
 from prunetune.execution import run_step as execution
 from prunetune.execution.events import Event, Notice
 from prunetune.execution.run_step import Finished, execute
@@ -24,6 +24,7 @@ from prunetune.steps.steps import Import, Prune, Step, Train, Weights
 from prunetune.store.store import Store
 from prunetune.training.loop import Trained
 from prunetune.training.recipe import Point, Recipe
+from tests.support.refusals import refused
 from tests.support.toy_study import (
     IMAGES,
     ONE_EPOCH,
@@ -249,22 +250,21 @@ def test_import_measures_the_users_state(finished: Store, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda state: state.pop("0.bias"), "only the model has '0.bias'"),
-        (lambda state: state.update(extra=torch.ones(1)), "only the file has 'extra'"),
+        (lambda state: state.pop("0.bias"), ("pretrained", "0.bias", "model")),
+        (lambda state: state.update(extra=torch.ones(1)), ("pretrained", "extra", "file")),
         (
             lambda state: [state.update({f"net.{name}": state.pop(name)}) for name in ("0.bias", "0.weight")],
-            r"^pretrained: '\S+' does not fit the model: only the file has 'net.0.bias' and 1 more; "
-            r"only the model has '0.bias' and 1 more$",
+            ("pretrained", "net.0.bias", "0.bias", "1", "fit"),
         ),
-        (lambda state: state.update({"0.bias": torch.ones(5)}), r"'0.bias' has shape \(5,\), the model's is \(4,\)"),
-        (lambda state: state["0.bias"].fill_(torch.nan), "'0.bias' holds values that are not finite"),
+        (lambda state: state.update({"0.bias": torch.ones(5)}), ("pretrained", "0.bias", "(5,)", "(4,)", "shape")),
+        (lambda state: state["0.bias"].fill_(torch.nan), ("pretrained", "0.bias", "finite")),
     ],
 )
-def test_import_refuses_what_does_not_fit(finished: Store, tmp_path: Path, change, line: str) -> None:
+def test_import_refuses_what_does_not_fit(finished: Store, tmp_path: Path, change, line: tuple[str, ...]) -> None:
     state = finished.state(DENSE.key)
     change(state)
     safetensors.torch.save_file(state, tmp_path / "mine.safetensors")
-    with pytest.raises(ConfigError, match=line):
+    with refused(*line):
         run(finished, imported(tmp_path / "mine.safetensors"))
 
 
@@ -276,7 +276,7 @@ def test_a_tied_weight_may_be_in_a_file_under_one_of_its_names() -> None:
         weight = torch.randn(3, 3)
         load_weights(model, {name: weight, "0.bias": torch.ones(3)}, Path("w"), "--weights")
         assert torch.equal(model.get_parameter("0.weight"), weight)
-    with pytest.raises(ConfigError, match=r"only the model has '0.weight' and 1 more$"):
+    with refused("--weights", "0.weight", "1", "model"):
         load_weights(model, {"0.bias": torch.ones(3)}, Path("w"), "--weights")
 
 
@@ -284,13 +284,13 @@ def test_import_refuses_a_file_that_changed_since(finished: Store, tmp_path: Pat
     safetensors.torch.save_file(finished.state(START.key), tmp_path / "mine.safetensors")
     step = imported(tmp_path / "mine.safetensors")
     safetensors.torch.save_file(finished.state(DENSE.key), tmp_path / "mine.safetensors")
-    with pytest.raises(ConfigError, match="has changed since the study was planned"):
+    with refused("pretrained", "planned"):
         run(finished, step)
 
 
 def test_users_loss_of_a_wrong_shape_keeps_its_line(store: Store) -> None:
     step = dense(START, recipe(loss=Ref.of("tests.support.toy_study:loss_per_image")))
-    with pytest.raises(ConfigError, match=r"^recipe.loss: '.*:loss_per_image' returned shape \(16,\)"):
+    with refused("recipe.loss", "(16,)", "loss_per_image", "returned"):
         run(store, START, step)
     assert not store.has(step.key)
 

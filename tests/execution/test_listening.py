@@ -12,7 +12,10 @@ from tests.support.cli_runs import started
 PROC = Path("/proc")
 LOOPBACK = "0100007F"  # 127.0.0.1
 LISTENING, UNCONNECTED = "0A", "07"  # states of TCP, and of a UDP socket that takes from anybody
-pytestmark = pytest.mark.skipif(not (PROC / "net" / "tcp").exists(), reason="no /proc/net/tcp to look into")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not (PROC / "net" / "tcp").exists(), reason="no /proc/net/tcp to look into"),
+]
 
 STUDY = "data_args.train_limit=400 epochs=1 sparsities=[0.5] arms=[ticket,reinit] masks=[one_shot] learning_rates=[0.1]"
 

@@ -15,7 +15,6 @@ import pytest
 
 from prunetune.core.files import this_owner
 from prunetune.core.references import Ref
-from prunetune.errors import ConfigError
 from prunetune.execution import runner as drive
 from prunetune.execution.events import Cached, Done, Event, Failed, Notice, Progress, Skipped, Started
 from prunetune.execution.executors import local
@@ -25,6 +24,7 @@ from prunetune.steps.steps import Step, Train, Weights
 from prunetune.store.store import Store
 from tests.support.disks import mounted
 from tests.support.processes import workers_of
+from tests.support.refusals import refused
 from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, small_study, sparse
 
 START = init(0)
@@ -64,6 +64,7 @@ def test_a_whole_study_and_nothing_the_second_time(store: Store, finished: Store
     assert time.perf_counter() - began < 1.0  # no worker was started
 
 
+@pytest.mark.cluster
 def test_damage_is_put_aside_and_done_again(finished: Store) -> None:
     work = small_study()
     before = files(finished, work)
@@ -93,6 +94,7 @@ def test_damage_is_put_aside_and_done_again(finished: Store) -> None:
     assert list(finished.verify()) == []
 
 
+@pytest.mark.cluster
 def test_results_of_an_input_that_changed_are_done_again(finished: Store) -> None:
     """As when a lost dense run is done again on another type of CPU."""
     work = small_study()
@@ -150,6 +152,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Even
     return store, run(TROUBLES, store)
 
 
+@pytest.mark.cluster
 def test_a_failure_stops_only_what_needs_it(troubled: tuple[Store, list[Event]]) -> None:
     store, events = troubled
     needs = [prune(BAD), sparse(Weights(START), prune(BAD))]
@@ -163,6 +166,7 @@ def test_a_failure_stops_only_what_needs_it(troubled: tuple[Store, list[Event]])
     assert store.has(DENSE.key)
 
 
+@pytest.mark.cluster
 def test_every_kind_of_failure_is_one_line(troubled: tuple[Store, list[Event]]) -> None:
     store, events = troubled
     failed = {event.key: event for event in events if isinstance(event, Failed)}
@@ -183,6 +187,7 @@ def test_every_kind_of_failure_is_one_line(troubled: tuple[Store, list[Event]]) 
     assert "Traceback" in logs[0]  # of the surprise, for whoever must find out
 
 
+@pytest.mark.cluster
 def test_what_needs_a_diverged_training_is_blocked(troubled: tuple[Store, list[Event]]) -> None:
     store, events = troubled
     needs = {prune(GONE): GONE, sparse(Weights(START), prune(GONE)): GONE, prune(NAN): NAN}
@@ -198,6 +203,7 @@ def test_what_needs_a_diverged_training_is_blocked(troubled: tuple[Store, list[E
     ] == blocked  # told again, and nothing is run again
 
 
+@pytest.mark.cluster
 def test_a_loss_that_explodes_or_is_none_leaves_a_sound_store_and_always_the_same(
     troubled: tuple[Store, list[Event]], tmp_path: Path
 ) -> None:
@@ -218,6 +224,7 @@ def _ancestors(step: Step) -> set[Step]:
     return {step, *(older for parent in step.parents for older in _ancestors(parent))}
 
 
+@pytest.mark.cluster
 def test_a_killed_worker_is_replaced_once(store: Store, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     log = store.root / "logs" / f"{this_owner()}-{os.getpid()}-1.log"
@@ -229,6 +236,7 @@ def test_a_killed_worker_is_replaced_once(store: Store, tmp_path: Path) -> None:
     assert store.has(step.key)
 
 
+@pytest.mark.cluster
 def test_a_step_that_kills_twice_fails(store: Store, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     step = init(0, "deadly_net", marks=str(tmp_path / "marks"), deaths=9)
@@ -240,6 +248,7 @@ def test_a_step_that_kills_twice_fails(store: Store, tmp_path: Path) -> None:
     assert store.has(START.key)
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds workers in /proc")
 def test_a_worker_that_hangs_is_replaced_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first training hangs once, the second one again and again: stopped in the middle of an epoch."""
@@ -305,6 +314,7 @@ def interrupt(work: Work, store: Store, when: Callable[[Event], bool]) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("listening")
 def test_ctrl_c_lets_trainings_end_with_their_epoch(store: Store, tmp_path: Path) -> None:
     start = init(0, "slow_net")
@@ -334,6 +344,7 @@ def test_ctrl_c_lets_trainings_end_with_their_epoch(store: Store, tmp_path: Path
     assert list(store.verify()) == []
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("listening")
 @pytest.mark.parametrize("grace", [0.0, 1e6])
 def test_an_epoch_without_end_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch, grace: float) -> None:
@@ -354,10 +365,11 @@ def test_an_epoch_without_end_is_not_waited_for(store: Store, monkeypatch: pytes
 
 def test_a_store_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="store: cannot write to"):
+    with refused("store", "write"):
         run(Work((START,)), Store(tmp_path / "file" / "store"))
 
 
+@pytest.mark.cluster
 def test_a_disk_that_fills_in_the_middle_fails_in_one_line(tmp_path: Path) -> None:
     with mounted(tmp_path, "size=256k"):
         store = Store(tmp_path)
@@ -396,6 +408,7 @@ def start_study(store: Path, jobs: int, seconds: float) -> subprocess.Popen[str]
     )
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads the process table from /proc")
 def test_kill_9_of_the_parent_leaves_no_orphan_and_loses_nothing(tmp_path: Path) -> None:
     work = small_study("slow_net", seconds=0.06)
@@ -425,6 +438,7 @@ def test_kill_9_of_the_parent_leaves_no_orphan_and_loses_nothing(tmp_path: Path)
     assert not list(killed.root.rglob(".tmp-*"))
 
 
+@pytest.mark.cluster
 def test_closing_the_iterator_ends_the_workers(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     events = LocalExecutor(1).run(Work((init(0, "slow_net"), dense(init(0, "slow_net"), recipe(epochs=50)))), store)
@@ -435,6 +449,7 @@ def test_closing_the_iterator_ends_the_workers(tmp_path: Path) -> None:
     assert workers_of(store.root) == []
 
 
+@pytest.mark.cluster
 def test_workers_see_the_parents_modules_and_none_of_its_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,9 @@ from tests.support.toy_study import TINY_AUDIT, Work, dense, init, prune
 pytest.importorskip("ray", reason="needs the extra prunetune[ray]")
 
 from prunetune.execution.executors.ray import Basis, RayExecutor, RayWorkers
+from tests.support.refusals import refused
+
+pytestmark = pytest.mark.cluster
 
 CANNOT_START = 77  # exit status of two_nodes.py
 
@@ -132,14 +135,14 @@ def test_an_address_that_does_not_answer(store: Store, address: str, why: str) -
 def test_what_is_no_cluster_is_told_before_ray_waits_for_it(store: Store) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(ConfigError, match=r"no Ray cluster at .*: what answers there is something else"):
+        with refused("--address", "answers"):
             next(RayExecutor(f"127.0.0.1:{server.server_port}").run(Work((init(),)), store))
         server.shutdown()
 
 
 def test_a_silent_address_is_not_waited_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunetune.execution.executors.ray.ANSWER", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(ConfigError, match="timed out"):
+    with socket.create_server(("127.0.0.1", 0)) as server, refused("--address", "timed out"):
         next(RayExecutor(f"127.0.0.1:{server.getsockname()[1]}").run(Work((init(),)), store))
 
 
@@ -164,5 +167,5 @@ def test_only_what_runs_on_a_gpu_takes_a_share_of_one(store: Store, monkeypatch:
 
 
 def test_a_store_that_is_not_shared_is_refused(store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"is not the same folder on .*; give one that all nodes share"):
+    with refused("store", "nodes"):
         Basis(str(store.root), "no-such-sign", versions()).check()

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunetune.errors import ConfigError
 from prunetune.execution.events import Done, Event, Failed, Notice, Progress
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.steps.steps import Step, Train, Weights
 from prunetune.store.store import Store
 from tests.support.processes import workers_of
+from tests.support.refusals import refused
 from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
+
+pytestmark = pytest.mark.cluster
 
 SECONDS = 0.03  # a forward pass
 START = init(0, "normless_net", seconds=SECONDS)
@@ -126,6 +128,6 @@ def test_kill_9_of_the_study_leaves_no_rank(store: Store) -> None:
 
 def test_only_the_local_executor_brings_ranks_together(store: Store) -> None:
     execute(START, store)
-    with pytest.raises(ConfigError, match="devices: 2; only the local executor trains on several devices"):
+    with refused("devices", "2", "local"):
         execute(study(2).steps[1], store)
     assert not store.has(study(2).steps[1].key)

@@ -19,6 +19,8 @@ from prunetune.store.leases import Leases
 from prunetune.store.store import Store
 from tests.support.toy_study import Work, small_study
 
+pytestmark = pytest.mark.cluster
+
 SECONDS = 0.03  # of a pass: a training takes about a third of a second
 STUDY = small_study("slow_net", seconds=SECONDS)
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from prunetune.errors import ConfigError
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Step, Train, Weights
+from tests.support.refusals import refused
 from tests.support.study_specs import ARMS, spec
 
 GRID: dict[str, Any] = {"masks": ["one_shot", "iterative"], "sparsities": [0.5, 0.75], "learning_rates": [0.01, 0.1]}
@@ -99,21 +99,21 @@ def test_lines_come_after_both_of_their_ends():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"connectivity": ["tickets"]}, r"connectivity\.0: unknown 'tickets'; did you mean 'ticket'\?"),
+        ({"connectivity": ["tickets"]}, ("connectivity.0", "tickets", "ticket")),
         (
             {"connectivity": ["dense", "reinit"], "arms": ["ticket"]},
-            "connectivity.1: unknown 'reinit'; known: dense, ticket",
+            ("connectivity.1", "reinit"),
         ),
-        ({"connectivity": ["dense", "dense"]}, r"connectivity: \['dense', 'dense'\]; must be given once each"),
-        ({"connectivity": "dense"}, "connectivity: 'dense'; must be a list"),
+        ({"connectivity": ["dense", "dense"]}, ("connectivity", "dense", "given")),
+        ({"connectivity": "dense"}, ("connectivity", "dense", "list")),
         (
             {"arms": ["tickets"], "connectivity": ["ticket"]},
-            r"arms\.0\.kind: unknown 'tickets'; did you mean 'ticket'\?",
+            ("arms.0.kind", "tickets", "ticket"),
         ),
     ],
 )
-def test_requests_that_cannot_be_met(fields: dict[str, Any], line: str):
-    with pytest.raises(ConfigError, match=line) as error:
+def test_requests_that_cannot_be_met(fields: dict[str, Any], line: tuple[str, ...]):
+    with refused(*line) as error:
         load_spec(spec(**fields))
     assert "\n" not in str(error.value)
 
@@ -123,7 +123,7 @@ def test_an_imported_dense_run_has_no_twin_but_the_arms_have(tmp_path: Path):
         (tmp_path / name).write_text(name)
     pair = {"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")}
     fields: dict[str, Any] = {"pretrained": pair, "arms": ["ticket", "finetune"], "learning_rates": [0.1]}
-    with pytest.raises(ConfigError, match=r"^connectivity: 'dense' is not trained here, `pretrained` takes its place"):
+    with refused("connectivity", "dense", "pretrained", "place"):
         load_spec(spec(**fields, connectivity=["dense"]))
     made = planned(**fields, connectivity=["finetune"], masks=["one_shot"])
     assert len(made.connections) == 2

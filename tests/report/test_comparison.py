@@ -19,6 +19,7 @@ from prunetune.report.comparison.comparison_rows import cells_text, compare_stud
 from prunetune.report.write_report import write_report
 from prunetune.rows import Results
 from tests.support.planted import HOSTILE, planted, scarred
+from tests.support.refusals import assert_refusal, refused
 from tests.support.verdict_trials import trial
 
 compared = functools.partial(compare_studies, resamples=60)
@@ -184,36 +185,36 @@ def test_held_out_means(cells: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "mentions"),
     [
-        (["--pair", "finetune admm", "ticket admm"], "'ticket admm' is not there; there are: dense, finetune admm"),
-        (["--pair", "x: dense", "dense"], "no study 'x'; there are: cells"),
-        (["--between"], "compares two studies, not 1"),
-        (["--pair", "dense", "dense", "--between"], "does not go with --between"),
-        ([], "no regime to compare: cells: no regime; it lacks ticket, reinit, or R_p"),
+        (["--pair", "finetune admm", "ticket admm"], ("--pair", "ticket admm", "dense", "finetune admm")),
+        (["--pair", "x: dense", "dense"], ("--pair", "'x'", "cells")),
+        (["--between"], ("--between", "1")),
+        (["--pair", "dense", "dense", "--between"], ("--pair", "--between")),
+        ([], ("RUN", "cells", "ticket", "reinit", "R_p")),
     ],
 )
-def test_a_wrong_request_is_one_line(cells: Path, options: list[str], words: str) -> None:
+def test_a_wrong_request_is_one_line(cells: Path, options: list[str], mentions: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, ["compare", str(cells), *options])
     assert isinstance(done.exception, ConfigError)
-    assert words in str(done.exception)
-    assert "\n" not in str(done.exception)
+    assert_refusal(done.exception, *mentions)
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
-    for run, words in ((tmp_path / "x.json", "must hold an object"), (tmp_path / "y", "not found")):
-        with pytest.raises(ConfigError, match=words):
+    for run, words in ((tmp_path / "x.json", "object"), (tmp_path / "y", "found")):
+        with refused(str(run), words):
             read_studies([run])
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [({"mask": "admm"}, "there are: iterative"), ({"sparsity": 0.6}, "0.5, 0.75")]
+    ("given", "words"),
+    [({"mask": "admm"}, ("--mask", "admm", "iterative")), ({"sparsity": 0.6}, ("--sparsity", "0.6", "0.5", "0.75"))],
 )
 def test_a_mask_or_sparsity_that_is_not_there_is_named(
-    folders: list[Path], given: dict[str, object], words: str
+    folders: list[Path], given: dict[str, object], words: tuple[str, ...]
 ) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with refused(*words):
         compared(read_studies(folders[:1]), **given)  # type: ignore[arg-type]
 
 
@@ -232,7 +233,7 @@ def test_only_a_comparisons_own_files_are_replaced(folders: list[Path], tmp_path
         theirs = tmp_path / name / name
         theirs.parent.mkdir()
         theirs.write_text("my thesis\n")
-        with pytest.raises(ConfigError, match=name):
+        with refused("out", theirs):
             write_comparison(found, theirs.parent)
         assert theirs.read_text() == "my thesis\n"
 
@@ -242,5 +243,5 @@ def test_the_folder_of_a_group_stands_for_its_studies(folders: list[Path], tmp_p
         write_report(planted(), tmp_path / "group" / name)
     assert [study.name for study in read_studies([tmp_path / "group"])] == ["a", "b"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="empty"):
+    with refused(str(tmp_path / "empty" / "results.json")):
         read_studies([tmp_path / "empty"])

@@ -194,6 +194,7 @@ def test_guessing_is_recognised_when_the_environment_says_what_it_scores(tmp_pat
     assert "stuck at chance" in _text(told, tmp_path)
 
 
+@pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("width", [320, 375, 768, 1440])
 def test_no_width_needs_scrolling_sideways(text, tmp_path, width):
@@ -215,6 +216,7 @@ def test_no_width_needs_scrolling_sideways(text, tmp_path, width):
     assert scroll <= client
 
 
+@pytest.mark.browser
 @needs_browser
 def test_it_shows_something_in_light_and_in_dark(report, tmp_path):
     seen = {}

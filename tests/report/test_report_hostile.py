@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -18,6 +17,7 @@ from prunetune.report.tradeoff.tradeoff_rows import ParameterDensity, Tradeoff
 from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Results
 from tests.report.test_tradeoff import found  # noqa: F401 - a fixture
+from tests.support.pages import BROWSER, needs_browser
 from tests.support.planted import HOSTILE, planted, scarred
 from tests.support.planted_views import viewed
 
@@ -28,7 +28,6 @@ NAMES = {
     "foreign": "名前 θ $x^2$ ../../x",
 }
 LOADS = ("src", "href", "srcset", "data", "action", "poster", "background", "formaction", "cite", "xlink:href")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Elements(HTMLParser):
@@ -193,7 +192,8 @@ def violations(page: Path, profile: Path) -> str:
     return "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here to look at the page with")
+@pytest.mark.browser
+@needs_browser
 def test_a_browser_finds_nothing_to_refuse(found: Tradeoff, tmp_path: Path) -> None:  # noqa: F811 - the fixture
     audit = write_report(scarred(planted(seeds=3, rates=(0.1,))), tmp_path / "audit").page
     pruned = write_tradeoff(found, tmp_path / "prune").page

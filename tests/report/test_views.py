@@ -224,6 +224,7 @@ def test_every_pair_of_algorithms_has_a_row_in_the_table():
     )
 
 
+@pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("width", [320, 1280])
 def test_no_width_needs_scrolling_sideways(report, width, tmp_path):

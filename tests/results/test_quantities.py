@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from prunetune.core.seeding import derive
 from prunetune.data import identify, load
-from prunetune.errors import ConfigError
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.plan.planned_quantities import PlannedQuantity
@@ -22,6 +21,7 @@ from prunetune.spec.load import load_spec
 from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
+from tests.support.refusals import refused
 from tests.support.toy_study import OUTPUTS, SHAPE, images, net
 
 PRUNABLE = ("3.weight", "6.weight")
@@ -249,7 +249,7 @@ def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: St
 
 
 def test_sensitivity_needs_held_out_images() -> None:
-    with pytest.raises(ConfigError, match=r"measure: sensitivity .* data_args\.validation is 0"):
+    with refused("measure", "data_args.validation", "0"):
         plan(load_spec({**SPEC, "data_args": {}}))
 
 

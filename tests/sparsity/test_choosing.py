@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prunetune.errors import ConfigError
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, Magnitude, Random
 from prunetune.sparsity.gradients import Gathered
@@ -20,6 +19,7 @@ from prunetune.sparsity.model_state import digest_tensors
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS
 from prunetune.sparsity.prune import choose, compute_mask
 from prunetune.sparsity.scope import Scope
+from tests.support.refusals import refused
 
 SELECTING = [name for name in PATTERNS if name != CHANNEL]  # whole channels have a contract of their own: test_channels
 DENSITIES = [0.07, 0.2, 0.5, 0.75, 1.0]
@@ -265,54 +265,54 @@ class Greedy:
 @pytest.mark.parametrize(
     ("criterion", "message"),
     [
-        (Broken(torch.tensor([1.0, torch.nan])), "Broken scores 'w' as NaN or infinite"),
-        (Broken(torch.tensor([1.0, torch.inf])), "Broken scores 'w' as NaN or infinite"),
-        (Broken(torch.ones(3)), r"Broken scores 'w' as \(3,\), not \(2,\)"),
-        (Greedy(), "Greedy needs grad"),
+        (Broken(torch.tensor([1.0, torch.nan])), ("criterion", "'w'", "NaN", "Broken")),
+        (Broken(torch.tensor([1.0, torch.inf])), ("criterion", "'w'", "NaN", "Broken")),
+        (Broken(torch.ones(3)), ("criterion", "'w'", "(3,)", "(2,)", "Broken")),
+        (Greedy(), ("criterion", "Greedy needs grad")),
     ],
 )
-def test_a_criterion_that_fails_its_contract_is_named(criterion: Criterion, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_a_criterion_that_fails_its_contract_is_named(criterion: Criterion, message: tuple[str, ...]) -> None:
+    with refused(*message):
         choose({"w": torch.ones(2)}, 0.5, criterion)
 
 
 @pytest.mark.parametrize("sparsity", [0, 1, -0.1, 1.5, float("nan"), float("inf")])
 def test_sparsity_must_lie_between_zero_and_one(sparsity: float) -> None:
-    with pytest.raises(ConfigError, match=r"sparsity: .* must lie in"):
+    with refused("sparsity", "lie"):
         compute_mask(nn.Linear(2, 2), sparsity)
 
 
 @pytest.mark.parametrize("density", [0.0, -1.0, 1.01, float("nan")])
 def test_density_must_lie_above_zero(density: float) -> None:
-    with pytest.raises(ConfigError, match=r"density: .* must lie in"):
+    with refused("density", "lie"):
         choose(weights(), density, Magnitude())
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"criterion": "magnitud"}, "criterion: unknown 'magnitud'; did you mean 'magnitude'"),
-        ({"allocation": "unifrom"}, "allocation: unknown 'unifrom'; did you mean 'uniform'"),
-        ({"pattern": "unstructred"}, "pattern: unknown 'unstructred'; did you mean 'unstructured'"),
+        ({"criterion": "magnitud"}, ("criterion", "magnitud", "magnitude")),
+        ({"allocation": "unifrom"}, ("allocation", "unifrom", "uniform")),
+        ({"pattern": "unstructred"}, ("pattern", "unstructred", "unstructured")),
     ],
 )
-def test_unknown_names_get_the_nearest_one(asked: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_unknown_names_get_the_nearest_one(asked: dict[str, Any], message: tuple[str, ...]) -> None:
+    with refused(*message):
         compute_mask(nn.Linear(2, 2), 0.5, **asked)
 
 
 def test_more_than_survive_cannot_be_kept() -> None:
     within = choose(weights(), 0.25, Magnitude())
-    with pytest.raises(ConfigError, match=r"asks for 96 weights of 'a.weight' where 48 survive"):
+    with refused("density", "a.weight", "96", "48", "survive"):
         choose(weights(), 0.5, Magnitude(), parent_mask=within)
 
 
 def test_within_must_fit_the_weights() -> None:
-    with pytest.raises(ConfigError, match=r"parent_mask: unknown 'a.weight'; did you mean 'b.weight'"):
+    with refused("parent_mask", "a.weight", "b.weight"):
         choose(
             {"a.weight": torch.ones(2)}, 0.5, Magnitude(), parent_mask=Mask({"b.weight": torch.tensor([True, True])})
         )
-    with pytest.raises(ConfigError, match=r"parent_mask: 'w' has shape \(2,\), the weight \(3,\)"):
+    with refused("parent_mask", "'w'", "(2,)", "(3,)", "shape"):
         choose({"w": torch.ones(3)}, 0.5, Magnitude(), parent_mask=Mask({"w": torch.tensor([True, True])}))
 
 
@@ -320,7 +320,7 @@ def test_a_diverged_or_bare_model_is_refused() -> None:
     model = nn.Linear(2, 2)
     diverged = deepcopy(model)
     nn.init.constant_(diverged.weight, torch.nan)
-    with pytest.raises(ConfigError, match="'weight' as NaN or infinite; is it diverged"):
+    with refused("criterion", "weight", "NaN", "infinite"):
         compute_mask(diverged, 0.5)
-    with pytest.raises(ConfigError, match="nothing is prunable"):
+    with refused("scope", "nothing is prunable"):
         compute_mask(nn.BatchNorm1d(2), 0.5)

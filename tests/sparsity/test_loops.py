@@ -21,12 +21,12 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import apply_mask, get_mask, remove_mask
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import read_state
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import list_parameters
+from tests.support.refusals import refused
 
 Make = Callable[[Any], Optimizer]
 Batch = tuple[Tensor, Tensor]
@@ -342,11 +342,11 @@ def test_parts_on_several_devices() -> None:
 def test_prefixes_of_wrappers_are_named_and_read(tmp_path: Path) -> None:
     model, mask = network(), random_mask()
     wrapped = cast(nn.Module, torch.compile(model, backend="eager"))
-    with pytest.raises(ConfigError, match=r"mask: unknown '0.weight'; did you mean '_orig_mod.0.weight'"):
+    with refused("mask", "0.weight", "_orig_mod.0.weight"):
         apply_mask(wrapped, mask)
     apply_mask(model, mask)
     assert list(get_mask(wrapped)) == [f"_orig_mod.{name}" for name in mask]
-    with pytest.raises(ConfigError, match=r"mask: unknown '_orig_mod.0.weight'; did you mean '0.weight'"):
+    with refused("mask", "_orig_mod.0.weight", "0.weight"):
         apply_mask(network(), get_mask(wrapped))
     torch.save({f"module.{name}": tensor for name, tensor in wrapped.state_dict().items()}, tmp_path / "ddp.pt")
     plain = network(3)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prunetune.errors import ConfigError
 from prunetune.sparsity.mask import Mask, keep_top
+from tests.support.refusals import refused
 
 BITS = torch.tensor([[True, False, False], [True, True, False]])
 
@@ -41,16 +41,16 @@ def test_a_mask_is_its_own_copy() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"w": torch.tensor([0.0, 0.5])}, "'w' holds other values than 0 and 1"),
-        ({"w": torch.tensor([0.0, torch.nan])}, "'w' holds other values than 0 and 1"),
-        ({"w": torch.tensor([2, 1])}, "'w' holds other values than 0 and 1"),
-        ({"w": [True]}, "'w' is a list"),
-        ({}, "holds no position"),
-        ({"w": torch.empty(0, dtype=torch.bool)}, "holds no position"),
+        ({"w": torch.tensor([0.0, 0.5])}, ("mask", "'w'", "0", "1", "values")),
+        ({"w": torch.tensor([0.0, torch.nan])}, ("mask", "'w'", "0", "1", "values")),
+        ({"w": torch.tensor([2, 1])}, ("mask", "'w'", "0", "1", "values")),
+        ({"w": [True]}, ("mask", "'w'", "list")),
+        ({}, ("mask", "holds no position")),
+        ({"w": torch.empty(0, dtype=torch.bool)}, ("mask", "holds no position")),
     ],
 )
-def test_what_is_no_mask_is_refused(content: dict[str, Tensor], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_what_is_no_mask_is_refused(content: dict[str, Tensor], message: tuple[str, ...]) -> None:
+    with refused(*message):
         Mask(content)
 
 
@@ -92,9 +92,9 @@ def test_apply_reaches_a_tied_weight_under_both_names() -> None:
 
 def test_apply_refuses_names_and_shapes_that_are_not_there() -> None:
     mask = Mask({"fc.weight": BITS})
-    with pytest.raises(ConfigError, match=r"mask: unknown 'fc.weight'; did you mean 'fc1.weight'"):
+    with refused("mask", "fc.weight", "fc1.weight"):
         mask.apply({"fc1.weight": torch.ones(2, 3)})
-    with pytest.raises(ConfigError, match=r"'fc.weight' has shape \(2, 3\), the model's is \(3, 2\)"):
+    with refused("mask", "fc.weight", "(2, 3)", "(3, 2)", "shape"):
         mask.apply({"fc.weight": torch.ones(3, 2)})
 
 
@@ -111,7 +111,7 @@ def test_load_reads_numbers_and_refuses_other_files(tmp_path: Path) -> None:
     assert Mask.load(tmp_path / "numbers") == Mask({"w": BITS})
     (tmp_path / "text").write_text("not a mask at all")
     for name in ("text", "missing"):
-        with pytest.raises(ConfigError, match=f"mask: cannot read .*{name}"):
+        with refused("mask", tmp_path / name):
             Mask.load(tmp_path / name)
 
 
@@ -139,12 +139,12 @@ def test_keep_top_keeps_exactly_the_counts(sizes: list[int], data: st.DataObject
 @pytest.mark.parametrize(
     ("scores", "counts", "message"),
     [
-        ({"w": torch.tensor([1.0, torch.nan])}, {"w": 1}, "scores: 'w' holds NaN"),
-        ({"w": torch.ones(2)}, {"w": 3}, "'w' asks for 3 kept weights; it has 2"),
-        ({"w": torch.ones(2)}, {"w": -1}, "'w' asks for -1 kept weights"),
-        ({"w": torch.ones(2)}, {"v": 1}, "'v' has a score or a count but not both"),
+        ({"w": torch.tensor([1.0, torch.nan])}, {"w": 1}, ("scores", "'w'", "NaN")),
+        ({"w": torch.ones(2)}, {"w": 3}, ("counts", "'w'", "3", "2", "asks")),
+        ({"w": torch.ones(2)}, {"w": -1}, ("counts", "'w'", "-1", "asks")),
+        ({"w": torch.ones(2)}, {"v": 1}, ("counts", "'v'", "score")),
     ],
 )
-def test_keep_top_refuses(scores: dict[str, Tensor], counts: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_keep_top_refuses(scores: dict[str, Tensor], counts: dict[str, int], message: tuple[str, ...]) -> None:
+    with refused(*message):
         keep_top(scores, counts)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from prunetune.errors import ConfigError
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope, ScopeRow, list_parameters, prunable
+from tests.support.refusals import refused
 
 
 class Net(nn.Module):
@@ -99,14 +99,14 @@ def test_an_embedding_tied_to_a_linear_layer_stays_whole(embedding_first: bool) 
 
 @pytest.mark.parametrize("field", ["include", "exclude"])
 def test_a_pattern_without_a_match_is_refused(field: str) -> None:
-    with pytest.raises(ConfigError, match=rf"scope.{field}: pattern 'haed\.\*' matches no parameter"):
+    with refused(f"scope.{field}", "haed.*", "matches"):
         list_parameters(Net(), Scope(**{field: ("haed.*",)}))
-    with pytest.raises(ConfigError, match="the model has no parameters"):
+    with refused(f"scope.{field}", "parameters"):
         list_parameters(nn.ReLU(), Scope(**{field: ("*",)}))
 
 
 def test_a_lazy_module_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'0.weight' has no shape yet"):
+    with refused("model", "0.weight", "yet"):
         list_parameters(nn.Sequential(nn.LazyLinear(3)))
 
 
@@ -134,7 +134,7 @@ def test_neighbours_in_the_linear_layer_of_gpt2_are_no_inputs_of_one_output() ->
     from transformers.pytorch_utils import Conv1D
 
     model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), Conv1D(4, 8))
-    with pytest.raises(ConfigError, match=r"^pattern: '2:4' .* in '1.weight', '2.weight' are .*scope.exclude$"):
+    with refused("pattern", "2:4", "1.weight", "2.weight", "scope.exclude"):
         compute_mask(model, 0.5, pattern="2:4")
     assert list(compute_mask(model, 0.5, pattern="2:4", scope=Scope(exclude=("1.*", "2.*")))) == ["0.weight"]
 
@@ -166,9 +166,7 @@ def test_what_is_pruned_on_request_says_how(name: str) -> None:
     assert not rows[parameter].prunable
     assert rows[parameter].reason == f"{what}; scope.include '{pattern}' prunes it"
     assert parameter in prunable(model, Scope(include=(pattern,)))
-    with pytest.raises(
-        ConfigError, match=r"^scope: nothing is prunable; .*scope.include '\*.*' would prune it$"
-    ) as caught:
+    with refused("scope", "scope.include", "prunable") as caught:
         compute_mask(model, 0.5)
     wanted = str(caught.value).split("'")[-2]
     mask = compute_mask(model, 0.5, scope=Scope(include=(wanted,)))

@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import apply_mask, is_held
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import read_mask, read_state
@@ -22,6 +21,7 @@ from prunetune.sparsity.torch_prune import (
     split_masks,
     to_torch_prune,
 )
+from tests.support.refusals import refused
 
 INPUT = torch.linspace(-1, 1, 12).reshape(2, 6)
 
@@ -100,7 +100,7 @@ def test_reading_changes_nothing() -> None:
 def test_no_mask_to_read() -> None:
     for source in (network(), removed(pruned_by_torch()), {"a_orig": torch.ones(2), "b_mask": torch.ones(2)}):
         assert masks_in(source) == {}
-        with pytest.raises(ConfigError, match=r"no weight is in the form of torch.nn.utils.prune"):
+        with refused("model", "torch.nn.utils.prune", "form"):
             from_torch_prune(source)
 
 
@@ -124,7 +124,7 @@ def test_fold_masks_leaves_other_names_alone_and_in_order() -> None:
 
 def test_a_pair_of_two_shapes_is_refused_in_one_line() -> None:
     state = {"w_orig": torch.ones(2, 3), "w_mask": torch.ones(3)}
-    with pytest.raises(ConfigError, match=r"^state: 'w_mask' has shape \(3,\), 'w_orig' \(2, 3\); of torch"):
+    with refused("state", "w_mask", "w_orig", "(3,)", "(2, 3)", "shape"):
         fold_masks(state)
 
 
@@ -180,13 +180,13 @@ def test_round_trip_from_torch_to_held_and_back() -> None:
 
 def test_refused_by_name_before_anything_changes() -> None:
     model = network()
-    for wrong, message in (
-        ({"0.weight": torch.ones(8, 6), "1.weight": torch.ones(2)}, "unknown '1.weight'"),
-        ({"0.weight": torch.ones(8, 5)}, r"'0.weight' has shape \(8, 5\)"),
+    for wrong, mentions in (
+        ({"0.weight": torch.ones(8, 6), "1.weight": torch.ones(2)}, ("1.weight", "unknown")),
+        ({"0.weight": torch.ones(8, 5)}, ("0.weight", "(8, 5)")),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with refused("mask", *mentions):
             to_torch_prune(model, wrong)
-        with pytest.raises(ConfigError, match=message):
+        with refused("mask", *mentions):
             split_masks(model.state_dict(), wrong)
     assert same(model.state_dict(), network().state_dict())
 
@@ -195,7 +195,7 @@ def test_a_tied_weight_is_refused() -> None:
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     for name, other in (("0.weight", "1.weight"), ("1.weight", "0.weight")):
-        with pytest.raises(ConfigError, match=f"'{name}' is tied to '{other}'"):
+        with refused("mask", name, other, "tied"):
             to_torch_prune(tied, {name: torch.ones(4, 4)})
     to_torch_prune(tied, {"0.bias": torch.zeros(4)})
     assert list(from_torch_prune(tied)) == ["0.bias"]
@@ -210,14 +210,13 @@ def test_a_tied_pair_counts_once_or_under_each_name() -> None:
 
 def test_a_model_in_the_form_is_refused_in_one_clear_line() -> None:
     model, kept = pruned_by_torch(), mask()
-    message = r"^mask: '0.weight' is in the form of torch.nn.utils.prune; undo it by prune.remove or fold_masks$"
-    for refused in (
+    for use in (
         lambda: apply_mask(model, kept),
         lambda: to_torch_prune(model, kept),
         lambda: kept.apply(model.state_dict()),
     ):
-        with pytest.raises(ConfigError, match=message):
-            refused()
+        with refused("mask", "0.weight", "torch.nn.utils.prune", "fold_masks"):
+            use()
 
 
 def test_the_layer_table_says_so() -> None:
@@ -260,7 +259,7 @@ def test_a_mask_is_read_from_a_checkpoint_in_the_form_and_from_a_file_of_masks(t
     torch.save(nn.ModuleDict({"module": model}).state_dict(), tmp_path / "ddp.pt")
     assert read_mask(tmp_path / "mask.safetensors") == read_mask(tmp_path / "ddp.pt") == found
     torch.save(network().state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(ConfigError, match=r"^mask: '.*' holds other values than 0 and 1$"):
+    with refused("mask", "0", "1", "values"):
         read_mask(tmp_path / "weights.pt")
-    with pytest.raises(ConfigError, match=r"^mask: cannot read '.*none': No such file"):
+    with refused("mask", "No such file", "read"):
         read_mask(tmp_path / "none")

@@ -15,6 +15,7 @@ from prunetune.sparsity.criteria import CRITERIA, Evidence, Grasp, SynFlow
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Prune, Train, describe
 from prunetune.store.store import Store
+from tests.support.refusals import refused
 
 
 @dataclass(frozen=True)
@@ -191,16 +192,14 @@ def test_what_cannot_be_is_refused_in_one_line(criterion: Any, line: str) -> Non
 
 
 def test_an_argument_beside_the_criterion_is_sent_into_it() -> None:
-    line = r"^masks\.0\.rounds: not a setting of 'one_shot'; did you mean 'criterion\.rounds'\?$"
-    with pytest.raises(ConfigError, match=line):
+    with refused("masks.0.rounds", "one_shot", "criterion.rounds"):
         study("synflow", rounds=50)
 
 
 def test_two_settings_of_one_criterion_are_two_masks() -> None:
     made = study({"name": "synflow", "rounds": 2}, "synflow", {"name": "synflow", "rounds": 3})
     assert list(masks(made)) == ["one_shot-synflow-rounds=2", "one_shot-synflow", "one_shot-synflow-rounds=3"]
-    line = "masks.1: 'one_shot-synflow' is entry 0 too; give one of them another `name`"
-    with pytest.raises(ConfigError, match=line):
+    with refused("masks.1", "one_shot-synflow", "0", "name"):
         study("synflow", {"name": "synflow", "rounds": 100})
 
 
@@ -208,7 +207,7 @@ def test_a_criterion_that_reads_gradients_is_shown_images_whatever_its_arguments
     (step,) = masks(study({"name": "steep", "power": 2.0}, probe=12)).values()
     assert step.probe is not None
     assert step.probe.images == 12
-    with pytest.raises(ConfigError, match=r"^masks\.0\.probe: 12; criterion 'near' looks at no images; leave it out$"):
+    with refused("masks.0.probe", "near", "12", "looks"):
         study({"name": "near", "centre": 1.0}, probe=12)
 
 
@@ -246,7 +245,7 @@ def test_synflow_scores_each_of_its_rounds(rounds: int, store: Store, monkeypatc
 def test_the_criteria_check_their_own_arguments() -> None:
     assert asdict(SynFlow()) == {"rounds": 100}
     assert asdict(Grasp()) == {"temperature": 200.0}
-    with pytest.raises(ConfigError, match=r"^rounds: -1; must be at least 1 and at most 10,000$"):
+    with refused("rounds", "10,000", "-1", "1", "least"):
         SynFlow(rounds=-1)
-    with pytest.raises(ConfigError, match=r"^temperature: nan; must be a number above 0$"):
+    with refused("temperature", "0", "nan"):
         Grasp(temperature=float("nan"))

@@ -91,6 +91,7 @@ def undisturbed(ground: Store, tmp_path: Path) -> Store:
     return other
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_resumed_has_the_same_bytes(ground: Store, undisturbed: Store, kind: str) -> None:
     kill(ground, kind, 3)
@@ -103,6 +104,7 @@ def test_killed_and_resumed_has_the_same_bytes(ground: Store, undisturbed: Store
     assert list(ground.verify()) == []
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("how", ["flipped", "torn", "empty", "no pickle", "of another type"])
 def test_a_damaged_checkpoint_is_not_gone_on_from(ground: Store, how: str) -> None:
     kill(ground, "plain", 4)
@@ -143,6 +145,7 @@ def hostile() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("what", ["environment", "inputs"])
 def test_one_of_another_origin_is_not_gone_on_from(ground: Store, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Half of a training on one machine and half on another could be repeated on neither."""
@@ -194,6 +197,7 @@ def test_a_full_disk_costs_the_checkpoint_only(ground: Store, monkeypatch: pytes
     assert not list(ground.root.rglob(".tmp-*"))
 
 
+@pytest.mark.cluster
 def test_gc_clears_what_nobody_is_at(ground: Store) -> None:
     kill(ground, "plain", 3)
     size = checkpoint(ground, "plain").stat().st_size
@@ -205,6 +209,7 @@ def test_gc_clears_what_nobody_is_at(ground: Store) -> None:
     assert go_on(ground, "plain")[0] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.cluster
 def test_what_a_kill_leaves_right_after_the_result_is_cleared(ground: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is stored, and is only found by what goes on; the checkpoint of one under way is left alone."""
     monkeypatch.setattr(module, "discard", lambda root, key: None)  # the process is gone by then

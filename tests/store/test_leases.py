@@ -111,6 +111,7 @@ def test_a_process_that_wakes_leaves_the_new_owner_alone(store: Store) -> None:
     assert not sleeper.take(KEY)
 
 
+@pytest.mark.cluster
 def test_of_many_that_find_a_dead_claim_one_gets_it(store: Store) -> None:
     """Processes and not threads: each waits for the starting shot, then takes every step that a dead one had."""
     keys = [init(seed).key for seed in range(40)]
@@ -243,6 +244,7 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
     this_machine.cache_clear()
 
 
+@pytest.mark.cluster
 def test_containers_of_one_machine(store: Store) -> None:
     """The same host name and the same process id in another namespace of processes, and both live."""
     script = "import sys, os; from pathlib import Path; from prunetune.store.leases import Leases\n"

@@ -14,7 +14,7 @@ from tests.support.toy_study import ONE_EPOCH, dense, init, prune
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
 
-@pytest.fixture(params=["folder", "memory", "file", "s3"])
+@pytest.fixture(params=["folder", "memory", "file", pytest.param("s3", marks=pytest.mark.cluster)])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prunetune.errors import ConfigError
 from prunetune.sparsity.scope import Scope
 from prunetune.training.admm import Admm, Penalty
+from tests.support.refusals import refused
 from tests.support.train_makers import PRUNABLE, RECIPE, network, run
 
 SHAPES = [(1, 8), (3, 12), (2, 4, 1, 1), (1, 4, 2, 1), (2, 8, 3, 2), (2, 6, 2, 2), (1, 12, 2)]
@@ -143,12 +143,12 @@ def test_a_training_draws_the_weights_towards_the_pattern() -> None:
 @pytest.mark.parametrize(
     ("penalty", "line"),
     [
-        (Penalty(0.4, pattern="2:4"), r"pattern: '2:4' at sparsity 0\.6; its only sparsity is 0\.5"),
-        (Penalty(0.5, allocation="global", pattern="2:4"), "allocation: 'global' has no say under pattern '2:4'"),
-        (Penalty(0.4, pattern="2:5"), "pattern: '2:5' needs inputs in groups of 5; '3.weight' has 36"),
-        (Penalty(0.5, Scope(), pattern="2;4"), "pattern: unknown '2;4'; did you mean '2:4'?"),
+        (Penalty(0.4, pattern="2:4"), ("pattern", "2:4", "0.6", "0.5", "sparsity")),
+        (Penalty(0.5, allocation="global", pattern="2:4"), ("allocation", "global", "2:4", "say")),
+        (Penalty(0.4, pattern="2:5"), ("pattern", "2:5", "3.weight", "5", "36", "groups")),
+        (Penalty(0.5, Scope(), pattern="2;4"), ("pattern", "2;4", "2:4")),
     ],
 )
-def test_what_does_not_fit_is_refused_at_the_start(penalty: Penalty, line: str) -> None:
-    with pytest.raises(ConfigError, match=line):
+def test_what_does_not_fit_is_refused_at_the_start(penalty: Penalty, line: tuple[str, ...]) -> None:
+    with refused(*line):
         Admm(network(), penalty, 1, 1)

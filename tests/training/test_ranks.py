@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from prunetune.core.seeding import epoch_order, order_digest
-from prunetune.errors import ConfigError
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.batches import normaliser
 from prunetune.training.distributed import Share, World
 from prunetune.training.loop import Trained
 from prunetune.training.recipe import Point
 from tests.support.rank_cases import CASES, RANKS, run
+from tests.support.refusals import refused
 from tests.support.train_makers import COUNT, PRUNABLE, RECIPE, dataset, half_mask, network
+
+pytestmark = pytest.mark.cluster
 
 Found = dict[str, Trained]
 ALIKE = [case for case in CASES if case not in ("batch norm", "dropout")]  # what micro-batches do not change
@@ -124,5 +126,5 @@ def test_shares_by_hand() -> None:
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
-    with pytest.raises(ConfigError, match=r"devices: 3; the last batch of an epoch has 2 of 50 images; choose"):
+    with refused("devices", "3", "2", "50", "choose"):
         World(0, 3).shares(50, 16)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# test_lowest.sh [PYTEST OPTION…]: the quick tests with the lowest version that pyproject.toml admits of each dependency.
+# torch is the one of constraints.txt, since an older one would come from elsewhere; tests that need an extra skip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=.venv/lowest
+"${PYTHON:-python3}" -m venv "$folder"
+"$folder/bin/pip" install --quiet uv
+"$folder/bin/uv" pip compile --quiet --no-deps --no-header --no-annotate --resolution lowest pyproject.toml |
+    grep -v '^torch==' >"$folder/lowest.txt"
+grep '^torch==' constraints.txt >>"$folder/lowest.txt"
+"$folder/bin/pip" install --quiet --constraint "$folder/lowest.txt" --editable .
+"$folder/bin/pip" install --quiet pytest pytest-timeout pytest-xdist hypothesis psutil
+cat "$folder/lowest.txt"
+"$folder/bin/python" -m pytest -n auto --dist worksteal -m 'not slow and not cluster and not browser' "$@"
