@@ -25,8 +25,9 @@ from prunetune.results.collect import collect
 from prunetune.rows import Correlation, Results, Trial
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
-from prunetune.store.cache import CachedStore, open_store, user_cache
-from prunetune.store.store import Store
+from prunetune.store.cache import CachedStore, open_store
+from prunetune.store.remote import user_cache
+from prunetune.store.store import StoreWriter
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,7 +41,7 @@ class Prepared:
     plan: Plan  # where seeds may be added: with those so far
     max_plan: Plan  # with all that may be added; `plan` itself where their number is fixed
     device: str
-    store: Store
+    store: StoreWriter
     remaining: Remaining
     cached: frozenset[str]  # keys of the steps of `max_plan` that were stored before anything ran
 

@@ -26,7 +26,7 @@ from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Init, Train, Weights
-from prunetune.store.leases import Leases
+from prunetune.store.layout import Manifest
 from prunetune.store.store import Store
 from prunetune.training.evaluate import PathScores
 from tests.support.toy_study import OUTPUTS, SHAPE, Work, dense, images, init, net, prune, recipe, sparse
@@ -146,7 +146,7 @@ def test_a_diverged_end_blocks_the_line(store: Store, which: int) -> None:
         execute(parent, store)
     with pytest.raises(DivergedSourceError, match=f"diverged source: Train {ends[which].key[:12]}"):
         execute(step, store)
-    *found, event = Schedule(Work((START, *ends, step)), store, Leases(store.root)).take()
+    *found, event = Schedule(Work((START, *ends, step)), store, store.leases()).take()
     assert found == [Cached(parent.key) for parent in (START, *ends)]
     assert event.kind == "blocked"  # type: ignore[union-attr]
     assert isinstance(START, Init)
@@ -210,7 +210,7 @@ def test_a_line_that_is_missing_is_noted_and_one_that_failed_is_a_failure(
     lost = next(c for c in planned.connections if c.arm == "ticket")
     manifest = Store.manifest
 
-    def losing(store: Store, key: str) -> dict[str, Any]:
+    def losing(store: Store, key: str) -> Manifest:
         if key == lost.step.key:
             raise KeyError(key)
         return manifest(store, key)

@@ -15,7 +15,6 @@ from prunetune.execution.events import Event
 from prunetune.execution.run_step import execute
 from prunetune.execution.scheduler import Schedule
 from prunetune.steps.steps import Step, Weights
-from prunetune.store.leases import Leases
 from prunetune.store.store import Store
 from tests.support.disks import Disk, mounted
 from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, sparse
@@ -29,7 +28,7 @@ def study(root: Path, between: Callable[[], None] = lambda: None) -> list[Event]
     """What an executor and its worker do, with a checkpoint after every epoch; the first failure ends it."""
     store = Store(root)
     store.prepare()
-    claims, events = Leases(store.root), list[Event]()
+    claims, events = store.leases(), list[Event]()
     try:
         schedule = Schedule(STUDY, store, claims)
         for found in schedule.take():

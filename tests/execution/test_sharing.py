@@ -15,7 +15,6 @@ from prunetune.execution.events import Cached, Done, Waiting
 from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.steps.steps import Train
-from prunetune.store.leases import Leases
 from prunetune.store.store import Store
 from tests.support.toy_study import Work, small_study
 
@@ -138,7 +137,7 @@ def test_a_process_that_wakes_after_its_claim_expired_is_harmless(tmp_path: Path
             break
     path = store.root / "claims" / dense.key
     os.utime(path, (0, 0))  # it has slept through
-    other = Leases(store.root, expiry=30)
+    other = store.leases(expiry=30)
     assert other.take(dense.key)
     execute(dense, store, STUDY.snapshots[dense.key])
     other.close()

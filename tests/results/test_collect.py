@@ -22,6 +22,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.spec.load import load_spec
 from prunetune.steps import graph
 from prunetune.steps.steps import Prune, Train, Transform, Weights
+from prunetune.store.layout import Manifest
 from prunetune.store.store import Store
 from tests.support.toy_study import ONE_EPOCH
 
@@ -111,7 +112,7 @@ def test_the_environment_is_told_and_a_mixture_flagged(
     assert results.environment["mixed"] == []
     manifest = Store.manifest
 
-    def elsewhere(self: Store, key: str) -> dict[str, Any]:
+    def elsewhere(self: Store, key: str) -> Manifest:
         found = manifest(self, key)
         if key == study.steps[3].key:
             found["environment"] |= {"cpu": "Another 9000", "precision": "bf16"}

@@ -18,7 +18,6 @@ from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.steps.steps import Train, Weights
 from prunetune.store import checkpoints as partial
-from prunetune.store.leases import Leases
 from prunetune.store.store import Store
 from prunetune.training.admm import Penalty
 from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
@@ -201,7 +200,7 @@ def test_a_full_disk_costs_the_checkpoint_only(ground: Store, monkeypatch: pytes
 def test_gc_clears_what_nobody_is_at(ground: Store) -> None:
     kill(ground, "plain", 3)
     size = checkpoint(ground, "plain").stat().st_size
-    claims = Leases(ground.root)
+    claims = ground.leases()
     assert claims.take(KINDS["plain"].key)
     assert ground.gc() == 0
     claims.close()

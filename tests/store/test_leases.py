@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prunetune.core.files import this_machine
-from prunetune.store.leases import Leases, Process
+from prunetune.store.leases import Process
 from prunetune.store.store import Store
 from tests.support.toy_study import init
 
@@ -35,7 +35,7 @@ def of_another_machine(store: Store, key: str = KEY) -> Path:
 
 
 def test_one_at_a_time(store: Store) -> None:
-    one, two = Leases(store.root), Leases(store.root)
+    one, two = store.leases(), store.leases()
     assert one.take(KEY)
     assert one.take(KEY)  # for a second attempt
     assert not two.take(KEY)
@@ -50,14 +50,14 @@ def test_one_at_a_time(store: Store) -> None:
 
 
 def test_a_dead_process_of_this_machine_makes_room_at_once(store: Store) -> None:
-    script = "import sys, os, signal; from pathlib import Path; from prunetune.store.leases import Leases\n"
-    script += "assert Claims(Path(sys.argv[1])).take(sys.argv[2]); os.kill(os.getpid(), signal.SIGKILL)"
+    script = "import sys, os, signal; from prunetune.store.store import Store\n"
+    script += "assert Store(sys.argv[1]).leases().take(sys.argv[2]); os.kill(os.getpid(), signal.SIGKILL)"
     with subprocess.Popen([sys.executable, "-c", script, str(store.root), KEY]) as dead:
         deadline = time.monotonic() + 60
-        while not Leases(store.root).dead() and time.monotonic() < deadline:  # a zombie, as nobody has waited for it
+        while not store.leases().dead() and time.monotonic() < deadline:  # a zombie, as nobody has waited for it
             time.sleep(0.05)
         assert dead.returncode is None
-        assert Leases(store.root).take(KEY)
+        assert store.leases().take(KEY)
 
 
 def test_a_process_id_that_was_given_again_is_no_sign_of_life(store: Store) -> None:
@@ -71,7 +71,7 @@ def test_a_process_id_that_was_given_again_is_no_sign_of_life(store: Store) -> N
 
 def test_a_silent_process_elsewhere_expires_and_a_live_one_does_not(store: Store) -> None:
     of_another_machine(store)
-    claims = Leases(store.root, expiry=100)
+    claims = store.leases(expiry=100)
     assert not claims.take(KEY)
     age(store, 50)
     assert not claims.take(KEY)
@@ -86,22 +86,22 @@ def test_age_is_by_the_clock_of_the_store(store: Store, monkeypatch: pytest.Monk
     of_another_machine(store)
     ahead = time.time() + 365 * 86400
     monkeypatch.setattr(time, "time", lambda: ahead)
-    assert not Leases(store.root, expiry=100).take(KEY)
+    assert not store.leases(expiry=100).take(KEY)
 
 
 def test_a_live_claim_is_kept_alive(store: Store) -> None:
-    claims = Leases(store.root, expiry=0.5)
+    claims = store.leases(expiry=0.5)
     assert claims.take(KEY)
     age(store, 1000)
     deadline = time.monotonic() + 30
     while claims.dead() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not Leases(store.root, expiry=100).take(KEY)
+    assert not store.leases(expiry=100).take(KEY)
     claims.close()
 
 
 def test_a_process_that_wakes_leaves_the_new_owner_alone(store: Store) -> None:
-    sleeper, other = Leases(store.root), Leases(store.root)
+    sleeper, other = store.leases(), store.leases()
     assert sleeper.take(KEY)
     age(store, 1000)
     assert other.take(KEY)
@@ -118,9 +118,9 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(store: Store) -> None:
     for key in keys:
         of_another_machine(store, key)
         age(store, 1000, key)
-    script = "import sys, time; from pathlib import Path; from prunetune.store.leases import Leases\n"
+    script = "import sys, time; from prunetune.store.store import Store\n"
     script += (
-        "root, *keys = sys.argv[1:]; claims = Leases(Path(root)); print('here', flush=True); sys.stdin.readline()\n"
+        "root, *keys = sys.argv[1:]; claims = Store(root).leases(); print('here', flush=True); sys.stdin.readline()\n"
     )
     script += "print(*[key for key in keys if claims.take(key)], flush=True); sys.stdin.readline()"
     command = [sys.executable, "-c", script, str(store.root), *keys]
@@ -147,7 +147,7 @@ def test_of_many_that_find_a_dead_claim_one_gets_it(store: Store) -> None:
 def test_a_claim_that_makes_no_sense_counts_until_it_is_old(store: Store, content: bytes) -> None:
     """It may be one that is being written."""
     (store.root / "claims" / KEY).write_bytes(content)
-    claims = Leases(store.root)
+    claims = store.leases()
     assert claims.holder(KEY) is None
     assert not claims.take(KEY)
     age(store, 1000)
@@ -164,14 +164,14 @@ def test_a_full_disk_does_not_stop_what_needs_no_claim(store: Store, monkeypatch
         return real(path, mode, *rest, **named)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", full)
-    claims = Leases(store.root)
+    claims = store.leases()
     assert claims.take(KEY)
     assert not (store.root / "claims" / KEY).exists()
     claims.close()
 
 
 def test_gc_removes_dead_claims_only(store: Store) -> None:
-    living = Leases(store.root)
+    living = store.leases()
     assert living.take(init(1).key)
     size = of_another_machine(store).stat().st_size
     assert store.gc() == 0
@@ -192,7 +192,7 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_the_living_keep_their_claims_and_the_silent_lose_them(store: Store) -> None:
-    living, other = Leases(store.root), Leases(store.root)
+    living, other = store.leases(), store.leases()
     of_another_machine(store)
     assert living.take(init(1).key)
     assert not other.take(init(1).key)
@@ -210,7 +210,7 @@ def test_without_locks_the_living_keep_their_claims_and_the_silent_lose_them(sto
 
 
 def test_for_whom_a_step_waits(store: Store) -> None:
-    claims = Leases(store.root)
+    claims = store.leases()
     assert claims.take(KEY)
     age(store, 40)
     who = re.escape(str(Process.this()))
@@ -219,7 +219,7 @@ def test_for_whom_a_step_waits(store: Store) -> None:
     assert claims.way_out(KEY) == f"after 300 s without such a sign, or as soon as {store.root}/claims/{KEY} is removed"
     (store.root / "claims" / KEY).unlink()
     assert claims.story(KEY) == "another process"
-    assert Leases(store.root).take(KEY)
+    assert store.leases().take(KEY)
     claims.close()  # which is not its own any more
     assert claims.holder(KEY) is not None
 
@@ -229,10 +229,10 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
     real = Path.readlink
     monkeypatch.setattr(Path, "readlink", lambda path: real(path / "none" if path.is_relative_to("/proc") else path))
     this_machine.cache_clear()
-    one = Leases(store.root)
+    one = store.leases()
     assert one.take(KEY)
     this_machine.cache_clear()
-    two = Leases(store.root)
+    two = store.leases()
     holder = two.holder(KEY)
     assert holder is not None
     assert holder._replace(machine="") == Process.this()._replace(machine="")
@@ -247,8 +247,8 @@ def test_containers_with_one_host_name_and_the_same_process_ids(store: Store, mo
 @pytest.mark.cluster
 def test_containers_of_one_machine(store: Store) -> None:
     """The same host name and the same process id in another namespace of processes, and both live."""
-    script = "import sys, os; from pathlib import Path; from prunetune.store.leases import Leases\n"
-    script += "claims = Leases(Path(sys.argv[1]))\n"
+    script = "import sys, os; from prunetune.store.store import Store\n"
+    script += "claims = Store(sys.argv[1]).leases()\n"
     script += "print(os.getpid(), claims.take(sys.argv[2]), claims.dead(), flush=True); sys.stdin.readline()"
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(store.root), KEY]
     if shutil.which("unshare") is None or subprocess.run([*command[:4], "true"], capture_output=True).returncode:
@@ -263,6 +263,6 @@ def test_containers_of_one_machine(store: Store) -> None:
             assert process.stdout is not None
             told.append(process.stdout.readline())
         assert sorted(told) == ["1 False []\n", "1 True []\n"]
-        assert not Leases(store.root).take(KEY)
+        assert not store.leases().take(KEY)
         for process in (one, two):
             process.communicate("end\n")

@@ -22,8 +22,10 @@ from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.run_step import execute
 from prunetune.store import remote
 from prunetune.store.cache import CachedStore
+from prunetune.store.layout import manifest_bytes
 from prunetune.store.leases import Process
-from prunetune.store.store import Store
+from prunetune.store.remote import FsspecBackend
+from prunetune.store.store import Store, StoreWriter
 from tests.support.refusals import refused
 from tests.support.toy_study import ONE_EPOCH, Work, dense, init, small_study
 
@@ -58,11 +60,11 @@ def machine(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machin
     return seen_from
 
 
-def run(store: Store, work: Work) -> list[Event]:
+def run(store: StoreWriter, work: Work) -> list[Event]:
     return list(LocalExecutor(1).run(work, store))
 
 
-def done_alone(store: Store, work: Work) -> None:
+def done_alone(store: StoreWriter, work: Work) -> None:
     """The study without workers, which take their time to start."""
     for step in work.steps:
         execute(step, store, work.snapshots.get(step.key, ()))
@@ -72,10 +74,16 @@ def of(events: list[Event], *kinds: type) -> list[Event]:
     return [event for event in events if isinstance(event, kinds)]
 
 
+def place(store: CachedStore) -> FsspecBackend:
+    """Where the store lies."""
+    assert isinstance(store.remote.backend, FsspecBackend)
+    return store.remote.backend
+
+
 def contents(store: CachedStore) -> dict[str, bytes]:
     """All that is there but manifests, which hold times."""
-    paths = [path for path in store.remote.paths("steps") if not path.endswith("manifest.json")]
-    return {path: store.remote.get(path) for path in paths}
+    paths = [path for path in place(store).paths("steps") if not path.endswith("manifest.json")]
+    return {path: place(store).get(path) for path in paths}
 
 
 def test_what_one_machine_has_done_another_one_has(machine: Machine) -> None:
@@ -95,9 +103,9 @@ def test_the_files_there_are_those_of_a_store_in_a_folder(tmp_path: Path, machin
     one = machine("one")
     one.write(START, {"digest": "x"}, state=STATE)
     copied = tmp_path / "copied"
-    for path in one.remote.paths(""):
+    for path in place(one).paths(""):
         (copied / path).parent.mkdir(parents=True, exist_ok=True)
-        (copied / path).write_bytes(one.remote.get(path))
+        (copied / path).write_bytes(place(one).get(path))
     folder = Store(copied)
     folder.prepare()
     assert list(folder.verify()) == []
@@ -110,14 +118,14 @@ def test_planning_lists_once_and_reads_nothing(machine: Machine, monkeypatch: py
         one.write(init(seed), {}, state=STATE)
     two = machine("two")
     asked: Counter[str] = Counter()
-    ask = remote.Remote._ask
+    ask = remote.FsspecBackend._ask
 
-    def counted(self: remote.Remote, what: Callable[[], Any]) -> Any:
+    def counted(self: remote.FsspecBackend, what: Callable[[], Any]) -> Any:
         asked["times"] += 1
         return ask(self, what)
 
-    two.remote._known = None
-    monkeypatch.setattr(remote.Remote, "_ask", counted)
+    place(two)._known = None
+    monkeypatch.setattr(remote.FsspecBackend, "_ask", counted)
     assert [two.has(init(seed).key) for seed in range(50)] == [True] * 5 + [False] * 45
     assert asked["times"] == 2  # the marker, and the listing
 
@@ -152,7 +160,7 @@ def test_a_snapshot_that_another_machine_adds_arrives(machine: Machine) -> None:
 
 def test_a_write_that_ended_before_the_manifest_counts_for_nothing(machine: Machine) -> None:
     one = machine("one")
-    one.remote.put(WEIGHTS, b"only the first bytes of anoth")
+    place(one).put(WEIGHTS, b"only the first bytes of anoth")
     two = machine("two")
     assert not two.has(KEY)
     assert list(two.verify()) == list(two.ls()) == []
@@ -166,13 +174,13 @@ def test_every_kind_of_damage_there_is_found_and_never_read(machine: Machine) ->
     one.write(START, {"digest": "x"}, state=STATE)
     for name in ("manifest.json", "metrics.json", "state.safetensors", "step.json"):
         path = MANIFEST.replace("manifest.json", name)
-        good = one.remote.get(path)
+        good = place(one).get(path)
         flipped = good[:-3] + bytes([good[-3] ^ 1]) + good[-2:]
         for bad in (good[:-1], b"", flipped, None):
             if bad is None:
-                one.remote.remove(path)
+                place(one).remove(path)
             else:
-                one.remote.put(path, bad)
+                place(one).put(path, bad)
             found = machine(f"{name} {bad}"[:40])
             if bad is None and name == "manifest.json":
                 assert not found.has(KEY)  # as if it had never been written
@@ -181,7 +189,7 @@ def test_every_kind_of_damage_there_is_found_and_never_read(machine: Machine) ->
                     found.check(KEY)
                 assert not found.exists(KEY)
                 assert [problem.key for problem in found.verify()] == [KEY]
-            one.remote.put(path, good)
+            place(one).put(path, good)
     machine("last").check(KEY)
 
 
@@ -194,7 +202,7 @@ def test_damage_there_is_put_aside_and_done_again(machine: Machine) -> None:
     victim = work.steps[2]
     path = MANIFEST.replace(KEY, victim.key).replace(f"/{KEY[:2]}/", f"/{victim.key[:2]}/")
     path = path.replace("manifest.json", "state.safetensors")
-    one.remote.put(path, one.remote.get(path)[:-1])
+    place(one).put(path, place(one).get(path)[:-1])
     two = machine("two")
     events = run(two, work)
     assert [event.key for event in of(events, Done, Notice)] == [victim.key] * 2
@@ -215,10 +223,10 @@ def test_a_damaged_copy_here_is_fetched_again(machine: Machine) -> None:
 def test_a_manifest_cannot_make_files_elsewhere(machine: Machine, tmp_path: Path) -> None:
     one = machine("one")
     one.write(START, {"digest": "x"}, state=STATE)
-    listed = json.loads(one.remote.get(MANIFEST))
+    listed = json.loads(place(one).get(MANIFEST))
     del listed["sha256"]
     listed["files"]["../../../../evil"] = listed["files"].pop("metrics.json")
-    one.remote.put(MANIFEST, remote.manifest_bytes(listed, listed["files"]))
+    place(one).put(MANIFEST, manifest_bytes(listed, listed["files"]))
     with pytest.raises(CorruptionError, match="names files of other folders"):
         machine("two").check(KEY)
     assert not list(tmp_path.rglob("evil"))
@@ -234,8 +242,8 @@ def test_deleting_the_folder_here_loses_nothing(machine: Machine) -> None:
 def test_deleting_it_there_is_mended_from_here(machine: Machine) -> None:
     one = machine("one")
     one.write(START, {"digest": "x"}, state=STATE)
-    for path in one.remote.paths("steps"):
-        one.remote.remove(path)
+    for path in place(one).paths("steps"):
+        place(one).remove(path)
     machine("one")
     machine("two").check(KEY)
 
@@ -245,9 +253,9 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0
-        ask = remote.Remote._ask
+        ask = remote.FsspecBackend._ask
 
-        def asked(this: remote.Remote, what: Callable[[], Any]) -> Any:
+        def asked(this: remote.FsspecBackend, what: Callable[[], Any]) -> Any:
             def tried() -> Any:
                 if self.times > 0:
                     self.times -= 1
@@ -256,7 +264,7 @@ class Failing:
 
             return ask(this, tried)
 
-        monkeypatch.setattr(remote.Remote, "_ask", asked)
+        monkeypatch.setattr(remote.FsspecBackend, "_ask", asked)
 
 
 @pytest.fixture
@@ -335,7 +343,7 @@ def test_a_place_that_cannot_be_reached_is_one_line_and_no_wait(
 
 
 def test_claims_of_two_machines(machine: Machine) -> None:
-    one, two = machine("one").claims(), machine("two").claims()
+    one, two = machine("one").leases(), machine("two").leases()
     assert one.take(KEY)
     assert one.take(KEY)
     assert not two.take(KEY)
@@ -343,15 +351,15 @@ def test_claims_of_two_machines(machine: Machine) -> None:
     assert two.holder(KEY) == Process.this()
     assert two.is_alive(KEY)
     one.release(KEY)
-    two._again.clear()  # as if the pause were over
+    two._not_before.clear()  # as if the pause were over
     assert two.take(KEY)
     one.close()
     two.close()
-    assert two._claimed() == set()
+    assert two._leased() == set()
 
 
 def test_a_claim_that_is_given_up_is_had_after_a_while(machine: Machine) -> None:
-    one, two = machine("one").claims(), machine("two").claims(expiry=20.0)
+    one, two = machine("one").leases(), machine("two").leases(expiry=20.0)
     assert one.take(KEY)
     assert not two.take(KEY)
     one.release(KEY)
@@ -364,10 +372,11 @@ def test_a_claim_that_is_given_up_is_had_after_a_while(machine: Machine) -> None
 
 def set_back(store: CachedStore, path: str, seconds: float) -> None:
     """As if a file had been written that long ago, by the clock of the place."""
-    full = f"{store.remote._root}/{path}"
-    if isinstance(store.remote._files, MemoryFileSystem):
-        store.remote._files.store[full].modified -= timedelta(seconds=seconds)
-    elif isinstance(store.remote._files, LocalFileSystem):
+    full = f"{place(store)._top}/{path}"
+    files: object = place(store)._files
+    if isinstance(files, MemoryFileSystem):
+        files.store[full].modified -= timedelta(seconds=seconds)
+    elif isinstance(files, LocalFileSystem):
         then = os.stat(full).st_mtime - seconds
         os.utime(full, (then, then))
     else:
@@ -379,7 +388,7 @@ def set_back(store: CachedStore, path: str, seconds: float) -> None:
 
 def claim_of_another_machine(store: CachedStore) -> None:
     process = Process("elsewhere", "another boot", os.getpid(), "1")
-    store.remote.put(f"claims/{KEY}", json.dumps(process._asdict() | {"token": "x"}).encode())
+    place(store).put(f"claims/{KEY}", json.dumps(process._asdict() | {"token": "x"}).encode())
 
 
 def test_the_claim_of_a_dead_machine_expires_by_the_clock_there(
@@ -389,11 +398,11 @@ def test_the_claim_of_a_dead_machine_expires_by_the_clock_there(
     claim_of_another_machine(store)
     ahead = time.time() + 365 * 86400
     monkeypatch.setattr(time, "time", lambda: ahead)  # of no importance
-    assert not store.claims(expiry=100).take(KEY)
+    assert not store.leases(expiry=100).take(KEY)
     set_back(store, f"claims/{KEY}", 50)
-    assert not store.claims(expiry=100).take(KEY)
+    assert not store.leases(expiry=100).take(KEY)
     set_back(store, f"claims/{KEY}", 100)
-    claims = store.claims(expiry=100)
+    claims = store.leases(expiry=100)
     assert not claims.is_alive(KEY)
     assert claims.take(KEY)
     claims.close()
@@ -401,19 +410,19 @@ def test_the_claim_of_a_dead_machine_expires_by_the_clock_there(
 
 def test_a_live_claim_is_kept_alive(machine: Machine) -> None:
     store = machine("one")
-    claims = store.claims(expiry=3.0)
+    claims = store.leases(expiry=3.0)
     assert claims.take(KEY)
     set_back(store, f"claims/{KEY}", 1000)
     deadline = time.monotonic() + 30
     while claims.dead() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not machine("two").claims(expiry=100).take(KEY)
+    assert not machine("two").leases(expiry=100).take(KEY)
     claims.close()
 
 
 def test_a_machine_that_wakes_leaves_the_new_owner_alone(machine: Machine) -> None:
     store = machine("one")
-    sleeper = store.claims()
+    sleeper = store.leases()
     assert sleeper.take(KEY)
     claim_of_another_machine(store)
     sleeper.release(KEY)
@@ -431,7 +440,7 @@ def test_a_step_that_was_done_since_the_listing_is_not_done_again(machine: Machi
 
 
 def test_claims_that_cannot_be_written_stop_nothing(machine: Machine, failing: Failing) -> None:
-    claims = machine("one").claims()
+    claims = machine("one").leases()
     failing.times = 10**6
     assert claims.take(KEY)
     claims.close()
@@ -440,9 +449,9 @@ def test_claims_that_cannot_be_written_stop_nothing(machine: Machine, failing: F
 def test_gc_clears_what_dead_machines_left_and_nothing_else(machine: Machine) -> None:
     one = machine("one")
     one.write(init(1), {}, state=STATE)
-    one.remote.put(WEIGHTS, bytes(1000))
+    place(one).put(WEIGHTS, bytes(1000))
     claim_of_another_machine(one)
-    claim = len(one.remote.get(f"claims/{KEY}"))
+    claim = len(place(one).get(f"claims/{KEY}"))
     assert machine("two").gc() == 0
     set_back(one, WEIGHTS, 25 * 3600)
     set_back(one, f"claims/{KEY}", 1000)
@@ -450,7 +459,7 @@ def test_gc_clears_what_dead_machines_left_and_nothing_else(machine: Machine) ->
     checkpoint = training.root / "partial" / init(7).key
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(bytes(10))
-    living = training.claims()
+    living = training.leases()
     assert living.take(init(7).key)
     assert training.gc() == 1000 + claim
     assert checkpoint.exists()
@@ -462,13 +471,13 @@ def test_gc_clears_what_dead_machines_left_and_nothing_else(machine: Machine) ->
 
 def test_a_newer_store_and_foreign_things_are_refused(machine: Machine, url: str) -> None:
     one = machine("one")
-    one.remote.put("prunetune-store.json", b'{"kind": "prunetune store", "schema_version": 99}')
+    place(one).put("prunetune-store.json", b'{"kind": "prunetune store", "schema_version": 99}')
     with refused("store", "99", "2", "knows"):
         machine("two")
     with refused("store", "99", "schema"):
         one.has(KEY)
-    one.remote.remove("prunetune-store.json")
-    one.remote.put("thesis/chapter.tex", b"x")
+    place(one).remove("prunetune-store.json")
+    place(one).put("thesis/chapter.tex", b"x")
     with refused("store", url, "thesis"):
         machine("two")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_a_mask_is_stored_as_bits(store: Store) -> None:
 def test_a_mask_of_a_store_of_version_1_is_read(store: Store) -> None:
     mask, key = Mask({"w": torch.eye(5, dtype=torch.bool)}), init().key
     store.write(init(), {}, mask=mask)
-    about = store.manifest(key)
+    about: dict[str, Any] = {**store.manifest(key)}
     as_then = safetensors.torch.save(dict(mask))
     files = about.pop("files") | {"mask.safetensors": entry(as_then)}
     (store.folder(key) / "mask.safetensors").write_bytes(as_then)

@@ -104,7 +104,7 @@ def test_gc_of_a_store_at_a_url_leaves_names_of_another_form(
     names = ["claims/patent.pdf", f"claims/more/{KEY}", "steps/draft/thesis.tex", f"steps/{KEY[:2]}/{KEY}/thesis.tex"]
     for name in names:
         memory.pipe_file(f"{tmp_path}/a/{name}", b"mine")
-    monkeypatch.setattr("prunetune.store.remote.Remote.age", lambda *_: 10 * DAY)
+    monkeypatch.setattr("prunetune.store.remote.FsspecBackend.age", lambda *_: 10 * DAY)
     assert place.gc() == 0
     assert {path.removeprefix(f"{tmp_path}/a/") for path in memory.find(f"{tmp_path}/a")} >= set(names)
 
@@ -166,7 +166,7 @@ def in_use(store: Store) -> Callable[[], bool]:
 
 def test_gc_beside_an_audit_removes_nothing_that_is_in_use(store: Store) -> None:
     there = in_use(store)
-    claims = store.claims()
+    claims = store.leases()
     assert claims.take(KEY)
     [log] = (store.root / "logs").iterdir()
     set_back(log, 10 * DAY)  # a worker that has said nothing since
@@ -177,7 +177,7 @@ def test_gc_beside_an_audit_removes_nothing_that_is_in_use(store: Store) -> None
 
 def test_gc_on_a_machine_whose_clock_is_ahead_removes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     there = in_use(store)
-    claims = store.claims()
+    claims = store.leases()
     assert claims.take(KEY)
     ahead = time.time() + 365 * DAY
     monkeypatch.setattr(time, "time", lambda: ahead)
@@ -189,7 +189,7 @@ def test_gc_on_a_machine_whose_clock_is_ahead_removes_nothing(store: Store, monk
 def test_gc_on_another_machine_of_the_same_name_removes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two containers: a host name and a process number that both have tell nothing."""
     there = in_use(store)
-    claims = store.claims()
+    claims = store.leases()
     assert claims.take(KEY)
     atomic.this_machine.cache_clear()
     monkeypatch.setattr(Path, "readlink", lambda path: Path("pid:[another]"))
@@ -204,7 +204,7 @@ def test_a_checkpoint_that_is_claimed_while_gc_runs_stays(store: Store) -> None:
     checkpoint = store.root / "partial" / KEY
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(bytes(10))
-    other = store.claims()
+    other = store.leases()
 
     def take(_: Leftover) -> None:
         other.take(KEY)

@@ -17,7 +17,7 @@ def forged(tmp_path: Path, about: dict[str, Any], files: Any = None, metrics: by
     store.prepare()
     store.write(init(), {"digest": "0"})
     key = next(store.stored())
-    found = store.manifest(key)
+    found: dict[str, Any] = {**store.manifest(key)}
     listed = found.pop("files")
     if metrics is not None:
         (store.folder(key) / METRICS).write_bytes(metrics)

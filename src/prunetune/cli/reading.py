@@ -10,7 +10,7 @@ from prunetune.cli.options import StoreDir, WeightsKey, say, share
 from prunetune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prunetune.store.store import Store
+    from prunetune.store.store import StoreWriter
 
 reading_app = typer.Typer()
 store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
@@ -172,7 +172,7 @@ def store_gc(
     say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
 
 
-def _open(store: str | None) -> "Store":
+def _open(store: str | None) -> "StoreWriter":
     from prunetune.api import default_store
     from prunetune.store.cache import open_store
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def publish_folder(path: Path, files: dict[str, bytes]) -> bool:
+def publish_folder(path: Path, files: Mapping[str, bytes]) -> bool:
     """Create a folder with all these files at once; False, and nothing changed, when it exists already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)

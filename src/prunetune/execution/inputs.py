@@ -11,14 +11,14 @@ from prunetune.sparsity.mask import Mask
 from prunetune.steps.quantities import Quantity, states_read
 from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
-from prunetune.store.backend import LocalShelves
 from prunetune.store.layout import MASK, StoreReader, state_file
+from prunetune.store.store import StoreWriter
 
 
 class Inputs:
     """Reads states and masks from a store; `read` maps `KEY/FILE` to the checksum of what was read."""
 
-    def __init__(self, store: LocalShelves) -> None:
+    def __init__(self, store: StoreWriter) -> None:
         self.store = store
         self.read: dict[str, str] = {}
 

@@ -32,7 +32,7 @@ from prunetune.sparsity.scope import prunable
 from prunetune.spec.mask_fields import criterion_of
 from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, Step, Train, device_of
 from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
-from prunetune.store.store import Store
+from prunetune.store.store import StoreWriter
 from prunetune.training.batches import probe_batches, probe_indices
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate, score_path
@@ -132,7 +132,7 @@ class StepResult:
 
 def execute(
     step: Step,
-    store: Store,
+    store: StoreWriter,
     points: Collection[Point] = (),
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
@@ -167,7 +167,7 @@ def execute(
     return Finished(product.metrics, seconds)
 
 
-def take_part(step: Train, store: Store, points: Collection[Point], ranks: World) -> None:
+def take_part(step: Train, store: StoreWriter, points: Collection[Point], ranks: World) -> None:
     """Do this rank's share of a training that the first rank executes: all but to tell of it and to store it."""
     _train(step, Inputs(store), StepContext(points, lambda event: None, EVERY, lambda: False, ranks))
 

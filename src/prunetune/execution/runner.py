@@ -15,7 +15,7 @@ from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.scheduler import Schedule, Work
 from prunetune.steps.steps import Step, Train
 from prunetune.store.leases import Leases
-from prunetune.store.store import Store
+from prunetune.store.store import StoreWriter
 
 ATTEMPTS = 2  # of a step whose worker was lost: once may be chance, twice is the step
 LOOK_AGAIN = 0.5  # seconds between two looks for what other processes have done, and whether to stop
@@ -26,7 +26,7 @@ GRACE = 10.0  # seconds from Ctrl-C (SIGTERM, SIGHUP) to the end of the epochs u
 class Executor(Protocol):
     """Where and how steps are run."""
 
-    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
+    def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, and tell what happens. A failure stops only what needs the failed step.
 
         What another process is at is left to it, and waited for when nothing else is left. Closing the iterator ends
@@ -73,20 +73,20 @@ class Workers(Protocol):
 
 
 def drive(
-    plan: Work, store: Store, workers: Workers, claims: Leases, checkpoint_every: float
+    plan: Work, store: StoreWriter, workers: Workers, leases: Leases, checkpoint_every: float
 ) -> Generator[Event, None, None]:
-    """Everything that happens until nothing is left to do; workers and claims are ended with it.
+    """Everything that happens until nothing is left to do; workers and leases are ended with it.
 
     At the end of what Ctrl-C, SIGTERM or SIGHUP has cut short, the signal takes its usual course.
     """
     raise_lost()
-    run = _Run(plan, store, workers, claims, checkpoint_every)
+    run = _Run(plan, store, workers, leases, checkpoint_every)
     with first_calls(run.stop):
         try:
             yield from run.events()
         finally:
             workers.end()
-            claims.close()
+            leases.close()
     if run.stopped_by is not None:
         signal.raise_signal(run.stopped_by)
         raise KeyboardInterrupt
@@ -95,11 +95,13 @@ def drive(
 class _Run:
     """One run of a plan: its schedule and its workers."""
 
-    def __init__(self, plan: Work, store: Store, workers: Workers, claims: Leases, checkpoint_every: float) -> None:
+    def __init__(
+        self, plan: Work, store: StoreWriter, workers: Workers, leases: Leases, checkpoint_every: float
+    ) -> None:
         self._workers = workers
-        self._claims = claims
+        self._leases = leases
         self._checkpoint_every = checkpoint_every
-        self._schedule = Schedule(plan, store, claims)
+        self._schedule = Schedule(plan, store, leases)
         self._attempts: Counter[str] = Counter()
         self._waited_for: dict[str, float] = {}  # key -> when that was said
         self.stopped_by: int | None = None  # a signal
@@ -167,7 +169,7 @@ class _Run:
         for key in self._schedule.elsewhere:
             if now - self._waited_for.get(key, -math.inf) >= SAY_AGAIN:
                 self._waited_for[key] = now
-                yield Waiting(key, self._claims.story(key), self._claims.way_out(key))
+                yield Waiting(key, self._leases.story(key), self._leases.way_out(key))
 
     def _heard(self, event: Event) -> Iterator[Event]:
         if isinstance(event, Done):

@@ -11,7 +11,7 @@ from prunetune.steps import graph
 from prunetune.steps.steps import Step
 from prunetune.store.checkpoints import discard
 from prunetune.store.leases import Leases
-from prunetune.store.store import Store
+from prunetune.store.store import StoreWriter
 from prunetune.training.recipe import Point
 
 
@@ -35,9 +35,9 @@ class Schedule:
     The queue has the plan's order. No call walks through steps that cannot be run: a run of n steps costs O(n log n).
     """
 
-    def __init__(self, work: Work, store: Store, claims: Leases) -> None:
+    def __init__(self, work: Work, store: StoreWriter, leases: Leases) -> None:
         self._store = store
-        self._claims = claims
+        self._leases = leases
         self._snapshots = work.snapshots
         self._steps = work.steps
         self._children = graph.children(work.steps)
@@ -71,7 +71,7 @@ class Schedule:
         """A running step's result is stored here; raises what keeps it from being shared, and it counts as running."""
         self._store.share(key)
         step = self.running.pop(key)
-        self._claims.release(key)
+        self._leases.release(key)
         self._open_children(step)
 
     def again(self, key: str) -> None:
@@ -95,12 +95,12 @@ class Schedule:
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)
         self.running.pop(key, None)
-        self._claims.release(key)
+        self._leases.release(key)
 
     def _look_at(self, step: Step) -> Iterator[Step | Event]:
         if self._is_stored(step):
             yield self._found(step)
-        elif self._claims.take(step.key):
+        elif self._leases.take(step.key):
             yield from self._begin(step)
         else:
             self.elsewhere.append(step.key)
@@ -110,7 +110,7 @@ class Schedule:
         if why := self._damage(step):
             yield self._quarantine(step, why)
         if self._is_stored(step):
-            self._claims.release(step.key)
+            self._leases.release(step.key)
             yield self._found(step)
         elif why := self._diverged_source(step):
             yield from self.block(step, why)

@@ -7,14 +7,14 @@ from typing import Any
 from prunetune.errors import CorruptionError
 from prunetune.plan.compile import Plan
 from prunetune.steps.steps import Measure
-from prunetune.store.layout import StoreReader, changed_input
+from prunetune.store.layout import Manifest, StoreReader, changed_input
 
 
 @dataclass(frozen=True)
 class StoredStep:
     """A step's files, inputs, environment, seconds and measurements, once read (docs/reference/store.md)."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     metrics: Mapping[str, Any]
 
 

@@ -17,12 +17,12 @@ import torch
 from prunetune.core.files import replace_file
 from prunetune.errors import CorruptionError
 from prunetune.steps.steps import Train
-from prunetune.store.layout import json_bytes
+from prunetune.store.layout import is_object, json_bytes
 from prunetune.training.distributed import World
 from prunetune.training.training_state import Checkpoints, Saved
 
 EVERY = 60.0  # seconds of training between two checkpoints, and before the first
-PARTIAL = "partial"
+CHECKPOINTS = "partial"
 _DIGEST = 32
 
 
@@ -47,7 +47,7 @@ class Partial:
         every: float = EVERY,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._path = root / PARTIAL / step.key
+        self._path = root / CHECKPOINTS / step.key
         self._step = step
         self._about = json_bytes({"key": step.key, **origin}).decode()
         self._tell = tell
@@ -109,7 +109,7 @@ class Shared:
 def discard(root: Path, key: str) -> None:
     """Remove the checkpoint of a training that is stored."""
     with contextlib.suppress(OSError):
-        (root / PARTIAL / key).unlink(missing_ok=True)
+        (root / CHECKPOINTS / key).unlink(missing_ok=True)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -127,6 +127,6 @@ def _read(path: Path) -> dict[str, Any]:
         found = torch.load(io.BytesIO(content[_DIGEST:]), map_location="cpu", weights_only=True)
     except Exception as error:  # what is no checkpoint of ours may fail in any way
         raise CorruptionError("cannot be read") from error
-    if not isinstance(found, dict) or found.keys() != {"about", "state"}:
+    if not is_object(found) or found.keys() != {"about", "state"}:
         raise CorruptionError("is not one of a training")
     return found

@@ -4,9 +4,9 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeGuard
 
 import safetensors.torch
 from torch import Tensor
@@ -22,11 +22,29 @@ _KEY = re.compile("[0-9a-f]{64}")
 STEP, METRICS, STATE, MASK = "step.json", "metrics.json", "state.safetensors", "mask.safetensors"
 
 
-Manifest = Mapping[str, Any]  # of a step: its files with checksums, its inputs, its environment
+class FileEntry(TypedDict):
+    """A file's line in a step's manifest."""
+
+    sha256: str  # 64 hexadecimal digits
+    size: int  # bytes
+
+
+class Manifest(TypedDict):
+    """What `manifest.json` says of a step, its own checksum left out."""
+
+    schema_version: int
+    kind: str  # name of the step's class
+    key: str
+    diverged: bool
+    inputs: dict[str, str]  # KEY/FILE -> checksum of what was read
+    environment: dict[str, Any]
+    seconds: float
+    created: str
+    files: dict[str, FileEntry]
 
 
 class StoreReader(ABC):
-    """Finished steps, each under its key, to be read; where they lie is for the heirs."""
+    """Read-only view of finished steps, each under its key; subclasses provide storage."""
 
     @abstractmethod
     def stored(self) -> Iterator[str]:
@@ -37,7 +55,7 @@ class StoreReader(ABC):
         """Whether anything is stored under a key, damaged or not."""
 
     @abstractmethod
-    def names(self, key: str) -> set[str]:
+    def names(self, key: str) -> Set[str]:
         """The names of the files that lie under a key, those under way left out."""
 
     @abstractmethod
@@ -53,7 +71,7 @@ class StoreReader(ABC):
         # What diverged is no start for anything, and it ended before some of its moments came.
         return found["diverged"] or all(state_file(point) in found["files"] for point in points)
 
-    def manifest(self, key: str) -> dict[str, Any]:
+    def manifest(self, key: str) -> Manifest:
         """The step's list of files with checksums, its inputs, its environment and the seconds it took.
 
         KeyError when the step is not stored; CorruptionError when the list is not what was written.
@@ -71,12 +89,12 @@ class StoreReader(ABC):
     def metrics(self, key: str, manifest: Manifest | None = None) -> dict[str, Any]:
         """What the step measured; a `manifest` that is at hand is not read again."""
         try:
-            found = json.loads(self.read(key, METRICS, manifest))
+            metrics = json.loads(self.read(key, METRICS, manifest))
         except (ValueError, RecursionError) as error:
             raise CorruptionError(f"store: {key[:12]}: {METRICS} cannot be read") from error
-        if not isinstance(found, dict):
+        if not is_object(metrics):
             raise CorruptionError(f"store: {key[:12]}: {METRICS} holds no measurements")
-        return found
+        return metrics
 
     def state(self, key: str, at: Point | None = None, manifest: Manifest | None = None) -> dict[str, Tensor]:
         """The network state that the step left behind, or a training's at an earlier moment; names sorted."""
@@ -90,7 +108,7 @@ class StoreReader(ABC):
         """One file's content. KeyError when it was never stored, CorruptionError when it is not what was written."""
         return self.read_listed(key, name, (manifest or self.manifest(key))["files"][name])
 
-    def read_listed(self, key: str, name: str, entry: Mapping[str, Any]) -> bytes:
+    def read_listed(self, key: str, name: str, entry: FileEntry) -> bytes:
         """One file's content, where its entry in the step's list is at hand."""
         try:
             content = self.content(key, name)
@@ -161,13 +179,13 @@ def check_version(where: object, read: Callable[[], bytes]) -> None:
         )
 
 
-def read_manifest(key: str, content: bytes) -> dict[str, Any]:
+def read_manifest(key: str, content: bytes) -> Manifest:
     """A step's list of files; CorruptionError when it is not what was written."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CorruptionError(f"store: {key[:12]}: {MANIFEST} cannot be read") from error
-    if not isinstance(found, dict) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
+    if not is_object(found) or found.pop("sha256", None) != digest_bytes(json_bytes(found)):
         raise CorruptionError(f"store: {key[:12]}: {MANIFEST} is not what was written")
     if not _is_manifest(found):
         raise CorruptionError(f"store: {key[:12]}: {MANIFEST} is no list of files")
@@ -178,17 +196,20 @@ def read_manifest(key: str, content: bytes) -> dict[str, Any]:
     return found
 
 
-def _is_manifest(found: Mapping[str, Any]) -> bool:
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether what was read from JSON is an object; its names are texts then."""
+    return isinstance(value, dict)
+
+
+def _is_manifest(found: Mapping[str, object]) -> TypeGuard[Manifest]:
     """Whether it has the form that is written: somebody's own may carry a right checksum too."""
     files = found.get("files")
     return (
-        isinstance(files, dict)
+        is_object(files)
         and STEP in files
-        and isinstance(found.get("inputs"), dict)
+        and is_object(found.get("inputs"))
         and all(isinstance(found.get(name), str) for name in ("kind", "created"))
-        and all(
-            isinstance(file, dict) and type(file.get("size")) is int and "sha256" in file for file in files.values()
-        )
+        and all(is_object(file) and type(file.get("size")) is int and "sha256" in file for file in files.values())
     )
 
 
@@ -197,13 +218,13 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def manifest_bytes(about: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
+def manifest_bytes(about: Mapping[str, Any], files: Mapping[str, FileEntry]) -> bytes:
     """A step's list of files, with what else is known about it and with its own checksum."""
-    content = {**about, "files": dict(files)}
+    content: dict[str, Any] = {**about, "files": dict(files)}
     return json.dumps({**content, "sha256": digest_bytes(json_bytes(content))}, sort_keys=True, indent=1).encode()
 
 
-def entry(content: bytes) -> dict[str, Any]:
+def entry(content: bytes) -> FileEntry:
     """A file's line in that list."""
     return {"sha256": digest_bytes(content), "size": len(content)}
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from prunetune.core.files import TEMPORARY_NAME, this_owner
 from prunetune.errors import CorruptionError, short
-from prunetune.store.backend import clock_of
-from prunetune.store.checkpoints import PARTIAL
-from prunetune.store.layout import MANIFEST, METRICS, StoreReader, is_key
-from prunetune.store.leases import CLAIMS, Leases, is_alive
+from prunetune.store.backend import LEASE_FOLDER, Backend, clock_of
+from prunetune.store.checkpoints import CHECKPOINTS
+from prunetune.store.layout import MANIFEST, METRICS, Manifest, StoreReader, is_key
+from prunetune.store.leases import Leases, is_alive
 
 ABANDONED_AFTER = 24 * 3600.0  # seconds, after which a temporary file belongs to nobody whatever its name says
 _ASIDE = re.compile("[0-9a-f]{64}-[0-9a-f]{8}")  # what `Store.aside` names
@@ -60,16 +60,16 @@ class Leftover:
         return f"{self.path}  {self.size:,} bytes  ({self.why})"
 
 
-def entries(shelves: StoreReader) -> Iterator[Entry]:
+def entries(store: StoreReader) -> Iterator[Entry]:
     """Every stored step whose list of files and metrics can be read, in the order of keys."""
-    for key in shelves.stored():
+    for key in store.stored():
         try:
-            yield _entry(key, shelves.manifest(key), shelves.metrics(key))
+            yield _entry(key, store.manifest(key), store.metrics(key))
         except (KeyError, CorruptionError):
             continue
 
 
-def _entry(key: str, found: dict[str, Any], metrics: dict[str, Any]) -> Entry:
+def _entry(key: str, found: Manifest, metrics: dict[str, Any]) -> Entry:
     """A step's line; CorruptionError where its metrics have a right checksum and yet are none of this program's."""
     size = sum(file["size"] for file in found["files"].values())
     try:
@@ -79,13 +79,13 @@ def _entry(key: str, found: dict[str, Any], metrics: dict[str, Any]) -> Entry:
     return Entry(short(found["kind"]), key, size, short(found["created"]), short(summary))
 
 
-def problems(shelves: StoreReader) -> Iterator[Problem]:
+def problems(store: StoreReader) -> Iterator[Problem]:
     """One for each step that is damaged, holds a file that is not listed, or rests on something that has changed."""
-    for key in shelves.stored():
+    for key in store.stored():
         try:
-            shelves.check(key)
-            _entry(key, shelves.manifest(key), shelves.metrics(key))
-            if what := _oddity(shelves, key):
+            store.check(key)
+            _entry(key, store.manifest(key), store.metrics(key))
+            if what := _oddity(store, key):
                 yield Problem(key, f"store: {key[:12]}: {what}")
         except KeyError as error:
             yield Problem(key, f"store: {key[:12]}: {error.args[0]} is missing")
@@ -93,19 +93,25 @@ def problems(shelves: StoreReader) -> Iterator[Problem]:
             yield Problem(key, str(error))
 
 
-def leftovers(root: Path, claims: Leases) -> Iterator[Leftover]:
+def leftovers(backend: Backend, leases: Leases) -> Iterator[Leftover]:
     """What nobody will finish, what was put aside as damaged, and, while nobody is at work, logs older than a day.
 
     Names of another form than a store's are passed over, and so are links. Ages are by the clock of the store's own
-    file system. A claim comes before the checkpoint that it was at.
+    file system. A lease comes before the checkpoint that it was at.
     """
-    for key in sorted(claims.dead()):
-        dead = partial(claims.remove_dead, key)
-        yield Leftover(f"{CLAIMS}/{key}", claims.size(key), "claim of a process that has ended", dead)
-    now = clock_of(root / CLAIMS)
+    for key in sorted(leases.dead()):
+        dead = partial(leases.remove_dead, key)
+        yield Leftover(f"{LEASE_FOLDER}/{key}", leases.size(key), "claim of a process that has ended", dead)
+    if (backend.root / LEASE_FOLDER).is_dir():
+        yield from _in_folder(backend.root, leases)
+    yield from _unfinished(backend, leases)
+
+
+def _in_folder(root: Path, leases: Leases) -> Iterator[Leftover]:
+    now = clock_of(root / LEASE_FOLDER)
     temporary = [path for pattern in _TEMPORARY for path in root.glob(pattern) if is_abandoned(path, now)]
-    temporary += [path for path in (root / PARTIAL).glob(".tmp-*") if is_abandoned(path, now)]
-    logs = [] if claims.any_alive() else [path for path in _named(root / "logs", _LOG) if is_old(path, now)]
+    temporary += [path for path in (root / CHECKPOINTS).glob(".tmp-*") if is_abandoned(path, now)]
+    logs = [] if leases.any_alive() else [path for path in _named(root / "logs", _LOG) if is_old(path, now)]
     for why, paths in (
         ("never finished", temporary),
         ("log older than a day", logs),
@@ -113,8 +119,27 @@ def leftovers(root: Path, claims: Leases) -> Iterator[Leftover]:
     ):
         for path in sorted(paths):
             yield _leftover(root, path, why, partial(remove, path))
-    for path in sorted(orphans(root, claims)):
-        yield _leftover(root, path, "checkpoint that nobody is at", partial(remove_orphan, path, claims))
+    for path in sorted(orphans(root, leases)):
+        yield _leftover(root, path, "checkpoint that nobody is at", partial(remove_orphan, path, leases))
+
+
+def _unfinished(backend: Backend, leases: Leases) -> Iterator[Leftover]:
+    """The files of steps that were never published, all a day old or more, and that nobody is at."""
+    for key, paths in sorted(backend.unfinished().items()):
+        if any(backend.age(path) <= ABANDONED_AFTER for path in paths) or leases.is_alive(key):
+            continue
+        for path in sorted(paths):
+            yield Leftover(path, backend.size(path), "never finished", partial(_remove_unfinished, backend, key, path))
+
+
+def _remove_unfinished(backend: Backend, key: str, path: str) -> int:
+    """Remove a file of a step that is not published; 0 where it is by now."""
+    backend.refresh(key)
+    return 0 if backend.exists(key) else backend.remove(path)
+
+
+def _leftover(root: Path, path: Path, why: str, action: Callable[[], int]) -> Leftover:
+    return Leftover(path.relative_to(root).as_posix(), size_of(path), why, action)
 
 
 def is_abandoned(path: Path, now: float) -> bool:
@@ -160,24 +185,20 @@ def remove(path: Path) -> int:
     return 0
 
 
-def orphans(root: Path, claims: Leases) -> list[Path]:
+def orphans(root: Path, leases: Leases) -> list[Path]:
     """The checkpoints of trainings that no process is at."""
-    found = [path for path in (root / PARTIAL).glob("*") if is_key(path.name) and not path.is_symlink()]
-    return [path for path in found if path.is_file() and not claims.is_alive(path.name)]
+    found = [path for path in (root / CHECKPOINTS).glob("*") if is_key(path.name) and not path.is_symlink()]
+    return [path for path in found if path.is_file() and not leases.is_alive(path.name)]
 
 
-def remove_orphan(path: Path, claims: Leases) -> int:
+def remove_orphan(path: Path, leases: Leases) -> int:
     """Remove such a checkpoint; the bytes freed, 0 where a process has begun to go on from it."""
-    if not claims.take(path.name):
+    if not leases.take(path.name):
         return 0
     try:
         return remove(path)
     finally:
-        claims.release(path.name)
-
-
-def _leftover(root: Path, path: Path, why: str, action: Callable[[], int]) -> Leftover:
-    return Leftover(path.relative_to(root).as_posix(), size_of(path), why, action)
+        leases.release(path.name)
 
 
 def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
@@ -185,11 +206,11 @@ def _named(folder: Path, form: re.Pattern[str]) -> list[Path]:
     return [path for path in folder.glob("*") if form.fullmatch(path.name) and not path.is_symlink()]
 
 
-def _oddity(shelves: StoreReader, key: str) -> str | None:
-    extra = shelves.names(key) - shelves.manifest(key)["files"].keys() - {MANIFEST}
+def _oddity(store: StoreReader, key: str) -> str | None:
+    extra = store.names(key) - store.manifest(key)["files"].keys() - {MANIFEST}
     if extra:
         return f"{min(extra)} is not in its list of files"
-    changed = shelves.stale_input(key)
+    changed = store.stale_input(key)
     return f"its input {changed} is another one now" if changed else None
 
 

@@ -1,258 +1,257 @@
-"""A store at a URL (s3://bucket/folder and what else fsspec reaches), with the files of one in a folder.
+"""The files of a store at a URL: s3://bucket/folder, and what else fsspec reaches.
 
 There are no folders that appear at once, so a step's manifest is written last, and exclusively: with it the step is
 there, without it nothing is.
 """
 
+# fsspec ships no types; `_FileSystem` says what is used of it.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 import contextlib
+import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from prunetune.core.files import create_file, replace_file
-from prunetune.errors import ConfigError, InvariantError
-from prunetune.store.layout import (
-    MANIFEST,
-    MARKER,
-    StoreReader,
-    check_version,
-    digest_bytes,
-    entry,
-    folder_of,
-    is_key,
-    manifest_bytes,
-    marker_bytes,
-)
-from prunetune.store.leases import CLAIMS, EXPIRY, LEASE_ERRORS, RENEWALS, Leases
-from prunetune.store.maintenance import ABANDONED_AFTER, Leftover
+from prunetune.core.files import create_file, publish_folder, replace_file
+from prunetune.errors import ConfigError
+from prunetune.store.backend import LEASE_FOLDER
+from prunetune.store.layout import MANIFEST, MARKER, check_version, digest_bytes, folder_of, marker_bytes
 
 PAUSES = (0.5, 2.0, 8.0)  # seconds before a request is tried again
 AT_ONCE = 8  # requests for the files of a step
 _STEP_FILE = re.compile(r"steps/(?P<shelf>[0-9a-f]{2})/(?P<key>(?P=shelf)[0-9a-f]{62})/(?P<name>[^/.][^/]*)")
 _OURS = re.compile(r"step\.json|metrics\.json|mask\.safetensors|state(@[^/]+)?\.safetensors")
-FIRST_PAUSE = 0.5  # seconds until a step that another one has claimed is looked at again; twice as long each time,
-LAST_PAUSE = 10.0  # and no longer
 
 T = TypeVar("T")
 
 
-class Remote(StoreReader):
-    """The steps at a URL, all listed once and then looked at one by one. Opening asks for nothing yet.
+class _FileSystem(Protocol):
+    """What is used of fsspec's file systems; their methods raise errors of their own beside OSError."""
+
+    def invalidate_cache(self) -> None: ...
+
+    def cat_file(self, path: str) -> bytes: ...
+
+    def pipe_file(self, path: str, value: bytes, mode: str = ...) -> object: ...
+
+    def rm_file(self, path: str) -> object: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def size(self, path: str) -> int | None: ...
+
+    def modified(self, path: str) -> datetime: ...
+
+    def find(self, path: str) -> list[str]: ...
+
+    def ls(self, path: str, detail: bool) -> list[str]: ...
+
+
+def user_cache() -> Path:
+    """The folder of the user's cache that is ours."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunetune"
+
+
+class FsspecBackend:
+    """A place at a URL. All its steps are listed once, and then looked at one by one. Opening asks for nothing yet.
 
     Methods raise ConfigError, one line, when the place cannot be reached, after some tries where it could before.
     """
 
+    pause = 0.5
+
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._files, root = _connect(self.url)
-        self._root = root.rstrip("/")
-        self._known: dict[str, set[str]] | None = None
+        self.place = url.rstrip("/")
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.place)[:60]
+        self.root = user_cache() / "remote" / f"{readable}-{digest_bytes(self.place.encode())[:8]}"
+        self._files, top = _connect(self.place)
+        self._top = top.rstrip("/")
+        self._known: dict[str, set[str]] | None = None  # key -> names of files
         self._clock: float | None = None
         self._answered = False
 
-    def prepare(self) -> None:
-        """Create the store, or prove that it can be written to. Where anything lies, none is created."""
-        try:
-            check_version(self.url, lambda: self.get(MARKER))
-        except FileNotFoundError:
-            self._refuse_foreign()
-        self.put(MARKER, marker_bytes())
-
-    def stored(self) -> Iterator[str]:
-        """The keys of all steps that are there whole, damaged ones too, in order."""
-        yield from sorted(key for key, names in self._listing().items() if MANIFEST in names)
-
-    def exists(self, key: str) -> bool:
-        """Whether the step is there, when its folder was last listed."""
-        return MANIFEST in self.names(key)
-
-    def names(self, key: str) -> set[str]:
-        """The names of a step's files when its folder was last listed."""
-        return self._listing().get(key, set())
-
-    def content(self, key: str, name: str) -> bytes:
-        """A file as it lies there; OSError when it cannot be read."""
-        try:
-            return self.get(f"{folder_of(key)}/{name}")
-        except FileNotFoundError:
-            if name == MANIFEST:
-                self._listing().pop(key, None)
-            raise
-
-    def look(self, key: str) -> None:
-        """List the folder of one step again."""
-        self._listing()[key] = self._find(folder_of(key)).get(key, set())
-
-    def fetch(self, key: str, entries: Mapping[str, Any]) -> dict[str, bytes]:
-        """Files of a step, with their entries in its list; CorruptionError when one is not what was written."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            read = pool.map(lambda name: self.read_listed(key, name, entries[name]), entries)
-            return dict(zip(entries, read, strict=True))
-
-    def publish(self, key: str, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-        """Write a step, its manifest last. The first write wins: where the step is there, files that both have must
-        be equal, InvariantError otherwise, and those that are missing are added."""
-        try:
-            self.manifest(key)
-        except KeyError:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                list(pool.map(lambda name: self._place(f"{folder_of(key)}/{name}", files[name]), files))
-            listed = {name: entry(content) for name, content in files.items()}
-            if self.create(f"{folder_of(key)}/{MANIFEST}", manifest_bytes(about, listed)):
-                self._listing()[key] = {*files, MANIFEST}
-                return
-        self._complete(key, files)
-
-    def take_out(self, key: str) -> dict[str, bytes]:
-        """Remove a step; what its files held."""
-        found = {}
-        for name in sorted(self.names(key), key=lambda name: name != MANIFEST):  # the manifest first: then it is gone
-            with contextlib.suppress(FileNotFoundError):
-                found[name] = self.content(key, name)
-                self.remove(f"{folder_of(key)}/{name}")
-        self._listing().pop(key, None)
-        return found
+    def is_there(self) -> bool:
+        """Whether there is anything at the place."""
+        return bool(self.paths(""))
 
     def is_marked(self) -> bool:
-        """Whether the place says of itself that it is a store."""
+        """Whether the place says that it is a store; ConfigError when that was written by a newer prunetune."""
         try:
-            self.get(MARKER)
+            check_version(self.place, lambda: self.get(MARKER))
         except FileNotFoundError:
             return False
         return True
 
-    def leftovers(self, claims: Leases) -> Iterator[Leftover]:
-        """The files of steps whose writing ended before the manifest, all a day ago or more, and that nobody is at."""
-        if not self.is_marked():
-            return
-        for key, names in sorted(self._find("steps").items()):
-            paths = [f"{folder_of(key)}/{name}" for name in sorted(names) if _OURS.fullmatch(name)]
-            if MANIFEST in names or any(self.age(path) <= ABANDONED_AFTER for path in paths) or claims.is_alive(key):
-                continue
-            for path in paths:
-                yield Leftover(path, self._size(path), "never finished", partial(self._remove_torn, key, path))
-
-    def paths(self, under: str) -> list[str]:
-        """All files below a folder of the store, named from the store's root."""
+    def contents(self) -> Set[str]:
+        """The names at the top of the place, without hidden ones."""
         try:
-            found = self._ask(lambda: self._files.find(f"{self._root}/{under}"))
+            found = self._ask(lambda: self._files.ls(self._top, detail=False))
         except FileNotFoundError:
-            return []
-        return [path.removeprefix(f"{self._root}/") for path in found]
+            return set()
+        names = {path.removeprefix(self._top).strip("/") for path in found}
+        return {name for name in names if name[:1] not in ("", ".")}
+
+    def prepare(self) -> None:
+        """Write the marker of a store."""
+        self.put(MARKER, marker_bytes())
 
     def get(self, path: str) -> bytes:
-        """A file's content; FileNotFoundError when it is not there."""
-        return self._ask(lambda: self._files.cat_file(f"{self._root}/{path}"))
+        """A file's content."""
+        try:
+            return self._ask(lambda: self._files.cat_file(f"{self._top}/{path}"))
+        except FileNotFoundError:
+            self._forget(path)
+            raise
 
     def put(self, path: str, content: bytes) -> None:
         """Write a file whole, over what is there."""
         try:
-            self._ask(lambda: _write(self._files, f"{self._root}/{path}", content))
+            self._ask(lambda: _write(self._files, f"{self._top}/{path}", content))
         except OSError as error:
             self._give_up(error)
+        if (step_file := _STEP_FILE.fullmatch(path)) and self._known is not None:
+            self._known.setdefault(step_file["key"], set()).add(step_file["name"])
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a file whole where none is; False, and nothing changed, when there is one."""
+        """Write a file whole where none is."""
         try:
-            self._ask(lambda: _write_new(self._files, f"{self._root}/{path}", content))
-        except FileExistsError:
+            self._ask(lambda: _write_new(self._files, f"{self._top}/{path}", content))
+        except (FileExistsError, FileNotFoundError):  # the latter: another machine has just removed one
             return False
         except OSError as error:
             self._give_up(error)
         return True
 
+    def renew(self, path: str, content: bytes) -> None:
+        """Write a file again: objects have no time but that."""
+        self.put(path, content)
+
     def remove(self, path: str) -> int:
-        """Remove a file; its size in bytes, 0 when it was not there."""
+        """Remove a file; the bytes freed."""
         try:
-            size = self._size(path)
-            self._ask(lambda: self._files.rm_file(f"{self._root}/{path}"))
+            size = self.size(path)
+            self._ask(lambda: self._files.rm_file(f"{self._top}/{path}"))
         except FileNotFoundError:
             return 0
         return size
 
+    def size(self, path: str) -> int:
+        """A file's size in bytes."""
+        return self._ask(lambda: self._files.size(f"{self._top}/{path}")) or 0
+
     def age(self, path: str) -> float:
-        """Seconds since a file was written, both times by the clock of the place; FileNotFoundError without one."""
+        """Seconds since a file was written, by the clock of the place."""
         if self._clock is None:
-            self.put(f"{CLAIMS}/.clock", b"")
-            self._clock = self._written(f"{CLAIMS}/.clock") - time.monotonic()
+            self.put(f"{LEASE_FOLDER}/.clock", b"")
+            self._clock = self._written(f"{LEASE_FOLDER}/.clock") - time.monotonic()
         return self._clock + time.monotonic() - self._written(path)
 
-    def _size(self, path: str) -> int:
-        return self._ask(lambda: self._files.size(f"{self._root}/{path}")) or 0
+    def files_in(self, folder: str) -> Set[str]:
+        """The files below a folder, named from there."""
+        return {path.removeprefix(f"{folder}/") for path in self.paths(folder)}
 
-    def _remove_torn(self, key: str, path: str) -> int:
-        """Remove a file of a step that has no manifest; 0 where it has one by now."""
-        self.look(key)
-        return 0 if self.exists(key) else self.remove(path)
+    def paths(self, under: str) -> list[str]:
+        """All files below a folder."""
+        try:
+            found = self._ask(lambda: self._files.find(f"{self._top}/{under}"))
+        except FileNotFoundError:
+            return []
+        return [path.removeprefix(f"{self._top}/") for path in found]
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all steps that are there whole, in order."""
+        yield from sorted(key for key, names in self._listing().items() if MANIFEST in names)
+
+    def exists(self, key: str) -> bool:
+        """Whether the step was there, when its folder was last listed."""
+        return MANIFEST in self.names(key)
+
+    def names(self, key: str) -> Set[str]:
+        """The names of a step's files when its folder was last listed."""
+        return self._listing().get(key, set())
+
+    def refresh(self, key: str) -> None:
+        """List the folder of one step again."""
+        self._listing()[key] = self._find(folder_of(key)).get(key, set())
+
+    def publish(self, key: str, files: Mapping[str, bytes]) -> bool:
+        """Write a step, its manifest last.
+
+        What is there of an attempt without a manifest may be a part of a file, or another result.
+        """
+        folder = folder_of(key)
+        with contextlib.suppress(FileNotFoundError):
+            self.get(f"{folder}/{MANIFEST}")
+            self.refresh(key)
+            return False
+
+        def place(name: str) -> None:
+            if not self.create(f"{folder}/{name}", files[name]) and self.get(f"{folder}/{name}") != files[name]:
+                self.put(f"{folder}/{name}", files[name])
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(place, files.keys() - {MANIFEST}))
+        if not self.create(f"{folder}/{MANIFEST}", files[MANIFEST]):
+            self.refresh(key)
+            return False
+        self._listing()[key] = set(files)
+        return True
+
+    def move_out(self, key: str, target: Path) -> None:
+        """Copy a step to a folder of this machine, and remove it from the place."""
+        found: dict[str, bytes] = {}
+        for name in sorted(self.names(key), key=lambda name: name != MANIFEST):  # the manifest first: then it is gone
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = self.get(f"{folder_of(key)}/{name}")
+                self.remove(f"{folder_of(key)}/{name}")
+        self._listing().pop(key, None)
+        publish_folder(target, found)
+
+    def unfinished(self) -> Mapping[str, Set[str]]:
+        """All that look like ours of steps without a manifest, asked for anew."""
+        torn = {key: names for key, names in self._find("steps").items() if MANIFEST not in names}
+        return {
+            key: {f"{folder_of(key)}/{name}" for name in names if _OURS.fullmatch(name)} for key, names in torn.items()
+        }
 
     def _written(self, path: str) -> float:
-        return self._ask(lambda: self._files.modified(f"{self._root}/{path}")).timestamp()
+        return self._ask(lambda: self._files.modified(f"{self._top}/{path}")).timestamp()
 
     def _listing(self) -> dict[str, set[str]]:
         if self._known is None:
-            with contextlib.suppress(FileNotFoundError):
-                check_version(self.url, lambda: self.get(MARKER))
+            self.is_marked()  # by no newer prunetune
             self._known = self._find("steps")
         return self._known
 
+    def _forget(self, path: str) -> None:
+        """A step whose manifest has gone is gone."""
+        step_file = _STEP_FILE.fullmatch(path)
+        if step_file and step_file["name"] == MANIFEST and self._known is not None:
+            self._known.pop(step_file["key"], None)
+
     def _find(self, under: str) -> dict[str, set[str]]:
         """The names of the files of each step below a folder."""
-        found = defaultdict(set)
+        found: defaultdict[str, set[str]] = defaultdict(set)
         for path in self.paths(under):
             if match := _STEP_FILE.fullmatch(path):
                 found[match["key"]].add(match["name"])
         return dict(found)
 
-    def _place(self, path: str, content: bytes) -> None:
-        """Write a file of a step that has no manifest: what is there of another one's attempt may be no more than a
-        part, or otherwise."""
-        if not self.create(path, content) and self.get(path) != content:
-            self.put(path, content)
-
-    def _complete(self, key: str, files: Mapping[str, bytes]) -> None:
-        about = self.manifest(key)
-        listed = about.pop("files")
-        self._listing()[key] = {*listed, MANIFEST}
-        for name in files.keys() & listed.keys():
-            if digest_bytes(files[name]) != listed[name]["sha256"]:
-                raise InvariantError(
-                    f"{about['kind']} {key[:12]}: not reproducible here: {name} came out otherwise than it is stored "
-                    f"at '{self.url}'; see its manifest.json there for the environment that it was made in"
-                )
-        new = {name: content for name, content in files.items() if name not in listed}
-        for name, content in new.items():
-            self.put(f"{folder_of(key)}/{name}", content)
-        if new:
-            added = {name: entry(content) for name, content in new.items()}
-            self.put(f"{folder_of(key)}/{MANIFEST}", manifest_bytes(about, listed | added))
-            self._listing()[key] |= new.keys()
-
-    def _refuse_foreign(self) -> None:
-        try:
-            found = self._ask(lambda: self._files.ls(self._root, detail=False))
-        except FileNotFoundError:
-            return
-        foreign = {path.removeprefix(self._root).strip("/") for path in found}
-        foreign = {name for name in foreign if name[:1] not in ("", ".")}
-        if foreign and not self.is_marked():  # by another machine, meanwhile
-            raise ConfigError(
-                f"store: '{self.url}' is no store and holds other things ('{min(foreign)}'); give a folder of its own"
-            )
-
-    def _ask(self, what: Callable[[], T]) -> T:
+    def _ask(self, request: Callable[[], T]) -> T:
         """Do it, again after pauses where it fails; without them before the place has answered, or answered again."""
         for pause in (*(PAUSES if self._answered else ()), None):
             try:
                 self._files.invalidate_cache()  # others write there
-                found = what()
+                answer = request()
             except (FileNotFoundError, FileExistsError):
                 self._answered = True
                 raise
@@ -263,76 +262,19 @@ class Remote(StoreReader):
                 time.sleep(pause)
             else:
                 self._answered = True
-                return found
+                return answer
         raise AssertionError("the last try returns or raises")
 
     def _give_up(self, error: Exception) -> NoReturn:
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         why = " ".join(told.split()) or type(error).__name__
-        raise ConfigError(f"store: '{self.url}' cannot be used: {why}") from error
+        raise ConfigError(f"store: '{self.place}' cannot be used: {why}") from error
 
 
-class RemoteLeases(Leases):
-    """This process's claims at a URL; `root` is a folder of this machine, for the lock among its processes.
-
-    Between machines a dead claim is removed without a lock. Two that do so at the same moment may both get the step,
-    which costs time and no result.
-    """
-
-    def __init__(self, remote: Remote, root: Path, expiry: float = EXPIRY) -> None:
-        super().__init__(root, expiry)
-        self._remote = remote
-        self._pauses: dict[str, float] = {}
-        self._again: dict[str, float] = {}
-
-    def take(self, key: str) -> bool:
-        """Whether the step is this process's to do; either way its folder has been listed anew, unless this comes
-        soon after the last time."""
-        if key in self._mine:
-            return True
-        if time.monotonic() < self._again.get(key, 0.0):
-            return False
-        taken = super().take(key)
-        with contextlib.suppress(*LEASE_ERRORS):
-            self._remote.look(key)
-        pause = self._pauses.get(key, FIRST_PAUSE)
-        self._again[key] = time.monotonic() + pause
-        self._pauses[key] = min(2 * pause, LAST_PAUSE, self._expiry / RENEWALS)
-        return taken
-
-    def _where(self, key: str) -> str:
-        return f"{self._remote.url}/{_name(key)}"
-
-    def _claimed(self) -> set[str]:
-        names = (path.removeprefix(f"{CLAIMS}/") for path in self._remote.paths(CLAIMS))
-        return {name for name in names if is_key(name)}
-
-    def _create(self, key: str, content: bytes) -> bool:
-        """Exclusively. Where nothing can be written, the step is done unclaimed."""
-        try:
-            return self._remote.create(_name(key), content) or self._is(key, content)
-        except FileNotFoundError:  # given up this very moment
-            return False
-        except ConfigError:
-            return True
-
-    def _read(self, key: str) -> bytes:
-        return self._remote.get(_name(key))
-
-    def _age(self, key: str) -> float:
-        return self._remote.age(_name(key))
-
-    def _renew(self, key: str, content: bytes) -> None:
-        self._remote.put(_name(key), content)
-
-    def _remove(self, key: str) -> int:
-        return self._remote.remove(_name(key))
-
-
-def _connect(url: str) -> tuple[Any, str]:
+def _connect(url: str) -> tuple[_FileSystem, str]:
     """The file system of a URL, and the path in it; ConfigError when there is none, or its package is missing."""
     try:
-        return fsspec.url_to_fs(url)
+        return cast(tuple[_FileSystem, str], fsspec.url_to_fs(url))
     except ImportError as error:
         extra = "; pip install 'prunetune[s3]'" if url.startswith(("s3:", "s3a:")) else ""
         raise ConfigError(f"store: '{url}' needs a package that is not installed: {error}{extra}") from error
@@ -341,7 +283,7 @@ def _connect(url: str) -> tuple[Any, str]:
         raise ConfigError(f"store: '{url}': {why}; give a folder, or a URL such as s3://bucket/folder") from error
 
 
-def _write(files: Any, path: str, content: bytes) -> None:
+def _write(files: _FileSystem, path: str, content: bytes) -> None:
     if isinstance(files, LocalFileSystem):  # which by itself writes in place
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         replace_file(Path(path), content)
@@ -349,7 +291,7 @@ def _write(files: Any, path: str, content: bytes) -> None:
         files.pipe_file(path, content)
 
 
-def _write_new(files: Any, path: str, content: bytes) -> None:
+def _write_new(files: _FileSystem, path: str, content: bytes) -> None:
     """FileExistsError when there is a file."""
     if isinstance(files, LocalFileSystem):  # which by itself looks first, and writes then
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -363,7 +305,3 @@ def _write_new(files: Any, path: str, content: bytes) -> None:
         if files.exists(path):
             raise FileExistsError(path) from error
         raise
-
-
-def _name(key: str) -> str:
-    return f"{CLAIMS}/{key}"

@@ -1,11 +1,12 @@
 """The content-addressed store of finished steps: writing to it, and keeping it in order.
 
-A step's folder appears whole or not at all, and the first process that writes a key wins: whoever comes second must
-have the same bytes. docs/reference/store.md gives the layout, so that anybody can read a store without us.
+A step appears whole or not at all, and the first process that writes a key wins: whoever comes second must have the
+same bytes. docs/reference/store.md gives the layout, so that anybody can read a store without us.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from prunetune.core.files import locked, publish_folder, replace_file
+from prunetune.core.files import locked
 from prunetune.errors import ConfigError, InvariantError
 from prunetune.sparsity.mask import Mask, packed
 from prunetune.steps.steps import Step, describe
-from prunetune.store import maintenance as upkeep
-from prunetune.store.backend import LocalShelves, writing
+from prunetune.store import maintenance
+from prunetune.store.backend import Backend, LocalBackend, writing
 from prunetune.store.layout import (
     MANIFEST,
     MARKER,
@@ -29,37 +30,70 @@ from prunetune.store.layout import (
     STATE,
     STEP,
     STORE_VERSION,
+    StoreReader,
     digest_bytes,
     entry,
+    folder_of,
     json_bytes,
     manifest_bytes,
-    marker_bytes,
     state_file,
 )
-from prunetune.store.leases import CLAIMS, EXPIRY, Leases
+from prunetune.store.leases import EXPIRY, Leases
 from prunetune.training.recipe import Point
-
-_OF_A_DISK = "lost+found"  # in the root of a fresh one
 
 State = Mapping[str, Tensor]
 
 
-class Store(LocalShelves):
-    """A store that can be written to as well. Opening changes nothing; `prepare` makes it ready."""
+class StoreWriter(StoreReader):
+    """A store that can be written to as well, and looked after. Opening changes nothing; `prepare` makes it ready."""
 
+    root: Path  # folder of this machine for checkpoints and logs; a worker's store of finished steps
+
+    @abstractmethod
     def prepare(self) -> None:
         """Create the store, or prove that it can be written to; ConfigError otherwise.
 
-        A folder that holds anything is not made one.
+        A place that holds anything is not made one.
         """
-        with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            if not self.is_marked():
-                self._refuse_filled()
-            replace_file(self.root / MARKER, marker_bytes())
-            for name in ("steps", "logs", CLAIMS):
-                (self.root / name).mkdir(exist_ok=True)
-            (self.root / ".lock").touch()  # while there is room: claims are given up under it on a full disk too
+
+    @abstractmethod
+    def publish(self, key: str, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Store a step's files; `about` is what its manifest says beside them. Errors are those of `write`."""
+
+    @abstractmethod
+    def share(self, key: str) -> None:
+        """Let other machines have a step that is stored here; nothing to do where they work in the same folder."""
+
+    @abstractmethod
+    def leases(self, expiry: float = EXPIRY) -> Leases:
+        """This process's leases on steps; those of others count no more after `expiry` seconds of silence."""
+
+    @abstractmethod
+    def quarantine(self, key: str) -> Path:
+        """Move a step out of the way, to be looked at; returns the folder of this machine where it went.
+
+        ConfigError where the place is no store.
+        """
+
+    @abstractmethod
+    def ls(self) -> Iterator[maintenance.Entry]:
+        """What is stored, a step each."""
+
+    @abstractmethod
+    def verify(self) -> Iterator[maintenance.Problem]:
+        """Read everything again; every step that is not what was written, and why."""
+
+    @abstractmethod
+    def leftovers(self, leases: Leases) -> Iterator[maintenance.Leftover]:
+        """What `gc` removes; nothing where nothing is yet."""
+
+    @abstractmethod
+    def require_marked(self) -> None:
+        """ConfigError where there is anything, and no marker of a store."""
+
+    def folder(self, key: str) -> Path:
+        """Where this machine keeps a step's files."""
+        return self.root / folder_of(key)
 
     def write(
         self,
@@ -93,44 +127,10 @@ class Store(LocalShelves):
             "seconds": seconds,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        whole = {**files, MANIFEST: manifest_bytes(about, {name: entry(content) for name, content in files.items()})}
-        with writing(self.folder(step.key)):
-            if not publish_folder(self.folder(step.key), whole):
-                self._complete(step, files)
+        self.publish(step.key, about, files)
         self.share(step.key)
 
-    def share(self, key: str) -> None:
-        """Let other machines have a step that is stored here; in a folder that they work in too they have it."""
-
-    def claims(self, expiry: float = EXPIRY) -> Leases:
-        """This process's claims on steps; those of others count no more after `expiry` seconds of silence."""
-        return Leases(self.root, expiry)
-
-    def quarantine(self, key: str) -> Path:
-        """Move a step's folder out of the way, to be looked at; returns where it went.
-
-        ConfigError where the folder is no store.
-        """
-        self.require_marked()
-        target = self.aside(key)
-        with writing(target):
-            target.parent.mkdir(exist_ok=True)
-            self.folder(key).rename(target)
-        return target
-
-    def aside(self, key: str) -> Path:
-        """A free place for what was found damaged of a step."""
-        return self.root / "quarantine" / f"{key}-{os.urandom(4).hex()}"
-
-    def ls(self) -> Iterator[upkeep.Entry]:
-        """What is stored, a step each."""
-        return upkeep.entries(self)
-
-    def verify(self) -> Iterator[upkeep.Problem]:
-        """Read everything again; every step that is not what was written, and why."""
-        return upkeep.problems(self)
-
-    def gc(self, dry_run: bool = False, tell: Callable[[upkeep.Leftover], None] = lambda leftover: None) -> int:
+    def gc(self, dry_run: bool = False, tell: Callable[[maintenance.Leftover], None] = lambda leftover: None) -> int:
         """Remove what killed processes left behind, what was put aside as damaged, and old logs; the bytes freed.
 
         `tell` is told of each. With `dry_run` nothing is removed, and the bytes are those that would be freed. Names
@@ -139,47 +139,113 @@ class Store(LocalShelves):
         """
         freed = 0
         self.require_marked()
-        with writing(self.root), closing(self.claims()) as claims:
-            for leftover in list(self.leftovers(claims)):
+        with writing(self.root), closing(self.leases()) as leases:
+            for leftover in list(self.leftovers(leases)):
                 tell(leftover)
                 freed += leftover.size if dry_run else leftover.remove()
         return freed
 
-    def leftovers(self, claims: Leases) -> Iterator[upkeep.Leftover]:
+
+class Store(StoreWriter):
+    """The store in a folder, or at another place by its backend.
+
+    Raises ConfigError when the path is no folder, or was written by a newer prunetune. A path where nothing is yet is
+    an empty store.
+    """
+
+    def __init__(self, place: str | Path | Backend) -> None:
+        self.backend: Backend = LocalBackend(place) if isinstance(place, str | Path) else place
+        self.root = self.backend.root
+
+    def stored(self) -> Iterator[str]:
+        """The keys of all steps that are stored, damaged ones too, in order."""
+        return self.backend.keys()
+
+    def exists(self, key: str) -> bool:
+        """Whether a step is there, damaged or not."""
+        return self.backend.exists(key)
+
+    def names(self, key: str) -> Set[str]:
+        """The names of a step's files, without those under way."""
+        return self.backend.names(key)
+
+    def content(self, key: str, name: str) -> bytes:
+        """A file as it lies there; OSError when it cannot be read."""
+        return self.backend.get(f"{folder_of(key)}/{name}")
+
+    def prepare(self) -> None:
+        """Create the store, or prove that it can be written to."""
+        with writing(self.backend.place):
+            if not self.backend.is_marked():
+                self._refuse_foreign()
+            self.backend.prepare()
+
+    def publish(self, key: str, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Let a step appear at once, or add to the one that is there what it lacks."""
+        manifest = manifest_bytes(about, {name: entry(content) for name, content in files.items()})
+        with writing(f"{self.backend.place}/{folder_of(key)}"):
+            if not self.backend.publish(key, {**files, MANIFEST: manifest}):
+                self._complete(key, files)
+
+    def share(self, key: str) -> None:
+        """Who works in the same folder has it."""
+
+    def leases(self, expiry: float = EXPIRY) -> Leases:
+        """This process's leases on steps."""
+        return Leases(self.backend, expiry)
+
+    def quarantine(self, key: str) -> Path:
+        """Move a step out of the way, to a folder of this machine."""
+        self.require_marked()
+        target = self.root / "quarantine" / f"{key}-{os.urandom(4).hex()}"
+        with writing(target):
+            target.parent.mkdir(exist_ok=True)
+            self.backend.move_out(key, target)
+        return target
+
+    def ls(self) -> Iterator[maintenance.Entry]:
+        """What is stored, a step each."""
+        return maintenance.entries(self)
+
+    def verify(self) -> Iterator[maintenance.Problem]:
+        """Read everything again; every step that is not what was written, and why."""
+        return maintenance.problems(self)
+
+    def leftovers(self, leases: Leases) -> Iterator[maintenance.Leftover]:
         """What `gc` removes; nothing where nothing is yet."""
-        if self.is_marked():
-            yield from upkeep.leftovers(self.root, claims)
+        if self.backend.is_marked():
+            yield from maintenance.leftovers(self.backend, leases)
 
     def require_marked(self) -> None:
-        """ConfigError where there is a folder, and no marker in it."""
-        if self.root.exists() and not self.is_marked():
-            raise ConfigError(f"store: '{self.root}' is no store, for it has no {MARKER}; nothing was changed")
+        """ConfigError where there is anything, and no marker of a store."""
+        if not self.backend.is_marked() and self.backend.is_there():
+            raise ConfigError(f"store: '{self.backend.place}' is no store, for it has no {MARKER}; nothing was changed")
 
-    def _complete(self, step: Step, files: Mapping[str, bytes]) -> None:
+    def _complete(self, key: str, files: Mapping[str, bytes]) -> None:
         """Add what an existing step lacks, files first and then the list, after comparing what both have."""
         with locked(self.root / ".lock"):
-            about = self.manifest(step.key)
-            listed = about.pop("files")
+            about = self.manifest(key)
+            listed = about["files"]
             for name in files.keys() & listed.keys():
                 if digest_bytes(files[name]) != listed[name]["sha256"]:
                     raise InvariantError(
-                        f"{step.label}: not reproducible here: {name} came out otherwise than it is stored; "
-                        "see its manifest.json for the environment that it was made in"
+                        f"{about['kind']} {key[:12]}: not reproducible here: {name} came out otherwise than it is "
+                        f"stored at '{self.backend.place}'; see its manifest.json there for the environment that it "
+                        "was made in"
                     )
             new = {name: content for name, content in files.items() if name not in listed}
             for name, content in new.items():
-                replace_file(self.folder(step.key) / name, content)
+                self.backend.put(f"{folder_of(key)}/{name}", content)
             if new:
                 added = {name: entry(content) for name, content in new.items()}
-                replace_file(self.folder(step.key) / MANIFEST, manifest_bytes(about, listed | added))
+                self.backend.put(f"{folder_of(key)}/{MANIFEST}", manifest_bytes(about, listed | added))
 
-    def _refuse_filled(self) -> None:
-        """Hidden files are no content: a file system and another process that is just making the store leave some."""
-        foreign = [path.name for path in self.root.iterdir() if path.name[0] != "." or path.is_dir()]
-        foreign = [name for name in foreign if name != _OF_A_DISK]
-        if foreign and not self.is_marked():  # by another process, meanwhile
+    def _refuse_foreign(self) -> None:
+        foreign = self.backend.contents()
+        if foreign and not self.backend.is_marked():  # by another process, meanwhile
             raise ConfigError(
-                f"store: '{self.root}' is no store and holds other things ('{min(foreign)}'); give a new folder"
+                f"store: '{self.backend.place}' is no store and holds other things ('{min(foreign)}'); "
+                "give a new folder"
             )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import Train, device_of
-from prunetune.store.store import Store
+from prunetune.store.store import StoreWriter
 
 GPU_MEMORY = 12 * 10**9  # bytes of a GPU for each of the trainings that share it, where nobody says how many
 
@@ -62,7 +62,7 @@ def ranks_of(plan: Work) -> int:
     return max((step.devices or 1 for step in plan.steps if isinstance(step, Train)), default=1)
 
 
-def start(store: Store, log: Path, place: int, ranks: int, resources: ExitStack) -> subprocess.Popen[bytes]:
+def start(store: StoreWriter, log: Path, place: int, ranks: int, resources: ExitStack) -> subprocess.Popen[bytes]:
     """Start a worker that serves its standard streams; `resources` are what it needs until it has ended.
 
     Workers go round the GPUs by their `place`, counted from 0, `ranks` each. Several ranks share the streams.
@@ -89,7 +89,7 @@ def environment(place: int, ranks: int) -> dict[str, str]:
     return {**os.environ, **WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": own}
 
 
-def _worker(store: Store, log: Path, rendezvous: str = "") -> list[str]:
+def _worker(store: StoreWriter, log: Path, rendezvous: str = "") -> list[str]:
     return [sys.executable, "-P", "-c", _BOOT, str(store.root), str(log), rendezvous, *map(str, sys.path)]
 
 

@@ -20,7 +20,7 @@ from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import Step
 from prunetune.store.checkpoints import EVERY
 from prunetune.store.leases import EXPIRY
-from prunetune.store.store import Store
+from prunetune.store.store import StoreWriter
 
 KILLED = -9  # the exit status of a process that SIGKILL has ended
 DYING = 5.0  # seconds between the end of a worker's messages and its own
@@ -36,7 +36,7 @@ class Worker:
     one ends. All end when the pipe to them is closed, by whatever death of this process.
     """
 
-    def __init__(self, store: Store, number: int, place: int, ranks: int, inbox: Inbox) -> None:
+    def __init__(self, store: StoreWriter, number: int, place: int, ranks: int, inbox: Inbox) -> None:
         self.log = store.root / "logs" / f"{this_owner()}-{os.getpid()}-{number}.log"
         self.place = place
         self.step: Step | None = None
@@ -87,7 +87,7 @@ class Worker:
 class LocalWorkers:
     """Up to `limit` workers of `ranks` processes each, hired as they are needed; each does one step after another."""
 
-    def __init__(self, store: Store, limit: int, ranks: int = 1) -> None:
+    def __init__(self, store: StoreWriter, limit: int, ranks: int = 1) -> None:
         self.limit = limit
         self._ranks = ranks
         self._store = store
@@ -177,12 +177,12 @@ class LocalExecutor:
         self.checkpoint_every = checkpoint_every  # seconds
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 
-    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
+    def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, in processes of this machine that need nothing of the user's script."""
         store.prepare()
-        claims = store.claims(self.expiry)
+        leases = store.leases(self.expiry)
         workers = LocalWorkers(store, self.jobs or jobs_for(plan), ranks_of(plan))
-        yield from drive(plan, store, workers, claims, self.checkpoint_every)
+        yield from drive(plan, store, workers, leases, self.checkpoint_every)
 
 
 def _how_it_ended(status: int, log: Path) -> str:

@@ -24,13 +24,14 @@ from prunetune.execution.executors.worker import do
 from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import device_of
+from prunetune.store.backend import LEASE_FOLDER
 from prunetune.store.checkpoints import EVERY
-from prunetune.store.leases import CLAIMS, Leases
-from prunetune.store.store import Store
+from prunetune.store.leases import Leases
+from prunetune.store.store import Store, StoreWriter
 
 try:
     import ray
-    from ray._private import ray_constants  # for what no setting of Ray's does
+    from ray._private import ray_constants  # why: docs/decisions/ray-connection.md
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
@@ -75,18 +76,18 @@ class RayExecutor:
         self.gpus_per_training = gpus_per_training
         self.checkpoint_every = checkpoint_every  # seconds
 
-    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
+    def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan, on the nodes that the cluster has and gets meanwhile.
 
         ConfigError where the cluster does not answer, or a node has other versions or another store.
         """
         store.prepare()
-        claims = store.claims()
-        with _connected(self.address, self.jobs), closing(claims):
-            basis = Basis.of(store, claims)
+        leases = store.leases()
+        with _connected(self.address, self.jobs), closing(leases):
+            basis = Basis.of(store, leases)
             _check_nodes(basis)
             workers = RayWorkers(basis, self.jobs, self.gpus_per_training)
-            yield from drive(plan, store, workers, claims, self.checkpoint_every)
+            yield from drive(plan, store, workers, leases, self.checkpoint_every)
 
 
 class RayWorkers:
@@ -156,7 +157,7 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
     if address is None:
         quiet |= {"num_cpus": jobs, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     else:
-        _refuse_silence(address)
+        _require_grpc(address)
     try:
         with _loopback_only() if address is None else nullcontext():
             ray.init(address or "local", **quiet)
@@ -171,7 +172,7 @@ def _connected(address: str | None, jobs: int | None) -> Iterator[None]:
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Have Ray start a cluster as it does on other systems, where the network is not to know of it."""
+    """Let `ray.init` start a cluster that listens on loopback alone (docs/decisions/ray-connection.md)."""
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -180,8 +181,8 @@ def _loopback_only() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _refuse_silence(address: str) -> None:
-    """Ray itself tries for minutes, whatever is there; its head answers a connection as every gRPC server does."""
+def _require_grpc(address: str) -> None:
+    """ConfigError where no gRPC server answers, as which a cluster's head does (docs/decisions/ray-connection.md)."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -229,16 +230,16 @@ class Basis(NamedTuple):
     versions: Mapping[str, str]
 
     @classmethod
-    def of(cls, store: Store, claims: Leases) -> "Basis":
+    def of(cls, store: StoreWriter, leases: Leases) -> "Basis":
         """This process's own, with a sign by which workers know the store."""
         sign = f"study-{os.urandom(8).hex()}"
-        claims.take(sign)
+        leases.take(sign)
         return cls(str(store.root.resolve()), sign, versions())
 
     def check(self) -> None:
         """ConfigError where this machine differs."""
         here = socket.gethostname()
-        if not Path(self.store, CLAIMS, self.sign).exists():
+        if not Path(self.store, LEASE_FOLDER, self.sign).exists():
             raise ConfigError(f"store: '{self.store}' is not the same folder on {here}; give one that all nodes share")
         for name, version in versions().items():
             if version != self.versions[name]:

@@ -26,7 +26,7 @@ from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import Connect, Import, Train
 from prunetune.store.checkpoints import EVERY
-from prunetune.store.store import Store
+from prunetune.store.store import Store, StoreWriter
 
 try:
     import submitit
@@ -73,11 +73,11 @@ class SlurmExecutor:
         self.cluster = cluster
         self.checkpoint_every = checkpoint_every  # seconds
 
-    def run(self, plan: Work, store: Store) -> Generator[Event, None, None]:
+    def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
         """Do what `store` lacks of the plan. ConfigError where no job can be submitted."""
         store.prepare()
         workers = SlurmWorkers(store, self.jobs, self.parameters, self.cluster)
-        yield from drive(plan, store, workers, store.claims(), self.checkpoint_every)
+        yield from drive(plan, store, workers, store.leases(), self.checkpoint_every)
 
 
 class SlurmWorkers:
@@ -85,7 +85,7 @@ class SlurmWorkers:
 
     poll = 1.0  # seconds between two looks at what jobs have told
 
-    def __init__(self, store: Store, limit: int, parameters: Mapping[str, str | int], cluster: str) -> None:
+    def __init__(self, store: StoreWriter, limit: int, parameters: Mapping[str, str | int], cluster: str) -> None:
         self.limit = limit
         self._root = store.root.resolve()
         self._folder = self._root / "logs" / f"slurm-{this_host()}-{os.getpid()}-{os.urandom(4).hex()}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prunetune.execution.events import Done, Failed, Skipped
     from prunetune.execution.executors.protocol import Assignment
     from prunetune.execution.run_step import Tell
-    from prunetune.store.store import Store
+    from prunetune.store.store import Store, StoreWriter
     from prunetune.training.distributed import World
 
 SIGN_EVERY = 1.0  # seconds, at the least, between two signs of life
@@ -150,7 +150,7 @@ def _signs(events: BinaryIO) -> Callable[[], None]:
 
 def do(
     assignment: "Assignment",
-    store: "Store",
+    store: "StoreWriter",
     tell: "Tell",
     stopping: Callable[[], bool] = lambda: False,
     ranks: "World | None" = None,
