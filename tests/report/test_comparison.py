@@ -17,7 +17,7 @@ from prunetune.report.comparison.comparison_figures import comparison_drawings
 from prunetune.report.comparison.comparison_page import write_comparison
 from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
 from prunetune.report.write_report import write_report
-from prunetune.rows import Results
+from prunetune.rows import Quantity, Results
 from tests.support.planted import HOSTILE, planted, scarred
 from tests.support.refusals import assert_refusal, refused
 from tests.support.verdict_trials import trial
@@ -46,6 +46,103 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ):
         write_report(found, root / name)
     return [root / name for name in ("first", "second", "third")]
+
+
+def measuring(results: Results, drift: float) -> Results:
+    """The same study with movement of its dense runs and a barrier of its tickets, each by seed."""
+    rows = []
+    for run in results.trials:
+        place = run.learning_rate, run.mask, run.sparsity, run.seed
+        if run.arm == "dense":
+            values: dict[str, float | None] = {
+                "n": 9.0,
+                "sign_flips": 0.1,
+                "distance": None,
+                "cosine": 0.9 - drift - 0.01 * run.seed,
+            }
+            rows.append(Quantity("movement", "theta_0/theta_T", *place, values))
+        if run.arm == "ticket":
+            barrier: dict[str, float | None] = {"loss_barrier": run.sparsity + 0.1 * run.seed, "accuracy_barrier": 0.0}
+            rows.append(Quantity("barriers", "theta_T/ticket_T", *place, barrier))
+            rows.append(Quantity("barriers", "ticket_T/finetune_T", *place, {"loss_barrier": 99.0}))
+    return dataclasses.replace(results, quantities=tuple(rows))
+
+
+@pytest.fixture(scope="module")
+def measured(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The three studies, the last without quantities."""
+    root = tmp_path_factory.mktemp("measured")
+    for name, found in (
+        ("first", measuring(planted(), 0.0)),
+        ("second", measuring(shifted(planted(), 12, -0.2), 0.2)),
+    ):
+        write_report(found, root / name)
+    return [root / "first", root / "second", folders[2]]
+
+
+def test_quantities_join_the_regime_that_they_are_of(measured: list[Path]) -> None:
+    found = compared(read_studies(measured), sparsity=0.75)
+    rows = {(row.study, row.learning_rate): row for row in found.fixed}
+    row = rows["second", 0.1]
+    assert row.quantities.keys() == {
+        "movement.sign_flips", "movement.cosine", "barriers.loss_barrier", "barriers.accuracy_barrier"
+    }  # fmt: skip
+    assert row.quantities["movement.cosine"] == pytest.approx({seed: 0.7 - 0.01 * seed for seed in range(5)})
+    assert row.quantities["barriers.loss_barrier"] == pytest.approx({seed: 0.75 + 0.1 * seed for seed in range(5)})
+    assert rows["third", 0.1].quantities == {}
+    assert [(row.predictor, row.runs) for row in found.predictions][:4] == [
+        ("R_p excess", 6), ("movement.sign_flips", 4), ("movement.cosine", 4), ("barriers.loss_barrier", 4)
+    ]  # fmt: skip
+
+
+def test_predictors_stand_in_the_terminal_the_json_and_the_page_where_they_are_measured(
+    folders: list[Path], measured: list[Path], tmp_path: Path
+) -> None:
+    written = write_comparison(compared(read_studies(measured)), tmp_path / "with")
+    content = json.loads((tmp_path / "with" / "comparison.json").read_text())
+    names = [row["predictor"] for row in content["predictors"]]
+    assert names[0] == "R_p excess"
+    assert len(names) == 5
+    page = written.page.read_text()
+    for name in names[1:]:
+        assert f'<th scope="row" class="text">{name}</th>' in page
+        assert re.search(rf"^  {name} .* dense runs  p ", written.text, re.M)
+    assert "x" not in content
+    assert content["regimes"][0]["quantities"]["movement.cosine"]["0"] == pytest.approx(0.9)
+    without = write_comparison(compared(read_studies(folders)), tmp_path / "without")
+    assert "predictors" not in json.loads((tmp_path / "without" / "comparison.json").read_text())
+    assert "table-predictors" not in without.page.read_text()
+
+
+def test_the_chosen_axis_is_drawn_and_who_lacks_it_is_named(measured: list[Path], tmp_path: Path) -> None:
+    found = compared(read_studies(measured), x="movement.cosine")
+    written = write_comparison(found, tmp_path)
+    drawn = {drawing.name: drawing for drawing in comparison_drawings(found)}
+    assert drawn["regimes-ticket-reinit-movement-cosine"].description.count(" at ") == 4  # two studies, two rates
+    assert (tmp_path / "figures" / "regimes-ticket-reinit-movement-cosine.svg").exists()
+    assert "* movement.cosine" in written.text
+    assert found.notes[-1] == "movement.cosine is not known of third: `measure: [movement]` in the spec measures it"
+    assert json.loads((tmp_path / "comparison.json").read_text())["x"] == "movement.cosine"
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        ("movement.cosin", r"^--x: unknown 'movement\.cosin'; did you mean 'movement\.cosine'\?$"),
+        ("sharpness", r"^--x: unknown 'sharpness'; known: R_p excess, barriers\.accuracy_barrier, "),
+        ("curvature.trace", r"^--x: .* not known of any of these studies: `measure: \[curvature\]` in the spec"),
+    ],
+)
+def test_an_axis_that_there_is_not_is_one_line(measured: list[Path], x: str, words: str) -> None:
+    done = CliRunner().invoke(app, ["compare", *map(str, measured), "--x", x])
+    assert isinstance(done.exception, ConfigError)
+    assert re.search(words, str(done.exception))
+
+
+def test_an_axis_goes_with_no_table_of_cells(measured: list[Path]) -> None:
+    done = CliRunner().invoke(app, ["compare", str(measured[0]), "--x", "kappa", "--held-out"])
+    assert isinstance(done.exception, ConfigError)
+    assert "--x: draws regimes" in str(done.exception)
 
 
 def test_the_same_files_give_the_same_bytes(folders: list[Path], tmp_path: Path) -> None:

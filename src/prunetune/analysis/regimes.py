@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from prunetune.analysis.comparison import compare, matches, sample_of
 from prunetune.analysis.pairing import Answer, Evidence, Pairs, Place, mean_of, percent
@@ -19,6 +19,24 @@ LEADS = {  # name -> the arms that it is the difference of
 LEAD, TO_DENSE = "ticket − reinit", "ticket − dense"
 SAME_SPARSITY = 0.005  # rounds of iterative pruning meet 80 % as 80.3 %
 DENSE_PAIR = "theta_0/theta_T"
+
+
+class Axis(NamedTuple):
+    """A quantity that regimes can be ordered by: of which networks it is, and its words on an axis."""
+
+    of: str  # of a pair of the dense run, which all of its masks and sparsities share, or of the regime's own ticket
+    label: str
+
+
+QUANTITIES = {  # `kind.figure` of the rows `quantities` of results.json; `kind` is the entry of `measure`
+    "movement.sign_flips": Axis(DENSE_PAIR, "share of signs that flip from θ_0 to θ_T"),
+    "movement.distance": Axis(DENSE_PAIR, "‖θ_T − θ_0‖ / ‖θ_0‖"),
+    "movement.cosine": Axis(DENSE_PAIR, "cosine of θ_0 and θ_T"),
+    "barriers.loss_barrier": Axis("theta_T/ticket_T", "loss barrier from θ_T to the ticket's final"),
+    "barriers.accuracy_barrier": Axis("theta_T/ticket_T", "accuracy barrier from θ_T to the ticket's final, points"),
+    "curvature.largest": Axis("ticket_T", "largest Hessian eigenvalue at the ticket's final"),
+    "curvature.trace": Axis("ticket_T", "Hessian trace at the ticket's final"),
+}
 
 Answers = Mapping[tuple[float, str, float], Answer]  # by rate, mask and sparsity: does the winning property hold?
 
@@ -61,6 +79,7 @@ class Regime:
     winning: Answer | None  # does the winning property hold here, by the study's verdict?
     shortfall: float | None = None  # the best dense accuracy of the task less this one, in points
     dense_matches: bool = False  # shown to be no more than the margin below the best of the task
+    quantities: Mapping[str, Mapping[int, float]] = field(default_factory=dict)  # those of QUANTITIES measured, by seed
 
     @property
     def setting(self) -> tuple[str, float]:
@@ -110,7 +129,8 @@ def regimes_of(studies: Sequence[Study], rule: Rule) -> tuple[tuple[Regime, ...]
 def _with_arms_of(regime: Regime, other: Regime) -> Regime:
     """The regime with what `other`, the same trainings in another study, has besides."""
     leads = {name: pairs if pairs.differences else other.leads[name] for name, pairs in regime.leads.items()}
-    return replace(regime, arms={**other.arms, **regime.arms}, leads=leads)
+    quantities = {**other.quantities, **regime.quantities}
+    return replace(regime, arms={**other.arms, **regime.arms}, leads=leads, quantities=quantities)
 
 
 def pick(regimes: Sequence[Regime], mask: str, sparsity: float) -> list[Regime]:
@@ -173,6 +193,7 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
         arms=arms,
         keys=frozenset(key for place in own for key in study.evidence.keys(place)),
         winning=study.answers.get((rate, mask, sparsity)),
+        quantities=_quantities(study.results, rate, mask, sparsity),
     )
 
 
@@ -194,6 +215,20 @@ def _excess(results: Results, rate: float) -> tuple[float, dict[int, float]]:
     ]
     p = min((row.p for row in rows), key=lambda p: (abs(p - USUAL_P), p), default=USUAL_P)
     return p, {row.seed: row.value - row.expected for row in rows if row.p == p}
+
+
+def _quantities(results: Results, rate: float, mask: str, sparsity: float) -> dict[str, dict[int, float]]:
+    """What of QUANTITIES is measured of the regime, by seed; a figure that is not finite is left out."""
+    places = {DENSE_PAIR: (None, 0.0)}
+    found: dict[str, dict[int, float]] = {}
+    for name, axis in QUANTITIES.items():
+        kind, figure = name.split(".")
+        place = kind, axis.of, rate, *places.get(axis.of, (mask, sparsity))
+        rows = (r for r in results.quantities if (r.kind, r.of, r.learning_rate, r.mask, r.sparsity) == place)
+        values = {row.seed: value for row in rows if (value := row.values.get(figure)) is not None}
+        if values := {seed: value for seed, value in sorted(values.items()) if math.isfinite(value)}:
+            found[name] = values
+    return found
 
 
 def _epochs(results: Results, rate: float) -> int:

@@ -1,4 +1,4 @@
-"""How the ticket's leads go with R_p and kappa over regimes: rank correlations and slopes (docs/how-to/compare.md).
+"""How the ticket's leads go with R_p, kappa and measured quantities over regimes (docs/how-to/compare.md).
 
 Seeds barely move R_p, so regimes are the units. Everything is resampled from a fixed seed: equal regimes give equal
 numbers. Where intervals are asked for, dense runs are drawn with all of their regimes, then seeds within each.
@@ -8,20 +8,22 @@ often a unit was drawn; a unit with weight 0 takes no part. Results agree with t
 unit repeated as often as its weight says).
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunetune.analysis.regimes import Regime
+from prunetune.analysis.regimes import QUANTITIES, Regime
+from prunetune.errors import given
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Predictor = Literal["R_p excess", "kappa"]
 Within = Literal["length", "rate"]
 
+PREDICTORS = ("R_p excess", "kappa", *QUANTITIES)
 RESAMPLES, SEED = 2000, 20210219
 LEAST_SHARE = 1e-9  # of a variable's sum of squares: what rounding leaves of one that the covariates determine
 CHUNK = 4_000_000  # pairs of units compared at once
@@ -34,11 +36,11 @@ class Relation:
     `p_rise` and `p_fall` are one-sided, by permuting the predictor over dense runs. None: not enough regimes to tell.
     """
 
-    predictor: Predictor
+    predictor: str  # of PREDICTORS
     lead: str
     regimes: Literal["fixed", "all"]  # of the mask and sparsity fixed in advance, or all
     n: int
-    runs: int  # dense runs: R_p and kappa differ between these alone
+    runs: int  # dense runs: R_p, kappa and movement differ between these alone
     rho: float | None
     low: float | None
     high: float | None
@@ -71,14 +73,14 @@ class Slope:
 class Draws:
     """Means over resampled seeds (resamples, regimes) of what varies by seed; the first row is the data's own."""
 
-    excess: Floats
+    predictor: Floats
     lead: Floats
     dense: Floats
 
 
 def relation(
     rows: Sequence[Regime],
-    predictor: Predictor,
+    predictor: str,
     lead: str,
     regimes: Literal["fixed", "all"],
     alpha: float,
@@ -89,7 +91,7 @@ def relation(
 
     `brief` is for simulations: no partial ρ, and no interval where no permutation p is below alpha.
     """
-    rows = [row for row in rows if row.leads[lead].differences and row.dense and _has(row, predictor)]
+    rows = [row for row in rows if row.leads[lead].differences and row.dense and has(row, predictor)]
     runs = _runs(rows)
     counts = len(set(runs.tolist()))
     if counts < 3:
@@ -99,9 +101,9 @@ def relation(
     if brief and min(rise or 0.0, fall or 0.0) >= alpha:
         return Relation(predictor, lead, regimes, n, counts, None, None, None, rise, fall, None, None, None)
     random = np.random.default_rng(SEED)
-    draws = draw_seeds(rows, lead, resamples, random)
+    draws = draw_seeds(rows, predictor, lead, resamples, random)
     weights = np.concatenate([np.ones((1, n)), draw_runs(runs, resamples, random)])
-    drawn = draws.excess if predictor == "R_p excess" else np.broadcast_to(x, draws.excess.shape)
+    drawn = np.broadcast_to(x, draws.lead.shape) if predictor == "kappa" else draws.predictor
     rho = _spearman(drawn, draws.lead, weights)
     beside = np.array([row.sparsity for row in rows])
     partial = np.full(len(rho), np.nan) if brief else _partial(drawn, draws, beside, weights)
@@ -118,37 +120,37 @@ def slope_within(rows: Sequence[Regime], within: Within, lead: str, alpha: float
     if len(rows) - counts < 3:  # slope, dense accuracy, and something to tell them by
         return Slope(within, lead, len(rows), counts, *[None] * 5)
     random = np.random.default_rng(SEED)
-    draws = draw_seeds(rows, lead, resamples, random)
+    draws = draw_seeds(rows, "R_p excess", lead, resamples, random)
     level = draws.dense - draws.dense[0].mean()  # about 0: else it is all but a sum of the intercepts
     covariates = np.concatenate([_dummies(strata, len(level)), level[:, :, None]], axis=2)
     ones = np.ones_like(draws.lead)
-    slopes = 0.1 * partial_slope(draws.excess, draws.lead, covariates, ones)
+    slopes = 0.1 * partial_slope(draws.predictor, draws.lead, covariates, ones)
     if not np.isfinite(slopes[0]):
         return Slope(within, lead, len(rows), counts, *[None] * 5)
-    tests = _freedman_lane(draws.excess[0], draws.lead[0], covariates[0], strata, resamples, random)
+    tests = _freedman_lane(draws.predictor[0], draws.lead[0], covariates[0], strata, resamples, random)
     return Slope(within, lead, len(rows), counts, known(slopes[0]), *interval(slopes[1:], alpha), *tests)
 
 
-def draw_seeds(rows: Sequence[Regime], lead: str, resamples: int, random: np.random.Generator) -> Draws:
+def draw_seeds(rows: Sequence[Regime], predictor: str, lead: str, resamples: int, random: np.random.Generator) -> Draws:
     """Seeds of every dense run drawn with replacement, the same for all of its regimes; the data's own means first."""
     runs = _runs(rows)
-    most = max(len(values) for row in rows for values in (row.excess, row.dense, row.leads[lead].differences))
+    most = max(len(own) for row in rows for own in (_by_seed(row, predictor), row.dense, row.leads[lead].differences))
     drawn = random.random((runs.max() + 1, resamples, most))
-    columns = [_means(row, lead, drawn[run]) for row, run in zip(rows, runs, strict=True)]
+    columns = [_means(row, predictor, lead, drawn[run]) for row, run in zip(rows, runs, strict=True)]
     return Draws(*(np.stack([column[i] for column in columns], axis=1) for i in range(3)))
 
 
-def _means(row: Regime, lead: str, drawn: Floats) -> tuple[Floats, Floats, Floats]:
-    """Of R_p's excess, the lead and dense accuracy of one regime."""
-    pairs = row.leads[lead]
-    seeds = [seed for seed in pairs.seeds if seed in row.excess and seed in row.dense]
+def _means(row: Regime, predictor: str, lead: str, drawn: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of the predictor, the lead and dense accuracy of one regime."""
+    pairs, own = row.leads[lead], _by_seed(row, predictor)
+    seeds = [seed for seed in pairs.seeds if seed in own and seed in row.dense]
     if not seeds:  # other seeds each: nothing is paired, and each is drawn for itself
-        found = [list(row.excess.values()), list(pairs.differences), list(row.dense.values())]
+        found = [list(own.values()), list(pairs.differences), list(row.dense.values())]
     else:
         by_seed = dict(zip(pairs.seeds, pairs.differences, strict=True))
-        found = [[values[seed] for seed in seeds] for values in (row.excess, by_seed, row.dense)]
-    excess, leads, dense = (_resampled(np.array(values), drawn) for values in found)
-    return excess, leads, dense
+        found = [[values[seed] for seed in seeds] for values in (own, by_seed, row.dense)]
+    predicting, leads, dense = (_resampled(np.array(values), drawn) for values in found)
+    return predicting, leads, dense
 
 
 def _resampled(values: Floats, drawn: Floats) -> Floats:
@@ -235,14 +237,27 @@ def _dummies(strata: Integers, count: int) -> Floats:
     return np.broadcast_to(one, (count, *one.shape))
 
 
-def _has(row: Regime, predictor: Predictor) -> bool:
-    return predictor == "R_p excess" or row.kappa is not None
+def has(row: Regime, predictor: str) -> bool:
+    """Whether the regime has the predictor; R_p's excess is what makes it a regime."""
+    return row.kappa is not None if predictor == "kappa" else bool(_by_seed(row, predictor))
 
 
-def _own(rows: Sequence[Regime], predictor: Predictor) -> Floats:
+def value_of(row: Regime, predictor: str) -> float:
+    """The predictor of a regime that has it: kappa, else the mean over seeds."""
+    if predictor == "kappa":
+        return given(row.kappa, "only regimes with a kappa are asked for it")
+    values = _by_seed(row, predictor).values()
+    return math.fsum(values) / len(values)
+
+
+def _by_seed(row: Regime, predictor: str) -> Mapping[int, float]:
+    """What resampling draws from; kappa is the recipe's and has no seeds, so that the seeds of R_p are drawn there."""
+    return row.quantities.get(predictor, {}) if predictor in QUANTITIES else row.excess
+
+
+def _own(rows: Sequence[Regime], predictor: str) -> Floats:
     """The data's own values of a predictor."""
-    values = [row.mean_excess if predictor == "R_p excess" else row.kappa for row in rows]
-    return np.array(values, dtype=np.float64)
+    return np.array([value_of(row, predictor) for row in rows], dtype=np.float64)
 
 
 def weighted_ranks(values: Floats, weights: Floats) -> Floats:

@@ -96,6 +96,16 @@ def compare(
     sparsity: Annotated[
         float | None, typer.Option(parser=share, metavar="S", help="Sparsity of the relation; else the middle one.")
     ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option(
+            "--x",
+            metavar="QUANTITY",
+            help="Also draw ticket − reinit over this: movement.sign_flips, movement.distance, movement.cosine, "
+            "barriers.loss_barrier, barriers.accuracy_barrier, curvature.largest or curvature.trace, of studies whose "
+            "spec has it in `measure`.",
+        ),
+    ] = None,
     pair: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -114,6 +124,8 @@ def compare(
 
     prunetune compare runs/one runs/two --out runs/comparison
 
+    prunetune compare runs/one runs/two --x movement.cosine
+
     prunetune compare studies/fashion-mnist --pair "finetune iterative" "ticket iterative"
 
     prunetune compare studies/precision studies/fashion-mnist --between
@@ -122,11 +134,13 @@ def compare(
 
     studies = read_studies(runs)
     if pair or between or held_out:
+        if x:
+            raise ConfigError("--x: draws regimes; it does not go with --pair, --between or --held-out")
         say(cells_text(studies, pair, between, held_out))
         return
     from prunetune.report.comparison.comparison_page import write_comparison
 
-    written = write_comparison(compare_studies(studies, mask, sparsity), out or Path("runs") / "comparison")
+    written = write_comparison(compare_studies(studies, mask, sparsity, x=x), out or Path("runs") / "comparison")
     say(f"{written.text}\n\nReport: {written.page}")
 
 

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from prunetune.analysis.comparison import sample_of
 from prunetune.analysis.pairing import Pairs, percent, signed
-from prunetune.analysis.regimes import LEAD, TO_DENSE, Regime, pick, sparsity_names
+from prunetune.analysis.regimes import LEAD, QUANTITIES, TO_DENSE, Regime, sparsity_names
+from prunetune.analysis.relations import has, value_of
 from prunetune.analysis.statistics import plain
 from prunetune.core.files import slug
 from prunetune.report.comparison.comparison_rows import Found
@@ -25,6 +26,7 @@ MIXED = re.compile(r"mixed\(([0-9.eE+-]+)\)")
 EXCESS_AXIS = "R_p(θ_0, θ_T) − chance"
 DASHES: tuple[Any, ...] = ((0, ()), (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.6, 1.4, 1.6)))
 KAPPA_AXIS = "κ, logarithmic"
+AXES = {"R_p excess": EXCESS_AXIS, "kappa": "κ"} | {name: axis.label for name, axis in QUANTITIES.items()}
 MIXED_AXIS = "α, the weight of θ_0 in the start"
 
 
@@ -48,11 +50,11 @@ class Dot:
 
 def comparison_drawings(found: Found) -> tuple[Drawing, ...]:
     """Every figure that there are regimes for."""
-    thesis = found.thesis
-    fixed = [] if thesis.mask is None else pick(found.regimes, thesis.mask, thesis.sparsity or 0.0)
-    fixed.sort(key=lambda row: row.epochs)
+    fixed = sorted(found.fixed, key=lambda row: row.epochs)
     drawn = [_excess_figure(fixed, lead, found) for lead in (LEAD, TO_DENSE)]
     drawn += [_kappa_figure(fixed, lead, found) for lead in (LEAD, TO_DENSE)]
+    if found.x in QUANTITIES:
+        drawn.append(_quantity_figure(fixed, found.x, found))
     drawn.append(_every_figure(found))
     cells = sorted({(row.task, row.mask, row.learning_rate) for row in found.regimes if row.kappa is not None})
     drawn += [_phase_figure(found, *cell, number) for number, cell in enumerate(cells)]
@@ -76,6 +78,12 @@ def _kappa_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | 
     return _scatter(
         name, "regimes", f"{lead} and κ", _at(found), dots, KAPPA_AXIS, found, True, limit=_limit(lead, found)
     )
+
+
+def _quantity_figure(rows: Sequence[Regime], x: str, found: Found) -> Drawing | None:
+    dots = [_dot(row, LEAD, value_of(row, x), _length(row), found) for row in rows if has(row, x)]
+    name = f"regimes-{slug(LEAD)}-{slug(x)}"
+    return _scatter(name, "regimes", f"{LEAD} and {x}", _at(found), dots, AXES[x], found, limit=_limit(LEAD, found))
 
 
 def _every_figure(found: Found) -> Drawing | None:

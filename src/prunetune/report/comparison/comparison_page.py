@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunetune.analysis.paper.scale import kappa_text
 from prunetune.analysis.thesis import Explanation, Thesis
-from prunetune.report.comparison.comparison_figures import comparison_drawings
+from prunetune.report.comparison.comparison_figures import AXES, comparison_drawings
 from prunetune.report.comparison.comparison_rows import (
     ANSWERS,
     COMPARISON,
@@ -14,6 +14,7 @@ from prunetune.report.comparison.comparison_rows import (
     Found,
     comparison_json,
     comparison_text,
+    predictions_text,
     regimes_csv,
     relation_text,
 )
@@ -27,7 +28,6 @@ from prunetune.report.write_report import FIGURES, write_figures
 PAGE = "comparison.html"
 _WORDS = {"yes": "holds", "no": "fails", "undecided": "not decided", None: "not asked"}
 _VERDICTS: dict[Explanation, str] = {"holds": "holds", "fails": "fails", "not decided": "inconclusive"}
-_PREDICTORS = {"R_p excess": "R_p excess", "kappa": "κ"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def write_comparison(found: Found, out: Path) -> ComparisonReport:
         answer=ANSWERS[found.thesis.explanation],
         verdict=_VERDICTS[found.thesis.explanation],
         relation=relation_text(found),
+        predictors=predictions_text(found) if found.predictions else "",
         facts=_facts(found),
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
@@ -79,6 +80,7 @@ def _facts(found: Found) -> list[str]:
 def _tables(found: Found) -> dict[str, Table]:
     return {
         "relations": _relations_table(found.thesis),
+        "predictors": _predictors_table(found),
         "slopes": _slopes_table(found.thesis),
         "chance": _chance_table(found.thesis),
         "together": _together_table(found.thesis),
@@ -96,7 +98,7 @@ def _relations_table(thesis: Thesis) -> Table:
     at = f"{thesis.mask}, {100 * (thesis.sparsity or 0):.4g} %"
     rows = tuple(
         (
-            _PREDICTORS[row.predictor], row.lead, at if row.regimes == "fixed" else "all", f"{row.n}", f"{row.runs}",
+            _name(row.predictor), row.lead, at if row.regimes == "fixed" else "all", f"{row.n}", f"{row.runs}",
             signed(row.rho), bounds(row.low, row.high), p_value(row.p_rise), p_value(row.p_fall),
             signed(row.partial), bounds(row.partial_low, row.partial_high),
         )
@@ -105,6 +107,27 @@ def _relations_table(thesis: Thesis) -> Table:
     caption = (
         "Spearman's ρ over regimes. Intervals resample dense runs and seeds within them; p permutes over dense runs; "
         "the partial ρ is given sparsity and dense accuracy. The verdict reads the first row."
+    )
+    return Table(caption, columns, rows)
+
+
+def _predictors_table(found: Found) -> Table:
+    columns = (
+        Column("Predictor"), Column("Which is"), numeric("Dense runs"), numeric("ρ"), numeric("Interval"),
+        numeric("p"), numeric("Holm"), numeric("Partial ρ"), numeric("Interval"), Column("ticket − reinit"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            _name(row.predictor), AXES[row.predictor], f"{row.runs}", signed(row.rho),
+            bounds(row.low, row.high), p_value(row.p), p_value(row.p_holm), signed(row.partial),
+            bounds(row.partial_low, row.partial_high), row.answer,
+        )
+        for row in found.predictions
+    )  # fmt: skip
+    caption = (
+        f"Spearman's ρ of each predictor and ticket − reinit, {found.fixed_text}, over the dense runs that have it. "
+        "Intervals resample dense runs and seeds within them; p, two-sided, permutes over dense runs, corrected by "
+        "Holm over the rows; the partial ρ is given dense accuracy. The verdict reads none of these but R_p's."
     )
     return Table(caption, columns, rows)
 
@@ -205,6 +228,10 @@ def _regimes_table(found: Found) -> Table:
         for row in found.regimes
     )  # fmt: skip
     return Table("Every regime: means over seeds; differences in points, paired by seed.", columns, rows)
+
+
+def _name(predictor: str) -> str:
+    return "κ" if predictor == "kappa" else predictor
 
 
 def _span(low: float | None, high: float | None) -> str:

@@ -6,7 +6,7 @@ Without a judgement: the paired differences of any two cells, and the mean of ev
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from prunetune.analysis.across_studies import (
     pair,
 )
 from prunetune.analysis.pairing import Chance, Evidence, guessing
-from prunetune.analysis.regimes import LEADS, Answers, Regime, Study, regimes_of
-from prunetune.analysis.relations import RESAMPLES
+from prunetune.analysis.predictors import Prediction, measured, predictions
+from prunetune.analysis.regimes import LEAD, LEADS, QUANTITIES, Answers, Regime, Study, pick, regimes_of
+from prunetune.analysis.relations import PREDICTORS, RESAMPLES, has
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, unknown
 from prunetune.report.results_files import RESULTS, json_text, read_results, shown_again
 from prunetune.report.table_format import bounds, p_value, signed
 from prunetune.report.write_report import answers
@@ -52,6 +53,19 @@ class Found:
     scores: tuple[ArmScore, ...]
     improvements: tuple[Improvement, ...]
     notes: tuple[str, ...]
+    predictions: tuple[Prediction, ...] = ()  # where a quantity besides R_p and κ is measured, or an axis asked for
+    x: str | None = None  # of PREDICTORS: the axis of a figure besides R_p's and κ's
+
+    @property
+    def fixed(self) -> list[Regime]:
+        """The regimes of the mask and sparsity that are fixed in advance, one for every dense run."""
+        thesis = self.thesis
+        return [] if thesis.mask is None else pick(self.regimes, thesis.mask, thesis.sparsity or 0.0)
+
+    @property
+    def fixed_text(self) -> str:
+        """Which they are, in words."""
+        return f"{self.thesis.mask} masks at {100 * (self.thesis.sparsity or 0):.4g} % sparsity"
 
 
 def read_studies(runs: Sequence[Path]) -> tuple[Study, ...]:
@@ -71,16 +85,25 @@ def _result_files(run: Path) -> list[Path]:
 
 
 def compare_studies(
-    studies: Sequence[Study], mask: str | None = None, sparsity: float | None = None, resamples: int = RESAMPLES
+    studies: Sequence[Study],
+    mask: str | None = None,
+    sparsity: float | None = None,
+    resamples: int = RESAMPLES,
+    x: str | None = None,
 ) -> Found:
-    """Judge the explanation over all regimes; ConfigError where there is none, or none of the mask and sparsity."""
+    """Judge the explanation over all regimes, and which of PREDICTORS goes with ticket − reinit.
+
+    ConfigError where there is no regime, none of the mask and sparsity, or none of these that has `x`.
+    """
+    if x is not None and x not in PREDICTORS:
+        raise unknown("--x", x, PREDICTORS)
     rule, said = _common_rule(studies)
     regimes, notes = regimes_of(studies, rule)
     if not regimes:
         raise ConfigError(f"RUN: no regime to compare: {'; '.join(notes)}")
     _require(regimes, mask, sparsity)
     thesis = judge_thesis(regimes, rule, mask, sparsity, resamples)
-    return Found(
+    found = Found(
         studies=tuple(studies),
         rule=rule,
         regimes=regimes,
@@ -88,7 +111,12 @@ def compare_studies(
         scores=arm_scores(regimes, rule.alpha, resamples),
         improvements=improvements(regimes, BASELINES, rule.alpha, resamples),
         notes=(*said, *notes),
+        x=x,
     )
+    if x is None and not measured(found.fixed):
+        return found
+    lacking = () if x is None else _lacking(found, x)
+    return replace(found, predictions=predictions(found.fixed, rule, resamples), notes=(*found.notes, *lacking))
 
 
 def comparison_json(found: Found) -> str:
@@ -102,6 +130,8 @@ def comparison_json(found: Found) -> str:
         "improvements": found.improvements,
         "regimes": [_regime_row(row) for row in found.regimes],
         "notes": found.notes,
+        **({"predictors": found.predictions} if found.predictions else {}),
+        **({"x": found.x} if found.x else {}),
     }
     return json_text(content) + "\n"
 
@@ -131,21 +161,43 @@ def comparison_text(found: Found) -> str:
         lines.append(f"{relation_text(found)}")
     lines.append(f"Verdict: {ANSWERS[thesis.explanation]}.")
     lines += [f"  {reason}." for reason in thesis.reasons]
+    if found.predictions:
+        lines += ["", *_predictions_lines(found), ""]
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 
 def relation_text(found: Found) -> str:
     """Spearman's ρ of the verdict, its interval and what it is of, in a sentence."""
-    thesis, main = found.thesis, found.thesis.main
+    main = found.thesis.main
     if main is None or main.rho is None:
         return "Too few dense runs for a rank correlation of R_p and the ticket's lead."
     level = 100 * (1 - found.rule.alpha)
-    at = f"{thesis.mask} masks at {100 * (thesis.sparsity or 0):.4g} % sparsity"
     return (
-        f"Spearman's ρ of R_p's excess and ticket − reinit, {at}: {signed(main.rho)} "
+        f"Spearman's ρ of R_p's excess and ticket − reinit, {found.fixed_text}: {signed(main.rho)} "
         f"({level:g} % interval {bounds(main.low, main.high)}; {main.runs} dense runs; "
         f"permutation p {p_value(main.p_rise)})."
     )
+
+
+def predictions_text(found: Found) -> str:
+    """Which predictors are shown to go with the ticket's lead, in a sentence."""
+    shown = [f"{row.answer} with {row.predictor}" for row in found.predictions if row.answer != "not shown"]
+    if shown:
+        return f"Shown, for {found.fixed_text}: {LEAD} {', '.join(shown)}."
+    return f"For {found.fixed_text}, no predictor is shown to go with {LEAD}."
+
+
+def _predictions_lines(found: Found) -> list[str]:
+    """The predictors as a table of a terminal, the chosen axis marked."""
+    level = 100 * (1 - found.rule.alpha)
+    head = f"Spearman's ρ with {LEAD}, {found.fixed_text}; {level:g} % intervals; p permuted, by Holm over these:"
+    width = max(len(row.predictor) for row in found.predictions)
+    rows = [
+        f"{'*' if row.predictor == found.x else ' '} {row.predictor:<{width}}  {signed(row.rho):>5} "
+        f"[{bounds(row.low, row.high)}]  {row.runs} dense runs  p {p_value(row.p_holm)}  {row.answer}"
+        for row in found.predictions
+    ]
+    return [head, *rows, predictions_text(found)]
 
 
 def _study(path: Path, name: str) -> Study:
@@ -186,6 +238,18 @@ def _require(regimes: Sequence[Regime], mask: str | None, sparsity: float | None
         raise ConfigError(f"--sparsity: {sparsity:g} is not there; there are: {', '.join(known)}")
 
 
+def _lacking(found: Found, x: str) -> tuple[str, ...]:
+    """A note on the studies that do not have the chosen axis; ConfigError where none has it where it is read."""
+    without = list(dict.fromkeys(row.study for row in found.fixed if not has(row, x)))
+    way = f"`measure: [{x.split('.')[0]}]` in the spec measures it" if x in QUANTITIES else "no weight decay is known"
+    if any(has(row, x) for row in found.fixed):
+        return (f"{x} is not known of {', '.join(without)}: {way}",) if without else ()
+    if any(has(row, x) for row in found.regimes):
+        raise ConfigError(f"--x: no regime of {found.fixed_text} has {x}; give another --mask or --sparsity")
+    again = "; then `prunetune audit` it again, which trains nothing that is stored" if x in QUANTITIES else ""
+    raise ConfigError(f"--x: {x} is not known of any of these studies: {way}{again}")
+
+
 def _regime_row(row: Regime) -> dict[str, Any]:
     leads = {
         name: {"seeds": pairs.seeds, "differences": pairs.differences, "mean": row.mean(name), "notes": pairs.notes}
@@ -198,6 +262,7 @@ def _regime_row(row: Regime) -> dict[str, Any]:
         "winning_property": row.winning,
         "arms": row.arms,
         "leads": leads,
+        **({"quantities": row.quantities} if row.quantities else {}),
     }
 
 
