@@ -249,7 +249,7 @@ def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: St
 
 
 def test_sensitivity_needs_held_out_images() -> None:
-    with pytest.raises(ConfigError, match=r"measure: sensitivity .* data_args\.validation is 0"):
+    with pytest.raises(ConfigError, match=r"data_args\.validation: 0; sensitivity .* such as 0\.1"):
         plan(load_spec({**SPEC, "data_args": {}}))
 
 
