@@ -8,6 +8,8 @@ from prunetune.errors import ConfigError as ConfigError
 from prunetune.errors import CorruptionError as CorruptionError
 from prunetune.errors import DivergedSourceError as DivergedSourceError
 from prunetune.errors import InvariantError as InvariantError
+from prunetune.layer_sensitivity import Sensitivity as Sensitivity
+from prunetune.layer_sensitivity import sensitivity as sensitivity
 from prunetune.sparsity.correlation import correlation as correlation
 from prunetune.sparsity.enforce import apply_mask as apply_mask
 from prunetune.sparsity.enforce import get_mask as get_mask

@@ -17,12 +17,14 @@ from prunetune.execution.executors.local import LocalExecutor
 from prunetune.execution.progress import Progress, is_watched
 from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
+from prunetune.models import build
 from prunetune.plan.compile import Plan, Remaining, every_cell, plan
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import headline
 from prunetune.report.write_report import REPORT_FILES, Report, answers, notebook_report, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Correlation, Results, Trial
+from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
 from prunetune.store.cache import CachedStore, open_store
@@ -123,6 +125,22 @@ def plan_study(
     return Prepared(spec, planned, max_plan, device, opened, remaining, max_plan.remaining(opened).cached)
 
 
+def plan_with_weights(
+    spec: Spec, weights: Path | None, weights_key: str | None, *, store: str | Path | None, device: str
+) -> Prepared:
+    """`plan_study` of a spec whose dense run is a user's, once it is certain that the weights fit the model.
+
+    Without `weights`, `plan_study` alone. ConfigError for a file that cannot be read or does not fit.
+    """
+    if weights is None:
+        return plan_study(spec, store=store, device=device)
+    state = read_state(weights, "--weights", weights_key)
+    prepared = plan_study(spec, store=store, device=device)
+    model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
+    load_weights(model, state, weights, "--weights")
+    return prepared
+
+
 def preflight(
     prepared: Prepared,
     out: str | Path | None = None,
@@ -139,7 +157,7 @@ def preflight(
     if prepared.remaining.trainings_left:
         load(prepared.plan.data)
     prepared.store.prepare()
-    _check_writable(folder)
+    require_writable(folder)
     return folder
 
 
@@ -282,7 +300,7 @@ def resolve_device(name: str, devices: int = 1) -> str:
     return name
 
 
-def _check_writable(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
     """Refuse an output folder that cannot be written before hours are spent, and not after."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.analysis.pairing import percent
-from prunetune.api import Prepared, failures_of, plan_study, preflight, run_steps
+from prunetune.api import Prepared, failures_of, plan_with_weights, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import Dataset, load
 from prunetune.deploy.channel_surgery import Savings, channel_savings, shrink
@@ -39,7 +39,6 @@ from prunetune.report.write_report import PAGE
 from prunetune.rows import Results, Trial
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
-from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest, compression_spec
@@ -102,11 +101,7 @@ def plan_compression(
     ConfigError for anything that is wrong, weights that do not fit the model and channels that cannot go included.
     """
     spec = compression_spec(source, overrides, asked)
-    state = read_state(asked.weights, "--weights", asked.weights_key) if asked.weights else None
-    prepared = plan_study(spec, store=store, device=device)
-    if asked.weights and state is not None:
-        model = build(prepared.plan.model, prepared.plan.input_shape, prepared.plan.outputs)
-        load_weights(model, state, asked.weights, "--weights")
+    prepared = plan_with_weights(spec, asked.weights, asked.weights_key, store=store, device=device)
     for saved in _savings(prepared):
         tell(saved)
     return prepared

@@ -249,7 +249,7 @@ def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: St
 
 
 def test_sensitivity_needs_held_out_images() -> None:
-    with refused("measure", "data_args.validation", "0"):
+    with refused("data_args.validation", "0", "sensitivity", "0.1"):
         plan(load_spec({**SPEC, "data_args": {}}))
 
 

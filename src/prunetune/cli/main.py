@@ -14,24 +14,30 @@ import typer
 from prunetune import __version__
 from prunetune.cli.options import (
     Address,
+    Data,
     Device,
     Executor,
     GpuShare,
     Jobs,
+    Model,
     Scale,
     Seeds,
     Set,
     Slurm,
     Source,
     StoreDir,
+    WeightsFile,
     WeightsKey,
     count,
     escape_what_an_encoding_lacks,
+    exit_code,
+    progress_of,
     say,
     share,
     shares,
 )
 from prunetune.cli.reading import reading_app, store_app
+from prunetune.cli.sensitivity_verb import sensitivity
 from prunetune.core.interrupts import Listener, ignore_all, listening
 from prunetune.errors import ConfigError, CorruptionError, one_line
 
@@ -165,27 +171,9 @@ def prune(
     source: Annotated[
         str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec; its arms are ignored. Or --model.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A registered model, or package.module:callable, which is run; arguments by --set model_args.width=8.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Your trained model: safetensors, or torch.save of tensors; without it a dense one is trained first.",
-        ),
-    ] = None,
+    model: Model = None,
+    data: Data = None,
+    weights: WeightsFile = None,
     weights_key: WeightsKey = None,
     sparsity: Annotated[
         list[Any] | None,
@@ -259,15 +247,16 @@ def prune(
     )
     prepared = plan_compression(source, changes or (), asked, store=store, device=device, tell=lambda it: say(str(it)))
     folder = preflight_compression(prepared, formats or (), out)
-    with _progress(prepared, jobs) as progress:
+    with progress_of(prepared, jobs) as progress:
         shipped = compress(prepared, folder, formats or (), jobs=jobs, on_event=progress, command=_command())
     say(f"\n{shipped}\n")
     for path, file in shipped.files:
         say(f"Model: {path} ({file_text(file)})")
     say(f"Report: {shipped.report.page}")
-    raise typer.Exit(_told(shipped.failures))
+    raise typer.Exit(exit_code(shipped.failures))
 
 
+app.command()(sensitivity)
 app.add_typer(reading_app)
 app.add_typer(store_app, name="store")
 
@@ -311,44 +300,24 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
         finished = run_study(prepared, folder, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
-    return _told(finished.failures)
+    return exit_code(finished.failures)
 
 
 @contextmanager
 def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> Iterator[Sequence["Progress | Curves"]]:
     """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
     if curves is None:
-        with _progress(prepared, jobs) as progress:
+        with progress_of(prepared, jobs) as progress:
             yield [progress]
         return
     from prunetune.execution.training_log import Curves
 
-    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, _progress(prepared, jobs) as progress:
+    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, progress_of(prepared, jobs) as progress:
         yield [drawn, progress]
-
-
-def _progress(prepared: "Prepared", jobs: int | None) -> "Progress":
-    """Say what is about to run and what it will take, and follow it."""
-    from prunetune.cli.plan_summary import cost_line
-    from prunetune.execution.executors.launch import jobs_for
-    from prunetune.execution.progress import Progress
-    from prunetune.plan.compile import look_words
-
-    say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
-    if look := look_words(prepared.plan):
-        say(look, err=True)
-    return Progress(prepared.plan, prepared.remaining)
 
 
 def _command() -> str:
     return shlex.join(["prunetune", *sys.argv[1:]])
-
-
-def _told(failures: Sequence[str]) -> int:
-    """The exit code, after a line for everything that failed."""
-    for line in failures:
-        say(f"failed: {line}", err=True)
-    return 1 if failures else 0
 
 
 def _here() -> str:

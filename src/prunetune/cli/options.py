@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from prunetune.errors import ConfigError, printable, shown, unknown
 
 if TYPE_CHECKING:
+    from prunetune.api import Prepared
+    from prunetune.execution.progress import Progress
     from prunetune.execution.runner import Executor as Runs
 
 EXECUTORS = ("local", "ray", "slurm")
@@ -84,6 +87,26 @@ def executor_named(
     return LocalExecutor(jobs)
 
 
+def progress_of(prepared: "Prepared", jobs: int | None) -> "Progress":
+    """Say what is about to run and what it will take, and follow it."""
+    from prunetune.cli.plan_summary import cost_line
+    from prunetune.execution.executors.launch import jobs_for
+    from prunetune.execution.progress import Progress
+    from prunetune.plan.compile import look_words
+
+    say(cost_line(prepared.plan, prepared.remaining, jobs or jobs_for(prepared.plan)), err=True)
+    if look := look_words(prepared.plan):
+        say(look, err=True)
+    return Progress(prepared.plan, prepared.remaining)
+
+
+def exit_code(failures: Sequence[str]) -> int:
+    """The exit code, after a line for everything that failed."""
+    for line in failures:
+        say(f"failed: {line}", err=True)
+    return 1 if failures else 0
+
+
 Source = Annotated[
     str | None, typer.Argument(metavar="[SPEC.yaml|PRESET]", help="A spec file or a preset; without it: `quick`.")
 ]
@@ -143,6 +166,28 @@ Slurm = Annotated[
         "--slurm",
         metavar="KEY=VALUE",
         help="With slurm: of the jobs, e.g. partition=long; may be repeated.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="A registered model, or package.module:callable, which is run; arguments by --set model_args.width=8.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Data to train and test on, as in a spec (with --model); arguments by --set data_args.root=DIR.",
+    ),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Your trained model: safetensors, or torch.save of tensors; without it a dense one is trained first.",
     ),
 ]
 WeightsKey = Annotated[

@@ -1,6 +1,7 @@
 """What the measuring steps do: movement, barriers, curvature and sensitivity from stored states."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from prunetune.data import load
 from prunetune.errors import ConfigError
 from prunetune.execution.inputs import Inputs, origin, transformed
-from prunetune.sparsity.channel_coupling import channel_groups
+from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.criteria import Magnitude
 from prunetune.sparsity.movement import Movement, movement
-from prunetune.sparsity.patterns import CHANNEL, scored
+from prunetune.sparsity.patterns import CHANNEL, require_channels, scored
 from prunetune.sparsity.prune import choose
-from prunetune.sparsity.scope import prunable
+from prunetune.sparsity.scope import Scope, prunable
 from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
 from prunetune.steps.steps import Prune, Step, Weights
 from prunetune.training.batches import probe_batches, probe_indices
@@ -108,23 +109,37 @@ def _by_layer(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[
 
 
 def _by_group(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[str, Cut]:
-    """A group of coupled channels under the name of its layer; groups that must stay whole are left out."""
-    example = torch.zeros(1, *origin(step).input_shape)
-    groups = [group for group in channel_groups(model.cpu(), example, step.scope) if group.whole is None]
+    groups = free_groups(model.cpu(), step.scope, origin(step).input_shape)
     model.to(step.device)
     names = prunable(model, step.scope)
 
-    def cutting(index: int) -> Cut:
-        group = [groups[index]]
-        weights = {name: state[name] for name in scored(names, group)}
+    def cutting(group: ChannelGroup) -> Cut:
+        weights = {name: state[name] for name in scored(names, [group])}
 
         def cut(sparsity: float) -> State:
-            mask = choose(weights, round(1 - sparsity, 12), Magnitude(), pattern=CHANNEL, groups=group)
+            mask = choose(weights, round(1 - sparsity, 12), Magnitude(), pattern=CHANNEL, groups=[group])
             return {name: torch.where(kept, state[name], torch.zeros_like(state[name])) for name, kept in mask.items()}
 
         return cut
 
-    return {group.layer: cutting(index) for index, group in enumerate(groups)}
+    return {name: cutting(group) for name, group in groups.items()}
+
+
+def free_groups(model: nn.Module, scope: Scope, input_shape: tuple[int, ...]) -> dict[str, ChannelGroup]:
+    """The groups of coupled channels that may be pruned, each under its layer's name, in the model's order.
+
+    Where a layer's outputs are in several groups, their range tells these apart: `conv[0:4]`. ConfigError where no
+    group may be pruned.
+    """
+    groups = channel_groups(model, torch.zeros(1, *input_shape), scope)
+    require_channels(groups)
+    free = [group for group in groups if group.whole is None]
+    layers = Counter(group.layer for group in free)
+    return {group.layer if layers[group.layer] == 1 else _with_range(group): group for group in free}
+
+
+def _with_range(group: ChannelGroup) -> str:
+    return f"{group.layer}[{min(group.outputs)}:{max(group.outputs) + 1}]"
 
 
 def _as_used(weights: Weights, mask: Prune | None, inputs: Inputs) -> State:

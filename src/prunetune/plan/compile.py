@@ -152,6 +152,33 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
     return _assembled(context, tuple(trials), tuple(measured), tuple(trajectory))
 
 
+def narrowed(whole: Plan, asked: Collection[PlannedQuantity]) -> Plan:
+    """The part of a plan that these quantities rest on, with the moments that the whole study keeps of its trainings.
+
+    An audit of the study finds its dense runs stored; arms, masks and other measurements are left out.
+    """
+    steps = graph.closure([quantity.step for quantity in asked])
+    keys = {step.key for step in steps}
+    priority = graph.longest_below(steps, graph.epochs_of)
+    trainings, epochs = graph.trainings(steps), graph.total_epochs(steps)
+    return replace(
+        whole,
+        steps=graph.by_priority(steps, priority),
+        trials=tuple(trial for trial in whole.trials if trial.step.key in keys),
+        correlations=(),
+        connections=(),
+        trajectory=(),
+        quantities=tuple(asked),
+        snapshots={key: points for key, points in whole.snapshots.items() if key in keys},
+        notes=(),
+        trainings=trainings,
+        epochs=epochs,
+        separate_trainings=trainings,
+        separate_epochs=epochs,
+        priority=priority,
+    )
+
+
 def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
     """The same number of seeds for every learning rate and mask algorithm."""
     return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}

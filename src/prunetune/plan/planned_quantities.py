@@ -42,7 +42,8 @@ def require_held_out(context: StudyContext) -> None:
     """ConfigError where sensitivity is asked for and there are no images to measure it on."""
     if "sensitivity" in context.spec.measure and not context.facts.validation:
         raise ConfigError(
-            "measure: sensitivity is measured on held-out images, and data_args.validation is 0; set it, to 0.1 say"
+            "data_args.validation: 0; sensitivity is measured on held-out images: set the share of the training images "
+            "to hold out, such as 0.1"
         )
 
 

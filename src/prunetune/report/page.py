@@ -91,7 +91,7 @@ def page_text(
     paper: Sequence[PaperRow] = (),
 ) -> str:
     """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
-    quantities = quantity_tables(results.quantities)
+    quantities = quantity_tables(results.quantities, [layer.name for layer in results.layers])
     return render(
         "page.html",
         **_answer(verdicts, recommendation, rule),

@@ -1,6 +1,6 @@
 """The tables of what a study's `measure` asks for: a row for every network or pair, means over seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
 from math import isfinite
 
@@ -33,13 +33,19 @@ CAPTIONS = {
     "before.",
     "curvature": "The Hessian of the mean loss on 512 training images, over the weights that are kept: means over "
     "seeds, lowest to highest seed of the first. An eigenvalue lies within the residual of the one shown.",
+    "sensitivity": "Points of accuracy on held-out images that the trained dense network loses where one layer, or one "
+    "group of coupled channels, alone is pruned by magnitude, without retraining: means over n seeds; * the most at "
+    "that sparsity. A negative number is a gain.",
 }
 
 
-def quantity_tables(rows: Sequence[Quantity]) -> dict[str, Table]:
-    """By kind: the tables that have rows, and under `sensitivity` the one of layers and sparsities."""
+def quantity_tables(rows: Sequence[Quantity], layers: Sequence[str]) -> dict[str, Table]:
+    """By kind: the tables that have rows, and under `sensitivity` the one of layers and sparsities.
+
+    `layers` are the model's parameters in its order.
+    """
     found = {kind: _table(kind, [row for row in rows if row.kind == kind]) for kind in _FIGURES}
-    found["sensitivity"] = _sensitivity([row for row in rows if row.kind == "sensitivity"])
+    found["sensitivity"] = sensitivity_table([row for row in rows if row.kind == "sensitivity"], layers)
     return {kind: table for kind, table in found.items() if table.rows}
 
 
@@ -66,27 +72,44 @@ def _row(rows: Sequence[Quantity], figures: Sequence[tuple[str, str, Callable[[f
     return (*place, str(len(rows)), written[0], between, *written[1:])
 
 
-def _sensitivity(rows: Sequence[Quantity]) -> Table:
-    """Points lost on held-out images by each layer alone, at each sparsity; the most sensitive layer is the last."""
+def sensitivity_table(rows: Sequence[Quantity], layers: Sequence[str]) -> Table:
+    """A row for every learning rate and layer of `layers`, in that order; a column for every sparsity."""
     sparsities = sorted({at for row in rows for layer in row.by_layer.values() for at in layer}, key=float)
-    columns = (numeric("Rate"), Column("Of"), Column("Layer"), *(numeric(percent(float(at))) for at in sparsities))
-    caption = (
-        "Points of accuracy on held-out images that the trained dense network loses where one layer alone is pruned by "
-        "magnitude, without retraining: means over seeds. A negative number is a gain."
-    )
-    ordered = sorted(rows, key=lambda row: (row.learning_rate, row.of))
+    place = numeric("Rate"), Column("Of"), numeric("n"), Column("Layer")
     cells: list[tuple[str, ...]] = []
+    ordered = sorted(rows, key=lambda row: (row.learning_rate, row.of))
     for (rate, of), group in groupby(ordered, key=lambda row: (row.learning_rate, row.of)):
         here = list(group)
-        for layer in here[0].by_layer:
-            lost = [_lost(here, layer, at) for at in sparsities]
-            cells.append((f"{rate:g}", of, layer, *(number(value) for value in lost)))
-    return Table(caption, columns, tuple(cells))
+        units = in_order({unit for row in here for unit in row.by_layer}, layers)
+        lost = {(unit, at): mean(points_lost(here, unit, at)) for unit in units for at in sparsities}
+        most = {at: max((lost[unit, at] or 0.0 for unit in units), default=0.0) for at in sparsities}
+        for unit in units:
+            losses = (_marked(lost[unit, at], most[at]) for at in sparsities)
+            cells.append((f"{rate:g}", of, str(len(here)), unit, *losses))
+    columns = (*place, *(numeric(percent(float(at))) for at in sparsities))
+    return Table(CAPTIONS["sensitivity"], columns, tuple(cells))
 
 
-def _lost(rows: Sequence[Quantity], layer: str, at: str) -> float | None:
+def in_order(units: Collection[str], layers: Sequence[str]) -> list[str]:
+    """The layers or groups of coupled channels in the order of the model's parameters `layers`."""
+
+    def place(unit: str) -> tuple[int, str]:
+        within = f"{unit.partition('[')[0]}."  # a group has a module's name
+        found = (i for i, name in enumerate(layers) if name == unit or name.startswith(within))
+        return next(found, len(layers)), unit
+
+    return sorted(units, key=place)
+
+
+def points_lost(rows: Iterable[Quantity], layer: str, at: str) -> list[float]:
+    """By seed, the points of accuracy that the network loses with this layer at this sparsity."""
     pairs = [(row.values.get("whole"), row.by_layer.get(layer, {}).get(at)) for row in rows]
-    return mean([whole - pruned for whole, pruned in pairs if whole is not None and pruned is not None])
+    return [whole - pruned for whole, pruned in pairs if whole is not None and pruned is not None]
+
+
+def _marked(lost: float | None, most: float) -> str:
+    """With a mark where no layer loses more."""
+    return f"{'*' if lost is not None and lost == most > 0 else ''}{number(lost)}"
 
 
 def _place(row: Quantity) -> tuple[object, ...]:

@@ -26,6 +26,19 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+def aligned(table: Table) -> str:
+    """The table without its caption as lines of a terminal, numbers to the right."""
+    rows = [tuple(column.title for column in table.columns), *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column.kind == "text" else cell.rjust(width)
+            for cell, width, column in zip(row, widths, table.columns, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
 def numeric(title: str) -> Column:
     """A column of numbers."""
     return Column(title, "number")

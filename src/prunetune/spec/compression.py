@@ -1,4 +1,4 @@
-"""What `prune` asks for, as the spec of a study with the one arm `finetune`."""
+"""What `prune` and `sensitivity` ask for, as the spec of a study whose trainings they share with its audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,8 @@ def compression_spec(source: SpecSource, overrides: Sequence[str], asked: Compre
     """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
     changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
-    fields = settled_fields(_fields(source, asked), [*overrides, *changes], asked.scale, is_papers(source))
+    given = _fields(source, asked) | {"seeds": 1}
+    fields = settled_fields(given, [*overrides, *changes], asked.scale, is_papers(source))
     fields |= _IGNORED | _pretrained(asked)
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
@@ -52,6 +53,21 @@ def compression_spec(source: SpecSource, overrides: Sequence[str], asked: Compre
     mask = _mask(whole, asked)
     one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
     return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+
+
+def sensitivity_spec(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
+    """The spec's own study, of which `sensitivity` is measured; with weights, the one dense network that they are.
+
+    Of `asked` only model, data, weights and seeds count.
+    """
+    changes = [f"seeds={asked.seeds}"] if asked.seeds is not None else []
+    given = _fields(source, asked) | ({"seeds": 1} if asked.weights is not None else {})
+    fields = settled_fields(given, [*overrides, *changes], None, is_papers(source)) | {"measure": ["sensitivity"]}
+    if source is None or asked.weights is not None:  # as `prune` plans it
+        fields |= _IGNORED | _pretrained(asked) | {"measure": ["sensitivity"]}
+    if asked.weights is not None:  # whatever the rates at which the spec trains
+        fields |= {"learning_rates": [LEARNING_RATE], "masks": [MASK]}
+    return load_spec(fields)
 
 
 def _pretrained(asked: CompressionRequest) -> dict[str, Any]:
@@ -69,7 +85,7 @@ def _fields(source: SpecSource, asked: CompressionRequest) -> dict[str, Any]:
         for name in ("model", "data"):
             if getattr(asked, name) is not None:
                 raise ConfigError(f"--{name}: a spec is given too; change the spec's by --set {name}=…")
-        return read_fields(source) | {"seeds": 1}
+        return read_fields(source)
     if asked.model is None:
         raise ConfigError("--model: missing; give a model, or a spec's YAML file or a preset in its place")
     if asked.data is None:

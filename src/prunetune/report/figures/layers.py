@@ -1,7 +1,7 @@
-"""R_p layer by layer as heat maps: in which layers a training has left its start behind."""
+"""Heat maps, layer by layer: R_p, where a training has left its start behind; accuracy lost by pruning one alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ KEY = (-0.2, 0.2, 0.4, 0.6, 0.8)
 
 @dataclass(frozen=True)
 class Grid:
-    """R_p − expected by layer (down) and column; `full` is the most that it can be."""
+    """A number by layer (down) and column, such as R_p − expected; `full` is the most that it can be."""
 
     layers: tuple[str, ...]
     columns: tuple[float, ...]
@@ -53,6 +53,20 @@ def layer_figures(rows: Sequence[LayerOverlap]) -> list[Drawing]:
     sparse = [row for row in rows if row.pair == TICKET_PAIR]
     places = sorted({(str(row.mask), row.learning_rate) for row in sparse})
     return found + [_sparse_figure(sparse, *place) for place in places]
+
+
+def sensitivity_figure(name: str, title: str, subtitle: str, lost: Mapping[tuple[str, float], float]) -> Drawing:
+    """Points of accuracy lost by (layer, sparsity), in the order of the layers; a gain has the other colour."""
+    layers = tuple(dict.fromkeys(layer for layer, _ in lost))
+    columns = tuple(sorted({sparsity for _, sparsity in lost}))
+    full = max([1.0, *map(abs, lost.values())])  # so that noise of a tenth of a point stays pale
+    grid = Grid(spread(layers, MOST_ROWS), spread(columns, MOST_COLUMNS), dict(lost), full)
+    notes = [f"; {len(grid.layers)} of {len(layers)}"] if len(layers) > MOST_ROWS else []
+    with drawing_style():
+        figure, axes = _panel(title, subtitle + "".join(notes), grid, [f"{100 * one:.3g}" for one in grid.columns])
+        _draw(axes, grid, lambda value: _paint(-value, full), lambda value: NONE if value is None else f"{value:.1f}")
+        axes.set_xlabel("sparsity of the layer, %", size=10)
+    return Drawing(name, "layers", title, grid.alt_text("sparsity"), figure)
 
 
 def _dense_figure(rows: Sequence[LayerOverlap]) -> Drawing:
@@ -82,14 +96,19 @@ def _drawing(
 ) -> Drawing:
     subtitle = f"R_p − chance at p = {short(rows[0].p)}, mean of seeds{_cut(rows, grid, axis)}"
     with drawing_style():
-        height = ROW * len(grid.layers) + (1 - BOX[3]) * HEIGHT
-        figure, axes = panel(title, subtitle, height, LEFT)
-        _draw(axes, grid)
-        axes.set_xticks(range(len(labels)), labels, size=8.5)
-        axes.set_yticks(range(len(grid.layers)), [shortened(layer) for layer in grid.layers], size=8.5)
+        figure, axes = _panel(title, subtitle, grid, labels)
+        _draw(axes, grid, lambda excess: _paint(excess, grid.full), _excess)
         axes.set_xlabel(axis, size=10)
-        _key(figure, grid.full, height)
+        _key(figure, grid.full)
     return Drawing(name, "layers", title, grid.alt_text(of), figure)
+
+
+def _panel(title: str, subtitle: str, grid: Grid, labels: Sequence[str]) -> tuple[Figure, Axes]:
+    """A panel as high as the grid has layers, with the names of layers and columns."""
+    figure, axes = panel(title, subtitle, ROW * len(grid.layers) + (1 - BOX[3]) * HEIGHT, LEFT)
+    axes.set_xticks(range(len(labels)), labels, size=8.5)
+    axes.set_yticks(range(len(grid.layers)), [shortened(layer) for layer in grid.layers], size=8.5)
+    return figure, axes
 
 
 def _cut(rows: Sequence[LayerOverlap], grid: Grid, axis: str) -> str:
@@ -101,22 +120,24 @@ def _cut(rows: Sequence[LayerOverlap], grid: Grid, axis: str) -> str:
     return "".join(f"; {note}" for note in notes)
 
 
-def _draw(axes: Axes, grid: Grid) -> None:
+def _draw(
+    axes: Axes, grid: Grid, paint: Callable[[float], dict[str, Any]], write: Callable[[float | None], str]
+) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
     axes.set_ylim(len(grid.layers) - 0.5, -0.5)
     for y, layer in enumerate(grid.layers):
         for x, column in enumerate(grid.columns):
-            excess = grid.cells.get((layer, column))
-            if excess is not None:
-                axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **_paint(excess, grid.full)))
-            axes.text(x, y, _excess(excess), ha="center", va="center_baseline", size=8.5)
+            value = grid.cells.get((layer, column))
+            if value is not None:
+                axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **paint(value)))
+            axes.text(x, y, write(value), ha="center", va="center_baseline", size=8.5)
 
 
-def _key(figure: Figure, full: float, height: float) -> None:
+def _key(figure: Figure, full: float) -> None:
     patches = [Patch(**_paint(excess, full), label=_excess(excess)) for excess in KEY if excess <= full]
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.1 * HEIGHT / height), "borderpad": 0.1}
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.1 * HEIGHT / figure.get_figheight()), "borderpad": 0.1}
     figure.legend(handles=patches, ncols=len(patches), frameon=False, fontsize=9.5, columnspacing=1.2, **place)
 
 

@@ -10,7 +10,7 @@ from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render
 from prunetune.report.results_files import shown_again, write_text
-from prunetune.report.table_format import NONE, Column, Table, numeric
+from prunetune.report.table_format import NONE, Column, Table, aligned, numeric
 from prunetune.report.tables import facts_table
 from prunetune.report.tradeoff.tradeoff_figures import tradeoff_drawings
 from prunetune.report.tradeoff.tradeoff_rows import (
@@ -72,7 +72,7 @@ def render_tradeoff_again(out: Path) -> TradeoffReport:
 
 def tradeoff_text(found: Tradeoff) -> str:
     """The table, the sentences, what was not pruned and why, what there is not, and the files."""
-    blocks = [_aligned(rows_table(found, spread=True))] if found.rows else []
+    blocks = [aligned(rows_table(found, spread=True))] if found.rows else []
     blocks.append("\n".join(tradeoff_summary(found)))
     blocks.append("\n".join(_not_pruned(found)))
     blocks.append("\n".join(f"missing: {line}" for line in found.missing))
@@ -231,15 +231,3 @@ def _not_pruned(found: Tradeoff) -> list[str]:
         for reason, layers in reasons.items()
     ]
     return ["Not pruned, by reason:", *lines] if lines else []
-
-
-def _aligned(table: Table) -> str:
-    rows = [tuple(column.title for column in table.columns), *table.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column.kind == "text" else cell.rjust(width)
-            for cell, width, column in zip(row, widths, table.columns, strict=True)
-        ).rstrip()
-        for row in rows
-    )
