@@ -1,7 +1,8 @@
 """Recompute a study of the network `small` from its stored weights, knowing only docs/reference/store.md.
 
 Every mask whose criterion looks at weights alone (the number of the others is named), every start, every R_p, every
-accuracy. Needs torch and numpy and nothing of prunetune. Exit code 1 when a figure differs in any digit.
+accuracy; of what `measure` asks for movement from the weights and barriers from the stored line. Needs torch and numpy
+and nothing of prunetune. Exit code 1 when a figure differs in any digit (of sums of squares, by more than 1e-12).
 """
 
 import argparse
@@ -253,6 +254,91 @@ def accuracy(state):
     return 100 * right / len(LABELS)
 
 
+def movement(first, second, kept):
+    """The figures of `movement`, from one list of weights to another: each is compared with its own partner."""
+    a, b = (np.concatenate([state[name][kept[name]] for name in kept]).astype(np.float64) for state in (first, second))
+    flipped = int(np.count_nonzero((np.signbit(a) != np.signbit(b)) & (a != 0) & (b != 0)))
+    norm_a, norm_b = math.hypot(*a), math.hypot(*b)
+    return {
+        "n": a.size,
+        "sign_flips": flipped / a.size if a.size else None,
+        "distance": math.dist(a, b) / norm_a if norm_a else None,
+        "cosine": math.fsum(a * b) / (norm_a * norm_b) if norm_a and norm_b else None,
+    }
+
+
+def check_movement(row):
+    """A row of `movement`: from the dense run's start to its end, or an arm's within its mask, whole and by layer."""
+    key = run_of("dense" if row["mask"] is None else row["of"].split("_0/")[0], row)
+    mask = mask_of(step(key)["mask"]) if row["mask"] else {}
+    first, second = begun(start(key), mask), state_of(final(key))
+    if first is None:
+        return
+    kept = {name: mask.get(name, np.ones(second[name].shape, bool)) for name in PRUNABLE}
+    layers = {name: movement(first, second, {name: kept[name]}) for name in PRUNABLE}
+    found, stored = {"": movement(first, second, kept), **layers}, {"": row["values"], **row["by_layer"]}
+    check("rows of movement", close(found, stored), stored, row)
+
+
+def check_barrier(row):
+    """A row of `barriers`, from the line that is stored with it."""
+    first, second = (name.removesuffix("_T") for name in row["of"].removeprefix("previous ").split("/"))
+    before = level_before(first, row) if row["of"].startswith("previous ") else row
+    ends = run_of("dense" if first == "theta" else first, before), run_of(second, row)
+    line = json.loads(read(lines()[ends], "metrics.json"))
+    found = {
+        "loss_barrier": barrier(line["alpha"], line["test_loss"], 1),
+        "accuracy_barrier": barrier(line["alpha"], line["test_accuracy"], -1),
+    }
+    check("rows of barriers", close({"": found}, {"": row["values"]}), {"": row["values"]}, row)
+
+
+def level_before(arm, row):
+    """The place of a row at the arm's next lower sparsity."""
+    same_chain = (t for t in results["trials"] if t["arm"] == arm)
+    for field in ("mask", "learning_rate", "seed"):
+        same_chain = [t for t in same_chain if t[field] == row[field]]
+    return max((t for t in same_chain if t["sparsity"] < row["sparsity"]), key=lambda t: t["sparsity"])
+
+
+def run_of(arm, row):
+    """The key of an arm's training at the place of a row; the dense run has neither mask nor sparsity."""
+    place = (None, row["learning_rate"], 0) if arm == "dense" else (row["mask"], row["learning_rate"], row["sparsity"])
+    return runs[(arm, *place, row["seed"])]["key"]
+
+
+@cache
+def lines():
+    """The key of every stored MeasureBarrier by the keys of the trainings at its ends."""
+    steps = ((path.parent.name, json.loads(path.read_text())) for path in STORE.glob("steps/*/*/step.json"))
+    return {(s["first"]["step"], s["second"]["step"]): key for key, s in steps if s["step"] == "MeasureBarrier"}
+
+
+def barrier(alphas, values, sign):
+    """The most by which a value is worse than the straight line between the ends; `sign` is -1 where more is better."""
+    if any(value is None for value in values):
+        return None
+    chord = ((1 - alpha) * values[0] + alpha * values[-1] for alpha in alphas)
+    return max(sign * (value - straight) for value, straight in zip(values, chord, strict=True))
+
+
+def close(found, stored):
+    """What was found, with the stored figures in place of those that are theirs up to the rounding of a long sum."""
+    return {
+        part: {name: same(value, stored.get(part, {}).get(name)) for name, value in figures.items()}
+        for part, figures in found.items()
+    }
+
+
+def same(value, stored):
+    """The stored figure if it is the value up to rounding, else the value."""
+    known = isinstance(value, float) and isinstance(stored, float)
+    return stored if known and math.isclose(value, stored, rel_tol=1e-12, abs_tol=1e-12) else value
+
+
+QUANTITIES = {"movement": check_movement, "barriers": check_barrier}
+
+
 def check(what, found, stored, where=""):
     """Count an equal figure, or end with what differs."""
     COUNTS[what] += 1
@@ -296,6 +382,11 @@ for row in results["correlations"]:
     first, second = map(state_of, PAIRS[row["pair"]](dense, finetune, reinit))
     kept = mask_of(step(finetune)["mask"]) if row["pair"] in ("ticket_0/finetune_T", "reinit_0/finetune_T") else None
     check("correlations", r_p(first, second, row["p"], kept), row["value"], row)
+for row in results.get("quantities", []):
+    if row["kind"] in QUANTITIES:
+        QUANTITIES[row["kind"]](row)
+    else:
+        SKIPPED[f"quantity {row['kind']}"] += 1
 for trial in results["trials"]:
     check("accuracies", accuracy(state_of(final(trial["key"]))), trial["test_accuracy"], trial["key"])
 print("recomputed and equal:", ", ".join(f"{count} {what}" for what, count in COUNTS.items()))

@@ -40,10 +40,34 @@ arms: [ticket, rewind, finetune, shuffle, sign_reinit, random_mask, {kind: mixed
 """
 
 
+MEASURED = """
+model: small
+model_args: {width: 4}
+data: fashion-mini
+data_args: {train_limit: 128}
+recipe: {epochs: 1, batch_size: 64}
+learning_rates: [0.1]
+seeds: 1
+sparsities: [0.5, 0.8]
+masks: [iterative]
+arms: [ticket, finetune, shuffle]
+measure: [movement, barriers, curvature]
+"""
+
+
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recompute")
-    (folder / "study.yaml").write_text(STUDY)
+    return study_of(STUDY, tmp_path_factory.mktemp("recompute"))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return study_of(MEASURED, tmp_path_factory.mktemp("measured"))
+
+
+def study_of(spec: str, folder: Path) -> Path:
+    """A folder with a study's results and its store."""
+    (folder / "study.yaml").write_text(spec)
     done = prunetune("audit", "study.yaml", "--store", "store", "--out", "out", "--jobs", "1", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -74,6 +98,17 @@ def test_every_kind_is_recomputed_and_what_is_not_is_named(
     for figure in ("43 starts", "12 masks", "42 mask digests", "2 densities of gradual pruning", "43 accuracies"):
         assert figure in equal
     assert skipped == "not recomputed: 1 with criterion snip"
+
+
+def test_movement_and_barriers_are_recomputed_and_curvature_is_named(
+    measured: Path, recompute: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Movement of the dense run and of six arms; lines from θT to six, ticket to finetune twice, one between levels."""
+    recompute(measured)
+    equal, skipped = capsys.readouterr().out.splitlines()
+    assert "7 rows of movement" in equal
+    assert "9 rows of barriers" in equal
+    assert skipped == "not recomputed: 7 with quantity curvature"
 
 
 class Stored:
@@ -154,6 +189,51 @@ def one_weight(stored: Stored) -> str:
     return f"pruned weights that are zero: .* {key}"
 
 
+def another_figure(stored: Stored, kind: str, of: str, figure: str) -> str:
+    """A row of results.json that is off by little."""
+    path = stored.folder / "out" / "results.json"
+    results = json.loads(path.read_text())
+    row = next(row for row in results["quantities"] if (row["kind"], row["of"]) == (kind, of))
+    row["values"][figure] += 1e-9
+    path.write_text(json.dumps(results))
+    return f"rows of {kind}: .*{figure}.*"
+
+
+def a_moved_weight(stored: Stored) -> str:
+    """A kept weight of a final, by too little for its accuracy."""
+    key = stored.training("shuffle", "iterative")
+    path = stored.file(key, "state.safetensors")
+    state, mask = load_file(path), Mask.load(stored.file(stored.mask("shuffle", "iterative"), "mask.safetensors"))
+    name = sorted(mask)[0]
+    state[name][tuple(mask[name].nonzero()[0])] *= 1 + 1e-5
+    save_file(state, path)
+    return "rows of movement: .*shuffle_0/shuffle_T.*"
+
+
+def another_line(stored: Stored) -> str:
+    """The stored loss half way between two levels of pruning, higher than it was."""
+    first, second = sorted(
+        (trial for trial in stored.trials if trial["arm"] == "ticket"), key=lambda trial: trial["sparsity"]
+    )
+    for path in stored.folder.glob("store/steps/*/*/step.json"):
+        step = json.loads(path.read_text())
+        ends = [step.get(end, {}).get("step") for end in ("first", "second")] if "points" in step else []
+        if ends == [first["key"], second["key"]]:
+            metrics = json.loads((path.parent / "metrics.json").read_text())
+            metrics["test_loss"][5] += 1000
+            (path.parent / "metrics.json").write_text(json.dumps(metrics))
+            return "rows of barriers: .*previous ticket_T/ticket_T.*"
+    raise AssertionError("no line between the levels is stored")
+
+
+MEASURED_DAMAGE: dict[str, Callable[[Stored], str]] = {
+    "a cosine": lambda stored: another_figure(stored, "movement", "theta_0/theta_T", "cosine"),
+    "sign flips": lambda stored: another_figure(stored, "movement", "ticket_0/ticket_T", "sign_flips"),
+    "a weight's way": a_moved_weight,
+    "a loss barrier": lambda stored: another_figure(stored, "barriers", "theta_T/shuffle_T", "loss_barrier"),
+    "an accuracy barrier": lambda stored: another_figure(stored, "barriers", "ticket_T/finetune_T", "accuracy_barrier"),
+    "a point of a line": another_line,
+}
 DAMAGE: dict[str, Callable[[Stored], str]] = {
     **{
         f"{mask} mask of {arm}": lambda stored, arm=arm, mask=mask: swap(stored, stored.mask(arm, mask))
@@ -178,12 +258,13 @@ DAMAGE: dict[str, Callable[[Stored], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", [*DAMAGE, *MEASURED_DAMAGE])
 def test_each_kind_of_damage_is_caught(
-    kind: str, audited: Path, tmp_path: Path, recompute: Callable[[Path], None]
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, recompute: Callable[[Path], None]
 ) -> None:
+    study = request.getfixturevalue("measured" if kind in MEASURED_DAMAGE else "audited")
     for part in ("out", "store"):
-        shutil.copytree(audited / part, tmp_path / part)
-    expected = DAMAGE[kind](Stored(tmp_path))
+        shutil.copytree(study / part, tmp_path / part)
+    expected = (DAMAGE | MEASURED_DAMAGE)[kind](Stored(tmp_path))
     with pytest.raises(SystemExit, match=rf"^{expected}$"):
         recompute(tmp_path)
