@@ -109,7 +109,7 @@ def points_lost(rows: Iterable[Quantity], layer: str, at: str) -> list[float]:
 
 def _marked(lost: float | None, most: float) -> str:
     """With a mark where no layer loses more."""
-    return f"{'*' if lost is not None and lost == most > 0 else ''}{number(lost)}"
+    return f"{'*' if lost is not None and lost == most > 0 else ''}{number(lost).replace('-', '−')}"
 
 
 def _place(row: Quantity) -> tuple[object, ...]:

@@ -29,10 +29,10 @@ from prunetune.report.figures.plot_primitives import (
     panel,
     sparsity_axis,
 )
-from prunetune.report.figures.style import drawing_style
+from prunetune.report.figures.style import OTHERS, drawing_style
 from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Results
 
-ARMS = ("ticket", "reinit", "rewind", "finetune", "shuffle")
+ARMS = ("ticket", "reinit", "rewind", "finetune", "finetune_chain", "shuffle")
 MIXED_STEPS = (0.375, 0.625)  # between the colours of mixes: .25, .5 and .75 have one each
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 DENSE_PAIR = "theta_0/theta_T"
@@ -112,7 +112,9 @@ def mask_figure(evidence: Evidence, arm: str, rate: float, y_range: tuple[float,
     """One arm's accuracy under every mask algorithm, at one rate."""
     masks = sorted({mask for name, mask, at, _ in evidence.places if mask is not None and (name, at) == (arm, rate)})
     lines = [_dense_line(evidence, rate)]
-    lines += [_line(evidence, arm, mask, rate, label=mask, role=f"other-{i % 4 + 1}") for i, mask in enumerate(masks)]
+    lines += [
+        _line(evidence, arm, mask, rate, label=mask, role=OTHERS[i % len(OTHERS)]) for i, mask in enumerate(masks)
+    ]
     return _line_drawing(f"masks-{slug(arm)}-{rate:g}", "masks", f"{arm}, learning rate {rate:g}", lines, y_range)
 
 
@@ -187,7 +189,7 @@ def _overlap_figure(here: Sequence[Correlation], dense: bool, mask: str, rate: f
     pairs = sorted(
         {row.pair for row in here}, key=lambda pair: (list(PAIRS).index(pair) if pair in PAIRS else 99, pair)
     )
-    series = [(*PAIRS.get(pair, (pair, f"other-{i % 4 + 1}")), _pair_is(pair)) for i, pair in enumerate(pairs)]
+    series = [(*PAIRS.get(pair, (pair, OTHERS[i % len(OTHERS)])), _pair_is(pair)) for i, pair in enumerate(pairs)]
     several = len({row.p for row in here}) > 1
     bars = _bars(
         here,
@@ -273,12 +275,12 @@ def role_of(arm: str, index: int) -> str:
     """The colour's role of an arm, the `index`-th of its panel; that of a mix goes by its correlation with θ0.
 
     >>> role_of("ticket", 0), role_of("mixed(0.25)", 2), role_of("random_mask", 5)
-    ('ticket', 'mixed-1', 'other-2')
+    ('ticket', 'mixed-1', 'other-6')
     """
     name, settings, _ = _by_settings(arm)
     if name == "mixed" and settings:
         return f"mixed-{1 + sum(settings[0] > step for step in MIXED_STEPS)}"
-    return arm if arm in ARMS else f"other-{index % 4 + 1}"
+    return arm if arm in ARMS else OTHERS[index % len(OTHERS)]
 
 
 def _by_settings(arm: str) -> tuple[str, tuple[float, ...], str]:

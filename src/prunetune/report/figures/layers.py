@@ -13,7 +13,7 @@ from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, short
 from prunetune.report.figures.plot_primitives import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
-from prunetune.report.table_format import NONE, signed
+from prunetune.report.table_format import NONE, number, signed
 from prunetune.rows import LayerOverlap
 
 TICKET_PAIR = "ticket_0/finetune_T"
@@ -64,7 +64,7 @@ def sensitivity_figure(name: str, title: str, subtitle: str, lost: Mapping[tuple
     notes = [f"; {len(grid.layers)} of {len(layers)}"] if len(layers) > MOST_ROWS else []
     with drawing_style():
         figure, axes = _panel(title, subtitle + "".join(notes), grid, [f"{100 * one:.3g}" for one in grid.columns])
-        _draw(axes, grid, lambda value: _paint(-value, full), lambda value: NONE if value is None else f"{value:.1f}")
+        _draw(axes, grid, lambda value: _paint(-value, full), lambda value: number(value, 1).replace("-", "−"))
         axes.set_xlabel("sparsity of the layer, %", size=10)
     return Drawing(name, "layers", title, grid.alt_text("sparsity"), figure)
 

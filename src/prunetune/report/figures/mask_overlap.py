@@ -9,7 +9,7 @@ from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.plot_primitives import CHANCE, Line, draw_lines, log_density, panel, sparsity_axis
-from prunetune.report.figures.style import colour, drawing_style
+from prunetune.report.figures.style import OTHERS, colour, drawing_style
 from prunetune.report.table_format import Column, Table, number, numeric
 from prunetune.rows import MaskOverlap
 
@@ -41,7 +41,7 @@ def agreement_table(rows: Sequence[MaskOverlap]) -> Table:
 
 def _figure(rows: Sequence[MaskOverlap], masks: Sequence[str], mask: str, rate: float) -> Drawing:
     rows = [row for row in rows if row.learning_rate == rate and mask in (row.first, row.second)]
-    lines = [_line(rows, mask, other, f"other-{i % 4 + 1}") for i, other in enumerate(masks)]
+    lines = [_line(rows, mask, other, OTHERS[i % len(OTHERS)]) for i, other in enumerate(masks)]
     lines = [line for line in lines if line.means]
     title = f"Learning rate {rate:g}, {mask} masks"
     with drawing_style():

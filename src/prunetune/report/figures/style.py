@@ -28,11 +28,14 @@ COLOURS = {
     "reinit": ("#c4501b", "#ff9a66"),
     "rewind": ("#8b3fa6", "#d79bf0"),
     "finetune": ("#00795a", "#45d1a3"),
+    "finetune_chain": ("#3a2a8c", "#7a70f0"),
     "shuffle": ("#8a6a00", "#e3c04d"),
     "other-1": ("#47607a", "#a9c1da"),
     "other-2": ("#a8385f", "#ff93b6"),
     "other-3": ("#647818", "#c0d66a"),
     "other-4": ("#7c7f86", "#b9bcc4"),
+    "other-5": ("#6e2a10", "#bd7a58"),
+    "other-6": ("#d61fc4", "#f4f08a"),
     "mixed-1": ("#a67a2b", "#c99a45"),
     "mixed-2": ("#83589a", "#b98fd0"),
     "mixed-3": ("#3f7f9c", "#83c5e0"),
@@ -41,6 +44,7 @@ COLOURS = {
     "rate-3": ("#b6823a", "#d9a75f"),
     "rate-4": ("#6c4615", "#f3dcbb"),
 }
+OTHERS = tuple(role for role in COLOURS if role.startswith("other-"))  # of what has no role of its own, in turn
 _ROLES = {light: role for role, (light, _) in COLOURS.items()}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be read out, searched and set in the reader's font
