@@ -197,8 +197,7 @@ def measure_layers(
                 failures[event.key] = event.why
             on_event(event)
     measured = quantities(prepared.plan, read_stored(prepared.plan, prepared.store))
-    first = prepared.plan.quantities[0].step
-    assert isinstance(first, MeasureSensitivity)
+    first = next(q.step for q in prepared.plan.quantities if isinstance(q.step, MeasureSensitivity))
     found = Sensitivity(
         study=prepared.spec.resolved(),
         pattern=first.pattern,

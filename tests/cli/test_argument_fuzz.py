@@ -35,6 +35,7 @@ def nothing_trains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("sys.path", list(sys.path))
         patch.setattr("prunetune.api.run_study", stop)
         patch.setattr("prunetune.compress.compress", stop)
+        patch.setattr("prunetune.layer_sensitivity.measure_layers", stop)
         patch.setattr(spec_module, "MOST_STEPS", 1000)
         patch.setattr(building, "MOST_PARAMETERS", 300_000)
         yield
@@ -91,7 +92,7 @@ def test_flags_are_read_from_the_commands_themselves() -> None:
     assert {"--set", "--seeds", "--store", "--jobs", "--device"} <= set(FLAGS["plan"]) & set(FLAGS["prune"])
 
 
-@pytest.mark.parametrize("verb", ["plan", "audit", "prune"])
+@pytest.mark.parametrize("verb", ["plan", "audit", "prune", "sensitivity"])
 def test_any_value_of_any_flag(verb: str) -> None:
     @fuzz(max(12, EXAMPLES // 4))
     @given(st.lists(st.tuples(st.sampled_from(FLAGS[verb]), values), min_size=1, max_size=2))

@@ -19,6 +19,7 @@ RUN_IN = {
     "audit": "tests/cli/test_audit.py",
     "plan": "tests/cli/test_plan_summary.py",
     "prune": "tests/cli/test_prune_verb.py",
+    "sensitivity": "tests/test_layer_sensitivity.py",
     "correlate": "tests/cli/test_audit.py",
     "report": "tests/cli/test_audit.py",
     "compare": "tests/report/test_comparison.py",
