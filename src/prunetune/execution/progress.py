@@ -114,7 +114,7 @@ class Progress:
     def _show(self) -> None:
         with contextlib.suppress(OSError):
             self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
-        if not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY:
+        if self.epochs and not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY:
             self.last_line = time.monotonic()
             self._say(f"{self.finished} of {len(self.epochs)} trainings, {self.time_left()}; {self.last}")
 
