@@ -5,7 +5,7 @@ from itertools import groupby
 from math import isfinite
 
 from prunetune.analysis.pairing import percent
-from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, span
+from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric
 from prunetune.rows import Quantity
 
 _PERCENT = 100
@@ -27,12 +27,13 @@ _FIGURES: dict[str, tuple[tuple[str, str, Callable[[float], str]], ...]] = {  # 
     ),
 }
 CAPTIONS = {
-    "movement": "How far weights move: means over seeds, lowest to highest seed. A start is under the arm's mask.",
+    "movement": "How far weights move: means over seeds, lowest to highest seed of the first. A start is under the "
+    "arm's mask.",
     "barriers": "By how much the worst point of the straight line between two networks is worse than the line between "
-    "its ends: means over seeds, lowest to highest seed; accuracy in points. “Previous” is the level of pruning "
-    "before.",
+    "its ends: means over seeds, lowest to highest seed of the first; accuracy in points. “Previous” is the level of "
+    "pruning before.",
     "curvature": "The Hessian of the mean loss on 512 training images, over the weights that are kept: means over "
-    "seeds, lowest to highest seed of the first. An eigenvalue lies within the residual of the one shown.",
+    "seeds, lowest to highest seed of the first. In each seed an eigenvalue lies within its residual of the largest.",
     "sensitivity": "Points of accuracy on held-out images that the trained dense network loses where one layer, or one "
     "group of coupled channels, alone is pruned by magnitude, without retraining: means over n seeds; * the most at "
     "that sparsity. A negative number is a gain.",
@@ -64,10 +65,11 @@ def _row(rows: Sequence[Quantity], figures: Sequence[tuple[str, str, Callable[[f
     first = rows[0]
     values = [[value for row in rows if (value := row.values.get(name)) is not None] for _, name, _ in figures]
     written = [
-        NONE if (average := mean(own)) is None or not isfinite(average) else write(average)
-        for own, (_, _, write) in zip(values, figures, strict=True)
+        NONE if (average := mean(own)) is None or not isfinite(average) else form(average)
+        for own, (_, _, form) in zip(values, figures, strict=True)
     ]
-    between = span(values[0], 3)
+    write = figures[0][2]
+    between = f"{write(min(values[0]))} to {write(max(values[0]))}" if values[0] else NONE
     place = f"{first.learning_rate:g}", first.mask or NONE, percent(first.sparsity) if first.mask else NONE, first.of
     return (*place, str(len(rows)), written[0], between, *written[1:])
 

@@ -1,4 +1,4 @@
-"""Arms: what a sparse training starts from. An arm has no epochs and no recipe, so arms are fair by construction."""
+"""Arms: what a sparse training starts from. Mask and recipe are the study's own, but for controls."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
