@@ -303,8 +303,8 @@ def level_before(arm, row):
 
 def run_of(arm, row):
     """The key of an arm's training at the place of a row; the dense run has neither mask nor sparsity."""
-    place = (None, row["learning_rate"], 0) if arm == "dense" else (row["mask"], row["learning_rate"], row["sparsity"])
-    return runs[(arm, *place, row["seed"])]["key"]
+    mask, sparsity = (None, 0) if arm == "dense" else (row["mask"], row["sparsity"])
+    return runs[arm, mask, row["learning_rate"], sparsity, row["seed"]]["key"]
 
 
 @cache

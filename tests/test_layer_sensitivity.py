@@ -115,6 +115,7 @@ def test_a_dense_run_that_is_stored_without_moments_is_taken_as_it_is(tmp_path: 
 
 def test_a_layer_pruned_alone_by_hand(store: Path, found: Sensitivity) -> None:
     states = dense_states(store)
+    sizes = {name: tensor.numel() for name, tensor in states[0].items()}
     lost = {(row.layer, row.sparsity): row for row in found.rows}
     assert list(lost) == [(layer, s) for layer in ("3.weight", "6.weight") for s in ASKED]
     for (layer, sparsity), row in lost.items():
@@ -124,7 +125,8 @@ def test_a_layer_pruned_alone_by_hand(store: Path, found: Sensitivity) -> None:
             gone = pruned.numel() - round((1 - sparsity) * pruned.numel())
             pruned.view(-1)[pruned.abs().flatten().argsort()[:gone]] = 0
             losses.append(score(state) - score({**state, layer: pruned}))
-        assert row == LayerLoss(0.05, layer, state[layer].numel(), sparsity, pytest.approx(sum(losses) / 2), 2)
+        assert row._replace(lost=None) == LayerLoss(0.05, layer, sizes[layer], sparsity, None, 2)
+        assert row.lost == pytest.approx(sum(losses) / 2)
     assert found.dense == {0.05: pytest.approx(sum(map(score, states.values())) / 2)}
     assert found.images == 32
 
@@ -150,7 +152,8 @@ def test_a_group_of_channels_pruned_alone_by_hand(store: Path, by_group: Sensiti
     assert list(lost) == [(layer, s) for layer in ("0", "3") for s in ASKED]
     for (layer, sparsity), row in lost.items():
         losses = [score(state) - score(without(state, layer, round(4 * sparsity))) for state in states.values()]
-        assert row == LayerLoss(0.05, layer, 4, sparsity, pytest.approx(sum(losses) / 2), 2)
+        assert row._replace(lost=None) == LayerLoss(0.05, layer, 4, sparsity, None, 2)
+        assert row.lost == pytest.approx(sum(losses) / 2)
     assert len({row.lost for row in by_group.rows}) > 2
 
 
