@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from prunetune.core.environment import fingerprint
-from prunetune.execution.cost import bytes_read, costs
+from prunetune.execution.cost import bytes_read, costs, estimate
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
+from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
 from prunetune.steps.steps import Connect, Init, Prune, Step, Train
 from prunetune.store.store import Store
 from tests.support.refusals import refused
@@ -57,6 +58,49 @@ def test_a_given_cost_is_scaled_by_epochs_and_the_rest_is_assumed(study: Plan, s
         "Prune 0.05 s each (assumed)",
         "Train 60 s for 4 epochs (given)",
     )
+
+
+def test_what_measure_asks_for_is_assumed_by_the_images_that_pass(store: Store) -> None:
+    """48 training and 16 held-out images, two layers: shares of an epoch of 15 s; a point is as of a Connect."""
+    measuring = {"measure": ["movement", "barriers", "curvature", "sensitivity"], "data_args": {"validation": 0.25}}
+    planned = plan(load_spec({**STUDY, **measuring}))
+    found = costs(planned, store, "cuda", 60.0)
+    expected = {
+        MeasureMovement: 0.05,
+        MeasureBarrier: 11 * 15 / 3,
+        MeasureCurvature: 30 * 3 * 15,  # 512 images are asked for, and all 48 taken
+        MeasureSensitivity: 6 * 2 * 16 / 48 * 15 / 3,
+    }
+    for kind, seconds in expected.items():
+        taken = [found.seconds[step.key] for step in of_kind(planned, kind)]
+        assert taken == pytest.approx([seconds] * len(taken))
+    assert "MeasureCurvature 3 of an epoch a product (assumed)" in found.sources
+    assert "MeasureSensitivity 0.22 of an epoch a sparsity (assumed)" in found.sources
+    step = of_kind(planned, MeasureCurvature)[0]
+    keep(store, step, 60.0)
+    again = costs(planned, store, "cuda", 60.0)
+    assert {round(again.seconds[step.key], 9) for step in of_kind(planned, MeasureCurvature)} == {60.0}
+    assert any(source.startswith("MeasureCurvature 2 s a product (median of 1 stored") for source in again.sources)
+
+
+def test_what_measure_asks_for_takes_its_time_in_an_estimate(
+    study: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunetune.execution.cost.probe", lambda plan, data, step: (1.0, 0.5))
+    bare = {name: value for name, value in STUDY.items() if name != "connectivity"} | {
+        "data_args": {"validation": 0.25}
+    }
+
+    def seconds(**changes: Any) -> float:
+        planned = plan(load_spec({**bare, **changes}))
+        return estimate(planned, planned.remaining(store), jobs=1).seconds or 0.0
+
+    plain = seconds()
+    count = len([t for t in plan(load_spec(bare)).trials if t.arm != "dense"])
+    assert seconds(measure=["movement"]) - plain == pytest.approx((count + 1) * 0.05)
+    assert seconds(measure=["curvature"]) - plain == pytest.approx((count + 1) * 30 * 3.0)
+    assert seconds(measure=["sensitivity"]) - plain == pytest.approx(6 * 2 * 16 / 48 / 3)
+    assert seconds(measure=["barriers"]) - plain > count * 11 * 0.5
 
 
 def test_a_stored_step_takes_what_it_took_and_the_others_the_median(study: Plan, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,17 @@ def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: St
 def test_sensitivity_needs_held_out_images() -> None:
     with refused("data_args.validation", "0", "sensitivity", "0.1"):
         plan(load_spec({**SPEC, "data_args": {}}))
+
+
+def test_a_line_of_the_store_says_what_each_found(done: Store) -> None:
+    lines = {entry.kind: entry.summary for entry in done.ls()}
+    for kind, form in (
+        ("MeasureMovement", r"signs flipped [0-9.e-]+, cosine [0-9.e-]+"),
+        ("MeasureBarrier", r"loss barrier [0-9.]+"),
+        ("MeasureCurvature", r"largest eigenvalue [0-9.e+-]+, trace [0-9.e+-]+"),
+        ("MeasureSensitivity", r"sensitivity of 2 layers, whole [0-9.]+ %"),
+    ):
+        assert re.fullmatch(form, lines[kind]), lines[kind]
 
 
 # --- files --------------------------------------------------------------------------------------------------------

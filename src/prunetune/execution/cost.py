@@ -8,13 +8,16 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from prunetune.core.environment import cpu_model, fingerprint
-from prunetune.data import Dataset, load
+from prunetune.data import Dataset, facts, load
 from prunetune.errors import ConfigError, CorruptionError
 from prunetune.execution.inputs import weights_read
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, Remaining
+from prunetune.sparsity.scope import prunable
+from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureSensitivity
 from prunetune.steps.steps import Connect, Prune, Step, Train
 from prunetune.store.layout import StoreReader
 from prunetune.training.evaluate import IMAGES
@@ -23,8 +26,19 @@ from prunetune.training.recipe import Schedule
 
 PROBE_STEPS = {"cpu": 4, "mps": 4, "cuda": 200}  # on CUDA the first few are slow, and then a graph is replayed
 EVALUATION_COST = 1 / 3  # of a training step on as many images: forward without backward
+PRODUCT_COST = 3.0  # of a training step on as many images: a Hessian-vector product is a gradient of a gradient
 MEASURE_SECONDS = 0.05  # a step that does not train reads and writes a few states
 STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a block of the disk each
+
+
+Evaluating = Train | Connect | MeasureBarrier | MeasureCurvature | MeasureSensitivity  # images pass through a network
+UNITS: dict[type[Step], str] = {
+    Train: "an epoch",
+    Connect: "a point",
+    MeasureBarrier: "a point",
+    MeasureCurvature: "a product",
+    MeasureSensitivity: "a sparsity",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Costs:
 
 
 class Rate(NamedTuple):
-    """Seconds a unit: an epoch of a Train, a point of a Connect, any other step as a whole."""
+    """Seconds a unit of UNITS; any other step is one."""
 
     seconds: float
     source: str
@@ -57,13 +71,13 @@ class Known:
     seconds: Mapping[Step, float]
     machine: str
 
-    def median(self, kind: type[Step], unit: str) -> Rate | None:
-        """Of one kind of step; `unit` is it in words. None where none is known."""
+    def median(self, kind: type[Step]) -> Rate | None:
+        """Of one kind of step. None where none is known."""
         found = [seconds / _units(step) for step, seconds in self.seconds.items() if type(step) is kind]
         if not found:
             return None
         rate = median(found)
-        return Rate(rate, f"{rate:.3g} s {unit} (median of {len(found)} stored, on {self.machine})")
+        return Rate(rate, f"{rate:.3g} s {UNITS.get(kind, 'each')} (median of {len(found)} stored, on {self.machine})")
 
 
 def costs(plan: Plan, store: StoreReader, device: str, per_training: float | None = None) -> Costs:
@@ -75,8 +89,11 @@ def costs(plan: Plan, store: StoreReader, device: str, per_training: float | Non
     """
     known = _known(dict(_stored(plan, store)), device, trainings=per_training is None)
     an_epoch = _an_epoch(plan, known, device, per_training)
-    kinds = sorted({type(step) for step in plan.steps}, key=lambda kind: kind.__name__)
-    rates = {kind: an_epoch if kind is Train else _rate(kind, known, an_epoch.seconds) for kind in kinds}
+    kinds = sorted({type(step): step for step in plan.steps}.items(), key=lambda kind: kind[0].__name__)
+    rates = {
+        kind: an_epoch if kind is Train else _rate(plan, step, known, an_epoch.seconds * plan.spec.devices)
+        for kind, step in kinds
+    }
     return Costs(
         {step.key: known.seconds.get(step, rates[type(step)].seconds * _units(step)) for step in plan.steps},
         tuple(f"{kind.__name__} {rate.source}" for kind, rate in rates.items()),
@@ -91,7 +108,7 @@ def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
     return Estimate(_seconds(plan, remaining, jobs), bytes_written(plan, remaining))
 
 
-def probe(plan: Plan, data: Dataset, step: Train | Connect) -> tuple[float, float]:
+def probe(plan: Plan, data: Dataset, step: Evaluating) -> tuple[float, float]:
     """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
     images = PROBE_STEPS[step.device] * step.recipe.batch_size
     few = replace(
@@ -154,7 +171,7 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
     epochs = plan.spec.recipe.epochs
     if per_training is not None:
         return Rate(per_training / epochs, f"{per_training:g} s for {epochs} epochs (given)")
-    if found := known.median(Train, "an epoch"):
+    if found := known.median(Train):
         return found
     if timed := _timed(plan, device):
         seconds, here = timed[0] + timed[1] / epochs, fingerprint(device, None)
@@ -178,40 +195,65 @@ def _timed(plan: Plan, device: str) -> tuple[float, float] | None:
     return probe(plan, data, next(step for step in plan.steps if isinstance(step, Train)))
 
 
-def _rate(kind: type[Step], known: Known, an_epoch: float) -> Rate:
-    """Of a step that does not train."""
-    if found := known.median(kind, "a point" if kind is Connect else "each"):
+def _rate(plan: Plan, step: Step, known: Known, an_epoch: float) -> Rate:
+    """Of the kind of a step that does not train; `an_epoch` is of one device, which is what such a step has."""
+    if found := known.median(type(step)):
         return found
-    if kind is Connect:
-        return Rate(an_epoch * EVALUATION_COST, f"{EVALUATION_COST:.2g} of an epoch a point (assumed)")
+    if share := _epochs_a_unit(plan, step):
+        return Rate(an_epoch * share, f"{share:.2g} of an epoch {UNITS[type(step)]} (assumed)")
     return Rate(MEASURE_SECONDS, f"{MEASURE_SECONDS:g} s each (assumed)")
 
 
 def _units(step: Step) -> int:
-    return step.recipe.epochs if isinstance(step, Train) else step.points if isinstance(step, Connect) else 1
+    if isinstance(step, Train):
+        return step.recipe.epochs
+    if isinstance(step, Connect | MeasureBarrier):
+        return step.points
+    if isinstance(step, MeasureCurvature):
+        return step.iterations + step.probes
+    return len(step.sparsities) if isinstance(step, MeasureSensitivity) else 1
+
+
+def _epochs_a_unit(plan: Plan, step: Step) -> float:
+    """What share of an epoch's time a unit of a step takes; 0 of one that no images pass through."""
+    if isinstance(step, Connect | MeasureBarrier):
+        return EVALUATION_COST
+    images = facts(plan.data)
+    if isinstance(step, MeasureCurvature):
+        return PRODUCT_COST * min(step.images, images.train) / images.train
+    if isinstance(step, MeasureSensitivity):
+        layers = len(prunable(_meta_model(plan), step.scope))
+        return EVALUATION_COST * layers * images.validation / images.train
+    return 0.0
 
 
 def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
-    trainings = [step for step in remaining.left if isinstance(step, Train)]
-    lines = [step for step in remaining.left if isinstance(step, Connect)]
-    others = (len(remaining.left) - len(trainings) - len(lines)) * MEASURE_SECONDS / jobs
-    if not trainings and not lines:
+    timed = [step for step in remaining.left if isinstance(step, Evaluating)]
+    others = (len(remaining.left) - len(timed)) * MEASURE_SECONDS / jobs
+    if not timed:
         return others
-    if [*trainings, *lines][0].device == "cuda" and not torch.cuda.is_available():
+    if timed[0].device == "cuda" and not torch.cuda.is_available():
         return None
     try:
         data = load(plan.data)
     except ConfigError:
         return None
-    per_epoch, per_evaluation = probe(plan, data, [*trainings, *lines][0])
+    per_epoch, per_evaluation = probe(plan, data, timed[0])
+    alone = per_epoch * plan.spec.devices  # of a step that does not train, which has one device
     per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train_labels))
     work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
-    work += sum(line.points for line in lines) * per_point
+    work += sum(step.points for step in timed if isinstance(step, Connect | MeasureBarrier)) * per_point
+    measuring = (step for step in timed if isinstance(step, MeasureCurvature | MeasureSensitivity))
+    work += sum(_units(step) * _epochs_a_unit(plan, step) for step in measuring) * alone
     return max(work / jobs, remaining.longest_epochs * per_epoch) + others
 
 
 def _state_and_mask_bytes(plan: Plan, states: int, masks: int) -> int:
-    with torch.device("meta"):
-        model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
-    values = sum(tensor.numel() for tensor in model.state_dict().values())
+    values = sum(tensor.numel() for tensor in _meta_model(plan).state_dict().values())
     return values * 4 * states + math.ceil(values / 8) * masks
+
+
+def _meta_model(plan: Plan) -> nn.Module:
+    """The network's shapes without its weights."""
+    with torch.device("meta"):
+        return draw(plan.model, plan.input_shape, plan.outputs, seed=0)

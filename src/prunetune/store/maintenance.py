@@ -224,5 +224,22 @@ def _summary(metrics: dict[str, Any]) -> str:
         return f"test accuracy {metrics['test_accuracy']:.2f} %"
     if "density" in metrics:
         return f"density {metrics['density']:.4f}"
+    if words := _quantity_summary(metrics):
+        return words
     rows = [row for row in metrics.get("correlations", []) if row["value"] is not None]
     return ", ".join(f"R_{row['p']:g} {row['value']:.3f}" for row in rows)
+
+
+def _quantity_summary(metrics: dict[str, Any]) -> str:
+    """What movement, curvature or sensitivity found; empty for the metrics of another step."""
+    if "cosine" in metrics:
+        return f"signs flipped {_figure(metrics['sign_flips'])}, cosine {_figure(metrics['cosine'])}"
+    if "largest" in metrics:
+        return f"largest eigenvalue {_figure(metrics['largest'])}, trace {_figure(metrics['trace'])}"
+    if "units" in metrics:
+        return f"sensitivity of {len(metrics['units'])} layers, whole {_figure(metrics['whole'])} %"
+    return ""
+
+
+def _figure(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

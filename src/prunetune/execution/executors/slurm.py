@@ -24,6 +24,7 @@ from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.executors.worker import do
 from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
+from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureSensitivity
 from prunetune.steps.steps import Connect, Import, Train
 from prunetune.store.checkpoints import EVERY
 from prunetune.store.store import Store, StoreWriter
@@ -35,6 +36,9 @@ except ImportError as error:
 
 ENDING = 60.0  # seconds for a job to end by itself after its last step
 QUEUED = 100  # steps in the queue at once: clusters limit the jobs of one user
+LONG = (
+    Train | Connect | Import | MeasureBarrier | MeasureCurvature | MeasureSensitivity
+)  # images pass through a network
 MINUTES = 240  # of a job, where nothing is said
 PARAMETERS: Mapping[str, type] = {
     "account": str,
@@ -208,8 +212,8 @@ def _executor(folder: Path, parameters: Mapping[str, str | int], cluster: str) -
 
 def _split(assignments: Sequence[Assignment]) -> list[list[Assignment]]:
     """What takes its time is a job of its own; all else, of less than a second each, goes into one."""
-    long = [[one] for one in assignments if isinstance(one.step, Train | Connect | Import)]
-    short = [one for one in assignments if not isinstance(one.step, Train | Connect | Import)]
+    long = [[one] for one in assignments if isinstance(one.step, LONG)]
+    short = [one for one in assignments if not isinstance(one.step, LONG)]
     return [*long, short] if short else long
 
 
