@@ -78,7 +78,7 @@ def test_what_measure_asks_for_is_assumed_by_the_images_that_pass(store: Store) 
     assert "MeasureSensitivity 0.22 of an epoch a sparsity (assumed)" in found.sources
     step = of_kind(planned, MeasureCurvature)[0]
     keep(store, step, 60.0)
-    again = costs(planned, store, "cuda", 60.0)
+    again = costs(planned, store, "cpu", 60.0)
     assert {round(again.seconds[step.key], 9) for step in of_kind(planned, MeasureCurvature)} == {60.0}
     assert any(source.startswith("MeasureCurvature 2 s a product (median of 1 stored") for source in again.sources)
 

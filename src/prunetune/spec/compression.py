@@ -61,10 +61,11 @@ def sensitivity_spec(source: SpecSource, overrides: Sequence[str], asked: Compre
     Of `asked` only model, data, weights and seeds count.
     """
     changes = [f"seeds={asked.seeds}"] if asked.seeds is not None else []
+    pretrained = _pretrained(asked)
     given = _fields(source, asked) | ({"seeds": 1} if asked.weights is not None else {})
     fields = settled_fields(given, [*overrides, *changes], None, is_papers(source)) | {"measure": ["sensitivity"]}
     if source is None or asked.weights is not None:  # as `prune` plans it
-        fields |= _IGNORED | _pretrained(asked) | {"measure": ["sensitivity"]}
+        fields |= _IGNORED | pretrained | {"measure": ["sensitivity"]}
     if asked.weights is not None:  # whatever the rates at which the spec trains
         fields |= {"learning_rates": [LEARNING_RATE], "masks": [MASK]}
     return load_spec(fields)
