@@ -63,6 +63,17 @@ reinit & \textbf{83.33} $\pm$ 1.43 & 71.00 $\pm$ 2.48 & 3 \\
     )
 
 
+def test_a_mean_halfway_between_two_digits_is_rounded_as_on_the_page(results: Results, tmp_path: Path) -> None:
+    halves = {0: 70.81, 1: 69.96}  # 70.385, which rounding to 12 digits first would make 70.39
+    two = [dataclasses.replace(row, test_accuracy=halves[row.seed]) for row in results.trials if row.seed in halves]
+    halved = dataclasses.replace(results, trials=tuple(two))
+    assert "ticket & \\textbf{70.38} $" in latex_table(halved, USUAL_RULE)
+    report = write_report(halved, tmp_path)
+    assert "70.38" in report.text
+    assert "70.39" not in report.text
+    assert "70.38" in report.page.read_text()
+
+
 def test_one_seed_has_no_interval_and_a_lacking_cell_a_dash(results: Results) -> None:
     one = [row for row in results.trials if row.seed == 0 and (row.arm, row.sparsity) != ("reinit", 0.75)]
     table = latex_table(dataclasses.replace(results, trials=tuple(one)), USUAL_RULE)

@@ -7,6 +7,7 @@ from prunetune.analysis.statistics import Rule, Sample, plain
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import arm_order
 from prunetune.report.ownership import LATEX_MARK
+from prunetune.report.table_format import mean, number
 from prunetune.rows import DENSE, Results
 
 SPECIAL = {
@@ -92,8 +93,9 @@ def _cell(values: Sequence[float], rule: Rule, bold: bool = False) -> str:
         return NONE
     sample = Sample.of(values)
     estimate = plain(sample)
-    mean = rf"\textbf{{{sample.mean:.2f}}}" if bold else f"{sample.mean:.2f}"
-    return mean if estimate is None else rf"{mean} $\pm$ {estimate.high(rule.alpha / 2) - sample.mean:.2f}"
+    shown = number(mean(values))  # rounded as on the page: the two tables of a study agree to the last digit
+    shown = rf"\textbf{{{shown}}}" if bold else shown
+    return shown if estimate is None else rf"{shown} $\pm$ {estimate.high(rule.alpha / 2) - sample.mean:.2f}"
 
 
 def _span(counts: Sequence[int]) -> str:
