@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,12 @@ def files(store: Store, work: Work) -> dict[str, bytes]:
         for path in store.folder(step.key).iterdir()
         if path.name != "manifest.json"
     }
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2"])
+def test_a_number_of_jobs_that_begins_nothing_is_refused(jobs: Any) -> None:
+    with refused("jobs", "whole number of at least 1"):
+        LocalExecutor(jobs)
 
 
 def test_a_whole_study_and_nothing_the_second_time(store: Store, finished: Store) -> None:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from prunetune.errors import ConfigError, shown
 from prunetune.execution.scheduler import Work
 from prunetune.steps.steps import Train, device_of
 from prunetune.store.store import StoreWriter
@@ -41,6 +42,13 @@ _RANKS_ENVIRONMENT = {
 def default_jobs() -> int:
     """One worker per core that this process may use: each training has one thread."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_jobs(jobs: int | None) -> int | None:
+    """ConfigError for a number of workers with which no step would ever begin; None leaves it to the executor."""
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise ConfigError(f"jobs: {shown(jobs)}; must be a whole number of at least 1, or None")
+    return jobs
 
 
 def jobs_for(plan: Work) -> int:

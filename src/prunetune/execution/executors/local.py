@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from prunetune.core.files import this_owner
 from prunetune.execution.events import Done, Event, Failed, Skipped
-from prunetune.execution.executors.launch import jobs_for, ranks_of, start
+from prunetune.execution.executors.launch import jobs_for, ranks_of, require_jobs, start
 from prunetune.execution.executors.protocol import Assignment, nudge, receive, send
 from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
@@ -173,7 +173,7 @@ class LocalExecutor:
     """
 
     def __init__(self, jobs: int | None = None, expiry: float = EXPIRY, checkpoint_every: float = EVERY) -> None:
-        self.jobs = jobs
+        self.jobs = require_jobs(jobs)
         self.checkpoint_every = checkpoint_every  # seconds
         self.expiry = expiry  # seconds after which a silent process of another machine counts as dead
 

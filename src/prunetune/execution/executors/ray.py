@@ -18,7 +18,7 @@ import torch
 from prunetune.core.environment import THREADS_PER_TRAINING, versions
 from prunetune.errors import ConfigError
 from prunetune.execution.events import Done, Event, Failed, Skipped
-from prunetune.execution.executors.launch import WORKER_ENVIRONMENT
+from prunetune.execution.executors.launch import WORKER_ENVIRONMENT, require_jobs
 from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.executors.worker import do
 from prunetune.execution.runner import WorkerLost, drive
@@ -72,7 +72,7 @@ class RayExecutor:
         if not 0 < gpus_per_training <= 1:
             raise ConfigError(f"--gpus-per-training: {gpus_per_training} is no share of a GPU: above 0, at most 1")
         self.address = address or os.environ.get("RAY_ADDRESS")
-        self.jobs = jobs
+        self.jobs = require_jobs(jobs)
         self.gpus_per_training = gpus_per_training
         self.checkpoint_every = checkpoint_every  # seconds
 

@@ -19,7 +19,7 @@ from prunetune.core.environment import THREADS_PER_TRAINING
 from prunetune.core.files import this_host
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Done, Event, Failed, Skipped
-from prunetune.execution.executors.launch import WORKER_ENVIRONMENT
+from prunetune.execution.executors.launch import WORKER_ENVIRONMENT, require_jobs
 from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.executors.worker import do
 from prunetune.execution.runner import WorkerLost, drive
@@ -72,7 +72,7 @@ class SlurmExecutor:
         cluster: str = "slurm",
         checkpoint_every: float = EVERY,
     ) -> None:
-        self.jobs = jobs or QUEUED
+        self.jobs = require_jobs(jobs) or QUEUED
         self.parameters = dict(parameters or {})
         self.cluster = cluster
         self.checkpoint_every = checkpoint_every  # seconds
