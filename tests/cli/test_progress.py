@@ -6,11 +6,12 @@ import pytest
 from rich.console import Console
 
 from prunetune.execution import progress as module
-from prunetune.execution.events import Cached, Notice, Waiting
+from prunetune.execution.events import Cached, Done, Notice, Skipped, Started, Waiting
 from prunetune.execution.events import Progress as EpochDone
 from prunetune.execution.progress import Progress
 from prunetune.plan.compile import plan
 from prunetune.spec.load import load_spec
+from prunetune.steps.quantities import MeasureBarrier
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
 from tests.support.toy_study import TINY_AUDIT
@@ -44,6 +45,25 @@ def test_time_left_counts_what_was_trained_here(shown: tuple[Progress, list[str]
     now[0] = 4.0
     consumer(EpochDone(keys[2], 8, 10, 0.5))  # from a checkpoint after seven epochs, which took no time here
     assert consumer.time_left() == "about 42 s left"
+
+
+def test_after_the_last_training_the_other_steps_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned, now = plan(load_spec(STUDY | {"measure": ["barriers"]})), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    consumer = Progress(planned, planned.remaining(store), Console(file=io.StringIO(), width=200))
+    others = [step for step in planned.steps if not isinstance(step, Train)]
+    barrier = next(step for step in others if isinstance(step, MeasureBarrier))
+    now[0] = 16.0
+    consumer(Started(others[0].key))
+    for step in planned.steps:
+        if isinstance(step, Train):
+            consumer(Cached(step.key))
+    now[0] = 32.0
+    consumer(Done(barrier.key, {"test_accuracy": [50.0, 40.0, 50.0]}, 1.0))
+    assert consumer.finished == 4
+    assert text(consumer).splitlines() == ["0 of 4 trainings", f"4 of 4 trainings, 1 of {len(others)} other steps"]
+    consumer(Skipped(barrier.key, "diverged source"))
+    assert "not run: barriers of theta_T/ticket_T one_shot 50.0% lr 0.05 seed 0: diverged" in text(consumer)
 
 
 def test_waiting_is_said(shown: tuple[Progress, list[str], list[float]]) -> None:

@@ -30,6 +30,7 @@ class Progress:
         self.drawn = is_drawn(self.console)
         self.labels: dict[str, str] = {}
         self.epochs: dict[str, int] = {}
+        self.others: set[str] = set()  # steps that do not train
         self.ended: set[str] = set()
         self.reached: dict[str, int] = {}
         self.epochs_left = 0
@@ -52,7 +53,7 @@ class Progress:
     @property
     def finished(self) -> int:
         """How many trainings have ended of those that were still to be run."""
-        return len(self.ended)
+        return len(self.ended & self.epochs.keys())
 
     def more(self, plan: Plan, remaining: Remaining) -> None:
         """Say that seeds are added, and follow what is left of the larger plan."""
@@ -64,6 +65,7 @@ class Progress:
         found = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
         self.epochs_left += sum(epochs for key, epochs in found.items() if key not in self.epochs)
         self.epochs |= found
+        self.others |= {step.key for step in remaining.left} - found.keys()
         self.bars.update(self.bar, total=len(self.epochs))
 
     def __enter__(self) -> "Progress":
@@ -81,8 +83,8 @@ class Progress:
         if isinstance(event, EpochDone):
             self._reach(event.key, event.epoch)
             self.trained += 1
-        elif isinstance(event, Done | Cached | Skipped | Failed) and event.key in self.epochs:
-            self._reach(event.key, self.epochs[event.key])
+        elif isinstance(event, Done | Cached | Skipped | Failed):
+            self._reach(event.key, self.epochs.get(event.key, 0))
             self.ended.add(event.key)
         if isinstance(event, Done):
             self._note(event)
@@ -96,7 +98,10 @@ class Progress:
         self._show()
 
     def time_left(self) -> str:
-        """`about 2 min left`, or nothing before the first epoch is done."""
+        """`about 2 min left` of the trainings, or nothing before the first epoch is done; after the last one the count
+        of the other steps, whose time nobody knows."""
+        if not self.epochs_left and self.others:
+            return f"{len(self.ended & self.others)} of {len(self.others)} other steps"
         if not self.trained:
             return ""
         seconds = (time.monotonic() - self.started) / self.trained * self.epochs_left
@@ -108,7 +113,7 @@ class Progress:
 
     def _note(self, event: Done) -> None:
         accuracy = event.metrics.get("test_accuracy")
-        if event.key in self.labels and accuracy is not None:
+        if event.key in self.labels and isinstance(accuracy, float):  # along a line they are a list
             self.last = f"{self.labels[event.key]}: {accuracy:.2f} %"
 
     def _show(self) -> None:
@@ -116,7 +121,9 @@ class Progress:
             self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
         if self.epochs and not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY:
             self.last_line = time.monotonic()
-            self._say(f"{self.finished} of {len(self.epochs)} trainings, {self.time_left()}; {self.last}")
+            trainings = f"{self.finished} of {len(self.epochs)} trainings"
+            so_far = ", ".join(filter(None, [trainings, self.time_left()]))
+            self._say("; ".join(filter(None, [so_far, self.last])))
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a line that cannot be shown stops nothing

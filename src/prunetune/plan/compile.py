@@ -321,12 +321,15 @@ def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """Key -> `ticket iterative 50.0% lr 0.1 seed 0`, for the trainings that are trials of a plan, and their twins."""
-    names = {
-        t.step.key: f"{t.arm} {f'{t.mask} {t.sparsity:.1%} ' if t.mask else ''}lr {t.learning_rate:g} seed {t.seed}"
-        for t in plan.trials
-    }
-    return names | {line.twin.key: f"twin of {names[line.step.first.step.key]}" for line in plan.connections}
+    """Key -> `ticket iterative 50.0% lr 0.1 seed 0`, for the trainings that are trials of a plan, their twins, and what
+    is measured of them."""
+    names = {t.step.key: f"{t.arm} {_place(t)}" for t in plan.trials}
+    twins = {line.twin.key: f"twin of {names[line.step.first.step.key]}" for line in plan.connections}
+    return names | twins | {q.step.key: f"{q.kind} of {q.of} {_place(q)}" for q in plan.quantities}
+
+
+def _place(row: PlannedTrial | PlannedQuantity) -> str:
+    return f"{f'{row.mask} {row.sparsity:.1%} ' if row.mask else ''}lr {row.learning_rate:g} seed {row.seed}"
 
 
 def look_words(plan: Plan) -> str:
