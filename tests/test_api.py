@@ -13,6 +13,7 @@ from rich.console import Console
 
 import prunetune as pt
 from prunetune.api import Audit, Prepared
+from prunetune.errors import ConfigError
 from prunetune.execution import progress
 from prunetune.execution.events import Cached, Event
 from prunetune.plan.compile import Plan, Remaining
@@ -173,3 +174,19 @@ def test_progress_is_shown_where_it_is_asked_for_or_seen(
     pt.audit(TINY_AUDIT, store=tmp_path / "s", out=tmp_path / "o", on_event=events.append, progress=asked)
     assert len(events) > 4
     assert [display.finished for display in displays] == ([4] if shown else [])  # trainings
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"overrides": "seeds=1"}, "overrides: 'seeds=1' is a str; must be a list of texts"),
+        ({"overrides": None}, "overrides: None; must be a list of texts"),
+        ({"store": 3}, "store: 3 is a int; must be a folder or a URL"),
+        ({"out": 3}, "out: 3 is a int; must be a path"),
+    ],
+)
+def test_a_wrong_type_is_one_line(more: dict[str, Any], line: str, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"store": tmp_path / "s", "out": tmp_path / "o"} | more
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        pt.audit(TINY_AUDIT, **asked)
+    assert not (tmp_path / "s").exists()

@@ -241,6 +241,11 @@ def test_nothing_held_out_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ({"pattern": "chanel"}, "pattern: unknown 'chanel'; did you mean 'channel'?"),
         ({"model": "small"}, "--model: a spec is given too"),
         ({"weights_key": "ema"}, "--weights-key: 'ema', and no file"),
+        ({"weights": "trained.pt", "seeds": 2}, "--seeds: 2; must be 1, or left out: --weights is one network"),
+        ({"weights": 3}, "weights: 3 is a int; must be a path"),
+        ({"overrides": "seeds=1"}, "overrides: 'seeds=1' is a str; must be a list of texts"),
+        ({"sparsities": 0.5}, "sparsities: 0.5 is a float; must be a list of shares"),
+        ({"sparsities": None}, "sparsities: None; must be a list of shares"),
         ({"out": "others"}, "sensitivity.json' is not a file that prunetune wrote"),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -24,6 +25,7 @@ from prunetune.report.page import headline
 from prunetune.report.write_report import REPORT_FILES, Report, answers, notebook_report, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Correlation, Results, Trial
+from prunetune.sparsity.argument_checks import as_path, require_type
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
@@ -109,6 +111,8 @@ def plan_study(
     `key=value` texts; `scale` makes the study shorter or longer at equal κ (docs/explanation/kappa.md). `remote` steps
     run on other machines, so that `device` need not be here. Raises ConfigError for anything wrong.
     """
+    require_overrides(overrides)
+    require_type("store", store, (str, os.PathLike, NoneType), "a folder or a URL")
     changed = [*overrides, *([f"seeds={seeds}"] if seeds is not None else [])]
     spec = load_spec(source, changed, scale)
     if remote and spec.devices > 1:
@@ -152,7 +156,7 @@ def preflight(
     ConfigError also where one of `files`, which will be written there, is somebody else's; those that are `listed`
     are known to be ours.
     """
-    folder = Path(out).expanduser() if out is not None else Path("runs") / prepared.spec.name
+    folder = as_path("out", out, "runs/mine") if out is not None else Path("runs") / prepared.spec.name
     require_ours(folder, (*files, TRAINING_LOG), listed)
     if prepared.remaining.trainings_left:
         load(prepared.plan.data)
@@ -279,6 +283,11 @@ def audit(
             on_event(event)
 
         return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=display.more, executor=executor)
+
+
+def require_overrides(overrides: object) -> None:
+    """ConfigError for one text, whose letters would be taken for overrides, and for what is no list."""
+    require_type("overrides", overrides, (list, tuple), "a list of texts, such as ['recipe.epochs=15']")
 
 
 def default_store() -> str | Path:

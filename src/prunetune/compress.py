@@ -37,6 +37,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
 )
 from prunetune.report.write_report import PAGE
 from prunetune.rows import Results, Trial
+from prunetune.sparsity.argument_checks import as_path
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL
@@ -168,7 +169,7 @@ def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: 
 
 def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
     """Where the report goes."""
-    return Path(out).expanduser() if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+    return as_path("out", out, "runs/mine") if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
 
 
 def require_formats(formats: Sequence[str]) -> Sequence[str]:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prunetune.api import Prepared, plan_with_weights, require_writable
+from prunetune.api import Prepared, plan_with_weights, require_overrides, require_writable
 from prunetune.data import load
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Event, Failed, Skipped
@@ -26,7 +26,7 @@ from prunetune.report.table_format import Table, aligned, mean, number
 from prunetune.results.quantity_rows import quantities
 from prunetune.results.stored import read_stored
 from prunetune.rows import Quantity
-from prunetune.sparsity.argument_checks import as_share
+from prunetune.sparsity.argument_checks import as_path, as_share, require_type
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope, prunable
 from prunetune.spec.compression import CompressionRequest, sensitivity_spec
@@ -140,6 +140,8 @@ def plan_sensitivity(
     Trains nothing. `sparsities` are by default those of a study's `measure: [sensitivity]`. ConfigError for anything
     that is wrong: nothing held out, weights that do not fit the model, channels that cannot go.
     """
+    require_overrides(overrides)
+    require_type("sparsities", sparsities, (list, tuple), "a list of shares, such as [0.5, 0.8]")
     if pattern not in PATTERNS:
         raise unknown("pattern", pattern, PATTERNS)
     shares = tuple(sorted({as_share("sparsity", s, "a share of a layer's weights", 0.8) for s in sparsities}))
@@ -166,7 +168,7 @@ def _narrowed(prepared: Prepared, pattern: str, sparsities: tuple[float, ...]) -
 
 def preflight_sensitivity(prepared: Prepared, out: str | Path | None = None) -> Path | None:
     """The folder of the files, if one is given, once it is certain that data, store and folder are to be had."""
-    folder = Path(out).expanduser() if out is not None else None
+    folder = as_path("out", out, "runs/sensitivity") if out is not None else None
     if folder is not None:
         require_ours(folder, [f"{NAME}.json", *_figures(prepared)])
     if prepared.remaining.left:
@@ -262,7 +264,7 @@ def sensitivity(
     asked = CompressionRequest(
         model=model,
         data=data,
-        weights=Path(weights).expanduser() if weights is not None else None,
+        weights=as_path("weights", weights, "trained.pt") if weights is not None else None,
         weights_key=weights_key,
         seeds=seeds,
     )

@@ -76,6 +76,8 @@ def _pretrained(asked: CompressionRequest) -> dict[str, Any]:
         if asked.weights_key is not None:
             raise ConfigError(f"--weights-key: {shown(asked.weights_key)}, and no file; give it by --weights")
         return {}
+    if asked.seeds not in (None, 1):
+        raise ConfigError(f"--seeds: {shown(asked.seeds)}; must be 1, or left out: --weights is one network")
     key = {"key": asked.weights_key} if asked.weights_key is not None else {}
     return {"pretrained": {"theta_T": str(asked.weights), **key}}
 
