@@ -23,7 +23,7 @@ pytest.importorskip("tensorboard", reason="the optional extra tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from prunetune.execution.training_log import Curves
+from prunetune.execution.training_log import Curves, TrainingLog
 
 Curve = list[tuple[int, float]]
 
@@ -54,7 +54,8 @@ def assert_drawn(folder: Path, metrics: dict[str, Any]) -> None:
 
 @pytest.fixture
 def planned() -> Plan:
-    return plan(load_spec(STUDY | {"recipe": STUDY["recipe"] | {"epochs": 3}, "arms": ["ticket"]}))
+    recipe = STUDY["recipe"] | {"epochs": 3}
+    return plan(load_spec(STUDY | {"recipe": recipe, "arms": ["ticket"], "measure": ["movement"]}))
 
 
 @pytest.fixture
@@ -86,6 +87,19 @@ def test_curves_are_the_metrics(planned: Plan, store: Store, done: list[Event], 
         assert {path.name for path in folder.iterdir()} == set(trainings.values())
         for key, name in trainings.items():
             assert_drawn(folder / name, store.metrics(key))
+
+
+def test_the_log_has_a_line_for_each_training_and_none_for_a_measurement(
+    planned: Plan, store: Store, done: list[Event], tmp_path: Path
+) -> None:
+    assert planned.quantities
+    log = TrainingLog(planned, tmp_path)
+    for event in done:
+        log(event)
+    lines = [line.split("\t") for line in (tmp_path / "trainings.log").read_text().splitlines()]
+    trainings = [step.key for step in planned.steps if isinstance(step, Train)]
+    assert [line[-1] for line in lines] == trainings
+    assert [line[2] for line in lines] == [f"{store.metrics(key)['test_accuracy']:.2f} %" for key in trainings]
 
 
 def test_what_was_interrupted_is_one_curve(planned: Plan, store: Store, done: list[Event], tmp_path: Path) -> None:

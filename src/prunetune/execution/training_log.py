@@ -19,7 +19,8 @@ TRAINING_LOG = "trainings.log"
 
 def names_of_trainings(plan: Plan) -> Mapping[str, str]:
     """Key -> name of every training of a plan, those too that are no trials."""
-    return {step.key: step.label for step in plan.steps if isinstance(step, Train)} | labels(plan)
+    named = labels(plan)  # measurements are named there too
+    return {step.key: named.get(step.key, step.label) for step in plan.steps if isinstance(step, Train)}
 
 
 class TrainingLog:
