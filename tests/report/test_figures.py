@@ -303,8 +303,8 @@ def test_the_legend_of_many_arms_lies_within_the_figure_and_below_the_axes(arms)
     assert below is not None
     for text in drawn.get_texts():
         extent = text.get_window_extent()
-        assert whole.x0 <= extent.x0 and extent.x1 <= whole.x1
-        assert whole.y0 <= extent.y0 and extent.y1 <= below.y0
+        assert whole.x0 <= extent.x0 < extent.x1 <= whole.x1
+        assert whole.y0 <= extent.y0 < extent.y1 <= below.y0
     boxes = [text.get_window_extent() for text in drawn.get_texts()]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
