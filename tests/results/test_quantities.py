@@ -19,6 +19,7 @@ from prunetune.report.write_report import render_again, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Quantity, Results
 from prunetune.spec.load import load_spec
+from prunetune.steps import graph
 from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
@@ -220,6 +221,25 @@ def test_curvature_is_taken_within_the_mask(study: Plan, results: Results) -> No
         assert row(results, "curvature", "ticket_T", sparsity).values["n"] == whole - gone
     values = row(results, "curvature", "ticket_T").values
     assert values["largest"] > 0  # type: ignore[operator]
+
+
+def test_a_dense_run_that_is_imported_is_measured_as_a_trained_one(
+    study: Plan, done: Store, results: Results, tmp_path: Path
+) -> None:
+    """The same weights by the same batches: the figures of the run that was trained here."""
+    dense = next(t.step for t in study.trials if t.arm == "dense")
+    assert isinstance(dense, Train)
+    files = {"theta_0": dense.start.step.key, "theta_T": dense.key}
+    for name, key in files.items():
+        torch.save(done.state(key), tmp_path / name)
+    pretrained = {name: str(tmp_path / name) for name in files}
+    imported = plan(load_spec({**SPEC, "arms": ["ticket"], "pretrained": pretrained, "measure": ["curvature"]}))
+    own = planned(imported, "curvature", "dense_T", 0.0)
+    for step in graph.closure([own.step]):
+        execute(step, done)
+    found = row(collect(imported, done, (), {}), "curvature", "dense_T", 0.0)
+    assert found == row(results, "curvature", "dense_T", 0.0)
+    assert own.step.key != planned(study, "curvature", "dense_T", 0.0).step.key
 
 
 def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: Store, results: Results) -> None:
