@@ -50,7 +50,10 @@ def require_held_out(context: StudyContext) -> None:
 def quantities(
     spec: Spec, scope: Scope, trials: Sequence[PlannedTrial], correlations: Iterable[PlannedCorrelation]
 ) -> Iterator[PlannedQuantity]:
-    """Those that the spec asks for, in the order of the trials. Networks without a mask of the study's have none."""
+    """Those that the spec asks for, in the order of the trials. Networks without a mask of the study's have none.
+
+    `masks` needs no step: the stored masks are compared when rows are collected.
+    """
     planners = {
         "movement": lambda: _movements(scope, trials, correlations),
         "barriers": lambda: _barriers(trials),
@@ -58,7 +61,8 @@ def quantities(
         "sensitivity": lambda: _sensitivities(spec, scope, trials),
     }
     for kind in spec.measure:
-        yield from planners[kind]()
+        if kind in planners:
+            yield from planners[kind]()
 
 
 def _movements(
