@@ -6,7 +6,7 @@ from math import isfinite
 
 from prunetune.analysis.pairing import percent
 from prunetune.analysis.regimes import DENSE_PAIR
-from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric
+from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, significant
 from prunetune.rows import DENSE, Quantity
 
 _PERCENT = 100
@@ -21,10 +21,10 @@ _FIGURES: dict[str, tuple[tuple[str, str, Callable[[float], str]], ...]] = {  # 
         ("Accuracy barrier", "accuracy_barrier", lambda value: number(value)),
     ),
     "curvature": (
-        ("Largest eigenvalue", "largest", lambda value: f"{value:.3g}"),
+        ("Largest eigenvalue", "largest", lambda value: significant(value, 3)),
         ("Residual", "residual", lambda value: f"{value:.1g}"),
-        ("Trace", "trace", lambda value: f"{value:.3g}"),
-        ("Its standard error", "trace_error", lambda value: f"{value:.2g}"),
+        ("Trace", "trace", lambda value: significant(value, 3)),
+        ("Trace's error", "trace_error", lambda value: significant(value, 2)),
     ),
     "masks": (
         ("Jaccard index", "jaccard", lambda value: number(value, 3)),
@@ -38,7 +38,8 @@ CAPTIONS = {
     "its ends: means over seeds, lowest to highest seed of the first; accuracy in points. “Previous” is the level of "
     "pruning before.",
     "curvature": "The Hessian of the mean loss on 512 training images, over the weights that are kept: means over "
-    "seeds, lowest to highest seed of the first. In each seed an eigenvalue lies within its residual of the largest.",
+    "seeds, lowest to highest seed of the first. In each seed an eigenvalue lies within its residual of the largest. "
+    "The trace's error is one standard error.",
     "masks": "The Jaccard index of a mask at a sparsity and the same algorithm's at the sparsity before, which is the "
     "round before where there are rounds: means over seeds, lowest to highest seed of the first. Where the later mask "
     "lies within the earlier one it is the ratio of their densities. By chance: of masks with the same layer counts "
