@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunetune.cli.options import StoreDir, WeightsKey, say, share
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from prunetune.store.store import StoreWriter
@@ -171,7 +171,7 @@ def store_verify(store: StoreDir = None) -> None:
     problems = list(opened.verify())
     for problem in problems:
         say(f"damaged: {problem}")
-    say(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
+    say(f"{counted(len(list(opened.ls())), 'step')} read, {len(problems)} damaged")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -183,7 +183,7 @@ def store_gc(
     """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
     doing = "would remove" if dry_run else "removing"
     freed = _open(store).gc(dry_run, lambda leftover: say(f"{doing}: {leftover}"))
-    say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
+    say(f"{counted(freed, 'byte')} {'would be freed' if dry_run else 'freed'}")
 
 
 def _open(store: str | None) -> "StoreWriter":
