@@ -138,13 +138,18 @@ def plan(
         typer.Option(
             "--simulate",
             metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
-            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+            help="Also say how long the whole study takes on N machines of N GPUs or CPU cores each, one training on "
+            "each; S: seconds of a training there, else as stored or timed here.",
         ),
     ] = None,
 ) -> None:
-    """Show what `audit` with the same arguments would run and cost. Trains nothing.
+    """Show what `audit` with the same arguments would run, how long that takes and what it takes of the disk.
 
-    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    Trains nothing, but times a few steps of a training where none is stored to go by.
+
+        prunetune plan my-study.yaml --store DIR    (what that store holds is not counted again)
+
+        prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
     """
     from prunetune.api import plan_study
     from prunetune.cli.options import executor_named
