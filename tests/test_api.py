@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import prunetune as pt
 from prunetune.api import Audit, Prepared
 from prunetune.errors import ConfigError
 from prunetune.execution import progress
-from prunetune.execution.events import Cached, Event
+from prunetune.execution.events import Cached, Event, Failed
+from prunetune.execution.executors.local import LocalExecutor
 from prunetune.plan.compile import Plan, Remaining
 from prunetune.report.results_files import canonical
 from prunetune.report.write_report import write_report
@@ -119,9 +120,30 @@ def test_without_pandas_a_line_says_what_to_install(found: Audit, monkeypatch: p
         found.to_dataframe()
 
 
-def test_other_rows_are_refused(found: Audit) -> None:
-    with refused("rows", "trial", "trials"):
-        found.to_dataframe("trial")  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize("rows", ["trial", []])
+def test_other_rows_are_refused(found: Audit, rows: Any) -> None:
+    with refused("rows", rows, "trials"):
+        found.to_dataframe(rows)
+
+
+def test_a_measurement_that_failed_fails_the_audit(tmp_path: Path) -> None:
+    """In a study that is stored no trial lacks a result then, and the exit code must still tell."""
+
+    class Failing:
+        def run(self, plan: Plan, store: Any) -> Iterator[Event]:
+            kinds = {"barriers": "on a disk that is full", "movement": "on another one"}
+            for asked in plan.quantities:
+                if asked.kind in kinds:
+                    yield Failed(asked.step.key, kinds[asked.kind], "OSError")
+
+    study = TINY_AUDIT | {"arms": ["ticket"], "measure": ["movement", "barriers", "curvature"]}
+    done = pt.audit(study, store=tmp_path / "s", out=tmp_path / "o", executor=Failing())  # pyright: ignore
+    trials = {f"{arm} seed 0: not run" for arm in ("dense None", "ticket one_shot")}  # nothing is stored here
+    assert set(done.failures) - trials == {
+        "movement of theta_0/theta_T lr 0.05 seed 0: on another one",
+        "movement of ticket_0/ticket_T one_shot 50.0% lr 0.05 seed 0: on another one",
+        "barriers of theta_T/ticket_T one_shot 50.0% lr 0.05 seed 0: on a disk that is full",
+    }
 
 
 # --- progress
@@ -183,6 +205,10 @@ def test_progress_is_shown_where_it_is_asked_for_or_seen(
         ({"overrides": None}, "overrides: None; must be a list of texts"),
         ({"store": 3}, "store: 3 is a int; must be a folder or a URL"),
         ({"out": 3}, "out: 3 is a int; must be a path"),
+        ({"device": ["cpu"]}, "device: ['cpu'] is a list; must be auto, cpu, cuda or mps"),
+        ({"on_event": 3}, "on_event: 3 is a int; must be a function"),
+        ({"executor": 3}, "executor: 3 is a int; must be an executor"),
+        ({"executor": LocalExecutor}, "is a class; must be an executor"),
     ],
 )
 def test_a_wrong_type_is_one_line(more: dict[str, Any], line: str, tmp_path: Path) -> None:

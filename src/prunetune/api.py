@@ -1,7 +1,7 @@
 """A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,13 +19,13 @@ from prunetune.execution.progress import Progress, is_watched
 from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.models import build
-from prunetune.plan.compile import Plan, Remaining, every_cell, plan
+from prunetune.plan.compile import Plan, Remaining, every_cell, labels, plan
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import headline
 from prunetune.report.write_report import REPORT_FILES, Report, answers, notebook_report, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Correlation, Results, Trial
-from prunetune.sparsity.argument_checks import as_path, require_type
+from prunetune.sparsity.argument_checks import as_path, require_type, wrong_type
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
@@ -56,7 +56,7 @@ class Audit:
 
     report: Report
     results: Results
-    failed_paths: tuple[str, ...] = ()  # one line for every path of linear mode connectivity that failed
+    failed_measurements: tuple[str, ...] = ()  # one line for every measurement that failed
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -66,7 +66,7 @@ class Audit:
     @property
     def failures(self) -> tuple[str, ...]:
         """One line for everything that failed and every breach."""
-        return (*failures_of(self.results), *self.failed_paths)
+        return (*failures_of(self.results), *self.failed_measurements)
 
     def to_dataframe(self, rows: Literal["trials", "correlations"] = "trials") -> "DataFrame":
         """A pandas DataFrame with a row for every trial, or R_p, and the columns of its CSV (docs/reference/store.md).
@@ -74,7 +74,7 @@ class Audit:
         Raises ConfigError without pandas, or for other `rows`.
         """
         kinds: dict[str, type[Trial | Correlation]] = {"trials": Trial, "correlations": Correlation}
-        if rows not in kinds:
+        if not isinstance(rows, str) or rows not in kinds:
             raise unknown("rows", rows, kinds)
         try:
             from pandas import DataFrame
@@ -189,10 +189,7 @@ def run_study(
             break
         prepared = larger
         on_more(prepared.plan, prepared.remaining)
-    failed_paths = [
-        f"connectivity of {c}: {failures[c.step.key]}" for c in prepared.plan.connections if c.step.key in failures
-    ]
-    return Audit(write_report(results, folder), results, tuple(failed_paths))
+    return Audit(write_report(results, folder), results, _failed_measurements(prepared.plan, failures))
 
 
 def run_steps(
@@ -230,6 +227,14 @@ def failures_of(results: Results) -> tuple[str, ...]:
     missing = (f"{m.arm} {m.mask} seed {m.seed}: {m.why}" for m in results.missing if m.failed)
     breaches = (f"{rule.name}: {breach}" for rule in results.invariants for breach in rule.breaches)
     return (*missing, *breaches)
+
+
+def _failed_measurements(planned: Plan, failures: Mapping[str, str]) -> tuple[str, ...]:
+    """One line for every measuring step that failed; what it measures may be several rows."""
+    names = labels(planned)
+    measured = (*planned.correlations, *planned.trajectory, *planned.connections, *planned.quantities)
+    keys = dict.fromkeys(row.step.key for row in measured if row.step.key in failures)
+    return tuple(f"{names[key]}: {failures[key]}" for key in keys)
 
 
 def _with_more_seeds(prepared: Prepared, results: Results) -> Prepared | None:
@@ -271,6 +276,7 @@ def audit(
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
+    _require_followers(on_event, executor)
     remote = not isinstance(executor, LocalExecutor | None)
     prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, remote=remote, scale=scale)
     folder = preflight(prepared, out)
@@ -285,6 +291,14 @@ def audit(
         return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=display.more, executor=executor)
 
 
+def _require_followers(on_event: object, executor: object) -> None:
+    """ConfigError for what cannot be told of events, and for what does not run steps."""
+    if not callable(on_event):
+        raise wrong_type("on_event", on_event, "a function that takes an Event")
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "run", None))):
+        raise wrong_type("executor", executor, "an executor, such as RayExecutor('auto'), or None")
+
+
 def require_overrides(overrides: object) -> None:
     """ConfigError for one text, whose letters would be taken for overrides, and for what is no list."""
     require_type("overrides", overrides, (list, tuple), "a list of texts, such as ['recipe.epochs=15']")
@@ -297,6 +311,7 @@ def default_store() -> str | Path:
 
 def resolve_device(name: str, devices: int = 1) -> str:
     """`auto` is the best kind of device at hand; a ConfigError where there are not as many of a kind as asked for."""
+    require_type("device", name, str, "auto, cpu, cuda or mps")
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if present[device])

@@ -91,6 +91,15 @@ def _is_space(character: str) -> bool:
     return unicodedata.category(character) == "Zs"  # no-break and thin spaces, which Python takes for unprintable
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun, `one` or `many` (else `one` with an s).
+
+    >>> counted(1, "epoch"), counted(1024, "epoch"), counted(2, "study", "studies")
+    ('1 epoch', '1024 epochs', '2 studies')
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
 def short(text: str) -> str:
     """The beginning of a text, on one line, as an error quotes it."""
     line = one_line(text)

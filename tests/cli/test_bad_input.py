@@ -163,6 +163,17 @@ def test_a_store_or_a_report_that_cannot_be_written(run: Run, tmp_path: Path) ->
     assert_refused(run("store", "ls", "--store", "file"), "store", "file")
 
 
+@pytest.mark.parametrize("verb", ["ls", "verify", "gc"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_named_folder_that_holds_no_store(run: Run, tmp_path: Path, verb: str, there: bool) -> None:
+    if there:
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "mine.txt").write_text("mine")
+    why = "is no store" if there else "is not there"
+    assert_refused(run("store", verb, "--store", "other"), f"store: '{tmp_path / 'other'}' {why}")
+    assert (tmp_path / "other").exists() == there
+
+
 def test_a_url_that_leads_nowhere(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     tiny = ["--set", "epochs=1", "--set", "sparsities=[0.5]", "--seeds", "1"]

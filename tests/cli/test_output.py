@@ -52,6 +52,7 @@ def test_another_machines_name_is_one_line_without_escapes() -> None:
     progress = SimpleNamespace(
         console=Console(file=raw), epochs={}, labels={}, _name=lambda key: key, _show=lambda: None
     )
+    progress._tell = lambda event: Progress._tell(progress, event)  # type: ignore[arg-type]
     progress._say = lambda text: Progress._say(progress, text)  # type: ignore[arg-type]
     Progress.__call__(progress, Waiting("key", f"host{ESCAPE}\ndone", "soon"))  # type: ignore[arg-type]
     assert raw.getvalue() == "waiting for another process (host\\x1b]0;title\\x07 done): key; done here soon\n"

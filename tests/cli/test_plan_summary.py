@@ -65,7 +65,7 @@ def test_a_small_study_by_hand(tmp_path: Path) -> None:
         assert f"    60 s  {line}" in text
     one = foresee(plan_study("quick", STUDY, store=tmp_path), Machines(1, 1, "cpu", 60.0))
     assert "makespan 18.0 min, utilisation 100.0 %" in one
-    assert "busy at once: at most 1 of 1 workers" in one
+    assert "busy at once: at most 1 of 1 worker" in one
 
 
 def test_the_command_shows_it_or_refuses_before_anything_else(tmp_path: Path) -> None:

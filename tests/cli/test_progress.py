@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from prunetune.cli.options import exit_code
 from prunetune.execution import progress as module
-from prunetune.execution.events import Cached, Done, Notice, Skipped, Started, Waiting
+from prunetune.execution.events import SOURCE_FAILED, Cached, Done, Failed, Notice, Skipped, Started, Waiting
 from prunetune.execution.events import Progress as EpochDone
 from prunetune.execution.progress import Progress
 from prunetune.plan.compile import plan
@@ -62,8 +63,39 @@ def test_after_the_last_training_the_other_steps_are_counted(store: Store, monke
     consumer(Done(barrier.key, {"test_accuracy": [50.0, 40.0, 50.0]}, 1.0))
     assert consumer.finished == 4
     assert text(consumer).splitlines() == ["0 of 4 trainings", f"4 of 4 trainings, 1 of {len(others)} other steps"]
-    consumer(Skipped(barrier.key, "diverged source"))
-    assert "not run: barriers of theta_T/ticket_T one_shot 50.0% lr 0.05 seed 0: diverged" in text(consumer)
+
+
+def test_what_one_cause_keeps_from_running_is_one_line(shown: tuple[Progress, list[str], list[float]]) -> None:
+    consumer, keys, _ = shown
+    for key in keys[:3]:
+        consumer(Skipped(key, "diverged source: Train abc at learning rate 0.1"))
+    consumer(Skipped(keys[3], "diverged source: Train def at learning rate 0.1"))
+    assert text(consumer).splitlines() == [
+        "not run: what needs a diverged source: Train abc at learning rate 0.1",
+        "not run: what needs a diverged source: Train def at learning rate 0.1",
+    ]
+
+
+def test_a_failure_is_said_once_and_not_again_of_what_needs_the_step(
+    shown: tuple[Progress, list[str], list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    consumer, keys, _ = shown
+    consumer(Failed(keys[0], "disk is full", "OSError"))
+    for key in keys[1:]:
+        consumer(Failed(key, "not run: Train abc failed: disk is full", SOURCE_FAILED))
+    assert text(consumer).splitlines() == ["failed: dense lr 0.05 seed 0: disk is full"]
+    rows = ["dense None seed 0: failed: disk is full", "ticket seed 0: failed: not run: Train abc failed: disk is full"]
+    assert exit_code([*rows, "data order: a breach"], consumer.said) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "failed: data order: a breach",
+        "failed: 2 results missing, for the reasons said above",
+    ]
+
+
+def test_a_failure_that_was_not_said_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["dense None seed 0: failed: disk is full"]) == 1
+    assert capsys.readouterr().err == "failed: dense None seed 0: failed: disk is full\n"
+    assert exit_code([]) == 0
 
 
 def test_waiting_is_said(shown: tuple[Progress, list[str], list[float]]) -> None:

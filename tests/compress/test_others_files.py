@@ -120,4 +120,4 @@ def test_a_layer_without_a_weight_is_said_in_terminal_page_and_notes(folder: Pat
     done = prunetune(*AUDIT[:3], "audited", *AUDIT[4:], "--set", "sparsities=[0.999]", cwd=folder)
     assert "no weight of '3.weight' is left by one_shot @ 0.999" in done.stdout.splitlines()
     notes = json.loads((folder / "audited" / "results.json").read_text())["notes"]
-    assert "no weight of '3.weight' is left by one_shot @ 0.999 (in 1 of 1 masks)" in notes
+    assert "no weight of '3.weight' is left by one_shot @ 0.999 (in 1 of 1 mask)" in notes

@@ -250,7 +250,7 @@ def test_finetune_short_has_the_epochs_and_the_rate_that_it_is_given() -> None:
     assert (short.start, short.mask) == (whole.start, whole.mask)
     assert (short.recipe.epochs, short.recipe.learning_rate, short.recipe.schedule.kind) == (1, 0.001, "constant")
     assert short.recipe.batch_size == whole.recipe.batch_size
-    assert any("finetune_short(1,0.001) has a recipe of its own: 1 epochs" in note for note in made.notes)
+    assert any("finetune_short(1,0.001) has a recipe of its own: 1 epoch where" in note for note in made.notes)
 
 
 @pytest.mark.parametrize(

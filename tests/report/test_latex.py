@@ -113,7 +113,9 @@ def test_report_writes_it_where_it_is_asked_for(results: Results, tmp_path: Path
     table = tmp_path / "table.tex"
     assert not table.exists()
     table.write_text("% prunetune report --latex\nof an earlier report")
-    assert CliRunner().invoke(app, ["report", str(tmp_path), "--latex"]).exit_code == 0
+    done = CliRunner().invoke(app, ["report", str(tmp_path), "--latex"])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1] == f"LaTeX table: {table}"
     assert table.read_text() == latex_table(results, USUAL_RULE)
 
 

@@ -117,7 +117,7 @@ def memory() -> MemoryFileSystem:
 @pytest.mark.slow
 def test_no_verb_but_the_first_use_makes_a_store(tmp_path: Path) -> None:
     for verb in ("ls", "verify", "gc"):
-        assert prunetune("store", verb, "--store", tmp_path / "none", cwd=tmp_path).returncode == 0
+        assert prunetune("store", verb, "--store", tmp_path / "none", cwd=tmp_path).returncode == 2
     assert not (tmp_path / "none").exists()
 
 

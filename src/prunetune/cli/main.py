@@ -4,7 +4,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -138,13 +138,18 @@ def plan(
         typer.Option(
             "--simulate",
             metavar="nodes=N,gpus=N|cpus=N[,seconds=S]",
-            help="Replay the whole study on such machines; S is what a training takes there, where none is stored.",
+            help="Also say how long the whole study takes on N machines of N GPUs or CPU cores each, one training on "
+            "each; S: seconds of a training there, else as stored or timed here.",
         ),
     ] = None,
 ) -> None:
-    """Show what `audit` with the same arguments would run and cost. Trains nothing.
+    """Show what `audit` with the same arguments would run, how long that takes and what it takes of the disk.
 
-    prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
+    Trains nothing, but times a few steps of a training where none is stored to go by.
+
+        prunetune plan my-study.yaml --store DIR    (what that store holds is not counted again)
+
+        prunetune plan paper/fig6-resnet20-cifar10 --simulate nodes=64,gpus=8,seconds=60
     """
     from prunetune.api import plan_study
     from prunetune.cli.options import executor_named
@@ -253,7 +258,7 @@ def prune(
     for path, file in shipped.files:
         say(f"Model: {path} ({file_text(file)})")
     say(f"Report: {shipped.report.page}")
-    raise typer.Exit(exit_code(shipped.failures))
+    raise typer.Exit(exit_code(shipped.failures, progress.said))
 
 
 app.command()(sensitivity)
@@ -287,7 +292,8 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
 
     folder = preflight(prepared, out)
     began = time.monotonic()
-    with _followers(prepared, jobs, curves) as followers:
+    with _followers(prepared, jobs, curves) as (progress, drawn):
+        followers = (drawn, progress) if drawn else (progress,)
 
         def follow(event: "Event") -> None:
             for follower in followers:
@@ -300,20 +306,22 @@ def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executo
         finished = run_study(prepared, folder, executor=executor, on_event=follow, on_more=more, command=_command())
     took = duration(time.monotonic() - began)
     say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
-    return exit_code(finished.failures)
+    return exit_code(finished.failures, progress.said)
 
 
 @contextmanager
-def _followers(prepared: "Prepared", jobs: int | None, curves: Path | None) -> Iterator[Sequence["Progress | Curves"]]:
+def _followers(
+    prepared: "Prepared", jobs: int | None, curves: Path | None
+) -> Iterator[tuple["Progress", "Curves | None"]]:
     """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
     if curves is None:
         with progress_of(prepared, jobs) as progress:
-            yield [progress]
+            yield progress, None
         return
     from prunetune.execution.training_log import Curves
 
     with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, progress_of(prepared, jobs) as progress:
-        yield [drawn, progress]
+        yield progress, drawn
 
 
 def _command() -> str:

@@ -2,13 +2,13 @@
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunetune.errors import ConfigError, printable, shown, unknown
+from prunetune.errors import ConfigError, counted, printable, shown, unknown
 
 if TYPE_CHECKING:
     from prunetune.api import Prepared
@@ -100,10 +100,17 @@ def progress_of(prepared: "Prepared", jobs: int | None) -> "Progress":
     return Progress(prepared.plan, prepared.remaining)
 
 
-def exit_code(failures: Sequence[str]) -> int:
-    """The exit code, after a line for everything that failed."""
+def exit_code(failures: Sequence[str], said: Collection[str] = ()) -> int:
+    """The exit code, after a line for everything that failed; for what ends in a reason that was `said`, one for all.
+
+    A step's failure is said when it happens, and every row that it leaves without a result ends in its reason.
+    """
+    again = [line for line in failures if line.endswith(tuple(said))]
     for line in failures:
-        say(f"failed: {line}", err=True)
+        if line not in again:
+            say(f"failed: {line}", err=True)
+    if again:
+        say(f"failed: {counted(len(again), 'result')} missing, for the reasons said above", err=True)
     return 1 if failures else 0
 
 

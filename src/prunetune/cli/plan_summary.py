@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prunetune.analysis.paper.scale import retention_text
 from prunetune.api import Prepared
-from prunetune.errors import ConfigError, unknown
+from prunetune.errors import ConfigError, counted, unknown
 from prunetune.execution.cost import Costs, bytes_read, bytes_written, costs, estimate
 from prunetune.execution.progress import duration
 from prunetune.execution.simulate import Simulation, simulate
@@ -70,14 +70,14 @@ class _Nothing:
 
 def _lines(planned: Plan, machines: Machines, cost: Costs, found: Simulation) -> Iterator[str]:
     written, read = bytes_written(planned, planned.remaining(_Nothing())), bytes_read(planned, planned.steps)
-    yield f"simulated with {planned.spec.looks[0]} seeds, from an empty store: {machines}"
+    yield f"simulated with {counted(planned.spec.looks[0], 'seed')}, from an empty store: {machines}"
     yield from (f"  cost: {source}" for source in cost.sources)
     yield f"  makespan {duration(found.makespan)}, utilisation {100 * found.utilisation:.1f} %"
     yield (
         f"  no order can beat {duration(max(found.shared_evenly, found.chain_seconds))}: work / workers is "
         f"{duration(found.shared_evenly)}, the critical path {duration(found.chain_seconds)}"
     )
-    yield f"  busy at once: at most {found.most_at_once} of {found.workers} workers"
+    yield f"  busy at once: at most {found.most_at_once} of {counted(found.workers, 'worker')}"
     yield f"  answer at sparsity {planned.spec.asked_sparsity:g} after {duration(found.end_of(planned.answer))}"
     yield (
         f"  store traffic: {written / 1e6:,.1f} MB written, {read / 1e6:,.1f} MB read"
@@ -88,7 +88,8 @@ def _lines(planned: Plan, machines: Machines, cost: Costs, found: Simulation) ->
     trainings = [step for step in found.chain if isinstance(step, Train)]
     for step in trainings:
         yield f"    {duration(cost.seconds[step.key])}  {names.get(step.key, f'Train {step.key[:12]}')}"
-    yield f"    and {len(found.chain) - len(trainings)} steps that do not train"
+    others = len(found.chain) - len(trainings)
+    yield f"    and {counted(others, 'step that does', 'steps that do')} not train"
 
 
 def _rate(moved: int, makespan: float) -> str:
@@ -180,7 +181,7 @@ def outline(prepared: Prepared, jobs: int) -> str:
 def outline_of_group(group: str, studies: Sequence[Prepared]) -> str:
     """A line for each study, and what they come to together."""
     heads = [_left(study.plan, study.remaining) for study in studies]
-    return "\n".join([*heads, f"{group}: {len(studies)} studies", *_together(studies)])
+    return "\n".join([*heads, f"{group}: {counted(len(studies), 'study', 'studies')}", *_together(studies)])
 
 
 def cost_line(plan: Plan, remaining: Remaining, jobs: int) -> str:
@@ -200,12 +201,12 @@ def _together(studies: Sequence[Prepared]) -> Iterator[str]:
         if titles[0]:
             yield titles[0]
         yield (
-            f"distinct trainings: {together.trainings} ({together.epochs} epochs), "
-            f"of which {graph.trainings(left)} ({graph.total_epochs(left)} epochs) to run"
+            f"distinct trainings: {together.trainings} ({counted(together.epochs, 'epoch')}), "
+            f"of which {graph.trainings(left)} ({counted(graph.total_epochs(left), 'epoch')}) to run"
         )
         yield (
-            f"without sharing between studies they would be {alone} ({alone_epochs} epochs), and as separate "
-            f"experiments {separate} ({separate_epochs} epochs)"
+            f"without sharing between studies they would be {alone} ({counted(alone_epochs, 'epoch')}), "
+            f"and as separate experiments {separate} ({counted(separate_epochs, 'epoch')})"
         )
 
 
@@ -231,22 +232,22 @@ def _scaled(plan: Plan) -> list[str]:
     share = plan.spec.data_args.get("validation")
     held = f", {share:g} of the training images held out" if share else ""
     return [
-        f"scaled by {was.factor:g}: {recipe.epochs} epochs for {was.epochs}, {steps} steps an epoch for "
-        f"{was.steps_per_epoch}, weight decay {recipe.weight_decay:g} for {was.weight_decay:g}{held}"
+        f"scaled by {was.factor:g}: {counted(recipe.epochs, 'epoch')} for {was.epochs}, {counted(steps, 'step')} an "
+        f"epoch for {was.steps_per_epoch}, weight decay {recipe.weight_decay:g} for {was.weight_decay:g}{held}"
     ]
 
 
 def _left(plan: Plan, remaining: Remaining) -> str:
-    trainings = f"{remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run"
-    return f"{plan.spec.name}: {trainings}, {remaining.trainings_cached} cached"
+    trainings, epochs = counted(remaining.trainings_left, "training"), counted(remaining.epochs_left, "epoch")
+    return f"{plan.spec.name}: {trainings} ({epochs}) to run, {remaining.trainings_cached} cached"
 
 
 def _size(plan: Plan) -> str:
     kinds = Counter(type(step).__name__ for step in plan.steps)
     steps = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return (
-        f"model {plan.model.name}, data {plan.data.name}: {len(plan.trials)} trials\n"
+        f"model {plan.model.name}, data {plan.data.name}: {counted(len(plan.trials), 'trial')}\n"
         f"steps: {steps}\n"
-        f"distinct trainings: {plan.trainings} ({plan.epochs} epochs); as separate experiments they would be "
-        f"{plan.separate_trainings} ({plan.separate_epochs} epochs)"
+        f"distinct trainings: {plan.trainings} ({counted(plan.epochs, 'epoch')}); as separate experiments they would "
+        f"be {plan.separate_trainings} ({counted(plan.separate_epochs, 'epoch')})"
     )

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunetune.cli.options import StoreDir, WeightsKey, say, share
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from prunetune.store.store import StoreWriter
 
 reading_app = typer.Typer()
-store_app = typer.Typer(help="Look after the store of finished steps.", no_args_is_help=True)
+store_app = typer.Typer(
+    help="List, check and clean up the store, where finished trainings and measurements lie.", no_args_is_help=True
+)
 
 
 @reading_app.command()
@@ -70,7 +72,7 @@ def report(
     """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
     from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again
     from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF
-    from prunetune.report.write_report import render_again
+    from prunetune.report.write_report import LATEX, render_again
 
     if not (folder / TRADEOFF).exists():
         rendered = render_again(folder, latex)
@@ -79,6 +81,8 @@ def report(
     else:
         rendered = render_tradeoff_again(folder)
     say(f"{rendered.text}\n\nReport: {rendered.page}")
+    if latex:
+        say(f"LaTeX table: {folder / LATEX}")
 
 
 @reading_app.command()
@@ -146,32 +150,38 @@ def compare(
 
 @reading_app.command()
 def presets() -> None:
-    """List the studies that come with prunetune."""
+    """List the studies that come with prunetune; `audit`, `plan`, `prune` and `sensitivity` take their names.
+
+    prunetune plan paper/fig2-resnet20-cifar10
+    """
     from prunetune.spec.presets import summaries
 
     found = summaries()
     width = max(map(len, found))
     for name, summary in found.items():
         say(f"{name:<{width}}  {summary}")
-    say(f"{'paper/all':<{width}}  All of the paper's; likewise paper/a1: all studies of one figure.")
-    say(f"{'thesis/all':<{width}}  All of the thesis's: kappa set by weight decay and by length.")
+    say(f"{'paper/all':<{width}}  Group: all of the paper's; so is paper/a1, all studies of one figure.")
+    say(f"{'thesis/all':<{width}}  Group: all of the thesis's, kappa set by weight decay and by length.")
 
 
 @store_app.command("ls")
 def store_ls(store: StoreDir = None) -> None:
-    """List what is stored: kind, key, size, and what was measured."""
+    """List the finished steps: kind, key, size, time, and what was found."""
     for entry in _open(store).ls():
         say(str(entry))
 
 
 @store_app.command("verify")
 def store_verify(store: StoreDir = None) -> None:
-    """Read everything again and compare it with its checksum; exit code 1 when something is damaged."""
+    """Compare every stored file with its checksum; exit code 1 when something is damaged.
+
+    Nothing is changed: the next audit that needs a damaged step does it again.
+    """
     opened = _open(store)
     problems = list(opened.verify())
     for problem in problems:
         say(f"damaged: {problem}")
-    say(f"{len(list(opened.ls()))} steps read, {len(problems)} damaged")
+    say(f"{counted(len(list(opened.ls())), 'step')} read, {len(problems)} damaged")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -180,14 +190,25 @@ def store_gc(
     store: StoreDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
 ) -> None:
-    """Remove what interrupted processes left behind and what was found damaged, and list it. Finished steps stay."""
+    """Remove what nobody needs any more, and list it. Finished steps stay, so that no study loses a result.
+
+    That is what killed processes left (temporary files, and checkpoints of trainings that no process is at, so that an
+    interrupted training begins anew), steps that were put aside as damaged, and old logs.
+    """
     doing = "would remove" if dry_run else "removing"
     freed = _open(store).gc(dry_run, lambda leftover: say(f"{doing}: {leftover}"))
-    say(f"{freed} bytes {'would be freed' if dry_run else 'freed'}")
+    say(f"{counted(freed, 'byte')} {'would be freed' if dry_run else 'freed'}")
 
 
 def _open(store: str | None) -> "StoreWriter":
+    """The store to look after; ConfigError for a folder that somebody names and that holds none."""
     from prunetune.api import default_store
     from prunetune.store.cache import open_store
+    from prunetune.store.store import Store
 
-    return open_store(store or default_store())
+    opened = open_store(store or default_store())
+    if store and isinstance(opened, Store):
+        if not opened.backend.is_there():
+            raise ConfigError(f"store: '{opened.root}' is not there; must be the folder that `audit --store` was given")
+        opened.require_marked()
+    return opened

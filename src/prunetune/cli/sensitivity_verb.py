@@ -85,4 +85,4 @@ def sensitivity(
     with progress_of(prepared, jobs) as progress:
         found = measure_layers(prepared, folder, jobs=jobs, on_event=progress)
     say(found.to_json() if as_json else found)
-    raise typer.Exit(exit_code(found.failures))
+    raise typer.Exit(exit_code(found.failures, progress.said))

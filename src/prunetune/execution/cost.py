@@ -12,7 +12,7 @@ from torch import nn
 
 from prunetune.core.environment import cpu_model, fingerprint
 from prunetune.data import Dataset, facts, load
-from prunetune.errors import ConfigError, CorruptionError
+from prunetune.errors import ConfigError, CorruptionError, counted
 from prunetune.execution.inputs import weights_read
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, Remaining
@@ -170,7 +170,7 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
     """Seconds of an epoch, the evaluation's share included."""
     epochs = plan.spec.recipe.epochs
     if per_training is not None:
-        return Rate(per_training / epochs, f"{per_training:g} s for {epochs} epochs (given)")
+        return Rate(per_training / epochs, f"{per_training:g} s for {counted(epochs, 'epoch')} (given)")
     if found := known.median(Train):
         return found
     if timed := _timed(plan, device):
@@ -180,7 +180,7 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
         )
     raise ConfigError(
         f"--simulate: no training of this study on such a machine ({device}) is stored, and none can be timed here; "
-        f"add seconds=N, what one of its trainings of {epochs} epochs takes there"
+        f"add seconds=N, what one of its trainings of {counted(epochs, 'epoch')} takes there"
     )
 
 

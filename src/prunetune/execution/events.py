@@ -1,10 +1,12 @@
 """What an executor tells while it runs a plan. `kind` tells the events apart.
 
-Every step of the plan ends in one of Done, Found, Blocked and Failed.
+Every step of the plan ends in one of Done, Cached, Skipped and Failed.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
+
+SOURCE_FAILED = "SourceFailed"  # the `error` of a step that was not run because one that it builds on failed
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Failed:
-    """A step failed, or builds on one that did (`error` is then `SourceFailed`)."""
+    """A step failed, or builds on one that did (`error` is then SOURCE_FAILED)."""
 
     key: str
     message: str  # one line

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from prunetune.errors import one_line, printable
-from prunetune.execution.events import Cached, Done, Event, Failed, Notice, Skipped, Waiting
+from prunetune.errors import counted, one_line, printable
+from prunetune.execution.events import SOURCE_FAILED, Cached, Done, Event, Failed, Notice, Skipped, Waiting
 from prunetune.execution.events import Progress as EpochDone
 from prunetune.plan.compile import Plan, Remaining, labels, look_words
 from prunetune.steps.steps import Train
@@ -32,6 +32,7 @@ class Progress:
         self.epochs: dict[str, int] = {}
         self.others: set[str] = set()  # steps that do not train
         self.ended: set[str] = set()
+        self.said: set[str] = set()  # why steps failed or were not run; what needs such a step is not named after it
         self.reached: dict[str, int] = {}
         self.epochs_left = 0
         self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
@@ -58,7 +59,8 @@ class Progress:
     def more(self, plan: Plan, remaining: Remaining) -> None:
         """Say that seeds are added, and follow what is left of the larger plan."""
         self._expect(plan, remaining)
-        self._say(f"{look_words(plan)}: {remaining.trainings_left} trainings ({remaining.epochs_left} epochs) to run")
+        trainings, epochs = counted(remaining.trainings_left, "training"), counted(remaining.epochs_left, "epoch")
+        self._say(f"{look_words(plan)}: {trainings} ({epochs}) to run")
 
     def _expect(self, plan: Plan, remaining: Remaining) -> None:
         self.labels |= labels(plan)
@@ -88,20 +90,30 @@ class Progress:
             self.ended.add(event.key)
         if isinstance(event, Done):
             self._note(event)
-        elif isinstance(event, Waiting):
+        self._tell(event)
+        self._show()
+
+    def _tell(self, event: Event) -> None:
+        """A line for what a person should know; of steps that one cause keeps from running, one for all."""
+        if isinstance(event, Waiting):
             told = f"waiting for another process ({one_line(event.holder)}): {self._name(event.key)}"
             self._say(f"{told}; done here {event.way_out}")
         elif isinstance(event, Skipped):
-            self._say(f"not run: {self._name(event.key)}: {event.why}")
-        elif isinstance(event, Failed | Notice):
-            self._say(f"{event.kind}: {self._name(event.key)}: {event.message}")
-        self._show()
+            if event.why not in self.said:
+                self.said.add(event.why)
+                self._say(f"not run: what needs a {event.why}")
+        elif isinstance(event, Failed):
+            if event.error != SOURCE_FAILED:
+                self.said.add(event.message)
+                self._say(f"failed: {self._name(event.key)}: {event.message}")
+        elif isinstance(event, Notice):
+            self._say(f"notice: {self._name(event.key)}: {event.message}")
 
     def time_left(self) -> str:
         """`about 2 min left` of the trainings, or nothing before the first epoch is done; after the last one the count
         of the other steps, whose time nobody knows."""
         if not self.epochs_left and self.others:
-            return f"{len(self.ended & self.others)} of {len(self.others)} other steps"
+            return f"{len(self.ended & self.others)} of {counted(len(self.others), 'other step')}"
         if not self.trained:
             return ""
         seconds = (time.monotonic() - self.started) / self.trained * self.epochs_left
@@ -121,7 +133,7 @@ class Progress:
             self.bars.update(self.bar, completed=self.finished, left=self.time_left(), last=self.last)
         if self.epochs and not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY:
             self.last_line = time.monotonic()
-            trainings = f"{self.finished} of {len(self.epochs)} trainings"
+            trainings = f"{self.finished} of {counted(len(self.epochs), 'training')}"
             so_far = ", ".join(filter(None, [trainings, self.time_left()]))
             self._say("; ".join(filter(None, [so_far, self.last])))
 

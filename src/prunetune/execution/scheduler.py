@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError
-from prunetune.execution.events import Cached, Event, Failed, Notice, Skipped
+from prunetune.execution.events import SOURCE_FAILED, Cached, Event, Failed, Notice, Skipped
 from prunetune.execution.inputs import refuse_diverged, weights_read
 from prunetune.steps import graph
 from prunetune.steps.steps import Step
@@ -90,7 +90,7 @@ class Schedule:
         yield Failed(step.key, message, error)
         self._give_up(step.key)
         why = f"not run: {step.label} failed: {message}"
-        yield from (Failed(descendant.key, why, "SourceFailed") for descendant in self._drop_descendants(step))
+        yield from (Failed(descendant.key, why, SOURCE_FAILED) for descendant in self._drop_descendants(step))
 
     def _give_up(self, key: str) -> None:
         self._pending.pop(key, None)

@@ -10,6 +10,7 @@ import torch
 from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
+from prunetune.errors import counted
 from prunetune.models import argument, draw
 from prunetune.plan import measurements
 from prunetune.plan.context import StudyContext
@@ -291,8 +292,8 @@ def _notes_of_baselines(spec: Spec, trials: Iterable[PlannedTrial]) -> Iterator[
         steps = [(row.sparsity, row.step) for row in trials if row.arm == name and isinstance(row.step, Train)]
         if not arm.shares_recipe:
             epochs = sorted({step.recipe.epochs for _, step in steps})
-            lasting = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-            yield f"{name} has a recipe of its own: {lasting} epochs where the other arms train for {shared}"
+            lasting = counted(epochs[0], "epoch") if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
+            yield f"{name} has a recipe of its own: {lasting} where the other arms train for {shared}"
         dense = [(sparsity, step.start.step) for sparsity, step in steps if step.mask is None]
         widths = {sparsity: argument(init.model, "width") for sparsity, init in dense if isinstance(init, Init)}
         if widths:
@@ -323,12 +324,16 @@ def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
 def labels(plan: Plan) -> dict[str, str]:
     """Key -> `ticket iterative 50.0% lr 0.1 seed 0`, for the trainings that are trials of a plan, their twins, and what
     is measured of them."""
+    overlaps = {c.step.key: f"R_p of {c.pair} {_place(c)}" for c in plan.correlations}
+    moments = {m.step.key: f"R_p along dense lr {m.learning_rate:g} seed {m.seed}" for m in plan.trajectory}
+    lines = {line.step.key: f"connectivity of {line}" for line in plan.connections}
+    measured = {q.step.key: f"{q.kind} of {q.of} {_place(q)}" for q in plan.quantities}
     names = {t.step.key: f"{t.arm} {_place(t)}" for t in plan.trials}
     twins = {line.twin.key: f"twin of {names[line.step.first.step.key]}" for line in plan.connections}
-    return names | twins | {q.step.key: f"{q.kind} of {q.of} {_place(q)}" for q in plan.quantities}
+    return names | twins | moments | overlaps | lines | measured
 
 
-def _place(row: PlannedTrial | PlannedQuantity) -> str:
+def _place(row: PlannedTrial | PlannedCorrelation | PlannedQuantity) -> str:
     return f"{f'{row.mask} {row.sparsity:.1%} ' if row.mask else ''}lr {row.learning_rate:g} seed {row.seed}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from prunetune.core.seeding import derive
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, counted
 from prunetune.plan.context import StudyContext, training_steps
 from prunetune.sparsity.scope import Scope
 from prunetune.steps import graph
@@ -74,7 +74,8 @@ def connection_notes(planned: Sequence[PlannedConnection]) -> tuple[str, ...]:
     twins = {connection.twin for connection in planned}
     arms = ", ".join(dict.fromkeys(connection.arm for connection in planned))
     count, epochs = graph.trainings(twins), graph.total_epochs(twins)
-    return (f"connectivity: {count} twins of {arms} train {epochs} epochs, which are in no row of the budget",)
+    siblings, length = counted(count, "twin"), counted(epochs, "epoch")
+    return (f"connectivity: {siblings} of {arms} train {length}, which are in no row of the budget",)
 
 
 DENSE_P = (0.1, 0.2, 0.3, 0.4, 0.5)

@@ -16,6 +16,7 @@ from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import Verdict
+from prunetune.errors import counted
 from prunetune.report import tables
 from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
@@ -56,6 +57,7 @@ def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters["percent"] = percent
+    environment.filters["counted"] = counted
     themes = {"light": css_variables(0), "dark": css_variables(1)}
     answers = {"light_answers": _ANSWER_COLOURS[0], "dark_answers": _ANSWER_COLOURS[1]}
     sheet = environment.get_template(sheet_name).render(**themes, **answers)
@@ -208,18 +210,14 @@ def _facts(results: Results, rule: Rule) -> list[str]:
     study: dict[str, Any] = results.study
     recipe = study.get("recipe") or {}
     facts = [f"{study[name]}" for name in ("model", "data") if name in study]
-    facts += [_counted(recipe["epochs"], "epoch")] if "epochs" in recipe else []
-    return [*facts, _seeds(results, rule), f"{_counted(len(results.trials), 'training')} in the table"]
+    facts += [counted(recipe["epochs"], "epoch")] if "epochs" in recipe else []
+    return [*facts, _seeds(results, rule), f"{counted(len(results.trials), 'training')} in the table"]
 
 
 def _seeds(results: Results, rule: Rule) -> str:
     if not rule.looks:
-        return _counted(len({trial.seed for trial in results.trials}), "seed")
+        return counted(len({trial.seed for trial in results.trials}), "seed")
     return f"{seed_range(results.trials)} seeds"
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _meanings(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.errors import counted
 from prunetune.report.figures.accuracy import arm_order
 from prunetune.report.table_format import bounds
 from prunetune.rows import Layer, Trial
@@ -258,8 +259,8 @@ def _accuracies(trials: Sequence[Trial], rule: Rule) -> list[str]:
     if not rows:
         return []
     diverged = ", * without those that diverged" if any(trial.diverged for trial in trials) else ""
-    seeds = seed_range(trials) if rule.looks else len({trial.seed for trial in trials})
-    title = f"Test accuracy, %, mean over {seeds} seeds{diverged}:"
+    seeds = f"{seed_range(trials)} seeds" if rule.looks else counted(len({trial.seed for trial in trials}), "seed")
+    title = f"Test accuracy, %, mean over {seeds}{diverged}:"
     return ["\n".join([title, *_columns([["rate", "mask", "sparsity", "dense", *arms], *rows])])]
 
 

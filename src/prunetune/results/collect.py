@@ -7,6 +7,7 @@ from typing import Any
 
 from prunetune.core.environment import environment, guessing_accuracy, mixed
 from prunetune.data import facts, load
+from prunetune.errors import counted
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
 from prunetune.plan.budget import budget
@@ -286,7 +287,7 @@ def _emptied(plan: Plan, stored: Stored) -> tuple[str, ...]:
     for name, found in _layer_counts(plan, stored).items():
         for layer in next(iter(found.values())):
             if empty := sum(layers[layer]["kept"] == 0 for layers in found.values()):
-                lines.append(f"no weight of '{layer}' is left by {name} (in {empty} of {len(found)} masks)")
+                lines.append(f"no weight of '{layer}' is left by {name} (in {empty} of {counted(len(found), 'mask')})")
     return tuple(lines)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from prunetune.core.seeding import derive
+from prunetune.errors import counted
 from prunetune.execution.inputs import weights_read
 from prunetune.execution.invariants import masked
 from prunetune.models import build
@@ -203,7 +204,11 @@ def scratch_long_spends_the_whole_budget(study: Study) -> Findings:
         found = [study.stored[step.key].metrics for step in trainings if isinstance(step, Train)]
         spent = sum(metrics["epochs"] for metrics in found) + study.plan.spec.recipe.epochs
         took = row.metrics["epochs"]
-        yield None if row.metrics["diverged"] or took == spent else f"{row}: took {took} epochs and not {spent}"
+        yield (
+            None
+            if row.metrics["diverged"] or took == spent
+            else f"{row}: took {counted(took, 'epoch')} and not {spent}"
+        )
 
 
 def mixed_starts_as_its_alpha_says(study: Study) -> Findings:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from prunetune.core.limits import MAX_COUNT, Count, Number
 from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
-from prunetune.errors import ConfigError, shown, unknown
+from prunetune.errors import ConfigError, counted, shown, unknown
 from prunetune.spec.base import StrictModel
 from prunetune.training.augment import AUGMENTATIONS
 from prunetune.training.recipe import Precision, Recipe, RecipeSummary, Schedule, decay_exponent, retention
@@ -73,7 +73,9 @@ def _within(name: str, value: object, epochs: int) -> float:
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
     if moment > epochs:
-        raise ConfigError(f"{name}: {value} is past the last epoch; must be at most the recipe's {epochs} epochs")
+        raise ConfigError(
+            f"{name}: {value} is past the last epoch; must be at most the recipe's {counted(epochs, 'epoch')}"
+        )
     return moment
 
 

@@ -8,7 +8,7 @@ from prunetune.core.limits import DIGITS, MAX_COUNT
 from prunetune.core.references import Ref
 from prunetune.core.registry import Registry
 from prunetune.core.seeding import derive
-from prunetune.errors import ConfigError, given, shown
+from prunetune.errors import ConfigError, counted, given, shown
 from prunetune.sparsity.criteria import Place
 from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
@@ -204,7 +204,7 @@ class Gradual:
         """The epochs after which the mask is updated."""
         updates = min(epochs, UPDATES_BY_DEFAULT) if self.updates is None else self.updates
         if updates > epochs:
-            raise ConfigError(f"updates: {updates}; must be at most the {epochs} epochs that it lasts")
+            raise ConfigError(f"updates: {updates}; must be at most the {counted(epochs, 'epoch')} that it lasts")
         return tuple(epochs * (i + 1) // updates for i in range(updates))
 
     def _one(self, states: DenseStates, choice: Choice, recipe: Recipe, ends: Sequence[int], density: float) -> Prune:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.core.files import TEMPORARY_NAME, this_owner
-from prunetune.errors import CorruptionError, short
+from prunetune.errors import CorruptionError, counted, short
 from prunetune.store.backend import LEASE_FOLDER, Backend, clock_of
 from prunetune.store.checkpoints import CHECKPOINTS
 from prunetune.store.layout import MANIFEST, METRICS, Manifest, StoreReader, is_key
@@ -237,7 +237,7 @@ def _quantity_summary(metrics: dict[str, Any]) -> str:
     if "largest" in metrics:
         return f"largest eigenvalue {_figure(metrics['largest'])}, trace {_figure(metrics['trace'])}"
     if "units" in metrics:
-        return f"sensitivity of {len(metrics['units'])} layers, whole {_figure(metrics['whole'])} %"
+        return f"sensitivity of {counted(len(metrics['units']), 'layer')}, whole {_figure(metrics['whole'])} %"
     return ""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunetune.errors import counted
 from prunetune.rows import Results
 from prunetune.training.recipe import Recipe, RecipeSummary, Schedule, decay_exponent
 
@@ -66,7 +67,7 @@ class Scale:
     @property
     def phrases(self) -> tuple[str, ...]:
         """What differs, the number of seeds included."""
-        few = () if self.seeds == SEEDS else (f"{self.seeds} seeds instead of {SEEDS}",)
+        few = () if self.seeds == SEEDS else (f"{counted(self.seeds, 'seed')} instead of {SEEDS}",)
         return (*self.differs, *few)
 
 
@@ -120,7 +121,7 @@ def _settings(study: Mapping[str, Any]) -> Iterator[str]:
     cuts = {name: value for name, value in (study.get("data_args") or {}).items() if name != "root"}
     yield from _arguments({"data_args": cuts})
     if epochs != EPOCHS:
-        yield f"{epochs} epochs instead of {EPOCHS}"
+        yield f"{counted(epochs or 0, 'epoch')} instead of {EPOCHS}"
     yield from _recipe(recipe, epochs or 1)
     if not _near(_epochs_of(study.get("rewind")), _REWIND * (epochs or 1)):
         yield f"rewind to {study.get('rewind')} instead of {_REWIND * (epochs or 1):g}ep"
@@ -144,7 +145,7 @@ def _recipe(recipe: Mapping[str, Any], epochs: int) -> Iterator[str]:
     yield from _unlike(schedule, _SCHEDULE)
     moments = schedule.get("milestones") or ()
     if len(moments) != len(_MOMENTS) or not all(map(_near, moments, (share * epochs for share in _MOMENTS))):
-        yield f"milestones {', '.join(f'{moment:g}' for moment in moments) or 'none'} of {epochs} epochs"
+        yield f"milestones {', '.join(f'{moment:g}' for moment in moments) or 'none'} of {counted(epochs, 'epoch')}"
     augment = recipe.get("augment") or ()
     if sorted(augment) != ["crop", "flip"]:
         yield f"augmentation {', '.join(augment) or 'none'} instead of crop, flip"
@@ -160,12 +161,12 @@ def _near(first: float | None, second: float) -> bool:
 
 
 def kappa_text(kappa: float) -> str:
-    """κ with two decimals, and below 0.1 with two digits.
+    """κ with two decimals, and below 0.1 and from 1000 with two digits.
 
-    >>> kappa_text(3.296), kappa_text(0.00494), kappa_text(0.0)
-    ('3.30', '0.0049', '0.00')
+    >>> kappa_text(3.296), kappa_text(0.00494), kappa_text(0.0), kappa_text(1.1e17)
+    ('3.30', '0.0049', '0.00', '1.1e+17')
     """
-    return f"{kappa:.2g}" if 0 < kappa < 0.1 else f"{kappa:.2f}"
+    return f"{kappa:.2g}" if 0 < kappa < 0.1 or kappa >= 1000 else f"{kappa:.2f}"
 
 
 def retention_text(row: RecipeSummary) -> str:

@@ -14,6 +14,7 @@ from prunetune.analysis.regimes import LEAD, QUANTITIES, TO_DENSE, Regime, spars
 from prunetune.analysis.relations import has, value_of
 from prunetune.analysis.statistics import plain
 from prunetune.core.files import slug
+from prunetune.errors import counted
 from prunetune.report.comparison.comparison_rows import Found
 from prunetune.report.figures.accuracy import Drawing, Group, legend, short
 from prunetune.report.figures.plot_primitives import panel
@@ -126,7 +127,7 @@ def _phase_figure(found: Found, task: str, mask: str, rate: float, number: int) 
         found,
         True,
         task,
-        dashed=list(map(_counted, lengths)),
+        dashed=[counted(length, "epoch") for length in lengths],
     )
 
 
@@ -147,7 +148,7 @@ def _mixed_figure(
     here = [row for row in rows if (row.task, row.epochs, row.learning_rate) == (task, epochs, rate)]
     here.sort(key=lambda row: row.mean_excess)
     dots = [dot for row in here for dot in _mixed_dots(row, found)]
-    title = f"Gain over reinit, rate {rate:g}, {_counted(epochs)}"
+    title = f"Gain over reinit, rate {rate:g}, {counted(epochs, 'epoch')}"
     return _scatter(f"mixed-{number}", "mixed", title, _at(found), dots, MIXED_AXIS, found, about=task)
 
 
@@ -252,11 +253,7 @@ def _kappa_ticks(axes: Axes, dots: Sequence[Dot], place: Callable[[float], float
 
 
 def _length(row: Regime) -> str:
-    return _counted(row.epochs)
-
-
-def _counted(epochs: int) -> str:
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
+    return counted(row.epochs, "epoch")
 
 
 def _limit(lead: str, found: Found) -> tuple[float, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prunetune.analysis.paper.scale import kappa_text
 from prunetune.analysis.thesis import Explanation, Thesis
+from prunetune.errors import counted
 from prunetune.report.comparison.comparison_figures import AXES, comparison_drawings
 from prunetune.report.comparison.comparison_rows import (
     ANSWERS,
@@ -74,7 +75,7 @@ def _facts(found: Found) -> list[str]:
         (len(found.regimes), "regime", "regimes"),
     )
     tasks = sorted({row.task for row in found.regimes})
-    return [*(f"{count} {one if count == 1 else many}" for count, one, many in counts), *tasks[:3]]
+    return [*(counted(count, one, many) for count, one, many in counts), *tasks[:3]]
 
 
 def _tables(found: Found) -> dict[str, Table]:

@@ -27,7 +27,7 @@ from prunetune.analysis.regimes import LEAD, LEADS, QUANTITIES, Answers, Regime,
 from prunetune.analysis.relations import PREDICTORS, RESAMPLES, has
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
-from prunetune.errors import ConfigError, unknown
+from prunetune.errors import ConfigError, counted, unknown
 from prunetune.report.results_files import RESULTS, json_text, read_results, shown_again
 from prunetune.report.table_format import bounds, p_value, signed
 from prunetune.report.write_report import answers
@@ -156,7 +156,8 @@ def comparison_text(found: Found) -> str:
     """What a terminal shows: the relation, the verdict, and why."""
     thesis, main = found.thesis, found.thesis.main
     runs = len({row.setting for row in found.regimes})
-    lines = [f"{len(found.regimes)} regimes of {runs} dense runs in {len(found.studies)} studies."]
+    studies = counted(len(found.studies), "study", "studies")
+    lines = [f"{counted(len(found.regimes), 'regime')} of {counted(runs, 'dense run')} in {studies}."]
     if main is not None and main.rho is not None:
         lines.append(f"{relation_text(found)}")
     lines.append(f"Verdict: {ANSWERS[thesis.explanation]}.")
@@ -174,7 +175,7 @@ def relation_text(found: Found) -> str:
     level = 100 * (1 - found.rule.alpha)
     return (
         f"Spearman's ρ of R_p's excess and ticket − reinit, {found.fixed_text}: {signed(main.rho)} "
-        f"({level:g} % interval {bounds(main.low, main.high)}; {main.runs} dense runs; "
+        f"({level:g} % interval {bounds(main.low, main.high)}; {counted(main.runs, 'dense run')}; "
         f"permutation p {p_value(main.p_rise)})."
     )
 
@@ -194,7 +195,7 @@ def _predictions_lines(found: Found) -> list[str]:
     width = max(len(row.predictor) for row in found.predictions)
     rows = [
         f"{'*' if row.predictor == found.x else ' '} {row.predictor:<{width}}  {signed(row.rho):>5} "
-        f"[{bounds(row.low, row.high)}]  {row.runs} dense runs  p {p_value(row.p_holm)}  {row.answer}"
+        f"[{bounds(row.low, row.high)}]  {counted(row.runs, 'dense run')}  p {p_value(row.p_holm)}  {row.answer}"
         for row in found.predictions
     ]
     return [head, *rows, predictions_text(found)]

@@ -132,10 +132,14 @@ def _row(moment: Moment) -> tuple[str, ...]:
     )
 
 
+def _epochs(moment: float) -> str:
+    return "1 epoch" if moment == 1 else f"{moment:.4g} epochs"
+
+
 def _alt_text(found: Sequence[Moment]) -> str:
     lines: dict[float, list[str]] = {}
     for moment in found:
-        value = f"{short(round(math.fsum(moment.values) / len(moment.values), 2))} after {moment.epoch:.4g} epochs"
+        value = f"{short(round(math.fsum(moment.values) / len(moment.values), 2))} after {_epochs(moment.epoch)}"
         lines.setdefault(moment.learning_rate, []).append(value)
     rates = " ".join(f"Rate {rate:g}: {', '.join(values)}." for rate, values in lines.items())
     return f"{rates} Chance: {found[0].expected:.2f}."

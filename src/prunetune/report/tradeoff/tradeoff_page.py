@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from prunetune.errors import counted
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render
@@ -103,8 +104,7 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
 def _facts(found: Tradeoff) -> list[str]:
     seeds = max((len(row.accuracies) for row in found.rows), default=1)
     how = [f"{found.mask} masks", f"pattern {found.pattern}", f"learning rate {found.learning_rate:g}"]
-    long = [f"{found.epochs} epoch{'s' * (found.epochs != 1)}", f"{seeds} seed{'s' * (seeds != 1)}"]
-    return [found.model, found.data, *how, *long]
+    return [found.model, found.data, *how, counted(found.epochs, "epoch"), counted(seeds, "seed")]
 
 
 def _cells(row: ModelRow, spread: bool) -> tuple[str, ...]:

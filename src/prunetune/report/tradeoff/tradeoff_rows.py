@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from prunetune.analysis.pairing import percent, signed
+from prunetune.errors import counted
 from prunetune.report.results_files import decode, json_text, read_object
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
@@ -191,7 +192,7 @@ def _accuracy_text(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> 
     changes = [f"{signed(row.accuracy - dense.accuracy)} points at {row.label}" for row in pruned]
     seeds = len(dense.accuracies)
     caution = "" if seeds > 1 else "; one seed, so differences of a few tenths mean little"
-    longer = f"after {epochs} more epoch{'s' * (epochs != 1)} of training"
+    longer = f"after {counted(epochs, 'more epoch')} of training"
     return f"Accuracy against the dense network's {dense.accuracy:.2f} %, {longer}: {', '.join(changes)}{caution}."
 
 
