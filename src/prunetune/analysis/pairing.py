@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.errors import ConfigError
 from prunetune.rows import Missing, Trial
 
@@ -16,7 +17,11 @@ NEAR_CEILING = 5.0  # percent of errors of a baseline from which on a difference
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seed-paired differences first - second in points, what was left out, and the answers that this forbids."""
+    """Seed-paired differences, what was left out, and the answers that this forbids.
+
+    A difference is by how much the first score is better than the second: first - second, or where lower scores are
+    better second - first.
+    """
 
     first: str
     second: str
@@ -25,6 +30,7 @@ class Pairs:
     notes: tuple[str, ...] = ()
     blocked_answers: frozenset[Answer] = frozenset()
     error_change: float | None = None  # mean error of `first` over that of `second`, less 1, where it is shown
+    metric: Metric = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,10 @@ class Evidence:
         missing: Sequence[Missing] = (),
         chance: Chance | None = None,
         ragged: bool = False,
+        metric: Metric = ACCURACY,
     ) -> None:
-        self.chance = chance
+        self.metric = metric
+        self.chance = chance if metric.is_accuracy else None  # of other scores it is not known what guessing reaches
         self.ragged = ragged
         self._trials: dict[Place, dict[int, Trial]] = {}
         self._missing: dict[Place, dict[int, Missing]] = {}
@@ -86,10 +94,10 @@ class Evidence:
         self.places = frozenset([*self._trials, *self._missing])
         self.arms = frozenset(arm for arm, *_ in self.places)
 
-    def accuracies(self, place: Place) -> dict[int, float]:
-        """Test accuracy in percent by seed, diverged and missing trainings left out."""
+    def scores(self, place: Place) -> dict[int, float]:
+        """The score on the test data by seed, diverged and missing trainings left out."""
         found = self._trials.get(place, {})
-        values = {seed: _accuracy(trial) for seed, trial in sorted(found.items())}
+        values = {seed: _score(trial) for seed, trial in sorted(found.items())}
         return {seed: value for seed, value in values.items() if value is not None}
 
     def epochs(self, place: Place) -> int | None:
@@ -101,24 +109,25 @@ class Evidence:
         return frozenset(trial.key for trial in self._trials.get(place, {}).values())
 
     def chosen_by(self, place: Place) -> float | None:
-        """The mean by which a best one is chosen: of the held-out images where the study has some, else of the test's.
+        """The mean by which a best one is chosen, more being better: on held-out data where there are some.
 
-        What is chosen by the images that it is then reported on looks better than it is.
+        Else it is on the test data, and what is chosen by the data that it is then reported on looks better than it is.
         """
-        return mean_of(self._validation(place) if self.held_out(place) else self.accuracies(place))
+        mean = mean_of(self._validation(place) if self.held_out(place) else self.scores(place))
+        return None if mean is None else self.metric.oriented(mean)
 
     def held_out(self, place: Place) -> bool:
-        """Whether `chosen_by` is of the held-out images: every result here has one of those."""
-        return len(self._validation(place)) == len(self.accuracies(place))
+        """Whether `chosen_by` is of the held-out data: every result here has one of those."""
+        return len(self._validation(place)) == len(self.scores(place))
 
     def _validation(self, place: Place) -> dict[int, float]:
-        found = {seed: self._trials[place][seed].validation_accuracy for seed in self.accuracies(place)}
+        found = {seed: self._trials[place][seed].validation_score for seed in self.scores(place)}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def diverged(self, place: Place) -> tuple[int, ...]:
         """Seeds whose training here diverged."""
         found = self._trials.get(place, {})
-        return tuple(sorted(seed for seed, trial in found.items() if _accuracy(trial) is None))
+        return tuple(sorted(seed for seed, trial in found.items() if _score(trial) is None))
 
     def cut_off(self, place: Place) -> tuple[int, ...]:
         """Seeds that could not be trained here because a training that they build on diverged."""
@@ -137,7 +146,7 @@ class Evidence:
         """Seeds whose accuracy is no better than guessing."""
         if self.chance is None:
             return ()
-        return tuple(seed for seed, value in self.accuracies(place).items() if self.chance.holds(value))
+        return tuple(seed for seed, value in self.scores(place).items() if self.chance.holds(value))
 
     def notes(self, place: Place) -> tuple[str, ...]:
         """What was left out of a mean over seeds, one phrase each; nothing of an arm that the study does not have."""
@@ -154,15 +163,15 @@ class Evidence:
         )
 
     def pairs(self, first: Place, second: Place) -> Pairs:
-        """Differences first - second, where `second` is a baseline that must have trained.
+        """By how much `first` is better in each seed, where `second` is a baseline that must have trained.
 
         A seed in which either diverged is left out, and so is one in which the baseline is no better than guessing.
         Leaving out a diverged `first` flatters it, so a `yes` is then forbidden; a baseline at chance forbids both.
         """
-        above, below = self.accuracies(first), self.accuracies(second)
+        above, below = self.scores(first), self.scores(second)
         at_chance = set(self.at_chance(second))
         seeds = tuple(seed for seed in self.seeds if seed in above and seed in below and seed not in at_chance)
-        differences = tuple(round(above[seed] - below[seed], 9) for seed in seeds)
+        differences = tuple(self.metric.oriented(round(above[seed] - below[seed], 9)) for seed in seeds)
         notes = [*self.notes(first), *self.notes(second), *self._chance_notes(first, second)]
         if len(seeds) > 1 and len(set(differences)) == 1 and self.keys(first) != self.keys(second):
             notes.append(
@@ -172,7 +181,8 @@ class Evidence:
         if {*self.diverged(first), *self.cut_off(first)} & below.keys():
             blocked_answers.add("yes")
         change = self._error_change([above[seed] for seed in seeds], [below[seed] for seed in seeds])
-        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(blocked_answers), change)
+        forbidden = frozenset(blocked_answers)
+        return Pairs(first[0], second[0], seeds, differences, tuple(notes), forbidden, change, self.metric)
 
     def _error_change(self, above: Sequence[float], below: Sequence[float]) -> float | None:
         """The relative change in mean error, where the second is near the ceiling and scores are accuracies."""
@@ -197,10 +207,11 @@ class Evidence:
     def _file(self, trial: Trial) -> None:
         seeds = self._trials.setdefault(_place(trial), {})
         known = seeds.setdefault(trial.seed, trial)
-        if _accuracy(known) != _accuracy(trial):
+        if _score(known) != _score(trial):
+            unit = " percent" if self.metric.unit == "%" else f" {self.metric.unit}".rstrip()
             raise ConfigError(
-                f"trials: {name_of(_place(trial))}, seed {trial.seed}, is there twice, with {known.test_accuracy} "
-                f"and {trial.test_accuracy} percent; each trial must have one result"
+                f"trials: {name_of(_place(trial))}, seed {trial.seed}, is there twice, with {known.score} "
+                f"and {trial.score}{unit}; each trial must have one result"
             )
 
 
@@ -253,8 +264,8 @@ def _place(row: Trial | Missing) -> Place:
     return row.arm, row.mask, row.learning_rate, row.sparsity
 
 
-def _accuracy(trial: Trial) -> float | None:
-    accuracy = trial.test_accuracy
-    if trial.diverged or accuracy is None or not math.isfinite(accuracy):
+def _score(trial: Trial) -> float | None:
+    score = trial.score
+    if trial.diverged or score is None or not math.isfinite(score):
         return None
-    return accuracy
+    return score

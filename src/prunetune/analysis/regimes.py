@@ -176,7 +176,7 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
     if not excess or not leads[LEAD].differences:
         return None
     places = [place for place in study.evidence.places if place[1:] == (mask, rate, sparsity)]
-    arms = {place[0]: values for place in sorted(places) if (values := study.evidence.accuracies(place))}
+    arms = {place[0]: values for place in sorted(places) if (values := study.evidence.scores(place))}
     own = [dense(rate), *(_place(arm, mask, rate, sparsity) for arm in LEADS[LEAD])]
     return Regime(
         study=study.name,
@@ -188,7 +188,7 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
         kappa=_kappa(study.results, rate),
         p=p,
         excess=excess,
-        dense=study.evidence.accuracies(dense(rate)),
+        dense=study.evidence.scores(dense(rate)),
         leads=leads,
         arms=arms,
         keys=frozenset(key for place in own for key in study.evidence.keys(place)),

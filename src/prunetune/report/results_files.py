@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from prunetune.analysis.paper.check_claims import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.core.metric import Metric
 from prunetune.errors import ConfigError
 from prunetune.rows import (
     READ_VERSIONS,
@@ -44,12 +45,14 @@ VERDICT_FIELDS = (
 )  # fmt: skip
 RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie",
-    "candidates", "chosen_on",
+    "candidates", "chosen_on", "score",
 )  # fmt: skip
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap", "recipes")
 LATER_FIELDS = (
     "controls",
     "validation_accuracy",
+    "score",
+    "validation_score",
     "quantities",
     *LATER_ROWS,
 )  # that older files lack; each has a default
@@ -89,7 +92,8 @@ def results_text(
     found = _plain(_sorted(results))
     content = {
         "schema_version": SCHEMA_VERSION,
-        **{name: found[name] for name in ("study", "environment", "trials", "correlations")},
+        "study": found["study"] | Metric.of(results.study).described(),
+        **{name: found[name] for name in ("environment", "trials", "correlations")},
         "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
         "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
         **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},

@@ -9,6 +9,7 @@ from prunetune.analysis.pretraining import Check
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Comparison, SparsityTest, Verdict
+from prunetune.core.metric import ACCURACY, LOWER, Metric
 from prunetune.report.figures.accuracy import PAIRS, arm_order
 from prunetune.report.table_format import (
     NONE,
@@ -24,6 +25,7 @@ from prunetune.report.table_format import (
     signed,
     span,
 )
+from prunetune.report.text import direction_text, examples
 from prunetune.rows import Correlation, Invariant, Layer, Missing, Spent, Trial
 
 RATE, MASKS, SPARSITY, ARM = numeric("Rate"), Column("Masks"), numeric("Sparsity"), Column("Arm")
@@ -36,14 +38,18 @@ def recommendation_table(rows: Sequence[Recommendation], rule: Rule) -> Table:
         Column("Train from"),
         MASKS,
         RATE,
-        numeric("Accuracy %"),
+        numeric(rule.metric.column),
         Column("Chosen"),
-        numeric("Lead"),
+        numeric("Lead" if rule.metric.higher_is_better else "Difference"),
         numeric("Interval"),
         Column("Tie", "answer"),
         Column("Runner-up"),
     )
-    caption = f"The best arm at each sparsity; its lead in points over paired seeds, {_level(rule)} two-sided interval."
+    lead = "lead" if rule.metric.higher_is_better else f"difference from the runner-up ({LOWER})"
+    caption = (
+        f"The best arm at each sparsity; its {lead}{rule.metric.in_unit} over paired seeds, {_level(rule)} two-sided "
+        "interval."
+    )
     return Table(caption, columns, tuple(_recommended(row) for row in rows))
 
 
@@ -57,33 +63,41 @@ def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
         numeric("n"),
         numeric("Mean"),
         numeric("Bounds"),
-        numeric("Errors"),
+        *([numeric("Errors")] if rule.metric.is_accuracy else []),
         numeric("Own bounds"),
         numeric("p"),
         Column("Answer", "answer"),
         numeric("Holm p"),
         Column("Property", "answer"),
     )
-    caption = (
-        f"Mean differences in points over seeds, each with its one-sided {_look_level(rule)} lower and upper bound. "
-        "The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside them. "
+    errors = (
         "Errors is the relative change in error, where the second's accuracy is 95 % or more. "
-        "Holm's p is of both halves together."
+        if rule.metric.is_accuracy
+        else ""
+    )
+    caption = (
+        f"Mean differences{rule.metric.in_unit} over seeds, each with its one-sided {_look_level(rule)} lower and "
+        "upper bound. The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside "
+        f"them. {errors}Holm's p is of both halves together.{direction_text(rule.metric)}"
     )
     return Table(caption, columns, tuple(row for v in verdicts for t in v.tests for row in _compared(v, t)))
 
 
 def dense_table(verdicts: Sequence[Verdict], evidence: Evidence, rule: Rule) -> Table:
     """The dense networks against those of the best rate: was pre-training sufficient?"""
+    metric = rule.metric
     columns = (
         RATE,
         numeric("n"),
-        numeric("Dense accuracy %"),
+        numeric(f"Dense {metric.name} {metric.unit}".rstrip()),
         numeric("Minus best rate's"),
         numeric("Bounds"),
         Column("Pre-training", "answer"),
     )
-    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_look_level(rule)} bounds."
+    caption = (
+        f"Dense {metric.name} at each rate; difference{metric.in_unit} with its one-sided {_look_level(rule)} bounds."
+        f"{direction_text(metric)}"
+    )
     by_rate = {verdict.learning_rate: verdict for verdict in verdicts}
     return Table(caption, columns, tuple(_dense_row(by_rate[rate], evidence) for rate in sorted(by_rate)))
 
@@ -99,32 +113,37 @@ def pretraining_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
         numeric("Limit"),
         Column("Answer", "answer"),
     )
+    unit = f",{rule.metric.in_unit}" if rule.metric.in_unit else ""
     caption = (
-        f"Means over seeds with one-sided {_look_level(rule)} bounds. Not worse: dense accuracy less that of the best "
-        "rate, in points. Converged: that of a longer dense training less that of the dense one, in points. Forgotten: "
-        "R_p of the dense network's start and end, less chance, a share."
+        f"Means over seeds with one-sided {_look_level(rule)} bounds. Not worse: dense {rule.metric.name} less that of "
+        f"the best rate{unit}. Converged: that of a longer dense training less that of the dense one{unit}. Forgotten: "
+        f"R_p of the dense network's start and end, less chance, a share.{direction_text(rule.metric)}"
     )
     by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
     return Table(
-        caption, columns, tuple(_check_row(rate, c) for rate, found in sorted(by_rate.items()) for c in found.checks)
+        caption,
+        columns,
+        tuple(_check_row(rate, c, rule) for rate, found in sorted(by_rate.items()) for c in found.checks),
     )
 
 
 def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
-    """Mean accuracy of every arm over seeds, with what was left out."""
+    """Mean score of every arm over seeds, with what was left out."""
+    metric = evidence.metric
     columns = (
         RATE,
         MASKS,
         SPARSITY,
         ARM,
         numeric("n"),
-        numeric("Mean %"),
+        numeric(f"Mean {metric.unit}".rstrip()),
         numeric("Spread"),
         numeric("Lowest to highest"),
         numeric("Density"),
         Column("Left out"),
     )
-    caption = "Test accuracy of the final epoch; spread is the standard deviation over seeds, in points."
+    unit = f",{metric.in_unit}" if metric.in_unit else ""
+    caption = f"Test {metric.name} of the final epoch; spread is the standard deviation over seeds{unit}."
     density: dict[Place, list[float]] = {}
     for trial in trials:
         density.setdefault((trial.arm, trial.mask, trial.learning_rate, trial.sparsity), []).append(trial.density)
@@ -135,7 +154,7 @@ def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
     return Table(caption, columns, tuple(_mean_row(place, evidence, density.get(place, [])) for place in places))
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
+def trials_table(trials: Sequence[Trial], metric: Metric = ACCURACY) -> Table:
     """Every training."""
     columns = (
         Column("Key", "code"),
@@ -145,7 +164,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         SPARSITY,
         numeric("Density"),
         numeric("Seed"),
-        numeric("Accuracy %"),
+        numeric(metric.column),
         numeric("Loss"),
         numeric("Epochs"),
         numeric("Steps"),
@@ -156,7 +175,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         Column("Order", "code"),
     )
     caption = "Every training; digests by their first eight digits (trials.csv has all)."
-    return Table(caption, columns, tuple(_trial_row(trial) for trial in trials))
+    return Table(caption, columns, tuple(_trial_row(trial, metric) for trial in trials))
 
 
 def correlation_table(rows: Sequence[Correlation]) -> Table:
@@ -244,23 +263,25 @@ def _recommended(row: Recommendation) -> tuple[str, ...]:
         row.arm,
         row.mask,
         f"{row.learning_rate:g}",
-        number(row.accuracy),
+        number(row.score, row.metric.digits),
         _chosen(row),
-        signed(row.difference),
-        bounds(row.low, row.high),
+        signed(row.difference, row.metric.digits),
+        bounds(row.low, row.high, row.metric.digits),
         "tie" if row.tie else "no",
         row.runner_up or NONE,
     )
 
 
 def _chosen(row: Recommendation) -> str:
-    """Of how many, and by which images."""
+    """Of how many, and by which data."""
     if row.candidates == 1:
         return NONE
-    return f"best of {row.candidates} on {'held-out images' if row.chosen_on == 'validation' else 'these test images'}"
+    which = "held-out" if row.chosen_on == "validation" else "these test"
+    return f"best of {row.candidates} on {which} {examples(row.metric)}"
 
 
 def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]:
+    digits, accurate = test.dense.metric.digits, test.dense.metric.is_accuracy
     for half, together in ((test.dense, (NONE, "")), (test.reinit, (p_value(test.p_holm), test.answer))):
         yield (
             f"{verdict.learning_rate:g}",
@@ -268,25 +289,32 @@ def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]
             percent(test.sparsity),
             f"{half.first} − {half.second}",
             str(half.n),
-            signed(half.mean),
-            bounds(half.low, half.high),
-            NONE if half.error_change is None else f"{signed(100 * half.error_change, 0)} %",
-            bounds(half.low_own, half.high_own),
+            signed(half.mean, digits),
+            bounds(half.low, half.high, digits),
+            *([_errors(half)] if accurate else []),
+            bounds(half.low_own, half.high_own, digits),
             p_value(half.p),
-            "exceeds" if half is test.dense and test.exceeds else half.answer,
+            half.metric.exceeds if half is test.dense and test.exceeds else half.answer,
             *together,
         )
 
 
+def _errors(half: Comparison) -> str:
+    return NONE if half.error_change is None else f"{signed(100 * half.error_change, 0)} %"
+
+
 def _dense_row(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
-    values = evidence.accuracies(("dense", None, verdict.learning_rate, 0.0))
+    values, digits = evidence.scores(("dense", None, verdict.learning_rate, 0.0)), evidence.metric.digits
     compared: Comparison | None = verdict.dense.comparison if verdict.dense else None
-    difference = (signed(compared.mean), bounds(compared.low, compared.high)) if compared else (NONE, NONE)
-    return f"{verdict.learning_rate:g}", str(len(values)), number(mean_of(values)), *difference, verdict.pretraining
+    difference = (NONE, NONE)
+    if compared:
+        difference = signed(compared.mean, digits), bounds(compared.low, compared.high, digits)
+    score = number(mean_of(values), digits)
+    return f"{verdict.learning_rate:g}", str(len(values)), score, *difference, verdict.pretraining
 
 
-def _check_row(rate: float, check: Check) -> tuple[str, ...]:
-    digits = 3 if check.name == "forgotten" else 2
+def _check_row(rate: float, check: Check, rule: Rule) -> tuple[str, ...]:
+    digits = 3 if check.name == "forgotten" else rule.metric.digits
     return (
         f"{rate:g}",
         check.name,
@@ -300,22 +328,22 @@ def _check_row(rate: float, check: Check) -> tuple[str, ...]:
 
 def _mean_row(place: Place, evidence: Evidence, density: list[float]) -> tuple[str, ...]:
     arm, mask, rate, sparsity = place
-    values = list(evidence.accuracies(place).values())
+    values, digits = list(evidence.scores(place).values()), evidence.metric.digits
     return (
         f"{rate:g}",
         mask or NONE,
         percent(sparsity),
         arm,
         str(len(values)),
-        number(mean(values)),
-        number(deviation(values)),
-        span(values),
+        number(mean(values), digits),
+        number(deviation(values), digits),
+        span(values, digits),
         number(mean(density), 4),
         "; ".join(evidence.notes(place)) or NONE,
     )
 
 
-def _trial_row(trial: Trial) -> tuple[str, ...]:
+def _trial_row(trial: Trial, metric: Metric) -> tuple[str, ...]:
     return (
         trial.key[:8],
         trial.arm,
@@ -324,7 +352,7 @@ def _trial_row(trial: Trial) -> tuple[str, ...]:
         percent(trial.sparsity),
         number(trial.density, 4),
         str(trial.seed),
-        "diverged" if trial.diverged else number(trial.test_accuracy),
+        "diverged" if trial.diverged else number(trial.score, metric.digits),
         number(trial.test_loss, 4),
         str(trial.epochs),
         str(trial.steps),
