@@ -36,7 +36,7 @@ class Metric:
         higher = study.get("higher_is_better", True)
         if not isinstance(higher, bool):
             raise ConfigError(f"study.higher_is_better: is {higher!r}; it must be true or false")
-        if name in ("", ACCURACY.name):
+        if (name or ACCURACY.name, unit or ACCURACY.unit, higher) == (ACCURACY.name, ACCURACY.unit, True):
             return ACCURACY
         rule = study.get("verdict") or {}
         margin, gap = (rule.get(key, getattr(ACCURACY, key)) for key in ("margin", "gap"))
@@ -49,7 +49,7 @@ class Metric:
     @property
     def is_accuracy(self) -> bool:
         """Whether scores are accuracies in percent, which have a ceiling and a level of guessing."""
-        return self.name == ACCURACY.name
+        return (self.name, self.unit, self.higher_is_better) == (ACCURACY.name, ACCURACY.unit, True)
 
     @property
     def title(self) -> str:

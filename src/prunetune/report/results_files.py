@@ -78,7 +78,7 @@ T = TypeVar("T")
 
 
 def canonical(results: Results) -> Results:
-    """The same results as a reader of `results.json` gets them: rows sorted, numbers of the declared type."""
+    """The same results as a reader of `results.json` gets them: rows sorted, numbers typed, the metric described."""
     return decode(json.loads(json_text(_sorted(results))), Results, "results")
 
 
@@ -92,8 +92,7 @@ def results_text(
     found = _plain(_sorted(results))
     content = {
         "schema_version": SCHEMA_VERSION,
-        "study": found["study"] | Metric.of(results.study).described(),
-        **{name: found[name] for name in ("environment", "trials", "correlations")},
+        **{name: found[name] for name in ("study", "environment", "trials", "correlations")},
         "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
         "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
         **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
@@ -221,6 +220,7 @@ def _sorted(results: Results) -> Results:
     places = {layer.name: place for place, layer in enumerate(results.layers)}
     return dataclasses.replace(
         results,
+        study=results.study | Metric.of(results.study).described(),
         trials=tuple(sorted(results.trials, key=trial_order)),
         correlations=tuple(sorted(results.correlations, key=_correlation_order)),
         missing=tuple(sorted(results.missing, key=trial_order)),

@@ -172,7 +172,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
     missing = [trial for trial in plan.trials if trial.step.key not in stored]
     layers = _layers(plan, stored)
     return Results(
-        study=plan.spec.resolved(),
+        study=plan.spec.resolved() | plan.spec.metric.described(),
         environment=_environment(plan, stored),
         trials=tuple(sorted((_trial(trial, stored, cached) for trial in finished), key=_order)),
         correlations=_correlations(plan, stored),
@@ -211,7 +211,7 @@ def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Tr
         seed=planned.seed,
         epochs=found.get("epochs", 0),  # a state of the user's was not trained here
         steps=found.get("steps", 0),
-        test_accuracy=found["test_accuracy"],
+        test_accuracy=found.get("test_accuracy"),
         test_loss=found["test_loss"],
         diverged=found["diverged"],
         cached=key in cached,
@@ -220,6 +220,8 @@ def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Tr
         mask_digest=found.get("mask_digest"),
         data_order_digest=found.get("data_order_digest", ""),
         validation_accuracy=found.get("validation_accuracy"),
+        score=found.get("score"),
+        validation_score=found.get("validation_score"),
     )
 
 
@@ -366,22 +368,29 @@ def _layer_counts(plan: Plan, stored: Stored) -> dict[str, dict[str, dict[str, A
 def _data_notes(plan: Plan) -> tuple[str, ...]:
     """What is to be known of the data: that they are not the published bytes, that some are held out."""
     note, held = load(plan.data).note, facts(plan.data).validation
-    held_out = f"the best rate and the recommendation are chosen on {held} held-out training images, not on the test's"
+    what = "images" if plan.spec.metric.is_accuracy else "examples"
+    held_out = f"the best rate and the recommendation are chosen on {held} held-out training {what}, not on the test's"
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 
 def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
-    guessing = {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,
-        **({} if plan.spec.recipe.metric else guessing),  # guessing has a score only in accuracy
+        **_guessing(plan),
         "devices": sorted({step.device for step in trained}),
         "precisions": sorted({step.recipe.precision for step in trained}),
         "mixed": mixed(fingerprints),
     }
+
+
+def _guessing(plan: Plan) -> dict[str, Any]:
+    """What is known of guessing, which has a score only in accuracy."""
+    if plan.spec.recipe.metric or not plan.spec.metric.is_accuracy:
+        return {}
+    return {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
 
 
 def _order(row: Any) -> tuple[Any, ...]:
