@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunetune.errors import ConfigError
 from prunetune.core.metric import ACCURACY
+from prunetune.errors import ConfigError
 from prunetune.report.results_files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Correlation, Results, Trial
