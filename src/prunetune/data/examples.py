@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -103,10 +104,19 @@ def first_tensor(nest: Nest) -> Tensor:
 
 
 def mapped(nest: Nest, change: Callable[[Tensor], Tensor]) -> Nest:
-    """The nest with every tensor changed; a mapping of any kind is one of the same kind after it."""
-    if isinstance(nest, Mapping) and type(nest) is not dict:
-        return {name: mapped(value, change) for name, value in nest.items()}
+    """The nest with every tensor changed."""
     return pytree.tree_map(change, nest)
+
+
+def as_nest(value: Any) -> Nest:
+    """Dicts, lists and tuples of tensors from whatever mappings and arrays there are; other leaves stay as they are."""
+    if isinstance(value, Mapping):
+        return {str(name): as_nest(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(as_nest, value)) if type(value) in (list, tuple) else tuple(map(as_nest, value))
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(np.array(value))  # copied: it may be read-only or have negative strides
+    return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from prunetune.core.environment import environment, guessing_accuracy, mixed
+from prunetune.core.environment import environment, mixed
 from prunetune.data import facts, load
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
@@ -34,6 +34,7 @@ from prunetune.sparsity.mask import Agreement, Flat, flat, jaccard
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
+from prunetune.tasks import task_of
 
 
 def along_training(plan: Plan, stored: Stored) -> tuple[MomentOverlap, ...]:
@@ -373,7 +374,7 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
 def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
-    guessing = {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
+    guessing = {"outputs": plan.outputs, "chance": task_of(plan.spec.task).guessing(load(plan.data).test)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,
