@@ -1,5 +1,6 @@
 """The rows that a study yields: `run` collects them from the store, `report` draws them, `results.json` holds them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,9 +74,10 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Connectivity:
-    """Test loss and accuracy on the line from an arm's final (alpha 0) to its twin's (1), of another data order.
+    """Test loss and score on the line from an arm's final (alpha 0) to its twin's (1), of another data order.
 
     A barrier is the most by which the network on the line is worse than the straight line between both ends has it.
+    Of a classification the scores are the accuracies; another task has no accuracies, and NaN for their barrier.
     """
 
     arm: str
@@ -88,6 +90,14 @@ class Connectivity:
     test_accuracy: tuple[float, ...]  # percent
     loss_barrier: float
     accuracy_barrier: float  # points
+    score: tuple[float, ...] = ()
+    score_barrier: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Give a row with accuracies its scores."""
+        if self.test_accuracy:
+            object.__setattr__(self, "score", self.test_accuracy)
+            object.__setattr__(self, "score_barrier", self.accuracy_barrier)
 
 
 @dataclass(frozen=True)

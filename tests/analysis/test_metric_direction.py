@@ -116,9 +116,18 @@ def test_a_difference_is_that_of_the_scores_and_its_bounds_are_scipys() -> None:
     assert "ticket − reinit: −2.04 (bounds " in verdict.reasons[0]
 
 
-def test_nothing_is_a_level_of_guessing_where_the_score_is_no_accuracy() -> None:
+@pytest.mark.parametrize("chance", [105.0, 110.0, 113.0])
+def test_a_level_of_guessing_is_met_from_the_worse_side(chance: float) -> None:
+    rows, opposite = both(study({0.75: spread(0.0, 0.3)}, {0.75: spread(2.0, 0.3)}))
+    [verdict], [other] = judge(rows, LOWER, chance=chance), judge(opposite, HIGHER, chance=-chance)
+    assert_mirrored(verdict, other)
+    worst = {row.seed for row in rows if row.arm == "reinit" and (row.score or 0.0) >= chance - LOWER.margin}
+    assert set(verdict.tests[0].reinit.seeds) == set(range(5)) - worst
+
+
+def test_classes_say_nothing_of_guessing_where_the_score_is_no_accuracy() -> None:
     rows, _ = both(study({0.75: spread(0.0, 0.3)}, {0.75: spread(2.0, 0.3)}))
-    assert judge(rows, LOWER, outputs=10, chance=99.0) == judge(rows, LOWER)
+    assert judge(rows, LOWER, outputs=2) == judge(rows, LOWER)
 
 
 def test_what_to_train_from_is_that_of_the_negated_scores() -> None:

@@ -1,6 +1,7 @@
 """Studies of a task other than classification, made of planted accuracies."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 from prunetune.core.metric import Metric
@@ -35,7 +36,7 @@ def measured(results: Results) -> Results:
     layers = {layer.name: {"0.5": 121.0, "0.9": 140.0} for layer in results.layers if layer.prunable}
     kinds: dict[str, dict[str, float | None]] = {
         "movement": {"n": 9.0, "sign_flips": 0.1, "distance": 1.0, "cosine": 0.5},
-        "barriers": {"loss_barrier": 0.5, "accuracy_barrier": 3.0},
+        "barriers": {"loss_barrier": 0.5, "accuracy_barrier": None, "score_barrier": 3.0},
         "curvature": {"n": 9.0, "largest": 5.0, "residual": 0.1, "trace": 50.0, "trace_error": 1.0},
     }
     quantities = [
@@ -45,7 +46,20 @@ def measured(results: Results) -> Results:
     ]
     quantities += [Quantity("sensitivity", "theta_T", rate, None, 0.0, 0, whole, layers) for rate in rates]
     paths = [
-        Connectivity("dense", rate, None, 0.0, 0, (0.0, 0.5, 1.0), (1.0, 1.5, 1.0), (120.0, 150.0, 121.0), 0.5, 29.5)
+        Connectivity(
+            "dense",
+            rate,
+            None,
+            0.0,
+            0,
+            (0.0, 0.5, 1.0),
+            (1.0, 1.5, 1.0),
+            (),
+            0.5,
+            math.nan,
+            (120.0, 150.0, 121.0),
+            29.5,
+        )
         for rate in rates
     ]
     return dataclasses.replace(results, quantities=tuple(quantities), connectivity=tuple(paths))

@@ -35,33 +35,47 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Chance:
-    """What guessing scores in percent, with the noise of a finite test set (three standard deviations)."""
+    """What guessing scores, with what does not tell a score from it.
 
-    accuracy: float
+    Of accuracy in percent that is the noise of a finite test set (three standard deviations), of others the margin.
+    """
+
+    score: float
     noise: float
+    metric: Metric = ACCURACY
 
     @classmethod
-    def of(cls, outputs: int | None = None, test_images: int = 10_000, chance: float | None = None) -> "Chance | None":
+    def of(
+        cls,
+        outputs: int | None = None,
+        test_images: int = 10_000,
+        chance: float | None = None,
+        metric: Metric = ACCURACY,
+    ) -> "Chance | None":
         """The level of always naming the test labels' most frequent class, `chance` percent of them.
 
-        Where `chance` is not known, that of equally frequent classes, 100 / outputs; None where that is not known.
+        Where `chance` is not known, that of equally frequent classes, 100 / outputs; None where that is not known. Of
+        another metric than accuracy, `chance` is what guessing scores.
         """
+        if not metric.is_accuracy:
+            return None if chance is None else cls(chance, metric.margin, metric)
         if test_images < 1 or (chance is None and (outputs is None or outputs < 2)):
             return None
         share = chance / 100.0 if chance is not None else 1.0 / (outputs or 1)
         return cls(100.0 * share, 300.0 * math.sqrt(share * (1.0 - share) / test_images))
 
-    def holds(self, accuracy: float) -> bool:
-        """Whether an accuracy is no better than guessing."""
-        return accuracy <= self.accuracy + self.noise
+    def holds(self, score: float) -> bool:
+        """Whether a score is no better than guessing."""
+        return self.metric.oriented(score) <= self.metric.oriented(self.score) + self.noise
 
 
-def guessing(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What the `environment` of results.json says of the test labels, as the arguments of `Chance.of`."""
+def guessing(environment: Mapping[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
+    """What the `environment` of results.json says of guessing, as the arguments of `Chance.of` besides the metric."""
     counts = {name: environment.get(name) for name in ("outputs", "test_images")}
     known: dict[str, Any] = {name: value for name, value in counts.items() if type(value) is int}
     chance = environment.get("chance")
-    if isinstance(chance, int | float) and not isinstance(chance, bool) and 0 < chance <= 100:
+    number = isinstance(chance, int | float) and not isinstance(chance, bool) and math.isfinite(chance)
+    if number and (0 < chance <= 100 or not metric.is_accuracy):
         known["chance"] = float(chance)
     return known
 
@@ -82,7 +96,7 @@ class Evidence:
         metric: Metric = ACCURACY,
     ) -> None:
         self.metric = metric
-        self.chance = chance if metric.is_accuracy else None  # of other scores it is not known what guessing reaches
+        self.chance = chance
         self.ragged = ragged
         self._trials: dict[Place, dict[int, Trial]] = {}
         self._missing: dict[Place, dict[int, Missing]] = {}
@@ -186,7 +200,7 @@ class Evidence:
 
     def _error_change(self, above: Sequence[float], below: Sequence[float]) -> float | None:
         """The relative change in mean error, where the second is near the ceiling and scores are accuracies."""
-        if self.chance is None or not below:
+        if self.chance is None or not self.metric.is_accuracy or not below:
             return None
         errors, others = (100.0 - math.fsum(values) / len(values) for values in (above, below))
         if not 0.0 < round(others, 9) <= NEAR_CEILING:

@@ -74,7 +74,7 @@ def recommend(
     evidence = Evidence(
         [row for row in trials if row.seed < seeds],
         [row for row in missing if row.seed < seeds],
-        Chance.of(outputs, test_images, chance),
+        Chance.of(outputs, test_images, chance, rule.metric),
         metric=rule.metric,
     )
     places = sorted((place for place in evidence.places if place[1] is not None and place[0] not in controls), key=str)

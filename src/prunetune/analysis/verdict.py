@@ -93,10 +93,11 @@ def judge(
 
     Guessing reaches `chance` percent, the share of the most frequent class among the test labels, or where that is not
     known 100 / `outputs` (classes), with three standard deviations of so many `test_images`: baselines no better than
-    that are named and left out. Without both (a metric other than accuracy) nothing counts as guessing. Raises
-    ConfigError when a trial stands there twice with different results.
+    that are named and left out. Of another metric than accuracy `chance` is what guessing scores, and what is not
+    better by the margin is no better. Without both nothing counts as guessing. Raises ConfigError when a trial stands
+    there twice with different results.
     """
-    rows = _Rows(trials, missing, Chance.of(outputs, test_images, chance), rule.metric)
+    rows = _Rows(trials, missing, Chance.of(outputs, test_images, chance, rule.metric), rule.metric)
     cells = sorted({(row.learning_rate, row.mask) for row in [*trials, *missing] if row.mask is not None})
     if rule.looks:
         found = _judge_in_looks(rows, rule, cells, _common_pretraining(rows, rule, correlations))

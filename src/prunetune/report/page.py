@@ -99,7 +99,7 @@ def page_text(
         family=emphasised(family_text(verdicts, rule)),
         facts=_facts(results, rule),
         lead_over_reinit=lead_text(rule),
-        chance=Chance.of(**guessing(results.environment)),
+        chance=Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric),
         confidence=confidence(rule),
         looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
         definition=definition_text(rule),

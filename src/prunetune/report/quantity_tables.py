@@ -11,7 +11,8 @@ from prunetune.report.text import examples
 from prunetune.rows import Quantity
 
 _PERCENT = 100
-_FIGURES: dict[str, tuple[tuple[str, str, Callable[[float], str]], ...]] = {  # kind -> title, name, how it is written
+Write = Callable[[float], str]
+_FIGURES: dict[str, tuple[tuple[str, str, Write], ...]] = {  # kind -> title, name, how it is written
     "movement": (
         ("Signs flipped", "sign_flips", lambda value: f"{_PERCENT * value:.2f} %"),
         ("‖end − start‖ / ‖start‖", "distance", lambda value: number(value, 3)),
@@ -61,7 +62,7 @@ def caption(kind: str, metric: Metric) -> str:
 
 
 def _table(kind: str, rows: Sequence[Quantity], metric: Metric) -> Table:
-    figures = tuple((title.replace("Accuracy", metric.title), name, form) for title, name, form in _FIGURES[kind])
+    figures = _FIGURES[kind] if metric.is_accuracy else tuple(_scored(*figure, metric) for figure in _FIGURES[kind])
     titles = [(numeric(title), numeric("Lowest to highest")) for title, _, _ in figures[:1]]
     others = [numeric(title) for title, _, _ in figures[1:]]
     place = (numeric("Rate"), Column("Masks"), numeric("Sparsity"), Column("Of"), numeric("n"))
@@ -71,7 +72,14 @@ def _table(kind: str, rows: Sequence[Quantity], metric: Metric) -> Table:
     return Table(caption(kind, metric), columns, tuple(_row(cell, figures) for cell in cells))
 
 
-def _row(rows: Sequence[Quantity], figures: Sequence[tuple[str, str, Callable[[float], str]]]) -> tuple[str, ...]:
+def _scored(title: str, name: str, form: Write, metric: Metric) -> tuple[str, str, Write]:
+    """A figure in accuracy as one in the score of another task."""
+    if name != "accuracy_barrier":
+        return title, name, form
+    return f"{metric.title} barrier", "score_barrier", lambda value: number(value, metric.digits)
+
+
+def _row(rows: Sequence[Quantity], figures: Sequence[tuple[str, str, Write]]) -> tuple[str, ...]:
     first = rows[0]
     values = [[value for row in rows if (value := row.values.get(name)) is not None] for _, name, _ in figures]
     written = [

@@ -53,6 +53,7 @@ LATER_FIELDS = (
     "validation_accuracy",
     "score",
     "validation_score",
+    "score_barrier",
     "quantities",
     *LATER_ROWS,
 )  # that older files lack; each has a default

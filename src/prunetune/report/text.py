@@ -158,8 +158,8 @@ def recommendation_text(recommendations: Sequence[Recommendation], rule: Rule) -
 
 
 def _none_text(rule: Rule) -> str:
-    above = " above chance" if rule.metric.is_accuracy else ""
-    return f"No arm finished all its seeds{above}, so none is recommended."
+    level = "above chance" if rule.metric.is_accuracy else "better than guessing"
+    return f"No arm finished all its seeds {level}, so none is recommended."
 
 
 def _recommended(row: Recommendation, rule: Rule) -> str:

@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from prunetune.core.environment import environment, guessing_accuracy, mixed
+from prunetune.core.environment import environment, mixed
 from prunetune.data import facts, load
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
@@ -34,6 +34,7 @@ from prunetune.sparsity.mask import Agreement, Flat, flat, jaccard
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
+from prunetune.tasks import task_of
 
 
 def along_training(plan: Plan, stored: Stored) -> tuple[MomentOverlap, ...]:
@@ -303,9 +304,11 @@ def _path(planned: PlannedConnection, stored: Stored) -> Connectivity:
         seed=planned.seed,
         alpha=tuple(found["alpha"]),
         test_loss=tuple(found["test_loss"]),
-        test_accuracy=tuple(found["test_accuracy"]),
+        test_accuracy=tuple(found["test_accuracy"] or ()),
         loss_barrier=found["loss_barrier"],
-        accuracy_barrier=found["accuracy_barrier"],
+        accuracy_barrier=math.nan if found["accuracy_barrier"] is None else found["accuracy_barrier"],
+        score=tuple(found.get("score") or ()),
+        score_barrier=found.get("score_barrier", math.nan),
     )
 
 
@@ -376,21 +379,15 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
 def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
+    guessing = {"outputs": plan.outputs, "chance": task_of(plan.spec.task).guessing(load(plan.data).test)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,
-        **_guessing(plan),
+        **({} if plan.spec.recipe.metric else guessing),  # of a metric of the user's it is not known
         "devices": sorted({step.device for step in trained}),
         "precisions": sorted({step.recipe.precision for step in trained}),
         "mixed": mixed(fingerprints),
     }
-
-
-def _guessing(plan: Plan) -> dict[str, Any]:
-    """What is known of guessing, which has a score only in accuracy."""
-    if plan.spec.recipe.metric or not plan.spec.metric.is_accuracy:
-        return {}
-    return {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
 
 
 def _order(row: Any) -> tuple[Any, ...]:

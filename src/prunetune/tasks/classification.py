@@ -39,4 +39,4 @@ class Classification:
     def guessing(self, examples: Examples) -> float | None:
         """The share of the most frequent class, in percent."""
         counts = class_counts(examples)
-        return 100 * float(counts.max() / counts.sum())
+        return 100.0 * int(counts.max()) / int(counts.sum())

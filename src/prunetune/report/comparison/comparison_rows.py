@@ -222,7 +222,7 @@ def _study(path: Path, name: str) -> Study:
 def _judged(results: Any, name: str) -> Study:
     rule, verdicts, _ = answers(results)
     held: Answers = {(v.learning_rate, v.mask, test.sparsity): test.answer for v in verdicts for test in v.tests}
-    chance = Chance.of(**guessing(results.environment))
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
     evidence = Evidence(results.trials, results.missing, chance, bool(rule.looks), rule.metric)
     return Study(name, results, rule, evidence, held)
 

@@ -80,7 +80,7 @@ def connectivity_table(rows: Sequence[Connectivity], metric: Metric = ACCURACY) 
 
 def _row(rows: Sequence[Connectivity], digits: int) -> tuple[str, ...]:
     first, finite = rows[0], [row for row in rows if math.isfinite(row.loss_barrier)]
-    losses, accuracies = [row.loss_barrier for row in finite], [row.accuracy_barrier for row in finite]
+    losses, scores = [row.loss_barrier for row in finite], [row.score_barrier for row in finite]
     return (
         f"{first.learning_rate:g}",
         first.mask or NONE,
@@ -90,8 +90,8 @@ def _row(rows: Sequence[Connectivity], digits: int) -> tuple[str, ...]:
         number(mean([loss for row in finite for loss in (row.test_loss[0], row.test_loss[-1])]), 3),
         number(mean(losses), 3),
         span(losses, 3),
-        number(mean(accuracies), digits),
-        span(accuracies, digits),
+        number(mean(scores), digits),
+        span(scores, digits),
     )
 
 
