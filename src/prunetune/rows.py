@@ -162,7 +162,7 @@ class MaskOverlap:
 class Quantity:
     """Figures of a network, or between two, that the spec's `measure` asks for (docs/reference/store.md)."""
 
-    kind: str  # movement, barriers, curvature, sensitivity
+    kind: str  # movement, barriers, curvature, masks, sensitivity
     of: str  # theta_0/theta_T, ticket_0/ticket_T, theta_T/ticket_T, previous ticket_T/ticket_T, ticket_T, theta_T
     learning_rate: float
     mask: str | None

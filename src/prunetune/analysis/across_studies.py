@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import trim_mean
 
 from prunetune.analysis.regimes import SAME_SPARSITY, Regime, Study
 from prunetune.analysis.relations import RESAMPLES, SEED, Floats, interval
@@ -192,6 +191,8 @@ def interquartile_mean(scores: Floats) -> Floats:
     >>> float(interquartile_mean(np.array([0.0, 1.0, 3.0, 100.0])))
     2.0
     """
+    from scipy.stats import trim_mean  # the import costs most of a second, which every command would pay
+
     return np.asarray(trim_mean(scores, QUARTER, axis=-1))
 
 

@@ -5,17 +5,18 @@ from itertools import groupby
 from math import isfinite
 
 from prunetune.analysis.pairing import percent
+from prunetune.analysis.regimes import DENSE_PAIR
 from prunetune.core.metric import ACCURACY, Metric
-from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric
+from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, significant
 from prunetune.report.text import examples
-from prunetune.rows import Quantity
+from prunetune.rows import DENSE, Quantity
 
 _PERCENT = 100
 Write = Callable[[float], str]
 _FIGURES: dict[str, tuple[tuple[str, str, Write], ...]] = {  # kind -> title, name, how it is written
     "movement": (
         ("Signs flipped", "sign_flips", lambda value: f"{_PERCENT * value:.2f} %"),
-        ("‖end − start‖ / ‖start‖", "distance", lambda value: number(value, 3)),
+        ("Distance", "distance", lambda value: number(value, 3)),
         ("Cosine", "cosine", lambda value: number(value, 3)),
     ),
     "barriers": (
@@ -23,20 +24,29 @@ _FIGURES: dict[str, tuple[tuple[str, str, Write], ...]] = {  # kind -> title, na
         ("Accuracy barrier", "accuracy_barrier", lambda value: number(value)),
     ),
     "curvature": (
-        ("Largest eigenvalue", "largest", lambda value: f"{value:.3g}"),
+        ("Largest eigenvalue", "largest", lambda value: significant(value, 3)),
         ("Residual", "residual", lambda value: f"{value:.1g}"),
-        ("Trace", "trace", lambda value: f"{value:.3g}"),
-        ("Its standard error", "trace_error", lambda value: f"{value:.2g}"),
+        ("Trace", "trace", lambda value: significant(value, 3)),
+        ("Trace's error", "trace_error", lambda value: significant(value, 2)),
+    ),
+    "masks": (
+        ("Jaccard index", "jaccard", lambda value: number(value, 3)),
+        ("By chance", "expected", lambda value: number(value, 3)),
     ),
 }
 CAPTIONS = {
-    "movement": "How far weights move: means over seeds, lowest to highest seed of the first. A start is under the "
-    "arm's mask.",
+    "movement": "How far weights move from the start of a training, under its mask, to its end: means over seeds, "
+    "lowest to highest seed of the first. Distance is ‖end − start‖ / ‖start‖.",
     "barriers": "By how much the worst point of the straight line between two networks is worse than the line between "
     "its ends: means over seeds, lowest to highest seed of the first{barriers}. “Previous” is the level of pruning "
     "before.",
     "curvature": "The Hessian of the mean loss on 512 training {examples}, over the weights that are kept: means over "
-    "seeds, lowest to highest seed of the first. In each seed an eigenvalue lies within its residual of the largest.",
+    "seeds, lowest to highest seed of the first. In each seed an eigenvalue lies within its residual of the largest. "
+    "The trace's error is one standard error.",
+    "masks": "The Jaccard index of a mask at a sparsity and the same algorithm's at the sparsity before, which is the "
+    "round before where there are rounds: means over seeds, lowest to highest seed of the first. Where the later mask "
+    "lies within the earlier one it is the ratio of their densities. By chance: of masks with the same layer counts "
+    "that know nothing of each other.",
     "sensitivity": "{lost} where one layer, or one group of coupled channels, alone is pruned by magnitude, without "
     "retraining: means over n seeds; * the most at that sparsity. A negative number is a gain.",
 }
@@ -88,8 +98,17 @@ def _row(rows: Sequence[Quantity], figures: Sequence[tuple[str, str, Write]]) ->
     ]
     write = figures[0][2]
     between = f"{write(min(values[0]))} to {write(max(values[0]))}" if values[0] else NONE
-    place = f"{first.learning_rate:g}", first.mask or NONE, percent(first.sparsity) if first.mask else NONE, first.of
+    sparsity = percent(first.sparsity) if first.mask else NONE
+    place = f"{first.learning_rate:g}", first.mask or NONE, sparsity, _network(first.of)
     return (*place, str(len(rows)), written[0], between, *written[1:])
+
+
+def _network(of: str) -> str:
+    """A training by its name, where `of` is its start and end; else `of` itself."""
+    name = of.partition("_0/")[0]
+    if of == DENSE_PAIR:
+        return DENSE
+    return name if of == f"{name}_0/{name}_T" else of
 
 
 def sensitivity_table(rows: Sequence[Quantity], layers: Sequence[str], metric: Metric = ACCURACY) -> Table:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import combinations
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +13,7 @@ from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
+from prunetune.results.mask_rows import mask_overlap
 from prunetune.results.quantity_rows import quantities
 from prunetune.results.stored import Stored, measured, read_stored
 from prunetune.rows import (
@@ -22,7 +22,6 @@ from prunetune.rows import (
     Invariant,
     Layer,
     LayerOverlap,
-    MaskOverlap,
     Missing,
     MomentOverlap,
     Residuals,
@@ -30,7 +29,6 @@ from prunetune.rows import (
     Trial,
 )
 from prunetune.sparsity.correlation import chance
-from prunetune.sparsity.mask import Agreement, Flat, flat, jaccard
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
@@ -85,66 +83,6 @@ def _sizes(step: Measure, stored: Stored, layers: Sequence[Layer]) -> Mapping[st
     return whole | {name: counts["kept"] for name, counts in stored[step.mask.key].metrics["layers"].items()}
 
 
-Masks = dict[str, dict[int, Prune]]  # algorithm -> seed -> the step that chose the mask
-
-
-def mask_overlap(plan: Plan, stored: Stored, store: StoreReader) -> tuple[MaskOverlap, ...]:
-    """A row for every pair of algorithms and for every algorithm with several seeds, at each rate and sparsity."""
-    rows = [
-        _row(rate, sparsity, first, second, pairs)
-        for (rate, sparsity), masks in _shared_masks(plan, stored).items()
-        for first, second, pairs in _pairs({by: _flat(found, stored, store) for by, found in masks.items()})
-        if pairs
-    ]
-    return tuple(sorted(rows, key=lambda row: row.order))
-
-
-def _shared_masks(plan: Plan, stored: Stored) -> dict[tuple[float, float], Masks]:
-    """The masks that the study's arms share, by learning rate and sparsity; a control's own is none of them."""
-    places: dict[tuple[float, float], Masks] = {}
-    sharing = {name for name, arm in plan.spec.named_arms.items() if arm.shares_mask}
-    for trial in plan.trials:
-        mask = trial.step.mask if isinstance(trial.step, Train) else None
-        if mask is not None and trial.mask is not None and trial.arm in sharing and mask.key in stored:
-            place = places.setdefault((trial.learning_rate, trial.sparsity), {})
-            place.setdefault(trial.mask, {})[trial.seed] = mask
-    return places
-
-
-def _flat(masks: dict[int, Prune], stored: Stored, store: StoreReader) -> dict[int, Flat]:
-    return {seed: flat(store.mask(mask.key, stored[mask.key].manifest)) for seed, mask in masks.items()}
-
-
-def _pairs(masks: dict[str, dict[int, Flat]]) -> Iterator[tuple[str, str, list[Agreement]]]:
-    for label, found in masks.items():
-        yield label, label, [jaccard(a, b) for a, b in combinations(found.values(), 2)]
-    for first, second in combinations(sorted(masks), 2):
-        shared = masks[first].keys() & masks[second].keys()
-        yield first, second, [_agreement(masks[first][seed], masks[second][seed]) for seed in sorted(shared)]
-
-
-def _agreement(a: Flat, b: Flat) -> Agreement:
-    """On the layers of both: whole channels take first layers, biases and norms with them, which other masks leave."""
-    both = set(a.names) & set(b.names)
-    return jaccard(a.only(both), b.only(both))
-
-
-def _row(rate: float, sparsity: float, first: str, second: str, pairs: Sequence[Agreement]) -> MaskOverlap:
-    values = [pair.value for pair in pairs]
-    return MaskOverlap(
-        learning_rate=rate,
-        sparsity=sparsity,
-        first=first,
-        second=second,
-        same_seed=first != second,
-        n=len(pairs),
-        value=fmean(values),
-        low=min(values),
-        high=max(values),
-        expected=fmean(pair.expected for pair in pairs),
-    )
-
-
 def residuals(plan: Plan, stored: Stored) -> tuple[Residuals, ...]:
     """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
     found: dict[tuple[float, str, float, int], Train] = {}
@@ -195,7 +133,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
         overlap_by_layer=overlap_by_layer(plan, stored, layers),
         mask_overlap=mask_overlap(plan, stored, store),
         recipes=plan.recipes,
-        quantities=quantities(plan, stored),
+        quantities=quantities(plan, stored, store),
     )
 
 

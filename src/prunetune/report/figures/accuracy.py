@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from prunetune.analysis.pairing import Evidence, mean_of, percent
 from prunetune.analysis.verdict import Comparison, Rule, Verdict
@@ -27,6 +29,7 @@ from prunetune.report.figures.plot_primitives import (
     draw_bars,
     draw_lines,
     draw_points,
+    lengthen,
     panel,
     sparsity_axis,
 )
@@ -35,6 +38,7 @@ from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Results
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "finetune_chain", "shuffle")
 MIXED_STEPS = (0.375, 0.625)  # between the colours of mixes: .25, .5 and .75 have one each
+LEGEND_TOP, LEGEND_EDGE = 0.125 * HEIGHT, 0.02  # inches from the lower edge: its top, and where it must end
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 DENSE_PAIR = "theta_0/theta_T"
 SHARE_AXIS = "p, share of each layer that counts as largest"
@@ -272,20 +276,36 @@ def _score_range(evidence: Evidence) -> tuple[float, float]:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """The legend below the axes, in one row or two."""
+    """The legend below the axes, in as many rows as its entries need; rows from the third on lengthen the figure."""
     marks = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda mark: mark[1] == CHANCE)
     handles, labels = [mark for mark, _ in marks], [label for _, label in marks]
     one_row = 5.6 * len("".join(labels)) + 31 * len(labels) < 72 * WIDTH
     columns = len(labels) if one_row else math.ceil(len(labels) / 2)
+    drawn = _legend(figure, handles, labels, columns)
+    while columns > 1 and drawn.get_window_extent().width > figure.bbox.width:
+        columns -= 1
+        drawn.remove()
+        drawn = _legend(figure, handles, labels, columns)
+    missing = LEGEND_EDGE - drawn.get_window_extent().y0 / figure.dpi
+    if missing > 0:
+        drawn.remove()
+        lengthen(figure, missing)
+        _legend(figure, handles, labels, columns, lowered=missing)
+
+
+def _legend(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], columns: int, lowered: float = 0.0
+) -> Legend:
+    """A legend in so many columns; in a figure that is `lowered` inches longer than it was, as far below the axes."""
     place = {
         "loc": "upper center",
-        "bbox_to_anchor": (0.5, 0.125 * HEIGHT / figure.get_figheight()),  # as far from the edge in any height
+        "bbox_to_anchor": (0.5, (LEGEND_TOP + lowered) / figure.get_figheight()),
         "borderpad": 0.1,
         "handlelength": 1.8,
         "columnspacing": 1.0,
         "handletextpad": 0.5,
     }
-    figure.legend(handles, labels, ncols=columns, frameon=False, fontsize=9.5, **place)
+    return figure.legend(handles, labels, ncols=columns, frameon=False, fontsize=9.5, **place)
 
 
 def role_of(arm: str, index: int) -> str:

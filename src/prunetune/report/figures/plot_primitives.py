@@ -120,6 +120,17 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
     return figure, axes
 
 
+def lengthen(figure: Figure, more: float) -> None:
+    """Add `more` inches below what a figure shows; its axes and texts keep their size and what lies above them."""
+    before, after = figure.get_figheight(), figure.get_figheight() + more
+    figure.set_figheight(after)
+    for axes in figure.axes:
+        box = axes.get_position()
+        axes.set_position((box.x0, (box.y0 * before + more) / after, box.width, box.height * before / after))
+    for text in figure.texts:
+        text.set_y((text.get_position()[1] * before + more) / after)
+
+
 def spread(items: Sequence[T], most: int) -> tuple[T, ...]:
     """At most so many of the items (`most` from 2), evenly by place, the first and the last among them.
 
