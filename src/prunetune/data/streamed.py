@@ -115,7 +115,7 @@ def as_batch(found: Any, where: str) -> Batch:
 
 
 def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+    return tensor.float() if isinstance(tensor, Tensor) and tensor.dtype == torch.float64 else tensor
 
 
 def _plain(value: Nest) -> Nest:

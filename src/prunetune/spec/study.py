@@ -33,6 +33,7 @@ from prunetune.training.recipe import Point
 _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
 _WHERE_SET = {"reference_steps": None, "scaled": None, "task": CLASSIFICATION}  # named only where they are not this
+HUNDRED = 100  # percent
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 
@@ -243,6 +244,16 @@ class Spec(StrictModel):
             if self.pretraining.longer:
                 asked = f"pretraining.longer: {self.pretraining.longer}"
                 raise ConfigError(f"{asked}; must be 0: with `pretrained` there is no dense training to lengthen")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "Spec":
+        if self.recipe.metric is not None and self.task != CLASSIFICATION:
+            what = f"task '{self.task}' brings its own; leave it out, or give a task of your own"
+            raise ConfigError(f"recipe.metric: '{self.recipe.metric}'; {what}")
+        for name, value in (("margin", self.verdict.margin), ("gap", self.verdict.gap)):
+            if value > HUNDRED and self.metric.unit == "%":
+                raise ConfigError(f"verdict.{name}: {value:g}; must be less than or equal to {HUNDRED}")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,8 @@ from torch import Tensor
 from prunetune.core.references import Ref
 from prunetune.core.seeding import OrderDigest, derive, epoch_order, generator
 from prunetune.data import Batch, TrainingData, facts, load
-from prunetune.data.examples import Gather, Nest, class_labels, moved
+from prunetune.data.examples import Gather, Nest, class_labels, leaves, moved
+from prunetune.errors import ConfigError
 from prunetune.training.augment import EpochAugmentation, augmented
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.recipe import Recipe
@@ -48,6 +49,11 @@ class TrainingBatches:
         ranks: World = SINGLE,
     ) -> None:
         self._examples = data.train.to(device)
+        if ranks.count > 1 and not self._examples.resident:
+            what = "data that are read example by example are not shared by several"
+            raise ConfigError(f"devices: {ranks.count}; {what}; give tensors, or devices: 1")
+        if recipe.augment:
+            _require_images(recipe, data)
         self._prepare = data.preparation(device)
         self._gather: Gather = self._examples.gather
         self._device = device
@@ -105,6 +111,15 @@ def probe_indices(labels: Tensor, images: int, seed: int) -> Tensor:
         own = (labels[order] == label).nonzero().flatten()
         turns[own] = torch.arange(len(own))
     return order[turns.argsort(stable=True)][:images]
+
+
+def _require_images(recipe: Recipe, data: TrainingData) -> None:
+    """ConfigError unless inputs are images, and targets no masks of them, which would not be moved along."""
+    inputs, targets = data.train.gather(torch.arange(1))
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or any(target.dim() > 2 for target in leaves(targets)):
+        listed = ", ".join(recipe.augment)
+        what = "is for images of shape (count, channels, height, width) whose targets do not move with them"
+        raise ConfigError(f"recipe.augment: {listed}; {what}; leave it out, and augment in a data set of your own")
 
 
 def example_inputs(data: TrainingData, device: torch.device | str, count: int = 2) -> Nest:
