@@ -17,7 +17,7 @@ from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import Verdict
 from prunetune.core.metric import METRIC_KEYS
-from prunetune.report import tables
+from prunetune.report import tables, verdict_tables
 from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
 from prunetune.report.figures.mask_overlap import agreement_table
@@ -260,10 +260,10 @@ def _tables(
     evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks), metric=rule.metric)
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
-        "recommendation": tables.recommendation_table(recommendation, rule),
-        "comparisons": tables.comparison_table(verdicts, rule),
-        "dense": tables.dense_table(verdicts, evidence, rule),
-        "pretraining": tables.pretraining_table(verdicts, rule),
+        "recommendation": verdict_tables.recommendation_table(recommendation, rule),
+        "comparisons": verdict_tables.comparison_table(verdicts, rule),
+        "dense": verdict_tables.dense_table(verdicts, evidence, rule),
+        "pretraining": verdict_tables.pretraining_table(verdicts, rule),
         "means": tables.means_table(evidence, results.trials),
         "trials": tables.trials_table(results.trials, rule.metric),
         "correlations": tables.correlation_table(results.correlations),
