@@ -32,7 +32,8 @@ def of_metric(results: Results, metric: Metric, scored: Callable[[float], float]
 def measured(results: Results) -> Results:
     """With a row of every quantity and of connectivity."""
     rates = sorted({row.learning_rate for row in results.trials})
-    whole = {"whole": 120.0, "images": 64.0}
+    whole: dict[str, float | None] = {"whole": 120.0, "images": 64.0}
+    layers: dict[str, dict[str, float | None]]
     layers = {layer.name: {"0.5": 121.0, "0.9": 140.0} for layer in results.layers if layer.prunable}
     kinds: dict[str, dict[str, float | None]] = {
         "movement": {"n": 9.0, "sign_flips": 0.1, "distance": 1.0, "cosine": 0.5},

@@ -74,9 +74,8 @@ def guessing(environment: Mapping[str, Any], metric: Metric = ACCURACY) -> dict[
     counts = {name: environment.get(name) for name in ("outputs", "test_images")}
     known: dict[str, Any] = {name: value for name, value in counts.items() if type(value) is int}
     chance = environment.get("chance")
-    number = isinstance(chance, int | float) and not isinstance(chance, bool) and math.isfinite(chance)
-    if number and (0 < chance <= 100 or not metric.is_accuracy):
-        known["chance"] = float(chance)
+    if isinstance(chance, int | float) and not isinstance(chance, bool) and math.isfinite(chance):
+        known |= {"chance": float(chance)} if 0 < chance <= 100 or not metric.is_accuracy else {}
     return known
 
 
