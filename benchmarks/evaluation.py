@@ -12,7 +12,7 @@ from benchmarks.material import Setting, cifar10, origin
 from benchmarks.peak import peak_note, peaks, with_shares
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import served
-from prunetune.training.batches import normaliser
+from prunetune.data import TensorExamples
 from prunetune.training.evaluate import evaluate
 from prunetune.training.recipe import Precision
 
@@ -24,7 +24,7 @@ def plain(setting: Setting) -> Callable[[], float]:
     """Images a second of the loop that everybody has: NCHW, batches of 128, the right answers counted."""
     data, model = cifar10(setting.root), setting.network().eval()
     images, labels = data.test_images[: setting.images], data.test_labels[: setting.images]
-    normalise = normaliser(data, torch.device("cpu"))
+    normalise = data.preparation(torch.device("cpu"))
 
     def score() -> float:
         began = time.perf_counter()
@@ -44,7 +44,7 @@ def ours(setting: Setting, precision: Precision) -> Callable[[], float]:
 
     def score() -> float:
         began = time.perf_counter()
-        evaluate(model, images, labels, data, recipe, "cpu")
+        evaluate(model, TensorExamples(images, labels), data, recipe, "cpu")
         return len(images) / (time.perf_counter() - began)
 
     return score

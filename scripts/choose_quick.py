@@ -112,7 +112,7 @@ def _dense(context: StudyContext, seed: int, rate: float) -> Measured:
     seconds = time.process_time() - began
     overlap = correlation(before, dict(trained.state), P, names=prunable(model, context.scope))
     assert trained.validation is not None
-    return Measured(rate, trained.validation.accuracy, overlap.value, seconds)
+    return Measured(rate, trained.validation.value, overlap.value, seconds)
 
 
 def reference_epoch(found: Sequence[Candidate]) -> float:

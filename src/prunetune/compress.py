@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, failures_of, plan_with_weights, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
-from prunetune.data import Dataset, load
+from prunetune.data import TrainingData, facts, load
+from prunetune.data.examples import Nest, first_tensor, mapped
 from prunetune.deploy.channel_surgery import Savings, channel_savings, shrink
 from prunetune.deploy.export import LIST, announce_models, export, listed_models, note_model
 from prunetune.deploy.latency import Latency, latencies, speedup
@@ -45,7 +46,6 @@ from prunetune.sparsity.scope import Scope
 from prunetune.spec.compression import CompressionRequest, compression_spec
 from prunetune.spec.load import SpecSource
 from prunetune.steps.steps import Train
-from prunetune.training.batches import normaliser
 
 __all__ = ["compress", "plan_compression"]
 
@@ -115,7 +115,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
         return
     model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
     scope = Scope(spec.scope.include, spec.scope.exclude)
-    images = images_like(plan.input_shape)
+    images = images_like(plan.input_shape) if facts(plan.data).images else _few(_inputs(load(plan.data)))
     for sparsity in spec.sparsities:
         yield channel_savings(model, sparsity, images, scope)
 
@@ -218,27 +218,29 @@ def _failed(what: str, error: Exception) -> str:
 def _measured(prepared: Prepared, results: Results) -> tuple[list[tuple[Network, ModelRow]], list[str]]:
     """Every network that trained, measured together, the dense one first; with a line for all that failed."""
     failures: list[str] = []
-    sound = [trial for trial in results.trials if not trial.diverged and trial.test_accuracy is not None]
-    images = _images(load(prepared.plan.data))
+    sound = [trial for trial in results.trials if not trial.diverged and trial.score is not None]
+    images = _inputs(load(prepared.plan.data))
     networks = [
         _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
         for sparsity in sorted({trial.sparsity for trial in sound})
     ]
     device = next(trial.step.device for trial in prepared.plan.trials)
-    timings = _timings(networks, images.to(device))
+    timings = _timings(networks, mapped(images, lambda tensor: tensor.to(device)))
     rows = zip(networks, timings, strict=True)
     return [(network, _row(prepared, network, times, images)) for network, times in rows], failures
 
 
-def _images(data: Dataset) -> Tensor:
-    """As many test images as the largest batch, as a network takes them; repeated where there are fewer."""
-    most = max(BATCHES)
-    images = data.test_images[:most]
-    images = images.repeat(-(-most // len(images)), 1, 1, 1)[:most]
-    return normaliser(data, images.device)(images)
+def _inputs(data: TrainingData) -> Nest:
+    """As many test examples as the largest batch, as a network takes them; repeated where there are fewer."""
+    shown = data.test.gather(torch.arange(max(BATCHES)) % len(data.test)).inputs
+    return data.preparation(torch.device("cpu"))(shown)
 
 
-def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor, failures: list[str]) -> Network:
+def _few(inputs: Nest, count: int = 2) -> Nest:
+    return mapped(inputs, lambda tensor: tensor[:count])
+
+
+def _network(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures: list[str]) -> Network:
     """The network of the first seed, from the store, with the accuracies of all.
 
     One whose channels cannot be taken out after all ships whole, with a line in `failures`.
@@ -253,17 +255,17 @@ def _network(prepared: Prepared, trials: Sequence[Trial], images: Tensor, failur
     shipped = whole
     if mask and removes:
         try:
-            shipped = shrink(whole, mask, images[:2])
+            shipped = shrink(whole, mask, _few(images))
         except Exception as error:  # surgery on a network of somebody's
             failures.append(_failed(f"{percent(trial.sparsity)}: its channels stay in", error))
-    accuracies = tuple(t.test_accuracy for t in trials if t.test_accuracy is not None)
+    accuracies = tuple(t.score for t in trials if t.score is not None)
     return Network(trial, accuracies, whole, mask, shipped)
 
 
-def _timings(networks: Sequence[Network], images: Tensor) -> list[tuple[Timing, ...]]:
+def _timings(networks: Sequence[Network], images: Nest) -> list[tuple[Timing, ...]]:
     """The times of all networks at every batch size, each against the first's (the dense one's)."""
-    models = {str(i): network.shipped.to(images.device) for i, network in enumerate(networks)}
-    by_batch = {batch: latencies(models, images[:batch]) for batch in BATCHES} if models else {}
+    models = {str(i): network.shipped.to(first_tensor(images).device) for i, network in enumerate(networks)}
+    by_batch = {batch: latencies(models, _few(images, batch)) for batch in BATCHES} if models else {}
     found = [tuple(_timing(batch, times["0"], times[name]) for batch, times in by_batch.items()) for name in models]
     for network in networks:
         network.shipped.cpu()
@@ -278,9 +280,9 @@ def _row(
     prepared: Prepared,
     network: Network,
     timings: tuple[Timing, ...],
-    images: Tensor,
+    images: Nest,
 ) -> ModelRow:
-    trial, counts = network.trial, count(network.shipped, images[:2])
+    trial, counts = network.trial, count(network.shipped, _few(images))
     sizes = file_sizes(network.shipped.state_dict())
     return ModelRow(
         sparsity=trial.sparsity,
@@ -295,12 +297,12 @@ def _row(
         compressed_bytes=sizes.compressed,
         shrunk=network.shipped is not network.whole,
         timings=timings,
-        layers=_densities(prepared, network, images[:2]),
+        layers=_densities(prepared, network, _few(images)),
         files=(),
     )
 
 
-def _densities(prepared: Prepared, network: Network, inputs: Tensor) -> tuple[ParameterDensity, ...]:
+def _densities(prepared: Prepared, network: Network, inputs: Nest) -> tuple[ParameterDensity, ...]:
     """Every parameter of the user's model; of the dense network, none has a reason: nothing was to be pruned."""
     spec = prepared.plan.spec
     scope = Scope(spec.scope.include, spec.scope.exclude)
@@ -312,7 +314,7 @@ def _densities(prepared: Prepared, network: Network, inputs: Tensor) -> tuple[Pa
     )
 
 
-def _whole_layers(model: nn.Module, inputs: Tensor, scope: Scope) -> dict[str, str]:
+def _whole_layers(model: nn.Module, inputs: Nest, scope: Scope) -> dict[str, str]:
     """Why layers keep all their channels, by name."""
     groups = channel_groups(model, inputs, scope)
     return {group.layer: f"its channels stay: {group.whole}" for group in groups if group.whole}
@@ -327,7 +329,7 @@ def _exported(
     prepared: Prepared, measured: Sequence[tuple[Network, ModelRow]], formats: Sequence[str], folder: Path
 ) -> tuple[tuple[ModelRow, ...], list[str]]:
     """The rows with their exported files, and a line for every file that could not be made; the others are."""
-    images = _images(load(prepared.plan.data))[:2]
+    images = _few(_inputs(load(prepared.plan.data)))
     rows, failures = [], []
     for network, row in measured:
         made = []
@@ -341,7 +343,7 @@ def _exported(
     return tuple(rows), failures
 
 
-def _file(prepared: Prepared, network: Network, inputs: Tensor, name: str, folder: Path) -> ModelFile:
+def _file(prepared: Prepared, network: Network, inputs: Nest, name: str, folder: Path) -> ModelFile:
     """An exported file: a graph of the network that ships, or weights in the shapes of the user's model."""
     graph = name in GRAPHS and network.shipped is not network.whole
     model, mask = (network.shipped, None) if graph else (network.whole, network.mask)

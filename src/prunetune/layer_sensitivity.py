@@ -32,6 +32,7 @@ from prunetune.sparsity.scope import Scope, prunable
 from prunetune.spec.compression import CompressionRequest, sensitivity_spec
 from prunetune.spec.load import SpecSource
 from prunetune.steps.quantities import MeasureSensitivity
+from prunetune.training.batches import trial_inputs
 
 SCHEMA_VERSION = 1
 NAME = "sensitivity"  # of the files
@@ -287,7 +288,7 @@ def _sizes(prepared: Prepared) -> dict[str, int]:
         raise ConfigError("scope: nothing of the model is prunable; widen it with include patterns")
     step = plan.quantities[0].step
     if isinstance(step, MeasureSensitivity) and step.pattern == CHANNEL:
-        groups = free_groups(model, scope, plan.input_shape)
+        groups = free_groups(model, scope, trial_inputs(plan.data, plan.input_shape))
         names = in_order(groups, [name for name, _ in model.named_parameters()])
         return {name: groups[name].channels for name in names}
     return layers

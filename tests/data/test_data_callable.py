@@ -82,7 +82,7 @@ def test_four_arrays(module: str):
     assert data.train_images.flatten().tolist() == [12 * at + pixel for at in taken for pixel in range(12)]
     assert data.train_labels.tolist() == [at % 4 for at in taken]
     assert sorted(data.train_labels.tolist()) == [0, 0, 1, 1, 2, 3]  # of 3, 3, 2 and 2
-    assert tuple(facts(ref)) == ((3, 2, 2), 4, 6, 0, 4)
+    assert tuple(facts(ref)) == ((3, 2, 2), 4, 6, 0, 4, True)
 
 
 def test_the_digest_is_the_contents(module: str):
@@ -167,7 +167,7 @@ def test_a_registered_function_is_a_data_set(monkeypatch: pytest.MonkeyPatch):
         return Dataset.of("checkers", pair, pair)
 
     ref = identify("checkers", {"size": 2})
-    assert tuple(facts(ref)) == ((1, 2, 2), 2, 4, 0, 4)
+    assert tuple(facts(ref)) == ((1, 2, 2), 2, 4, 0, 4, True)
     assert load(ref).mean == (0.5,)
     with refused("data_args", "sizes", "size"):
         identify("checkers", {"sizes": 2})

@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sixty_thousand_images(root: Path):
     ref = identify("cifar10", {"root": str(root)})
     data = load(ref)
-    assert tuple(facts(ref)) == ((3, 32, 32), 10, 50000, 0, 10000)
+    assert tuple(facts(ref)) == ((3, 32, 32), 10, 50000, 0, 10000, True)
     assert data.train_labels.bincount().tolist() == [5000] * 10
     assert data.test_labels.bincount().tolist() == [1000] * 10
     assert "not the official cifar10 (50000 training and 10000 test images)" in data.note

@@ -83,7 +83,7 @@ def test_facts_are_those_of_the_loaded_set(named: Named):
         ref = identify(named[0], {**named[1], **cuts})
         data = load(ref)
         counts = len(data.train_labels), len(data.validation_labels), len(data.test_labels)
-        assert tuple(facts(ref)) == (data.input_shape, data.outputs, *counts)
+        assert tuple(facts(ref)) == (data.input_shape, data.outputs, *counts, True)
 
 
 def test_train_limit_takes_the_first_images_of_an_official_order_and_draws_from_others(named: Named):

@@ -217,7 +217,7 @@ def test_a_set_with_its_own_validation_images():
 def test_official_facts_need_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setenv("PRUNETUNE_DATA", str(tmp_path))
     ref = identify("cifar100", {"train_limit": 1000, "validation": 0.1})
-    assert tuple(facts(ref)) == ((3, 32, 32), 100, 900, 100, 10000)
+    assert tuple(facts(ref)) == ((3, 32, 32), 100, 900, 100, 10000, True)
 
 
 def test_arguments_that_were_not_identified_are_refused_by_name():

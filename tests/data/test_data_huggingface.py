@@ -27,7 +27,7 @@ def test_pixels_and_labels_are_those_of_the_files(tmp_path: Path, channels: int)
         assert found.is_contiguous()
     assert data.train_labels.tolist() == [0, 1, 2] * 8
     assert data.test_labels.tolist() == [0, 1, 2] * 3
-    assert facts(ref) == ((channels, 5, 4), 3, 24, 0, 9)
+    assert facts(ref) == ((channels, 5, 4), 3, 24, 0, 9, True)
 
 
 def test_the_key_holds_the_content_and_not_the_place(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from prunetune.analysis.pairing import Chance, guessing
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
-from prunetune.core.environment import guessing_accuracy
+from prunetune.data import TensorExamples
 from prunetune.report.page import headline
 from prunetune.report.text import choice_text, exceeds_text, recommendation_text, summary, whys
 from prunetune.report.write_report import write_report
 from prunetune.rows import Results, Trial
 from prunetune.spec.load import load_spec
 from prunetune.spec.presets import path
+from prunetune.tasks import TASKS
 from tests.support.planted import planted
 from tests.support.verdict_trials import LEVEL, one, spread, study, trial
 
@@ -92,15 +93,19 @@ def test_what_must_not_be_a_yes_does_not_exceed() -> None:
     assert one(trials).exceeds_dense == ()
 
 
+def of_majority(labels: torch.Tensor) -> float | None:
+    return TASKS["classification"].guessing(TensorExamples(labels, labels))
+
+
 # --- chance ---------------------------------------------------------------------------------------------------------
 
 
 def test_chance_is_the_share_of_the_most_frequent_class() -> None:
-    assert guessing_accuracy(LABELS) == 95.0
-    assert guessing_accuracy(torch.arange(10)) == 10.0
+    assert of_majority(LABELS) == 95.0
+    assert of_majority(torch.arange(10)) == 10.0
     found = Chance.of(2, 1000, 95.0)
     assert found is not None
-    assert (found.accuracy, found.noise) == (95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
+    assert (found.score, found.noise) == (95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
     assert Chance.of(4, 1000) == Chance.of(chance=25.0, test_images=1000)
     assert Chance.of() is None
 
@@ -110,7 +115,7 @@ def test_two_baselines_that_always_say_the_majority_give_no_winning_ticket() -> 
     trials = study({0.75: spread(3.0, 0.1)}, {0.75: spread(3.0, 0.1)}, dense=[95.0] * 5)
     known: dict[str, Any] = {"outputs": 2, "test_images": 1000}
     assert one(trials, **known).winning_property == "holds"  # which a chance of 1 / classes gives
-    verdict = one(trials, **known, chance=guessing_accuracy(LABELS))
+    verdict = one(trials, **known, chance=of_majority(LABELS))
     assert verdict.winning_property == "inconclusive"
     assert "stuck at chance" in verdict.outlook
 

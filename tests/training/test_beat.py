@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunetune.data import TensorExamples
 from prunetune.execution.executors import worker
 from prunetune.execution.executors.protocol import receive
 from prunetune.training import batches
@@ -24,7 +25,7 @@ def test_every_batch_is_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_LISTENERS", [lambda: signs.append(None)])
     run(data=dataset(held_out=7))
     assert len(signs) == RECIPE.epochs * 4 + 2  # both parts are scored in one batch
-    evaluate(network(), torch.zeros(1001, 1, 8, 8), torch.zeros(1001).long(), dataset(), RECIPE, "cpu")
+    evaluate(network(), TensorExamples(torch.zeros(1001, 1, 8, 8), torch.zeros(1001).long()), dataset(), RECIPE, "cpu")
     assert len(signs) == RECIPE.epochs * 4 + 2 + 3
 
 

@@ -59,9 +59,9 @@ def test_a_constant_has_no_barrier_whatever_its_rounding(value: float):
 def test_accuracy_falls_where_loss_rises():
     line = PathScores((0.0, 0.5, 1.0), (Score(90.0, 0.5), Score(60.0, 2.0), Score(80.0, 1.0)), (0, 0, 0))
     assert line.loss_barrier == 1.25
-    assert line.accuracy_barrier == 25.0
+    assert line.score_barrier == 25.0
     better = PathScores((0.0, 0.5, 1.0), (Score(60.0, 1.0), Score(90.0, 0.1), Score(60.0, 1.0)), (0, 0, 0))
-    assert (better.loss_barrier, better.accuracy_barrier) == (0.0, 0.0)
+    assert (better.loss_barrier, better.score_barrier) == (0.0, 0.0)
 
 
 def test_a_linear_model_with_squared_error_has_no_barrier():
@@ -124,8 +124,8 @@ def test_between_is_exact_at_the_ends_and_where_both_agree():
 def test_equal_ends_have_a_barrier_of_exactly_zero():
     state = run(mask=half_mask(network())).state
     line = score_path(network(1), state, state, None, dataset(), RECIPE, 11)
-    assert len({score.loss for score in line.test}) == len({score.accuracy for score in line.test}) == 1
-    assert (line.loss_barrier, line.accuracy_barrier) == (0.0, 0.0)
+    assert len({score.loss for score in line.test}) == len({score.value for score in line.test}) == 1
+    assert (line.loss_barrier, line.score_barrier) == (0.0, 0.0)
 
 
 def test_pruned_weights_stay_zero_on_the_line_and_one_that_does_not_is_counted():
@@ -245,10 +245,10 @@ def test_the_variance_of_an_average_is_not_the_average_of_variances():
     assert walked.test[0].loss == pytest.approx(walked.test[2].loss, rel=1e-5)
     model.load_state_dict(interpolated(one, other, 0.5))
     averaged = model.state_dict()["1.running_var"].clone()
-    stale = evaluate(model, data.test_images, data.test_labels, data, RECIPE, CPU)
+    stale = evaluate(model, data.test, data, RECIPE, CPU)
     recompute_statistics(model, data, RECIPE, CPU)
     assert (model.state_dict()["1.running_var"] < 0.9 * averaged).any()
-    fresh = evaluate(model, data.test_images, data.test_labels, data, RECIPE, CPU)
+    fresh = evaluate(model, data.test, data, RECIPE, CPU)
     assert walked.test[1].loss == pytest.approx(fresh.loss, rel=1e-5)
     assert abs(stale.loss - fresh.loss) > 1e-3
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.data import Dataset
-from prunetune.training.batches import TrainingBatches, normaliser
+from prunetune.training.batches import TrainingBatches
 from tests.support.train_makers import COUNT, RECIPE, dataset
 
 CPU = torch.device("cpu")
@@ -22,12 +22,12 @@ def test_normalised_by_hand() -> None:
     images = torch.tensor([[0, 51], [102, 255]]).byte().view(1, 2, 2, 1)  # two channels of two pixels
     data = replace(dataset(), train_images=images, mean=(0.1, 0.5), std=(0.2, 0.25))
     expected = torch.tensor([[-0.5, 0.5], [-0.4, 2.0]]).view(1, 2, 2, 1)
-    torch.testing.assert_close(normaliser(data, CPU)(images), expected)
+    torch.testing.assert_close(data.preparation(CPU)(images), expected)
 
 
 def test_the_training_set_has_mean_0_and_deviation_1() -> None:
     data = dataset()
-    inputs = normaliser(data, CPU)(data.train_images)
+    inputs = data.preparation(CPU)(data.train_images)
     assert inputs.mean().item() == pytest.approx(0, abs=1e-5)
     assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
@@ -36,7 +36,7 @@ def test_floating_images_are_used_as_they_are() -> None:
     images = torch.randn(4, 1, 3, 3, dtype=torch.float64)
     labels = torch.zeros(4, dtype=torch.int64)
     data = Dataset.of("given", (images, labels), (images, labels))
-    assert torch.equal(normaliser(data, CPU)(images), images.float())
+    assert torch.equal(data.preparation(CPU)(images), images.float())
 
 
 def test_an_epoch_has_every_image_once_with_its_label() -> None:
@@ -47,7 +47,7 @@ def test_an_epoch_has_every_image_once_with_its_label() -> None:
     assert feed.steps_per_epoch == 4
     order = epoch_order(7, 1, COUNT)
     assert torch.equal(torch.cat([labels for _, labels in batches]), data.train_labels[order])
-    expected = normaliser(data, CPU)(data.train_images[order])
+    expected = data.preparation(CPU)(data.train_images[order])
     assert torch.equal(torch.cat([images for images, _ in batches]), expected)
 
 

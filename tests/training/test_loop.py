@@ -74,7 +74,7 @@ def test_what_is_recorded() -> None:
     assert tuple(end.train_loss for end in seen) == trained.train_loss
     assert trained.train_loss[2] < trained.train_loss[0]
     data = dataset()
-    assert trained.test == evaluate(model, data.test_images, data.test_labels, data, RECIPE, "cpu")
+    assert trained.test == evaluate(model, data.test, data, RECIPE, "cpu")
     assert (trained.validation, trained.density, trained.revived, trained.residuals) == (None, None, 0, ())
     assert trained.seconds > 0
 
@@ -82,14 +82,14 @@ def test_what_is_recorded() -> None:
 def test_train_loss_is_the_mean_over_images() -> None:
     still = replace(RECIPE, epochs=1, learning_rate=0.0, momentum=0.0)
     model, data = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), dataset()
-    expected = evaluate(model, data.train_images, data.train_labels, data, RECIPE, "cpu").loss
+    expected = evaluate(model, data.train, data, RECIPE, "cpu").loss
     assert run(model, still).train_loss == pytest.approx((expected,), rel=1e-5)
 
 
 def test_validation_is_scored_when_images_are_held_out() -> None:
     data, model = dataset(held_out=20), network()
     trained = run(model, data=data)
-    expected = evaluate(model, data.validation_images, data.validation_labels, data, RECIPE, "cpu")
+    expected = evaluate(model, data.validation, data, RECIPE, "cpu")
     assert trained.validation == expected != trained.test
 
 
@@ -188,7 +188,7 @@ def test_divergence_ends_the_training_and_is_recorded() -> None:
     assert trained.epochs == len(seen) == len(trained.train_loss) < 5
     assert trained.steps == 4 * trained.epochs
     assert not math.isfinite(trained.train_loss[-1])
-    assert 0 <= trained.test.accuracy <= 100
+    assert 0 <= trained.test.value <= 100
     assert list(trained.snapshots) == points[:1]
 
 
@@ -224,7 +224,7 @@ def test_users_loss_and_metric() -> None:
         1.0 * (a == label) + 0.5 * (b == label)
         for (a, b), label in zip(guesses, data.test_labels.tolist(), strict=True)
     ]
-    assert trained.test.accuracy == pytest.approx(100 * sum(points) / len(points))
+    assert trained.test.value == pytest.approx(100 * sum(points) / len(points))
     with refused("recipe.loss", "scalar"):
         run(recipe=replace(RECIPE, loss=Ref.of("tests.support.train_makers:vector_loss")))
 

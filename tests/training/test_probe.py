@@ -39,8 +39,8 @@ def test_batches_are_normalised_and_as_equal_as_can_be(count: int, sizes: list[i
     data = Dataset.of("toy", (images, LABELS), (images, LABELS))
     indices = torch.arange(count) * 3
     batches = probe_batches(data, indices, 8, "cpu")
-    assert [len(labels) for _, labels in batches] == sizes
-    assert torch.equal(torch.cat([labels for _, labels in batches]), LABELS[indices])
+    assert [len(batch.targets) for _, batch in batches] == sizes
+    assert torch.equal(torch.cat([batch.targets for _, batch in batches]), LABELS[indices])
     pixels = images.double() / 255
     normal = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), correction=0, keepdim=True)
     torch.testing.assert_close(torch.cat([shown for shown, _ in batches]), normal[indices].float())

@@ -12,7 +12,6 @@ from torch import nn
 
 from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.sparsity.model_state import digest_tensors
-from prunetune.training.batches import normaliser
 from prunetune.training.distributed import Share, World
 from prunetune.training.loop import Trained
 from prunetune.training.recipe import Point
@@ -88,7 +87,7 @@ def halves() -> nn.Module:
     Running statistics are those of the first halves.
     """
     model, data = network(), dataset()
-    normalise, mask = normaliser(data, torch.device("cpu")), half_mask(model)
+    normalise, mask = data.preparation(torch.device("cpu")), half_mask(model)
     parameters = dict(model.named_parameters())
     velocity = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for name, kept in mask.items():

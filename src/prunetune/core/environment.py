@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
 
 from prunetune import __version__
 
@@ -61,11 +60,6 @@ def mixed(fingerprints: Iterable[Mapping[str, Any]]) -> list[str]:
             if value is not None and name not in _FREE_TO_DIFFER:
                 seen.setdefault(name, set()).add(str(value))
     return [f"{name}: {', '.join(sorted(values))}" for name, values in sorted(seen.items()) if len(values) > 1]
-
-
-def guessing_accuracy(labels: Tensor) -> float:
-    """What always naming the most frequent class of these test labels, int64 of shape (count,), scores in percent."""
-    return 100.0 * int(labels.bincount().max()) / len(labels)
 
 
 @cache

@@ -1,7 +1,8 @@
-"""Data sets: registered names, image folders and callables of the user's, all as tensors in memory."""
+"""Data sets: registered names, image folders, and callables of the user's with examples of any kind."""
 
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
-from prunetune.data.dataset import DATA, Dataset, Facts, Source
+from prunetune.data.dataset import DATA, Dataset, ExampleSets, Facts, Source, TrainingData
+from prunetune.data.examples import Batch, Examples, TensorExamples
 from prunetune.data.fashion import FashionMini, FashionMNIST
 from prunetune.data.huggingface import HuggingFace
 from prunetune.data.imagefolder import ImageFolder
@@ -14,4 +15,7 @@ DATA.register("cifar100")(Cifar(CIFAR100))
 DATA.register("hf")(HuggingFace())
 DATA.register("imagefolder")(ImageFolder())
 
-__all__ = ["DATA", "Dataset", "Facts", "Source", "facts", "identify", "load"]
+__all__ = [
+    "DATA", "Batch", "Dataset", "ExampleSets", "Examples", "Facts", "Source", "TensorExamples", "TrainingData",
+    "facts", "identify", "load",
+]  # fmt: skip

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prunetune.core.registry import Registry
+from prunetune.data.examples import Examples, Nest, TensorExamples, first_tensor
 from prunetune.errors import ConfigError
 
 GREY_MODES = ("1", "L", "LA")  # of Pillow's
@@ -62,15 +63,89 @@ class Dataset:
         """One example's shape: (channels, height, width)."""
         return tuple(self.train_images.shape[1:])
 
+    @property
+    def train(self) -> TensorExamples:
+        """What is trained on."""
+        return TensorExamples(self.train_images, self.train_labels)
+
+    @property
+    def test(self) -> TensorExamples:
+        """What results are reported on."""
+        return TensorExamples(self.test_images, self.test_labels)
+
+    @property
+    def validation(self) -> TensorExamples:
+        """What is held out, for choices that are made by looking; perhaps none."""
+        return TensorExamples(self.validation_images, self.validation_labels)
+
+    def first(self, count: int) -> "Dataset":
+        """At most so many examples to train on and to test."""
+        train = {"train_images": self.train_images[:count], "train_labels": self.train_labels[:count]}
+        return replace(self, **train, test_images=self.test_images[:count], test_labels=self.test_labels[:count])
+
+    def preparation(self, device: torch.device) -> Callable[[Nest], Nest]:
+        """The function that turns images on `device` into a network's float32 input, in the same shape.
+
+        uint8 x becomes (x - 255 mean) / (255 std) per channel; floating images are normalised already.
+        """
+        mean, scale = (
+            torch.tensor([255 * value for value in moments], dtype=torch.float32, device=device).view(-1, 1, 1)
+            for moments in (self.mean, self.std)
+        )
+
+        def normalise(images: Tensor) -> Tensor:
+            if images.is_floating_point():
+                return images.float()
+            return images.float().sub_(mean).div_(scale)
+
+        return normalise
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSets:
+    """Data of any kind, as a training uses them; `outputs` is None where a task is to say it from the targets."""
+
+    name: str
+    train: Examples
+    test: Examples
+    validation: Examples
+    outputs: int | None = None
+    note: str = ""
+    official = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example's first tensor."""
+        return tuple(first_tensor(self.train.gather(torch.arange(1)).inputs).shape[1:])
+
+    def first(self, count: int) -> "ExampleSets":
+        """At most so many examples to train on and to test."""
+        train, test = (part.subset(torch.arange(min(count, len(part)))) for part in (self.train, self.test))
+        return replace(self, train=train, test=test)
+
+    def preparation(self, device: torch.device) -> Callable[[Nest], Nest]:
+        """Inputs go into a network as they are."""
+        return lambda inputs: inputs
+
+
+TrainingData = Dataset | ExampleSets
+
 
 class Facts(NamedTuple):
     """What a plan must know of a data set before any of it is read."""
 
-    input_shape: tuple[int, ...]  # (channels, height, width)
-    outputs: int
-    train: int  # images trained on
+    input_shape: tuple[int, ...]  # of one example's first tensor; of images (channels, height, width)
+    outputs: int  # 0 where a task is to say it
+    train: int  # examples trained on
     validation: int
     test: int
+    images: bool = True  # whether an example is an image, of which zeros of its shape can stand for one
+
+    @classmethod
+    def of(cls, data: TrainingData) -> "Facts":
+        """Those of a data set that was read."""
+        counts = (len(part) for part in (data.train, data.validation, data.test))
+        return cls(data.input_shape, data.outputs or 0, *counts, images=isinstance(data, Dataset))
 
 
 class Source(ABC):
@@ -86,7 +161,7 @@ class Source(ABC):
         """SHA-256 of the content that `read` would return; OFFICIAL for official content, also while it is absent."""
 
     @abstractmethod
-    def read(self, **options: Any) -> tuple[Dataset, str]:
+    def read(self, **options: Any) -> tuple[TrainingData, str]:
         """The whole data set and the digest of what was read. ConfigError when that cannot be had or is damaged."""
 
 

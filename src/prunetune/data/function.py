@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.dataset import Dataset, Source, check_dataset, check_pair, require_channels_first
+from prunetune.data.dataset import Dataset, Source, TrainingData, check_dataset, check_pair, require_channels_first
+from prunetune.data.parts import from_mapping
 from prunetune.errors import ConfigError
 from prunetune.sparsity.model_state import digest_tensors
 
@@ -20,12 +21,13 @@ PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 class Function(Source):
-    """Calls `function(**data_args)`, which returns a Dataset or the four PARTS as tensors or numpy arrays.
+    """Calls `function(**data_args)`, which returns a Dataset, the four PARTS as tensors or arrays, or a mapping.
 
-    Images are uint8 or normalised floats of shape (N, C, H, W). The content is pinned by its own digest, so the
-    callable must return the same at every call; it is called once to identify the data and once in every process that
-    trains on them. Shapes that look like (N, H, W, C) are refused, unless data_args says `channels_first: true`, which
-    is not passed on to a callable that has no such argument.
+    A mapping holds data of any kind (`from_mapping`). The images of the others are uint8 or normalised floats of shape
+    (N, C, H, W). The content is pinned by its own digest, so the callable must return the same at every call; it is
+    called once to identify the data and once in every process that trains on them. Shapes that look like (N, H, W, C)
+    are refused, unless data_args says `channels_first: true`, which is not passed on to a callable that has no such
+    argument.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -41,7 +43,7 @@ class Function(Source):
         """SHA-256 of what the callable returns."""
         return self.read(**options)[1]
 
-    def read(self, **options: Any) -> tuple[Dataset, str]:
+    def read(self, **options: Any) -> tuple[TrainingData, str]:
         """Call it and check what it returns; ConfigError when the call fails or the result is not as it must be."""
         vouched = options.get(CHANNELS_FIRST) is True
         options = {
@@ -52,6 +54,8 @@ class Function(Source):
         except Exception as error:  # the user's code: whatever it raises is told in one line, the cause chained
             why = f"{type(error).__name__}: {error}"
             raise ConfigError(f"data: '{self.name}' raised {why}") from error
+        if isinstance(found, Mapping):
+            return from_mapping(found, self.name)
         data = found if isinstance(found, Dataset) else self._from_parts(found)
         check_dataset(data, self.name)
         if not vouched:
@@ -60,7 +64,8 @@ class Function(Source):
 
     def _from_parts(self, found: Any) -> Dataset:
         if not isinstance(found, tuple | list) or len(found) != len(PARTS):
-            raise ConfigError(f"data: '{self.name}' returned {_kind(found)}; want a Dataset or ({', '.join(PARTS)})")
+            want = f"a Dataset, a mapping of 'train' and 'test', or ({', '.join(PARTS)})"
+            raise ConfigError(f"data: '{self.name}' returned {_kind(found)}; want {want}")
         train_images, train_labels, test_images, test_labels = (
             self._tensor(value, part) for value, part in zip(found, PARTS, strict=True)
         )

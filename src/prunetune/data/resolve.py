@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.core.references import Ref, is_callable_name, load_callable
-from prunetune.data.dataset import DATA, OFFICIAL, Dataset, Facts, Source, check_dataset
+from prunetune.data.dataset import DATA, OFFICIAL, Dataset, Facts, Source, TrainingData, check_dataset
 from prunetune.data.function import Function
 from prunetune.data.split import SPLIT_OPTIONS, checked_options, drawn_by_class, split, split_facts
 from prunetune.errors import ConfigError, short, shown, unknown
@@ -51,14 +51,12 @@ def facts(ref: Ref) -> Facts:
     source = _source(ref.name)
     if source.facts is not None and ref.digest == OFFICIAL:
         return split_facts(source.facts, _split_options(ref))
-    data = load(ref)
-    counts = (len(labels) for labels in (data.train_labels, data.validation_labels, data.test_labels))
-    return Facts(data.input_shape, data.outputs, *counts)
+    return Facts.of(load(ref))
 
 
 @lru_cache(maxsize=KEPT_SETS)
-def load(ref: Ref) -> Dataset:
-    """The images and labels that `ref` names, read once per process and shared: change no tensor of them.
+def load(ref: Ref) -> TrainingData:
+    """The examples that `ref` names, read once per process and shared: change no tensor of them.
 
     ConfigError when they cannot be had, are damaged, or are not those that `identify` saw (a Ref without a digest
     takes what there is).
@@ -71,7 +69,8 @@ def load(ref: Ref) -> Dataset:
             f"data: '{ref.name}' is not what it was when the study was planned (content {digest[:12]}, "
             f"then {ref.digest[:12]}); its files must not change, and a callable must return the same every time"
         )
-    check_dataset(data, ref.name)
+    if isinstance(data, Dataset):
+        check_dataset(data, ref.name)
     return split(data, _split_options(ref))
 
 

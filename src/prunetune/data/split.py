@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.dataset import Dataset, Facts, mean_and_std
+from prunetune.data.dataset import Dataset, ExampleSets, Facts, TrainingData, mean_and_std
+from prunetune.data.examples import class_labels
 from prunetune.errors import ConfigError
 
 SPLIT_OPTIONS = ("train_limit", "validation")
@@ -51,7 +52,31 @@ def split_facts(whole: Facts, options: Mapping[str, Any]) -> Facts:
     return whole._replace(train=limit - held, validation=held or whole.validation)
 
 
-def split(data: Dataset, options: Mapping[str, Any]) -> Dataset:
+def split(data: TrainingData, options: Mapping[str, Any]) -> TrainingData:
+    """The data with `train_limit` and `validation` applied."""
+    if not options:
+        return data
+    return _split_images(data, options) if isinstance(data, Dataset) else _split_examples(data, options)
+
+
+def _split_examples(data: ExampleSets, options: Mapping[str, Any]) -> ExampleSets:
+    """As of images; where examples have no class each, both draws are whatever their targets."""
+    left, labels = split_facts(Facts.of(data), options), class_labels(data.train)
+    train = data.train
+    if "train_limit" in options:
+        limit = _limit(options, len(train))
+        by_class = _taken(labels, options) if labels is not None else None
+        drawn = _permutation(len(train), DRAW_SEED)[:limit].sort().values
+        train = train.subset(by_class if isinstance(by_class, Tensor) else drawn)
+    if "validation" not in options:
+        return replace(data, train=train)
+    labels = class_labels(train)
+    chosen = _held_out(torch.zeros(len(train)) if labels is None else labels, left.validation)
+    held, rest = (train.subset(part.nonzero().flatten()) for part in (chosen, ~chosen))
+    return replace(data, train=rest, validation=held)
+
+
+def _split_images(data: Dataset, options: Mapping[str, Any]) -> Dataset:
     """`train_limit` training images, a fixed random `validation` share of them held out, both in their order.
 
     A `train_limit` N is the first N images, `{"stratified": N}` a fixed random draw of every class's share, one image
@@ -60,10 +85,7 @@ def split(data: Dataset, options: Mapping[str, Any]) -> Dataset:
 
     Mean and std become those of the images that are left to train on, unless the data set brought figures of its own.
     """
-    if not options:
-        return data
-    counts = (len(labels) for labels in (data.train_labels, data.validation_labels, data.test_labels))
-    left = split_facts(Facts(data.input_shape, data.outputs, *counts), options)
+    left = split_facts(Facts.of(data), options)
     taken = _taken(data.train_labels, options)
     images, labels = data.train_images[taken], data.train_labels[taken]
     held = _held_out(labels, left.validation if "validation" in options else 0)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunetune.core.environment import cpu_model, fingerprint
-from prunetune.data import Dataset, facts, load
+from prunetune.data import TrainingData, facts, load
 from prunetune.errors import ConfigError, CorruptionError, counted
 from prunetune.execution.inputs import weights_read
 from prunetune.models import draw
@@ -108,24 +108,16 @@ def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
     return Estimate(_seconds(plan, remaining, jobs), bytes_written(plan, remaining))
 
 
-def probe(plan: Plan, data: Dataset, step: Evaluating) -> tuple[float, float]:
+def probe(plan: Plan, data: TrainingData, step: Evaluating) -> tuple[float, float]:
     """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
     images = PROBE_STEPS[step.device] * step.recipe.batch_size
-    few = replace(
-        data,
-        train_images=data.train_images[:images],
-        train_labels=data.train_labels[:images],
-        test_images=data.test_images[:images],
-        test_labels=data.test_labels[:images],
-    )
+    few = data.first(images)
     recipe = replace(step.recipe, epochs=1, schedule=Schedule("constant"))
     model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
     passes = [train(model, few, recipe, order_seed=0, augment_seed=0, device=step.device) for _ in range(2)]
-    per_image = passes[-1].seconds / (
-        len(few.train_labels) + EVALUATION_COST * len(few.test_labels)
-    )  # the first warms up
+    per_image = passes[-1].seconds / (len(few.train) + EVALUATION_COST * len(few.test))  # the first warms up
     shared_by = plan.spec.devices
-    return per_image * len(data.train_labels) / shared_by, per_image * EVALUATION_COST * len(data.test_labels)
+    return per_image * len(data.train) / shared_by, per_image * EVALUATION_COST * len(data.test)
 
 
 def bytes_written(plan: Plan, remaining: Remaining) -> int:
@@ -240,7 +232,7 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
         return None
     per_epoch, per_evaluation = probe(plan, data, timed[0])
     alone = per_epoch * plan.spec.devices  # of a step that does not train, which has one device
-    per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train_labels))
+    per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train))
     work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
     work += sum(step.points for step in timed if isinstance(step, Connect | MeasureBarrier)) * per_point
     measuring = (step for step in timed if isinstance(step, MeasureCurvature | MeasureSensitivity))

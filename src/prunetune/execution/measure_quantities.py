@@ -14,17 +14,19 @@ from prunetune.errors import ConfigError
 from prunetune.execution.inputs import Inputs, origin, transformed
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.criteria import Magnitude
+from prunetune.sparsity.forward_pass import ExampleInputs
 from prunetune.sparsity.movement import Movement, movement
 from prunetune.sparsity.patterns import CHANNEL, require_channels, scored
 from prunetune.sparsity.prune import choose
 from prunetune.sparsity.scope import Scope, prunable
 from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
 from prunetune.steps.steps import Prune, Step, Weights
-from prunetune.training.batches import probe_batches, probe_indices
+from prunetune.training.batches import probe_batches, shown_indices, trial_inputs
 from prunetune.training.curvature import curvature
-from prunetune.training.evaluate import evaluate, score_path
+from prunetune.training.evaluate import PathScores, evaluate, score_path
 from prunetune.training.numerics import reproducible
-from prunetune.training.objective import loss_of
+from prunetune.training.objective import objective_of
+from prunetune.training.recipe import Recipe
 
 Metrics = dict[str, Any]
 State = Mapping[str, Tensor]
@@ -42,14 +44,17 @@ def measure_barrier(step: MeasureBarrier, inputs: Inputs, model: nn.Module) -> M
     """The line and its two barriers."""
     first, second = inputs.state(step.first), inputs.state(step.second)
     line = score_path(model, first, second, None, load(step.data), step.recipe, step.points, step.device)
-    return {
-        "alpha": list(line.alpha),
-        "test_loss": [finite(score.loss) for score in line.test],
-        "test_accuracy": [finite(score.accuracy) for score in line.test],
-        "loss_barrier": finite(line.loss_barrier),
-        "accuracy_barrier": finite(line.accuracy_barrier),
-        "invariants": [],
-    }
+    return {**line_metrics(line, step.recipe), "invariants": []}
+
+
+def line_metrics(line: PathScores, recipe: Recipe) -> Metrics:
+    """What a line between two networks measured; the scores are accuracies of classification, else in their unit."""
+    values, worst = [finite(score.value) for score in line.test], finite(line.score_barrier)
+    named = {"test_accuracy": values, "accuracy_barrier": worst}
+    if recipe.task is not None:
+        named = {"test_accuracy": None, "accuracy_barrier": None, "score": values, "score_barrier": worst}
+    losses = {"test_loss": [finite(score.loss) for score in line.test], "loss_barrier": finite(line.loss_barrier)}
+    return {"alpha": list(line.alpha), **losses, **named}
 
 
 def measure_curvature(step: MeasureCurvature, inputs: Inputs, model: nn.Module) -> Metrics:
@@ -58,12 +63,12 @@ def measure_curvature(step: MeasureCurvature, inputs: Inputs, model: nn.Module) 
     model.load_state_dict(inputs.state(step.weights))
     model.to(step.device)
     data = load(step.data)
-    shown = probe_indices(data.train_labels, step.images, step.seed)
+    shown = shown_indices(data, step.images, step.seed)
     batches = probe_batches(data, shown, step.recipe.batch_size, step.device)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     amounts = {"iterations": step.iterations, "probes": step.probes, "seed": step.seed}
     with reproducible(torch.device(step.device)):
-        found = curvature(model, batches, loss_of(step.recipe), names, mask, **amounts)
+        found = curvature(model, batches, objective_of(step.recipe).loss, names, mask, **amounts)
     figures = {name: finite(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
     return {**figures, "images": len(shown), "invariants": []}
 
@@ -71,7 +76,7 @@ def measure_curvature(step: MeasureCurvature, inputs: Inputs, model: nn.Module) 
 def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Module) -> Metrics:
     """The accuracy of the whole network, and with each layer or group alone pruned to each sparsity."""
     data = load(step.data)
-    if not len(data.validation_labels):
+    if not len(data.validation):
         raise ConfigError(
             "data_args.validation: 0; sensitivity is measured on held-out images: hold out a share, such as 0.1"
         )
@@ -80,8 +85,7 @@ def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Modu
 
     def score(changed: State) -> float | None:
         model.load_state_dict({**state, **changed})
-        scored = evaluate(model, data.validation_images, data.validation_labels, data, step.recipe, step.device)
-        return finite(scored.accuracy)
+        return finite(evaluate(model, data.validation, data, step.recipe, step.device).value)
 
     pruned = _by_group if step.pattern == CHANNEL else _by_layer
     units = pruned(step, state, model)
@@ -89,7 +93,7 @@ def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Modu
         "whole": score({}),
         "sparsities": list(step.sparsities),
         "units": {name: [score(cut(sparsity)) for sparsity in step.sparsities] for name, cut in units.items()},
-        "images": len(data.validation_labels),
+        "images": len(data.validation),
         "invariants": [],
     }
 
@@ -109,7 +113,7 @@ def _by_layer(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[
 
 
 def _by_group(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[str, Cut]:
-    groups = free_groups(model.cpu(), step.scope, origin(step).input_shape)
+    groups = free_groups(model.cpu(), step.scope, trial_inputs(step.data, origin(step).input_shape))
     model.to(step.device)
     names = prunable(model, step.scope)
 
@@ -125,13 +129,13 @@ def _by_group(step: MeasureSensitivity, state: State, model: nn.Module) -> dict[
     return {name: cutting(group) for name, group in groups.items()}
 
 
-def free_groups(model: nn.Module, scope: Scope, input_shape: tuple[int, ...]) -> dict[str, ChannelGroup]:
+def free_groups(model: nn.Module, scope: Scope, shown: ExampleInputs) -> dict[str, ChannelGroup]:
     """The groups of coupled channels that may be pruned, each under its layer's name, in the model's order.
 
     Where a layer's outputs are in several groups, their range tells these apart: `conv[0:4]`. ConfigError where no
     group may be pruned.
     """
-    groups = channel_groups(model, torch.zeros(1, *input_shape), scope)
+    groups = channel_groups(model, shown, scope)
     require_channels(groups)
     free = [group for group in groups if group.whole is None]
     layers = Counter(group.layer for group in free)

@@ -12,12 +12,13 @@ from torch import Generator, Tensor, nn
 
 from prunetune.core.environment import fingerprint
 from prunetune.core.seeding import OrderDigest
-from prunetune.data import load
+from prunetune.data import Batch, load
+from prunetune.data.examples import Nest
 from prunetune.errors import ConfigError
 from prunetune.execution import invariants
 from prunetune.execution.events import Event, Notice, Progress
 from prunetune.execution.inputs import Inputs, origin, transformed
-from prunetune.execution.measure_quantities import QUANTITIES, finite
+from prunetune.execution.measure_quantities import QUANTITIES, finite, line_metrics
 from prunetune.models import build, draw
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.correlation import TooSparseError, correlation
@@ -33,13 +34,13 @@ from prunetune.spec.mask_fields import criterion_of
 from prunetune.steps.steps import Connect, Import, Init, Measure, Probe, Prune, Step, Train, device_of
 from prunetune.store.checkpoints import EVERY, Partial, Shared, discard
 from prunetune.store.store import StoreWriter
-from prunetune.training.batches import probe_batches, probe_indices
+from prunetune.training.batches import probe_batches, shown_indices, trial_inputs
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate, score_path
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.numerics import reproducible
 from prunetune.training.objective import loss_by
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import Point, Recipe
 
 
 def evidence_gatherer(
@@ -52,7 +53,7 @@ def evidence_gatherer(
     device = torch.device(probe.device if probe else "cpu")
     model.to(device)
     batches = _batches(probe) if probe else [(torch.zeros(1, *beginning.input_shape), torch.zeros(1))]
-    loss, seed = (loss_by(probe.loss), probe.seed) if probe else (loss_by(None), 0)
+    loss, seed = (loss_by(probe.loss, probe.task), probe.seed) if probe else (loss_by(None, None), 0)
 
     def gather_evidence(criterion: Criterion, mask: Mask | None) -> Gathered:
         with reproducible(device):
@@ -70,12 +71,12 @@ def probe_metrics(probe: Probe | None) -> dict[str, str]:
     return {"probe_digest": digest.hexdigest()}
 
 
-def _batches(probe: Probe) -> list[tuple[Tensor, Tensor]]:
+def _batches(probe: Probe) -> list[tuple[Nest, Batch]]:
     return probe_batches(load(probe.data), _shown(probe), probe.batch_size, probe.device)
 
 
 def _shown(probe: Probe) -> Tensor:
-    return probe_indices(load(probe.data).train_labels, probe.images, probe.seed)
+    return shown_indices(load(probe.data), probe.images, probe.seed)
 
 
 def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
@@ -89,11 +90,7 @@ def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     line = score_path(model, first, second, mask, load(step.data), step.recipe, step.points, step.device)
     held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
     return {
-        "alpha": list(line.alpha),
-        "test_loss": [finite(score.loss) for score in line.test],
-        "test_accuracy": [finite(score.accuracy) for score in line.test],
-        "loss_barrier": finite(line.loss_barrier),
-        "accuracy_barrier": finite(line.accuracy_barrier),
+        **line_metrics(line, step.recipe),
         "invariants": held,
     }
 
@@ -186,11 +183,10 @@ def _import(step: Import, inputs: Inputs, asked: StepContext) -> StepResult:
     model = build(step.model, step.input_shape, step.outputs)
     load_weights(model, state, path, "pretrained")
     data = load(step.data)
-    score = evaluate(model.to(step.device), data.test_images, data.test_labels, data, step.recipe, step.device)
+    score = evaluate(model.to(step.device), data.test, data, step.recipe, step.device)
     final = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    return StepResult(
-        {**_scored(score), "diverged": False, "digest": digest_tensors(final), "invariants": []}, state=final
-    )
+    about = {"diverged": False, "digest": digest_tensors(final), "invariants": []}
+    return StepResult({**_scored(score, step.recipe), **about}, state=final)
 
 
 def _train(step: Train, inputs: Inputs, asked: StepContext) -> StepResult:
@@ -227,7 +223,7 @@ def _train(step: Train, inputs: Inputs, asked: StepContext) -> StepResult:
         ranks=asked.ranks,
     )
     held = _check_training(step, trained, mask, inputs, asked.points, model)
-    metrics = _measured(trained) | {"mask_digest": mask.digest if mask else None, "invariants": held}
+    metrics = _measured(trained, step.recipe) | {"mask_digest": mask.digest if mask else None, "invariants": held}
     return StepResult(metrics, state=trained.state, snapshots=trained.snapshots, seconds=trained.seconds)
 
 
@@ -260,8 +256,11 @@ def _prune(step: Prune, inputs: Inputs, asked: StepContext) -> StepResult:
 
 def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
     """What is coupled in the model, where the pattern asks for it."""
-    shown = torch.zeros(1, *origin(step).input_shape)
-    return channel_groups(model, shown, step.scope) if step.pattern == CHANNEL else None
+    if step.pattern != CHANNEL:
+        return None
+    shape = origin(step).input_shape
+    shown = trial_inputs(step.probe.data, shape) if step.probe else torch.zeros(1, *shape)
+    return channel_groups(model, shown, step.scope)
 
 
 def _measure(step: Measure, inputs: Inputs, asked: StepContext) -> StepResult:
@@ -343,10 +342,10 @@ def _overlap(first: State, second: State, p: float, mask: Mask | None, names: tu
     return {"p": p, "value": found.value, "expected": found.expected, "per_layer": layers}
 
 
-def _measured(trained: Trained) -> dict[str, Any]:
+def _measured(trained: Trained, recipe: Recipe) -> dict[str, Any]:
     return {
-        **_scored(trained.test),
-        "validation_accuracy": finite(trained.validation.accuracy) if trained.validation else None,
+        **_scored(trained.test, recipe),
+        **_held_out(trained.validation, recipe),
         "epochs": trained.epochs,
         "steps": trained.steps,
         "diverged": trained.diverged,
@@ -359,5 +358,15 @@ def _measured(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _scored(score: Score) -> dict[str, Any]:
-    return {"test_accuracy": finite(score.accuracy), "test_loss": finite(score.loss)}
+def _scored(score: Score, recipe: Recipe) -> dict[str, Any]:
+    """The test score: as accuracy of classification, in the metric's unit of every other task."""
+    if recipe.task is None:
+        return {"test_accuracy": finite(score.value), "test_loss": finite(score.loss)}
+    return {"test_accuracy": None, "score": finite(score.value), "test_loss": finite(score.loss)}
+
+
+def _held_out(score: Score | None, recipe: Recipe) -> dict[str, Any]:
+    value = finite(score.value) if score else None
+    if recipe.task is None:
+        return {"validation_accuracy": value}
+    return {"validation_accuracy": None, "validation_score": value}

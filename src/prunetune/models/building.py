@@ -48,13 +48,20 @@ def draw(ref: Ref, input_shape: tuple[int, ...], outputs: int, seed: int) -> nn.
         return build(ref, input_shape, outputs)
 
 
-def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ...], outputs: int) -> Ref:
+def identify(
+    name: str,
+    arguments: Mapping[str, Any],
+    input_shape: tuple[int, ...],
+    outputs: int,
+    trial: Callable[[nn.Module], None] | None = None,
+) -> Ref:
     """Resolve a model of a spec to the Ref that enters the steps' keys: defaults filled in, the user's code hashed.
 
     An argument marked KEYED_WHERE_SET is left out where it has its default.
     The digest of code that is not prunetune's is the SHA-256 of its module's source and of the names and shapes of
-    the parameters that it builds. Raises ConfigError for an unknown model or argument, and for a callable that does
-    not build a network for `input_shape` and `outputs` or does not draw it by the seed.
+    the parameters that it builds. `trial` tries a network with examples; without one it must take two images and give
+    logits. Raises ConfigError for an unknown model or argument, and for a callable that does not build a network for
+    `input_shape` and `outputs` or does not draw it by the seed.
     """
     function = _find(name)
     ref = _reference(name, arguments)
@@ -65,9 +72,11 @@ def identify(name: str, arguments: Mapping[str, Any], input_shape: tuple[int, ..
             raise ConfigError(
                 f"model_args: '{name}' has {size:,} parameters with {shown(ref.kwargs)}; at most {MOST_PARAMETERS:,}"
             )
+        if trial is not None:
+            _try_out(ref, draw(ref, input_shape, outputs, seed=0).eval(), trial)
         return Ref.of(name, _written_out(function, ref.kwargs))
     _check_draws(ref, input_shape, outputs)
-    shapes = _check_forward(ref, input_shape, outputs)
+    shapes = _check_forward(ref, input_shape, outputs, trial)
     content = json.dumps([source_digest(function), shapes])
     return replace(ref, digest=hashlib.sha256(content.encode()).hexdigest())
 
@@ -152,17 +161,15 @@ def _weights(model: nn.Module, ref: Ref) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in drawn.items() if parameter.dim() >= 2 and parameter.numel()}
 
 
-def _check_forward(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> list[tuple[str, list[int]]]:
-    """Refuse a network that cannot take two images or gives no logits; returns its parameters' names and shapes."""
+def _check_forward(
+    ref: Ref, input_shape: tuple[int, ...], outputs: int, trial: Callable[[nn.Module], None] | None
+) -> list[tuple[str, list[int]]]:
+    """Refuse a network that cannot be tried, or keeps what no store holds; returns its parameters' names and shapes."""
     model = draw(ref, input_shape, outputs, seed=0).eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = model(torch.zeros(2, *input_shape))
-    except Exception as error:
-        raise _refusal(ref, f"cannot take images of shape {input_shape}: {type(error).__name__}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.shape != (2, outputs):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise _refusal(ref, f"gives {got} for 2 images; it must give logits of shape (2, {outputs})")
+    if trial is not None:
+        _try_out(ref, model, trial)
+    else:
+        _try_images(ref, model, input_shape, outputs)
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor) or value.layout is not torch.strided:
             kind = value.layout if isinstance(value, Tensor) else type(value).__name__
@@ -171,6 +178,30 @@ def _check_forward(ref: Ref, input_shape: tuple[int, ...], outputs: int) -> list
                 ref, f"{what}; a study stores dense tensors: register_buffer(…, persistent=False) for others"
             )
     return [(name, list(parameter.shape)) for name, parameter in model.named_parameters()]
+
+
+def _try_images(ref: Ref, model: nn.Module, input_shape: tuple[int, ...], outputs: int) -> None:
+    """Refuse a network that cannot take two images or gives no logits."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = model(torch.zeros(2, *input_shape))
+    except Exception as error:
+        raise _refusal(ref, f"cannot take images of shape {input_shape}: {type(error).__name__}: {error}") from error
+    logits = found.get("logits", found) if isinstance(found, Mapping) else found  # as those of transformers
+    if not isinstance(logits, Tensor) or logits.shape != (2, outputs):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise _refusal(ref, f"gives {got} for 2 images; it must give logits of shape (2, {outputs})")
+
+
+def _try_out(ref: Ref, model: nn.Module, trial: Callable[[nn.Module], None]) -> None:
+    """Refuse a network that cannot take examples of the data, or whose outputs the task cannot read."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trial(model)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise _refusal(ref, f"cannot take two examples: {type(error).__name__}: {error}") from error
 
 
 def _refusal(ref: Ref, why: str) -> ConfigError:

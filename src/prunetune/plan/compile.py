@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
-import torch
-
 from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
@@ -34,6 +32,7 @@ from prunetune.steps import graph
 from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
 from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train
+from prunetune.training.batches import trial_inputs
 from prunetune.training.recipe import Point, RecipeSummary
 
 Cell = tuple[float, str]
@@ -194,7 +193,7 @@ def _require_patterns_fit(context: StudyContext) -> None:
     for pattern in sorted(named):
         require_layers(pattern, list_parameters(model, context.scope))
     if CHANNEL in named:
-        require_channels(channel_groups(model, torch.zeros(1, *context.facts.input_shape), context.scope))
+        require_channels(channel_groups(model, trial_inputs(context.data, context.facts.input_shape), context.scope))
 
 
 def _masks(context: StudyContext, mask: MaskSpec, states: DenseStates) -> Iterator[MaskAt]:

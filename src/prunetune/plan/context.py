@@ -1,22 +1,29 @@
 """A spec's names resolved to things: the model, the data, and the dense states of each seed and learning rate."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from prunetune import data, models
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.data import Facts
+from prunetune.data import Batch, ExampleSets, Facts
 from prunetune.errors import ConfigError, given
 from prunetune.sparsity.channel_trace import reads_sequences
+from prunetune.sparsity.forward_pass import call
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope, written_out
-from prunetune.spec.recipe_fields import steps_per_epoch
+from prunetune.spec.recipe_fields import steps_per_epoch, task_ref
 from prunetune.spec.study import Spec
 from prunetune.steps.steps import DenseStates, Import, Init, Trainer, Weights
+from prunetune.tasks import task_of
+from prunetune.tasks.task import CLASSIFICATION
+from prunetune.training.batches import trial_inputs
+from prunetune.training.objective import objective_of
 from prunetune.training.recipe import Point, Recipe
 
 
@@ -37,17 +44,19 @@ class StudyContext:
     def of(cls, spec: Spec, device: str) -> "StudyContext":
         """Look up the data, the model, the scope's patterns and the rewind moment; ConfigError says what is wrong."""
         dataset = data.identify(spec.data, spec.data_args)
-        facts = data.facts(dataset)
-        model = models.identify(spec.model, spec.model_args, facts.input_shape, facts.outputs)
+        facts = facts_for(spec, dataset)
+        model = models.identify(
+            spec.model, spec.model_args, facts.input_shape, facts.outputs, trial_of(spec, device, dataset, facts)
+        )
         network = models.draw(model, facts.input_shape, facts.outputs, seed=0)
         scope = written_out(network, Scope(spec.scope.include, spec.scope.exclude))  # refuses one without a match
         by_channel = any(mask.pattern == CHANNEL for mask in spec.masks)
-        sequences = (by_channel and reads_sequences(network, torch.zeros(1, *facts.input_shape))) or None
+        sequences = (by_channel and reads_sequences(network, trial_inputs(dataset, facts.input_shape))) or None
         return cls(spec, device, dataset, facts, model, scope, sequences, _rewind(spec, facts))
 
     def dense_states(self, seed: int, learning_rate: float) -> DenseStates:
         """The states that exist before any mask does, at one seed and learning rate."""
-        recipe = self.spec.recipe.at(learning_rate, self.device)
+        recipe = self.spec.recipe.at(learning_rate, self.device, task_ref(self.spec.task))
         trainer = Trainer(self.data, seed, self.device, self.spec.devices)
         again = self._draw(seed, "reinit")
         if self.spec.pretrained is None:
@@ -82,12 +91,46 @@ class StudyContext:
                 precision=recipe.precision,
                 loss=recipe.loss,
                 metric=recipe.metric,
+                task=recipe.task,
             ),
             path=str(path),
             device=self.device,
             weights_key=self.spec.pretrained.key if self.spec.pretrained else None,
         )
         return Weights(imported)
+
+
+def facts_for(spec: Spec, dataset: Ref) -> Facts:
+    """The facts of the data, the number of outputs that the study's task needs among them.
+
+    ConfigError where the targets do not fit the task.
+    """
+    found = data.facts(dataset)
+    if found.images and spec.task == CLASSIFICATION:
+        return found
+    loaded, task = data.load(dataset), task_of(spec.task)
+    if declared := loaded.outputs if isinstance(loaded, ExampleSets) else None:
+        return found._replace(outputs=declared)  # of data too large to be read through
+    parts = [part for part in (loaded.train, loaded.test, loaded.validation) if len(part)]
+    return found._replace(outputs=max(task.outputs(part) for part in parts))
+
+
+def trial_of(spec: Spec, device: str, dataset: Ref, facts: Facts) -> Callable[[nn.Module], None] | None:
+    """Two training examples through a network, the loss and the score; None where images are to be classified."""
+    if facts.images and spec.task == CLASSIFICATION:
+        return None
+    objective = objective_of(spec.recipe.at(spec.learning_rates[0], device, task_ref(spec.task)))
+    loaded = data.load(dataset)
+    batch = loaded.train.gather(torch.arange(min(2, len(loaded.train))))
+    shown = Batch(loaded.preparation(torch.device("cpu"))(batch.inputs), batch.targets)
+
+    def try_out(model: nn.Module) -> None:
+        outputs = call(model, shown.inputs)
+        loss, statistics = objective.loss(outputs, shown), objective.statistics(outputs, shown)
+        if not isinstance(loss, Tensor) or loss.dim() or not statistics.is_floating_point():
+            raise ConfigError(f"task: '{spec.task}'; its loss must be a scalar tensor and its statistics floating ones")
+
+    return try_out
 
 
 def training_steps(spec: Spec, facts: Facts) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from prunetune.core.environment import environment, guessing_accuracy, mixed
+from prunetune.core.environment import environment, mixed
 from prunetune.data import facts, load
 from prunetune.errors import counted
 from prunetune.execution.invariants import RULES
@@ -33,6 +33,7 @@ from prunetune.sparsity.correlation import chance
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
+from prunetune.tasks import task_of
 
 
 def along_training(plan: Plan, stored: Stored) -> tuple[MomentOverlap, ...]:
@@ -111,7 +112,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
     missing = [trial for trial in plan.trials if trial.step.key not in stored]
     layers = _layers(plan, stored)
     return Results(
-        study=plan.spec.resolved(),
+        study=plan.spec.resolved() | plan.spec.metric.described(),
         environment=_environment(plan, stored),
         trials=tuple(sorted((_trial(trial, stored, cached) for trial in finished), key=_order)),
         correlations=_correlations(plan, stored),
@@ -150,7 +151,7 @@ def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Tr
         seed=planned.seed,
         epochs=found.get("epochs", 0),  # a state of the user's was not trained here
         steps=found.get("steps", 0),
-        test_accuracy=found["test_accuracy"],
+        test_accuracy=found.get("test_accuracy"),
         test_loss=found["test_loss"],
         diverged=found["diverged"],
         cached=key in cached,
@@ -159,6 +160,8 @@ def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Tr
         mask_digest=found.get("mask_digest"),
         data_order_digest=found.get("data_order_digest", ""),
         validation_accuracy=found.get("validation_accuracy"),
+        score=found.get("score"),
+        validation_score=found.get("validation_score"),
     )
 
 
@@ -240,9 +243,11 @@ def _path(planned: PlannedConnection, stored: Stored) -> Connectivity:
         seed=planned.seed,
         alpha=tuple(found["alpha"]),
         test_loss=tuple(found["test_loss"]),
-        test_accuracy=tuple(found["test_accuracy"]),
+        test_accuracy=tuple(found["test_accuracy"] or ()),
         loss_barrier=found["loss_barrier"],
-        accuracy_barrier=found["accuracy_barrier"],
+        accuracy_barrier=math.nan if found["accuracy_barrier"] is None else found["accuracy_barrier"],
+        score=tuple(found.get("score") or ()),
+        score_barrier=found.get("score_barrier", math.nan),
     )
 
 
@@ -305,18 +310,19 @@ def _layer_counts(plan: Plan, stored: Stored) -> dict[str, dict[str, dict[str, A
 def _data_notes(plan: Plan) -> tuple[str, ...]:
     """What is to be known of the data: that they are not the published bytes, that some are held out."""
     note, held = load(plan.data).note, facts(plan.data).validation
-    held_out = f"the best rate and the recommendation are chosen on {held} held-out training images, not on the test's"
+    what = "images" if plan.spec.metric.is_accuracy else "examples"
+    held_out = f"the best rate and the recommendation are chosen on {held} held-out training {what}, not on the test's"
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 
 def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
-    guessing = {"outputs": plan.outputs, "chance": guessing_accuracy(load(plan.data).test_labels)}
+    guessing = {"outputs": plan.outputs, "chance": task_of(plan.spec.task).guessing(load(plan.data).test)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,
-        **({} if plan.spec.recipe.metric else guessing),  # guessing has a score only in accuracy
+        **({} if plan.spec.recipe.metric else guessing),  # of a metric of the user's it is not known
         "devices": sorted({step.device for step in trained}),
         "precisions": sorted({step.recipe.precision for step in trained}),
         "mixed": mixed(fingerprints),

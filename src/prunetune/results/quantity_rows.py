@@ -31,4 +31,5 @@ def _quantity(planned: PlannedQuantity, found: Mapping[str, Any]) -> Quantity:
     if planned.kind == "sensitivity":
         at = [str(sparsity) for sparsity in found["sparsities"]]
         layers = {unit: dict(zip(at, scores, strict=True)) for unit, scores in found["units"].items()}
+    names += ("score_barrier",) if "score_barrier" in found else ()  # of a task other than classification
     return Quantity(planned.kind, planned.of, *place, {name: found[name] for name in names}, layers)

@@ -27,6 +27,12 @@ def called_with(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[st
     return (tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)), {}
 
 
+def call(model: nn.Module, inputs: ExampleInputs) -> Any:
+    """What the model gives for a tensor, for several as its arguments, or for a mapping as its named ones."""
+    args, named = called_with(inputs)
+    return model(*args, **named)
+
+
 class Arguments(NamedTuple):
     """The arguments of a call, and the first of them."""
 

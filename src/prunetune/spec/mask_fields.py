@@ -17,7 +17,7 @@ from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.allocation import ALLOCATIONS
 from prunetune.sparsity.criteria import CRITERIA, Criterion, place_of
 from prunetune.sparsity.gradients import reads_images
-from prunetune.sparsity.patterns import PATTERNS
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS
 from prunetune.spec.base import StrictModel, with_settings
 from prunetune.steps.mask_algorithms import MASKS, UPDATES_BY_DEFAULT, Algorithm, Gradual
 from prunetune.steps.steps import DenseStates, Probe
@@ -85,6 +85,7 @@ def _filled(kind: type[Criterion], own: Mapping[str, Any]) -> dict[str, Any]:
 
 _RULE = {"criterion": "magnitude", "allocation": "uniform", "pattern": "unstructured"}
 IMAGES_PER_CLASS = 10  # that a criterion is shown, as in the papers of GraSP and SynFlow
+EXAMPLES_SHOWN = 100  # that a criterion is shown of a task other than classification
 _CHOICES = {"allocation": ALLOCATIONS, "pattern": PATTERNS}
 
 
@@ -144,15 +145,20 @@ class MaskSpec(StrictModel):
         return self
 
     def shown(self, states: DenseStates, facts: Facts) -> Probe | None:
-        """What the criterion is shown at this seed; None for one that looks at no images."""
-        if not reads_images(criterion_of(self.criterion)):
+        """What the criterion is shown at this seed; None for one that looks at no data.
+
+        Where data are no images, a criterion or a pattern that needs an input's shape alone is shown some too.
+        """
+        criterion = criterion_of(self.criterion)
+        needs_a_shape = bool(criterion.needs - {"weight"}) or self.pattern == CHANNEL
+        if not reads_images(criterion) and (facts.images or not needs_a_shape):
             return None
         if self.probe is not None and self.probe > facts.train:
             raise ConfigError(f"masks.probe: {self.probe}; the data set has {facts.train} training images")
-        images = self.probe or min(IMAGES_PER_CLASS * facts.outputs, facts.train)
         recipe, trainer = states.recipe, states.trainer
-        seed = derive(trainer.seed, "probe")
-        return Probe(trainer.data, images, recipe.batch_size, seed, recipe.loss, trainer.device)
+        by_default = EXAMPLES_SHOWN if recipe.task else IMAGES_PER_CLASS * facts.outputs
+        images, seed = self.probe or min(by_default, facts.train), derive(trainer.seed, "probe")
+        return Probe(trainer.data, images, recipe.batch_size, seed, recipe.loss, trainer.device, recipe.task)
 
     @cached_property
     def algorithm(self) -> Algorithm:

@@ -10,6 +10,8 @@ from prunetune.core.limits import MAX_COUNT, Count, Number
 from prunetune.core.references import Ref, is_callable_name, load_callable, source_digest
 from prunetune.errors import ConfigError, counted, shown, unknown
 from prunetune.spec.base import StrictModel
+from prunetune.tasks import TASKS
+from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.augment import AUGMENTATIONS
 from prunetune.training.recipe import Precision, Recipe, RecipeSummary, Schedule, decay_exponent, retention
 
@@ -131,8 +133,8 @@ class RecipeSpec(StrictModel):
             raise ConfigError("nesterov: True needs a momentum; must be false where momentum is 0")
         return self
 
-    def at(self, learning_rate: float, device: str) -> Recipe:
-        """The recipe of trainings at one learning rate; precision `auto` is bf16 on CUDA and f32 elsewhere.
+    def at(self, learning_rate: float, device: str, task: Ref | None = None) -> Recipe:
+        """The recipe of trainings for a task at one learning rate; precision `auto` is bf16 on CUDA and f32 elsewhere.
 
         Imports the user's loss and metric: ConfigError when that fails.
         """
@@ -149,7 +151,15 @@ class RecipeSpec(StrictModel):
             precision=_precision(self.precision, device),
             loss=_code(self.loss, "recipe.loss"),
             metric=_code(self.metric, "recipe.metric"),
+            task=task,
         )
+
+
+def task_ref(name: str) -> Ref | None:
+    """The task as a recipe's key holds it: None for classification, a user's with the digest of its source."""
+    if name == CLASSIFICATION:
+        return None
+    return Ref.of(name) if name in TASKS else Ref.of(name, digest=source_digest(load_callable(name, "task")))
 
 
 def _precision(asked: Literal["auto", "f32", "bf16"], device: str) -> Precision:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prunetune.core.files import slug
 from prunetune.core.limits import DIGITS, MAX_COUNT, Count, Number, looks
+from prunetune.core.metric import Metric
 from prunetune.errors import ConfigError, unknown
 from prunetune.spec.base import StrictModel, config_error
 from prunetune.spec.mask_fields import MaskSpec
@@ -25,11 +26,14 @@ from prunetune.spec.study_fields import (
     VerdictRule,
 )
 from prunetune.steps.arms import Arm
+from prunetune.tasks import task_of
+from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.recipe import Point
 
 _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
-_WHERE_SET = ("reference_steps", "scaled")  # fields that a resolved spec names only where they are set
+_WHERE_SET = {"reference_steps": None, "scaled": None, "task": CLASSIFICATION}  # named only where they are not this
+HUNDRED = 100  # percent
 _NAME_BYTES = 100  # what file systems allow, with room for what is added
 MOST_STEPS = 100_000  # trainings and measurements of a study: planning them takes half a minute, running them years
 
@@ -55,6 +59,8 @@ class Spec(StrictModel):
     """A registered data set, `imagefolder:DIR`, `hf:REPO`, or `package.module:callable`, which is imported and run."""
     data_args: dict[str, Any] = Field(default_factory=dict)
     """`root: DIR`, `train_limit: N`, `validation: SHARE`, and the data set's own arguments."""
+    task: str = CLASSIFICATION
+    """What the networks are trained for: a registered task, or `package.module:callable`, which is imported and run."""
     recipe: RecipeSpec = RecipeSpec()
     """How every network is trained, dense or sparse."""
     learning_rates: Annotated[tuple[_Positive, ...], Field(max_length=100)] = (0.01, 0.1)
@@ -97,6 +103,17 @@ class Spec(StrictModel):
             return values
         name = re.sub(r"[^\w.-]+", "-", f"{values.get('model')}-{values.get('data')}")
         return {"name": name.encode()[:_NAME_BYTES].decode(errors="ignore").strip("-.") or "study", **values}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_metrics_unit(cls, values: Any) -> Any:
+        """What the verdict's rule leaves out is the metric's to say; that of classification is the rule's default."""
+        task = values.get("task", CLASSIFICATION) if isinstance(values, Mapping) else CLASSIFICATION
+        rule = values.get("verdict", {}) if isinstance(values, Mapping) else None
+        if task == CLASSIFICATION or not isinstance(task, str) or not isinstance(rule, Mapping | None):
+            return values
+        metric = task_of(task).metric
+        return {**values, "verdict": {"margin": metric.margin, "gap": metric.gap, **(rule or {})}}
 
     @classmethod
     def unknown_field(cls, name: object) -> ConfigError:
@@ -230,6 +247,16 @@ class Spec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _fits_the_task(self) -> "Spec":
+        if self.recipe.metric is not None and self.task != CLASSIFICATION:
+            what = f"task '{self.task}' brings its own; leave it out, or give a task of your own"
+            raise ConfigError(f"recipe.metric: '{self.recipe.metric}'; {what}")
+        for name, value in (("margin", self.verdict.margin), ("gap", self.verdict.gap)):
+            if value > HUNDRED and self.metric.unit == "%":
+                raise ConfigError(f"verdict.{name}: {value:g}; must be less than or equal to {HUNDRED}")
+        return self
+
+    @model_validator(mode="after")
     def _longer_training_ends(self) -> "Spec":
         epochs = self.recipe.epochs * self.pretraining.longer
         if epochs > MAX_COUNT:
@@ -246,6 +273,11 @@ class Spec(StrictModel):
             what = f"seeds, learning rates, masks, sparsities and arms multiply to {steps:,} steps"
             raise ConfigError(f"seeds: {seeds}; {what}; must be at most {MOST_STEPS:,}: cut the study in several")
         return self
+
+    @property
+    def metric(self) -> Metric:
+        """What the study's networks are scored by, with its unit and direction."""
+        return task_of(self.task).metric
 
     @property
     def named_arms(self) -> dict[str, Arm]:
@@ -275,7 +307,7 @@ class Spec(StrictModel):
         found = self.model_dump(mode="json") | own
         if found["pretrained"] and found["pretrained"]["key"] is None:
             del found["pretrained"]["key"]
-        return {name: value for name, value in found.items() if name not in _WHERE_SET or value is not None}
+        return {name: value for name, value in found.items() if name not in _WHERE_SET or value != _WHERE_SET[name]}
 
 
 def _moment(value: object, epochs: int) -> str:

@@ -15,7 +15,7 @@ from prunetune.steps.arms import ARMS, Arm, ArmWithSettings, of_the_study
 
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")
 _Share = Annotated[Number, Field(gt=0, lt=1)]
-_Points = Annotated[Number, Field(ge=0, le=100)]  # of accuracy
+_Difference = Annotated[Number, Field(ge=0)]  # of two scores
 _Pattern = Annotated[tuple[str, ...], Field(max_length=1000)]
 MOST_SEEDS = 1000
 
@@ -30,12 +30,13 @@ class ScopeSpec(StrictModel):
 
 
 class VerdictRule(StrictModel):
-    """The rule of the verdict (docs/explanation/verdict.md); `margin` and `gap` in points of accuracy."""
+    """The rule of the verdict (docs/explanation/verdict.md); `margin` and `gap` in points of accuracy, or in the unit
+    of the task's metric, which then says their defaults."""
 
-    margin: Annotated[_Points, Field(gt=0)] = 0.5
-    """How far below another an accuracy may lie and still count as similar, in points."""
-    gap: _Points = 0.5
-    """The least estimated lead over `reinit` that is called notable, in points."""
+    margin: Annotated[_Difference, Field(gt=0)] = 0.5
+    """How far below another a score may lie and still count as similar."""
+    gap: _Difference = 0.5
+    """The least estimated lead over `reinit` that is called notable."""
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
     """The error rate of each bound, and of a false *holds* over the tests that are corrected together."""
     nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5

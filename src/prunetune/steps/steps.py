@@ -145,6 +145,7 @@ class Probe:
     seed: int
     loss: Ref | None
     device: str = "cpu"
+    task: Ref | None = field(default=None, metadata=KEYED_WHERE_SET)  # None is classification
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Images on their way into a network: batches of a training, those that a criterion is shown, and a heartbeat each."""
+"""Examples on their way into a network: batches of a training, what a criterion is shown, and a heartbeat each."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -6,33 +6,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prunetune.core.seeding import OrderDigest, epoch_order, generator
-from prunetune.data import Dataset
+from prunetune.core.references import Ref
+from prunetune.core.seeding import OrderDigest, derive, epoch_order, generator
+from prunetune.data import Batch, TrainingData, facts, load
+from prunetune.data.examples import Gather, Nest, class_labels, leaves, moved
+from prunetune.errors import ConfigError
 from prunetune.training.augment import EpochAugmentation, augmented
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.recipe import Recipe
 
 
-def normaliser(data: Dataset, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The function that turns images on `device` into a network's float32 input, in the same shape.
-
-    uint8 x becomes (x - 255 mean) / (255 std) per channel; floating images are normalised already.
-    """
-    mean, scale = (
-        torch.tensor([255 * value for value in moments], dtype=torch.float32, device=device).view(-1, 1, 1)
-        for moments in (data.mean, data.std)
-    )
-
-    def normalise(images: Tensor) -> Tensor:
-        if images.is_floating_point():
-            return images.float()
-        return images.float().sub_(mean).div_(scale)
-
-    return normalise
-
-
 class BatchIndices(NamedTuple):
-    """A batch whose images are not yet gathered: their indices, and their rows of each augmentation's draws."""
+    """A batch whose examples are not yet gathered: their indices, and their rows of each augmentation's draws."""
 
     indices: Tensor
     draws: tuple[Tensor, ...]
@@ -50,12 +35,12 @@ class BatchIndices(NamedTuple):
 class TrainingBatches:
     """The batches of a training, or this rank's shares of them.
 
-    The last batch of an epoch may be smaller; no image is left out.
+    The last batch of an epoch may be smaller; no example is left out.
     """
 
     def __init__(
         self,
-        data: Dataset,
+        data: TrainingData,
         recipe: Recipe,
         *,
         order_seed: int,
@@ -63,9 +48,15 @@ class TrainingBatches:
         device: torch.device,
         ranks: World = SINGLE,
     ) -> None:
-        self._images = data.train_images.to(device)
-        self._labels = data.train_labels.to(device)
-        self._normalise = normaliser(data, device)
+        self._examples = data.train.to(device)
+        if ranks.count > 1 and not self._examples.resident:
+            what = "data that are read example by example are not shared by several"
+            raise ConfigError(f"devices: {ranks.count}; {what}; give tensors, or devices: 1")
+        if recipe.augment:
+            _require_images(recipe, data)
+        self._prepare = data.preparation(device)
+        self._gather: Gather = self._examples.gather
+        self._device = device
         self._recipe = recipe
         self._order_seed = order_seed
         self._augment_seed = augment_seed
@@ -75,7 +66,12 @@ class TrainingBatches:
         self.steps_per_epoch = len(self.shares)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._examples)
+
+    @property
+    def resident(self) -> bool:
+        """Whether all examples lie on the device."""
+        return self._examples.resident
 
     def skip(self, epochs: int) -> None:
         """Count the first epochs as handed out: an earlier part of the same training had them."""
@@ -84,20 +80,18 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> Iterator[BatchIndices]:
         """Every batch of `epoch`, counted from 0; `used` then has the order that was handed out, by all ranks."""
-        device = self._images.device
-        order = epoch_order(self._order_seed, epoch, len(self)).to(device)
-        augmentation = EpochAugmentation(self._recipe.augment, self._augment_seed, epoch, len(self), device)
-        used = []
-        for start, stop, _ in self.shares:
-            indices = order[start:stop]
-            used.append(indices)
+        order = epoch_order(self._order_seed, epoch, len(self)).to(self._device if self.resident else "cpu")
+        augmentation = EpochAugmentation(self._recipe.augment, self._augment_seed, epoch, len(self), self._device)
+        used = [order[start:stop] for start, stop, _ in self.shares]
+        self._gather = self._examples.reader(used, derive("examples", self._augment_seed, epoch))
+        for indices, (start, stop, _) in zip(used, self.shares, strict=True):
             yield BatchIndices(indices, augmentation.draws(start, stop))
         self.used.update(self._whole(torch.cat(used).cpu()))
 
-    def gather(self, batch: BatchIndices) -> tuple[Tensor, Tensor]:
-        """The images of a batch, augmented and normalised, and their labels."""
-        images = augmented(self._images.index_select(0, batch.indices), self._recipe.augment, batch.draws)
-        return self._normalise(images), self._labels.index_select(0, batch.indices)
+    def gather(self, batch: BatchIndices) -> Batch:
+        """The examples of a batch on the device, images augmented and normalised."""
+        inputs, targets = moved(self._gather(batch.indices), self._device)
+        return Batch(self._prepare(augmented(inputs, self._recipe.augment, batch.draws)), targets)
 
     def _whole(self, used: Tensor) -> Tensor:
         """All ranks' indices of an epoch, each at the place of its share."""
@@ -119,16 +113,53 @@ def probe_indices(labels: Tensor, images: int, seed: int) -> Tensor:
     return order[turns.argsort(stable=True)][:images]
 
 
-def probe_batches(
-    data: Dataset, indices: Tensor, batch_size: int, device: torch.device | str
-) -> list[tuple[Tensor, Tensor]]:
-    """The training examples of `indices`, normalised, on `device`: batches as equal as can be, of at most `batch_size`.
+def _require_images(recipe: Recipe, data: TrainingData) -> None:
+    """ConfigError unless inputs are images, and targets no masks of them, which would not be moved along."""
+    inputs, targets = data.train.gather(torch.arange(1))
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or any(target.dim() > 2 for target in leaves(targets)):
+        listed = ", ".join(recipe.augment)
+        what = "is for images of shape (count, channels, height, width) whose targets do not move with them"
+        raise ConfigError(f"recipe.augment: {listed}; {what}; leave it out, and augment in a data set of your own")
 
-    As equal as can be, because batch norm takes no batch of one.
+
+def example_inputs(data: TrainingData, device: torch.device | str, count: int = 2) -> Nest:
+    """The first training examples on `device`, as a network takes them: what it can be tried with."""
+    where = torch.device(device)
+    few = data.train.gather(torch.arange(min(count, len(data.train))))
+    return data.preparation(where)(moved(few, where).inputs)
+
+
+def trial_inputs(ref: Ref, input_shape: tuple[int, ...], count: int = 1) -> Nest:
+    """What a network for the data `ref` can be tried with: black images, or the first examples where they are others.
+
+    Images of a published data set need not be present for it.
     """
-    normalise = normaliser(data, torch.device(device))
-    parts = indices.tensor_split(-(-len(indices) // batch_size))
-    return [(normalise(data.train_images[part].to(device)), data.train_labels[part].to(device)) for part in parts]
+    return torch.zeros(count, *input_shape) if facts(ref).images else example_inputs(load(ref), "cpu", count)
+
+
+def shown_indices(data: TrainingData, examples: int, seed: int) -> Tensor:
+    """Places of training examples to be shown, drawn by `seed`: in turn from all classes, where each has one."""
+    labels = class_labels(data.train)
+    if labels is None:
+        return torch.randperm(len(data.train), generator=generator("probe", seed))[:examples]
+    return probe_indices(labels, examples, seed)
+
+
+def probe_batches(
+    data: TrainingData, indices: Tensor, batch_size: int, device: torch.device | str
+) -> list[tuple[Nest, Batch]]:
+    """The training examples of `indices` on `device`: inputs as a network takes them, and the batch that they are of.
+
+    The batches are as equal as can be, of at most `batch_size`, because batch norm takes no batch of one.
+    """
+    where = torch.device(device)
+    prepare, parts = data.preparation(where), indices.tensor_split(-(-len(indices) // batch_size))
+    gather, found = data.train.reader(parts, 0), []
+    for part in parts:
+        inputs, targets = moved(gather(part), where)
+        batch = Batch(prepare(inputs), targets)
+        found.append((batch.inputs, batch))
+    return found
 
 
 _LISTENERS: list[Callable[[], None]] = []

@@ -3,19 +3,23 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunetune.data.examples import Nest, first_tensor
 from prunetune.errors import ConfigError
+from prunetune.sparsity.forward_pass import call
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Nest, Any]
+"""Inputs, and the targets that the loss takes."""
 Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """Of the Hessian of the mean loss over a fixed set of images, with respect to `n` weights.
+    """Of the Hessian of the mean loss over a fixed set of examples, with respect to `n` weights.
 
     `largest` is the algebraically largest eigenvalue after `iterations` of Lanczos; `residual` bounds how far the
     nearest eigenvalue is from it: ‖Hv − λv‖ for the unit vector v found. `trace` is Hutchinson's mean over `probes`
@@ -34,7 +38,7 @@ class Curvature:
 def curvature(
     model: nn.Module,
     batches: Sequence[Batch],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Any], Tensor],
     names: Sequence[str],
     mask: Mapping[str, Tensor] | None = None,
     *,
@@ -99,12 +103,12 @@ def lanczos(product: Product, start: Tensor, iterations: int) -> tuple[float, fl
 def _product(
     model: nn.Module,
     batches: Sequence[Batch],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Any, Any], Tensor],
     parameters: list[nn.Parameter],
     kept: Tensor,
 ) -> Product:
     """v -> Hv over the kept weights, in double precision on the CPU; the passes are in the model's own precision."""
-    count = sum(len(targets) for _, targets in batches)
+    count = sum(len(first_tensor(inputs)) for inputs, _ in batches)
     shapes = [(parameter.shape, parameter.numel()) for parameter in parameters]
 
     def product(vector: Tensor) -> Tensor:
@@ -115,7 +119,7 @@ def _product(
         ]
         total = torch.zeros_like(vector)
         for inputs, targets in batches:
-            mean = loss(model(inputs), targets) * (len(targets) / count)
+            mean = loss(call(model, inputs), targets) * (len(first_tensor(inputs)) / count)
             gradients = torch.autograd.grad(mean, parameters, create_graph=True)
             along = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
             if not isinstance(along, Tensor) or not along.requires_grad:

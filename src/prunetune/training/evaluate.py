@@ -1,4 +1,4 @@
-"""What a network scores on images that it was not trained on, and what the networks on a line between two score."""
+"""What a network scores on examples that it was not trained on, and what the networks on a line between two score."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,59 +8,68 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from prunetune.data import Dataset
+from prunetune.data import Batch, Examples, TrainingData
+from prunetune.data.examples import first_tensor, moved
+from prunetune.sparsity.forward_pass import call
 from prunetune.sparsity.mask import Mask
-from prunetune.training.batches import heartbeat, normaliser
+from prunetune.training.batches import example_inputs, heartbeat
 from prunetune.training.numerics import autocast, choose_layout, enough_memory, reproducible
-from prunetune.training.objective import loss_of, metric_of
+from prunetune.training.objective import Objective, metric_of, objective_of
 from prunetune.training.recipe import Recipe
 
-BATCH = 500  # images at a time; fixed, so that a score never depends on the recipe's batch size
-MEMORY = f"evaluation: {BATCH} images at a time", "run fewer trainings at once with --jobs, or a smaller model"
+BATCH = 500  # examples at a time; fixed, so that a score never depends on the recipe's batch size
+MEMORY = f"evaluation: {BATCH} examples at a time", "run fewer trainings at once with --jobs, or a smaller model"
 
 
 @dataclass(frozen=True)
 class Score:
-    """`accuracy` in percent (100 times the mean of the user's metric, if there is one) and the mean `loss`."""
+    """The task's metric over all examples, in its unit (of classification: accuracy in percent), and the mean loss."""
 
-    accuracy: float
+    value: float
     loss: float
 
 
 def evaluate(
-    model: nn.Module, images: Tensor, labels: Tensor, dataset: Dataset, recipe: Recipe, device: torch.device | str
+    model: nn.Module, examples: Examples, data: TrainingData, recipe: Recipe, device: torch.device | str
 ) -> Score:
-    """Score `model`, which lies on `device`, on images (N, C, H, W) as stored and their labels (N,); N at least 1.
+    """Score `model`, which lies on `device`, on some examples of `data`, at least one, by the recipe's task.
 
     The model is in evaluation mode meanwhile, nothing of it is changed, and no random number is drawn. A batch's loss
     counts by its size. ConfigError when the user's loss or metric returns the wrong shape, or memory is short.
     """
     device = torch.device(device)
-    training = model.training
+    training, objective = model.training, objective_of(recipe)
     model.eval()
     try:
         with reproducible(device), torch.no_grad(), enough_memory(*MEMORY):
-            totals = _totals(model, images, labels, dataset, recipe, device)
+            totals, shape = _totals(model, examples, data, recipe, objective, device)
     finally:
         model.train(training)
-    right, loss = totals.double().sum(0).tolist()
-    return Score(100 * right / len(labels), loss / len(labels))
+    *statistics, loss = totals.double().sum(0)
+    return Score(objective.score(torch.stack(statistics).view(shape)), float(loss) / len(examples))
 
 
 def _totals(
-    model: nn.Module, images: Tensor, labels: Tensor, dataset: Dataset, recipe: Recipe, device: torch.device
-) -> Tensor:
-    """Sums of the scores and of the losses per batch, shape (batches, 2), on the CPU."""
-    loss, metric, normalise = loss_of(recipe), metric_of(recipe), normaliser(dataset, device)
-    totals = []
-    for batch, targets in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        targets = targets.to(device)
+    model: nn.Module,
+    examples: Examples,
+    data: TrainingData,
+    recipe: Recipe,
+    objective: Objective,
+    device: torch.device,
+) -> tuple[Tensor, torch.Size]:
+    """A row for every batch, on the CPU: its statistics, flat, and the sum of its losses; and the statistics' shape."""
+    prepare, totals, shape = data.preparation(device), [], torch.Size()
+    for stored in examples.in_order(BATCH):
+        inputs, targets = moved(stored, device)
+        batch = Batch(prepare(inputs), targets)
         with autocast(recipe, device):
-            outputs = model(normalise(batch.to(device)))
-            scores, mean = metric(outputs, targets), loss(outputs, targets)
-        totals.append(torch.stack([scores.float().sum(), mean.float() * len(targets)]))
+            outputs = call(model, batch.inputs)
+            statistics, mean = objective.statistics(outputs, batch), objective.loss(outputs, batch)
+        shape = statistics.shape
+        loss = mean.to(statistics.dtype) * len(first_tensor(batch.inputs))
+        totals.append(torch.cat([statistics.flatten(), loss.view(1)]))
         heartbeat()
-    return torch.stack(totals).cpu()
+    return torch.stack(totals).cpu(), shape
 
 
 IMAGES = 2048  # training images, the first ones, over which running statistics are recomputed
@@ -78,6 +87,7 @@ class PathScores:
     alpha: tuple[float, ...]
     test: tuple[Score, ...]
     revived: tuple[int, ...]  # pruned positions of the live network that are not zero: 0, or something is broken
+    higher_is_better: bool = True  # of the score
 
     @property
     def loss_barrier(self) -> float:
@@ -85,9 +95,10 @@ class PathScores:
         return barrier(self.alpha, [score.loss for score in self.test])
 
     @property
-    def accuracy_barrier(self) -> float:
-        """The most by which the test accuracy lies below the straight line between its two ends, in points."""
-        return barrier(self.alpha, [-score.accuracy for score in self.test])
+    def score_barrier(self) -> float:
+        """The most by which the test score is worse than the straight line between its two ends, in its unit."""
+        sign = -1 if self.higher_is_better else 1
+        return barrier(self.alpha, [sign * score.value for score in self.test])
 
 
 def score_path(
@@ -95,7 +106,7 @@ def score_path(
     first: State,
     second: State,
     mask: Mask | None,
-    data: Dataset,
+    data: TrainingData,
     recipe: Recipe,
     points: int,
     device: torch.device | str = "cpu",
@@ -112,13 +123,13 @@ def score_path(
     alphas = tuple(i / (points - 1) for i in range(points))
     scores, revived = [], []
     with reproducible(where):
-        choose_layout(model.to(where), normaliser(data, where)(data.train_images[:2].to(where)))
+        choose_layout(model.to(where), example_inputs(data, where))
         for alpha in alphas:
             model.load_state_dict(interpolated(first, second, alpha))
             recompute_statistics(model, data, recipe, where)
-            scores.append(evaluate(model, data.test_images, data.test_labels, data, recipe, where))
+            scores.append(evaluate(model, data.test, data, recipe, where))
             revived.append(_revived(model, mask) if mask is not None else 0)
-    return PathScores(alphas, tuple(scores), tuple(revived))
+    return PathScores(alphas, tuple(scores), tuple(revived), metric_of(recipe).higher_is_better)
 
 
 def interpolated(first: State, second: State, alpha: float) -> dict[str, Tensor]:
@@ -131,7 +142,7 @@ def interpolated(first: State, second: State, alpha: float) -> dict[str, Tensor]
     }
 
 
-def recompute_statistics(model: nn.Module, data: Dataset, recipe: Recipe, device: torch.device) -> None:
+def recompute_statistics(model: nn.Module, data: TrainingData, recipe: Recipe, device: torch.device) -> None:
     """Set every layer's running statistics to their plain mean over batches of the first `IMAGES` training images.
 
     The images are unaugmented, in batches as equal as can be, since each counts alike. Layers with running statistics
@@ -146,10 +157,12 @@ def recompute_statistics(model: nn.Module, data: Dataset, recipe: Recipe, device
         layer.reset_running_stats()
         layer.momentum = None  # torch's cumulative average
         layer.train()
-    images, normalise = data.train_images[:IMAGES], normaliser(data, device)
+    count = min(IMAGES, len(data.train))
+    parts = torch.arange(count).tensor_split(-(-count // BATCH))
+    gather, prepare = data.train.reader(parts, 0), data.preparation(device)
     with torch.no_grad(), autocast(recipe, device):
-        for batch in images.tensor_split(-(-len(images) // BATCH)):
-            model(normalise(batch.to(device)))
+        for part in parts:
+            call(model, prepare(moved(gather(part), device).inputs))
     model.eval()
 
 

@@ -4,18 +4,21 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunetune.core.seeding import derive
-from prunetune.data import Dataset
+from prunetune.data import Batch, TrainingData
+from prunetune.data.examples import Nest, first_tensor
 from prunetune.errors import ConfigError
 from prunetune.sparsity.enforce import apply_mask
+from prunetune.sparsity.forward_pass import call
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.admm import Admm, Penalty
-from prunetune.training.batches import BatchIndices, TrainingBatches, heartbeat, normaliser
+from prunetune.training.batches import BatchIndices, TrainingBatches, example_inputs, heartbeat
 from prunetune.training.cuda_graphs import GraphedStep, recorder_for
 from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate
@@ -28,7 +31,7 @@ from prunetune.training.numerics import (
     seeded,
     strided_depthwise_in_float32,
 )
-from prunetune.training.objective import build_optimizer, loss_of, user_errors
+from prunetune.training.objective import build_optimizer, objective_of, user_errors
 from prunetune.training.recipe import Point, Recipe, factor
 from prunetune.training.training_state import Checkpoints, State, TrainingState, copied_state
 from prunetune.training.zero_check import PrunedZeroCheck
@@ -40,7 +43,7 @@ class EpochEnd:
 
     epoch: int  # 1 after the first
     epochs: int  # of the whole training
-    train_loss: float  # mean over the epoch's images, each under the weights of its step
+    train_loss: float  # mean over the epoch's examples, each under the weights of its step
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ class Trained:
 
 def train(
     model: nn.Module,
-    data: Dataset,
+    data: TrainingData,
     recipe: Recipe,
     *,
     order_seed: int,
@@ -87,9 +90,9 @@ def train(
     checkpoints: Checkpoints | None = None,
     ranks: World = SINGLE,
 ) -> Trained:
-    """Train `model` in place by `recipe`, from the weights that it has, and score it on the test images at the end.
+    """Train `model` in place by `recipe`, from the weights that it has, and score it on the test examples at the end.
 
-    Epoch e sees the images in the order that (order_seed, e) fixes, whatever else differs; augmentation and dropout
+    Epoch e sees the examples in the order that (order_seed, e) fixes, whatever else differs; augmentation and dropout
     draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
     before the first step on, and the model stays held; `counted` are the mask's tensors over which density is measured,
     by default all. A snapshot is the state after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op
@@ -133,7 +136,7 @@ class _Training:
     def __init__(
         self,
         model: nn.Module,
-        data: Dataset,
+        data: TrainingData,
         recipe: Recipe,
         *,
         order_seed: int,
@@ -156,9 +159,9 @@ class _Training:
             data, recipe, order_seed=order_seed, augment_seed=augment_seed, device=device, ranks=ranks
         )
         due = _by_step(snapshots, self.batches.steps_per_epoch, recipe.epochs)
-        self.layout = choose_layout(model, normaliser(data, device)(data.train_images[:2].to(device)))
+        self.layout = choose_layout(model, example_inputs(data, device))
         self.optimizer = build_optimizer(model.parameters(), recipe)
-        self.loss = loss_of(recipe)
+        self.loss = objective_of(recipe).loss
         self.counted = mask if mask is None or counted is None else mask.subset(counted)
         if mask is not None:
             apply_mask(model, mask, self.optimizer)
@@ -175,7 +178,7 @@ class _Training:
             began=began,
         )
         self.network = ranks.replicated(model, self.weight)
-        recorder = recorder_for(device, ranks)
+        recorder = recorder_for(device, ranks) if self.batches.resident else None
         self.graphed = GraphedStep(self.step, recorder, on_notice) if recorder is not None else None
         self.rate = torch.zeros((), device=device) if recorder is not None else None  # where a replay reads it
         self.total = torch.zeros((), device=device)  # of the losses of an epoch's images
@@ -219,10 +222,11 @@ class _Training:
 
     def step(self, batch: BatchIndices) -> None:
         """One optimizer step, the check of the zeros right after it, and the batch's loss: all on the device."""
-        images, labels = self.batches.gather(batch)
-        images = images.contiguous(memory_format=self.layout)
+        inputs, targets = self.batches.gather(batch)
+        if isinstance(inputs, Tensor):
+            inputs = inputs.contiguous(memory_format=self.layout)
         with autocast(self.recipe, self.device):
-            loss = self.loss(self.outputs(images), labels)
+            loss = self.loss(self.outputs(inputs), Batch(inputs, targets))
         self.optimizer.zero_grad()
         loss.backward()
         if self.admm is not None:
@@ -230,14 +234,15 @@ class _Training:
         self.optimizer.step()
         if self.zero_check is not None:
             self.zero_check.check()
-        self.total += loss.detach() * len(labels)
+        self.total += loss.detach() * len(batch.indices)
 
-    def outputs(self, images: Tensor) -> Tensor:
+    def outputs(self, inputs: Nest) -> Any:
         """What the network gives in training mode; its own errors as one line, where no other rank has a part in it."""
         if self.ranks.count > 1:
-            return self.network(images)
-        with user_errors(f"model: cannot be trained on a batch of {len(images)}: it", images):
-            return self.network(images)
+            return call(self.network, inputs)
+        first = first_tensor(inputs)
+        with user_errors(f"model: cannot be trained on a batch of {len(first)}: it", first):
+            return call(self.network, inputs)
 
     def after_step(self) -> None:
         """What the host does at the new weights."""
@@ -250,20 +255,19 @@ class _Training:
         """This rank's share of the batch of the step under way."""
         return self.batches.shares[self.state.steps % self.batches.steps_per_epoch].weight
 
-    def result(self, data: Dataset) -> Trained:
+    def result(self, data: TrainingData) -> Trained:
         """Score the model and read what was gathered."""
         self.graphed = None  # its graphs hold memory
         final, losses = copied_state(self.model), self.state.train_loss
         finite = all(bool(tensor.isfinite().all()) for tensor in final.values())
-        held_out = data.validation_images, data.validation_labels
         return Trained(
             state=final,
             snapshots=self.state.snapshots,
             steps=self.state.steps,
             epochs=len(losses),
             diverged=not (finite and all(map(math.isfinite, losses))),
-            test=evaluate(self.model, data.test_images, data.test_labels, data, self.recipe, self.device),
-            validation=evaluate(self.model, *held_out, data, self.recipe, self.device) if len(held_out[1]) else None,
+            test=evaluate(self.model, data.test, data, self.recipe, self.device),
+            validation=self.held_out(data),
             train_loss=tuple(losses),
             density=_density(final, self.counted) if self.counted is not None else None,
             revived=int(self.ranks.sum(torch.tensor(self.zero_check.count()))) if self.zero_check is not None else 0,
@@ -273,6 +277,10 @@ class _Training:
             residuals=self.admm.residuals if self.admm is not None else (),
             seconds=self.state.seconds,
         )
+
+    def held_out(self, data: TrainingData) -> Score | None:
+        """What the model scores on the examples held out, if there are any."""
+        return evaluate(self.model, data.validation, data, self.recipe, self.device) if len(data.validation) else None
 
     def diverged_ranks(self, final: State) -> int:
         """How many ranks' weights are not the first's, bit for bit; running statistics are each rank's own."""

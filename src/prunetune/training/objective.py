@@ -1,7 +1,8 @@
-"""What a training minimises, how, and what it is scored by: cross entropy and accuracy, or callables of the user's."""
+"""What a training minimises, how, and what it is scored by: its task, with callables of the user's in their place."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from prunetune.core.metric import Metric
 from prunetune.core.references import Ref, load_callable
+from prunetune.data import Batch
+from prunetune.data.examples import first_tensor
 from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, one_line
+from prunetune.tasks import predictions, task_of
+from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.numerics import is_short
 from prunetune.training.recipe import Recipe
 
@@ -59,55 +65,77 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optim
         raise ConfigError(f"recipe.optimizer: {recipe.optimizer} cannot be set up: {error}") from error
 
 
-Objective = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar, or one score per example
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises and is scored by: its task, with the loss and the metric of the user's if there are.
 
-
-def loss_of(recipe: Recipe) -> Objective:
-    """The mean loss of a batch, a scalar tensor: cross entropy, or the user's `callable(outputs, targets)`."""
-    return loss_by(recipe.loss)
-
-
-def loss_by(ref: Ref | None) -> Objective:
-    """The loss that a recipe's `loss` names."""
-    if ref is None:
-        return _cross_entropy
-    return _checked(ref, "recipe.loss", "a scalar tensor, the mean over the batch", lambda targets: ())
-
-
-def metric_of(recipe: Recipe) -> Objective:
-    """The score of every example of a batch, shape (N,): 1 or 0 for right or wrong, or what the user's callable gives.
-
-    The mean over the examples, times 100, is what is reported.
+    As in a Task, `loss` is a batch's mean, the `statistics` of batches add up, and `score` reads their sum.
     """
-    if recipe.metric is None:
-        return _right
-    return _checked(
-        recipe.metric, "recipe.metric", "one score per example, a tensor of shape (N,)", lambda targets: (len(targets),)
-    )
+
+    loss: Callable[[Any, Batch], Tensor]
+    statistics: Callable[[Any, Batch], Tensor]
+    score: Callable[[Tensor], float]
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    if not isinstance(outputs, Tensor):  # GoogLeNet and others with auxiliary heads, in training mode
+def objective_of(recipe: Recipe) -> Objective:
+    """That of a recipe. A user's loss and metric of classification take (outputs, targets), of others see `loss_by`.
+
+    ConfigError for a task or a callable that cannot be imported.
+    """
+    task = task_of(recipe.task.name if recipe.task else CLASSIFICATION)
+    own = recipe.metric and partial(_user_statistics, _per_example(recipe.metric))
+    return Objective(loss_by(recipe.loss, recipe.task), own or task.statistics, task.score)
+
+
+def metric_of(recipe: Recipe) -> Metric:
+    """The metric of the recipe's task."""
+    return task_of(recipe.task.name if recipe.task else CLASSIFICATION).metric
+
+
+def loss_by(ref: Ref | None, task: Ref | None) -> Callable[[Any, Batch], Tensor]:
+    """The loss that a recipe's `loss` names, else the task's.
+
+    A user's is called with (outputs, targets) where the task is classification, and with (outputs, batch) where it is
+    another: `batch.inputs` and `batch.targets`.
+    """
+    if ref is None:
+        return task_of(task.name).loss if task else _cross_entropy
+    return _checked(ref, "recipe.loss", "a scalar tensor, the mean over the batch", lambda batch: (), whole=bool(task))
+
+
+def _per_example(ref: Ref) -> Callable[[Any, Batch], Tensor]:
+    """The user's score of every example of a batch, shape (N,)."""
+    wanted = "one score per example, a tensor of shape (N,)"
+    return _checked(ref, "recipe.metric", wanted, lambda batch: (len(batch.targets),), whole=False)
+
+
+def _user_statistics(metric: Callable[[Any, Batch], Tensor], outputs: Any, batch: Batch) -> Tensor:
+    """The sum of the scores of the user's metric, and of how many: their mean, times 100, is what is reported."""
+    scores = metric(outputs, batch).float()
+    return torch.stack([scores.sum(), scores.new_tensor(len(scores))])
+
+
+def _cross_entropy(outputs: Any, batch: Batch) -> Tensor:
+    if not isinstance(outputs, Tensor | Mapping):  # GoogLeNet and others with auxiliary heads, in training mode
         raise ConfigError(
             f"model: gives a {type(outputs).__name__} in training mode; must give logits alone, or recipe.loss be a "
             "callable that takes what it gives"
         )
-    return F.cross_entropy(outputs, targets)
+    return F.cross_entropy(predictions(outputs), batch.targets)
 
 
-def _right(outputs: Tensor, targets: Tensor) -> Tensor:
-    return outputs.argmax(1) == targets
-
-
-def _checked(ref: Ref, field: str, wanted: str, shape: Callable[[Tensor], tuple[int, ...]]) -> Objective:
+def _checked(
+    ref: Ref, field: str, wanted: str, shape: Callable[[Batch], tuple[int, ...]], *, whole: bool
+) -> Callable[[Any, Batch], Tensor]:
+    """The user's callable of (outputs, targets), or of (outputs, batch) where it takes the `whole` batch."""
     function = partial(load_callable(ref.name, field), **ref.kwargs)
 
-    def call(outputs: Tensor, targets: Tensor) -> Tensor:
-        with user_errors(f"{field}: '{ref.name}'", targets):
-            value = function(outputs, targets)
+    def call(outputs: Any, batch: Batch) -> Tensor:
+        with user_errors(f"{field}: '{ref.name}'", first_tensor(batch.inputs)):
+            value = function(outputs, batch if whole else batch.targets)
         if not isinstance(value, Tensor):
             raise ConfigError(f"{field}: '{ref.name}' returned a {type(value).__name__}; it must return {wanted}")
-        if value.shape != shape(targets):
+        if value.shape != shape(batch):
             raise ConfigError(f"{field}: '{ref.name}' returned shape {tuple(value.shape)}; it must return {wanted}")
         return value
 

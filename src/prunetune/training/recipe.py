@@ -80,6 +80,7 @@ class Recipe:
     precision: Precision = "f32"
     loss: Ref | None = None
     metric: Ref | None = None
+    task: Ref | None = field(default=None, metadata=KEYED_WHERE_SET)  # None is classification
 
     def lasting(self, epochs: int) -> "Recipe":
         """The recipe over another number of epochs, milestones and warm-up in proportion."""

@@ -1,0 +1,94 @@
+"""Which task a study has: its name in a spec, the metric that the verdict is read in, and what is refused."""
+
+from typing import Any, ClassVar
+
+import pytest
+from torch import Tensor
+
+from prunetune.core.metric import ACCURACY, Metric
+from prunetune.data import Batch, Examples
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import Spec
+from prunetune.tasks import TASKS
+from tests.support.refusals import refused
+
+HERE = __name__
+
+
+class Absolute:
+    """A task of one's own: the mean absolute error."""
+
+    metric: ClassVar[Metric] = Metric("MAE", "kg", "kg", higher_is_better=False, margin=2.0, gap=3.0)
+
+    def outputs(self, examples: Examples) -> int:
+        return 1
+
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+        return (outputs[:, 0] - batch.targets).abs().mean()
+
+    def statistics(self, outputs: Any, batch: Batch) -> Tensor:
+        errors = (outputs[:, 0] - batch.targets).abs()
+        return errors.new_tensor([float(errors.sum()), len(errors)])
+
+    def score(self, statistics: Tensor) -> float:
+        return float(statistics[0] / statistics[1])
+
+    def guessing(self, examples: Examples) -> float | None:
+        return None
+
+
+def unfinished() -> object:
+    return object()
+
+
+def failing() -> object:
+    raise OSError("no disk")
+
+
+def spec(**fields: Any) -> Spec:
+    return load_spec({"model": "small", "data": "fashion-mini", **fields})
+
+
+def test_nothing_said_is_classification_and_is_not_named() -> None:
+    assert spec().metric == spec(task="classification").metric == ACCURACY
+    assert "task" not in spec(task="classification").resolved()
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_margin_and_gap_are_the_metrics_where_they_are_not_given(task: str) -> None:
+    made, metric = spec(task=task), TASKS[task].metric
+    assert (made.metric, made.verdict.margin, made.verdict.gap) == (metric, metric.margin, metric.gap)
+    given = spec(task=task, verdict={"gap": 0.25})
+    assert (given.verdict.margin, given.verdict.gap) == (metric.margin, 0.25)
+    assert load_spec(made.resolved()).resolved() == made.resolved()
+
+
+def test_a_task_of_ones_own_is_called_for() -> None:
+    made = spec(task=f"{HERE}:Absolute")
+    assert (made.metric.name, made.verdict.margin, made.verdict.gap) == ("MAE", 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "mentions"),
+    [
+        ("detection", ["detection", "package.module:callable"]),
+        ("regresion", ["regresion", "regression"]),
+        ("nowhere.at:all", ["nowhere.at:all"]),
+        (f"{HERE}:unfinished", ["metric", "score"]),
+        (f"{HERE}:failing", ["OSError", "no disk"]),
+    ],
+)
+def test_what_is_no_task_is_refused_in_one_line(task: str, mentions: list[str]) -> None:
+    with refused("task", *mentions):
+        spec(task=task)
+
+
+def test_a_margin_may_be_above_100_where_the_unit_is_no_percentage() -> None:
+    assert spec(task="causal_lm", verdict={"margin": 250}).verdict.margin == 250
+    with refused("verdict.margin", 250, 100):
+        spec(task="multilabel", verdict={"margin": 250})
+
+
+def test_a_metric_of_ones_own_belongs_to_classification() -> None:
+    with refused("recipe.metric", "regression"):
+        spec(task="regression", recipe={"metric": f"{HERE}:failing"})
