@@ -66,7 +66,8 @@ def caption(kind: str, metric: Metric) -> str:
     """What the table of a kind of quantity shows, in the words of the study's metric."""
     lost = "Points of accuracy on held-out images that the trained dense network loses"
     if not metric.is_accuracy:
-        lost = f"By how much the trained dense network's {metric.name} on held-out examples gets worse{metric.in_unit}"
+        unit = f",{metric.in_unit}," if metric.in_unit else ""
+        lost = f"By how much the trained dense network's {metric.name} on held-out examples gets worse{unit}"
     barriers = f"; {metric.name}{metric.in_unit}" if metric.in_unit else ""
     return CAPTIONS[kind].format(barriers=barriers, lost=lost, examples=examples(metric))
 
