@@ -54,7 +54,7 @@ class AdviceLine(NamedTuple):
     start: str | None = None
 
 
-class LayerCount(NamedTuple):
+class LayerKept(NamedTuple):
     """How many of a prunable layer's weights remain at the asked sparsity, under the uniform allocation."""
 
     name: str
@@ -77,7 +77,7 @@ class Advice:
     """What the evidence says, cheapest first: where lines name different starts, the later one counts."""
 
     lines: tuple[AdviceLine, ...]
-    layers: tuple[LayerCount, ...] = ()  # of the model; empty without one
+    layers: tuple[LayerKept, ...] = ()  # of the model; empty without one
     correlations: Mapping[float, WeightCorrelation] = field(
         default_factory=dict
     )  # p -> R_p(θ0, θT), layer by layer, of a pair
@@ -160,16 +160,16 @@ def _require_evidence(
         raise ConfigError("trained: is missing; R_p compares the initial weights with the trained ones")
 
 
-def _counts(model: nn.Module, sparsity: float, scope: Scope) -> tuple[LayerCount, ...]:
+def _counts(model: nn.Module, sparsity: float, scope: Scope) -> tuple[LayerKept, ...]:
     """Raises ConfigError where nothing is prunable."""
     weights = {name: model.get_parameter(name) for name in prunable(model, scope)}
     if not weights:
         raise ConfigError("scope: nothing of the model is prunable; widen it with include patterns")
     kept = uniform(weights, 1 - sparsity)
-    return tuple(LayerCount(name, tuple(weight.shape), kept[name]) for name, weight in weights.items())
+    return tuple(LayerKept(name, tuple(weight.shape), kept[name]) for name, weight in weights.items())
 
 
-def _model_lines(model: nn.Module, layers: Sequence[LayerCount], sparsity: float) -> Iterator[AdviceLine]:
+def _model_lines(model: nn.Module, layers: Sequence[LayerKept], sparsity: float) -> Iterator[AdviceLine]:
     everything = sum(parameter.numel() for parameter in model.parameters())
     total, kept = sum(layer.total for layer in layers), sum(layer.kept for layer in layers)
     least = min(layers, key=lambda layer: layer.kept)
@@ -273,7 +273,7 @@ def _results(audit: Audit | str | Path) -> tuple[Results, str]:
     return read_results(path / RESULTS if path.is_dir() else path), f"the audit in '{audit}'"
 
 
-def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequence[LayerCount]) -> list[AdviceLine]:
+def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequence[LayerKept]) -> list[AdviceLine]:
     """The audit's answers at the asked sparsity; of another network they are an analogy, and name no start."""
     rule, verdicts, recommendation = answers(results)
     row = min(recommendation, key=lambda row: abs(row.sparsity - sparsity), default=None)

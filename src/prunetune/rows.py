@@ -74,7 +74,7 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Connectivity:
-    """Test loss and score on the line from an arm's final (alpha 0) to its twin's (1), of another data order.
+    """Test loss and score on the line from an arm's final (alpha 0) to its sibling run's (1), of another data order.
 
     A barrier is the most by which the network on the line is worse than the straight line between both ends has it.
     Of a classification the scores are the accuracies; another task has no accuracies, and NaN for their barrier.

@@ -41,7 +41,7 @@ def spec_of(source: Any = None, *changes: str, **asked: Any) -> Spec:
 
 @pytest.mark.parametrize("mask", ["one_shot", "admm"])
 def test_every_step_is_one_of_the_audit(mask: str) -> None:
-    """The spec's own settings of the mask algorithm; no twin, no moment along the way, no other arm or seed."""
+    """The spec's own settings of the mask algorithm; no sibling run, no moment along the way, no other arm or seed."""
     shipped = plan(spec_of(STUDY, mask=mask))
     audited = plan(load_spec({**STUDY, "connectivity": []}))
     assert {step.key for step in shipped.steps} < {step.key for step in audited.steps}

@@ -1,4 +1,4 @@
-"""Lines through the store: what a Connect step reads, measures and refuses, and a study with twins end to end."""
+"""Lines through the store: what a Connect step reads, measures and refuses, and a study of sibling runs."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from prunetune.execution.progress import Progress
 from prunetune.execution.run_step import execute
 from prunetune.execution.scheduler import Schedule
 from prunetune.plan.compile import Plan, plan
-from prunetune.plan.measurements import twin
+from prunetune.plan.measurements import sibling_run
 from prunetune.results.collect import collect
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec
@@ -35,7 +35,7 @@ START = init(0)
 DENSE = dense(START)
 MASK = prune(DENSE)
 TICKET = sparse(Weights(START), MASK)
-TWIN = twin(TICKET, 0)
+SIBLING = sibling_run(TICKET, 0)
 
 
 def line(first: Train, second: Train) -> Connect:
@@ -48,16 +48,16 @@ def run(store: Store, *steps: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def walked(finished: Store) -> tuple[Store, dict[str, Any]]:
-    return finished, run(finished, TWIN, line(TICKET, TWIN))
+    return finished, run(finished, SIBLING, line(TICKET, SIBLING))
 
 
-def test_twins_share_start_and_mask_and_see_another_order(walked: tuple[Store, dict[str, Any]]) -> None:
+def test_sibling_runs_share_start_and_mask_and_see_another_order(walked: tuple[Store, dict[str, Any]]) -> None:
     store, _ = walked
-    ticket, other = store.metrics(TICKET.key), store.metrics(TWIN.key)
+    ticket, other = store.metrics(TICKET.key), store.metrics(SIBLING.key)
     for same in ("start_digest", "mask_digest", "steps", "epochs", "density"):
         assert ticket[same] == other[same]
     assert ticket["data_order_digest"] != other["data_order_digest"]
-    assert not torch.equal(store.state(TICKET.key)["6.weight"], store.state(TWIN.key)["6.weight"])
+    assert not torch.equal(store.state(TICKET.key)["6.weight"], store.state(SIBLING.key)["6.weight"])
 
 
 def slow_scores(state: dict[str, torch.Tensor]) -> tuple[float, float]:
@@ -81,8 +81,8 @@ def slow_scores(state: dict[str, torch.Tensor]) -> tuple[float, float]:
 @pytest.mark.parametrize(("rate", "has_barrier"), [(0.05, False), (1.3, True)])
 def test_a_line_is_what_plain_torch_finds_on_it(finished: Store, rate: float, has_barrier: bool) -> None:
     ticket = replace(TICKET, recipe=recipe(rate))
-    found = run(finished, ticket, twin(ticket, 0), line(ticket, twin(ticket, 0)))
-    first, second = finished.state(ticket.key), finished.state(twin(ticket, 0).key)
+    found = run(finished, ticket, sibling_run(ticket, 0), line(ticket, sibling_run(ticket, 0)))
+    first, second = finished.state(ticket.key), finished.state(sibling_run(ticket, 0).key)
     assert found["alpha"] == [i / 10 for i in range(11)]
     slow = [
         slow_scores({n: (1 - a) * first[n].double() + a * second[n].double() for n in first}) for a in found["alpha"]
@@ -99,8 +99,8 @@ def test_a_line_is_what_plain_torch_finds_on_it(finished: Store, rate: float, ha
 
 def test_it_reads_both_finals_and_the_mask_and_is_kept_under_its_key(walked: tuple[Store, dict[str, Any]]) -> None:
     store, found = walked
-    step = line(TICKET, TWIN)
-    files = {f"{TICKET.key}/state.safetensors", f"{TWIN.key}/state.safetensors", f"{MASK.key}/mask.safetensors"}
+    step = line(TICKET, SIBLING)
+    files = {f"{TICKET.key}/state.safetensors", f"{SIBLING.key}/state.safetensors", f"{MASK.key}/mask.safetensors"}
     assert store.manifest(step.key)["inputs"].keys() == files
     assert store.manifest(step.key)["environment"]["precision"] == "f32"
     assert store.metrics(step.key) == found
@@ -110,12 +110,12 @@ def test_it_reads_both_finals_and_the_mask_and_is_kept_under_its_key(walked: tup
     assert execute(step, store).metrics == found
 
 
-def test_ends_that_are_no_twins(finished: Store) -> None:
+def test_ends_that_are_no_siblings(finished: Store) -> None:
     reinit = sparse(Weights(init(1)), MASK)
     for other, what in (
         (TICKET, "saw the same data order"),
         (reinit, "have not the same start"),
-        (twin(reinit, 0), "have not the same start"),
+        (sibling_run(reinit, 0), "have not the same start"),
     ):
         if not finished.has(other.key):
             execute(other, finished)
@@ -126,7 +126,7 @@ def test_ends_that_are_no_twins(finished: Store) -> None:
 
 
 def test_a_pruned_weight_that_is_not_zero_on_the_line(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(TWIN, finished)
+    execute(SIBLING, finished)
     walk = connecting.score_path
 
     def revived(model: Any, first: Any, second: Any, *args: Any) -> PathScores:
@@ -134,12 +134,12 @@ def test_a_pruned_weight_that_is_not_zero_on_the_line(finished: Store, monkeypat
 
     monkeypatch.setattr(connecting, "score_path", revived)
     with pytest.raises(InvariantError, match=r"zeros on the line: 72 pruned positions are not zero at alpha = 0\.1"):
-        execute(line(TICKET, TWIN), finished)
+        execute(line(TICKET, SIBLING), finished)
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_diverged_end_blocks_the_line(store: Store, which: int) -> None:
-    ends = [DENSE, twin(DENSE, 0)]
+    ends = [DENSE, sibling_run(DENSE, 0)]
     ends[which] = replace(ends[which], recipe=recipe(rate=1e20))
     step = line(*ends)
     for parent in (START, *ends):
@@ -192,7 +192,7 @@ def test_a_study_has_a_row_for_every_line(audited: tuple[Audit, Path, Plan]) -> 
             assert row[name] == stored[name]
     counts = {rule.name: rule.checked for rule in audit.results.invariants}
     assert (counts["ends are twins"], counts["zeros on the line"]) == (10, 8)
-    assert len(audit.results.trials) == 2 * (1 + 2 * 3)  # twins are no rows of the table
+    assert len(audit.results.trials) == 2 * (1 + 2 * 3)  # sibling runs are no rows of the table
 
 
 def test_its_page_has_the_section(audited: tuple[Audit, Path, Plan]) -> None:
@@ -244,16 +244,16 @@ def test_a_line_that_failed_fails_the_audit(
     assert found.failures == (f"connectivity of {place}: Connect abc: broken",)
 
 
-def test_progress_names_twins(audited: tuple[Audit, Path, Plan], tmp_path: Path) -> None:
+def test_progress_names_sibling_runs(audited: tuple[Audit, Path, Plan], tmp_path: Path) -> None:
     planned = audited[2]
     labels = Progress(planned, planned.remaining(Store(tmp_path / "empty"))).labels
     shown = [c for c in planned.connections if (c.seed, c.sparsity) in ((0, 0.0), (0, 0.75))]
-    twins = {c.arm: labels[c.twin.key] for c in shown}
-    assert twins["dense"] == "twin of dense lr 0.05 seed 0"
-    assert twins["ticket"] == "twin of ticket iterative 75.0% lr 0.05 seed 0"
+    siblings = {c.arm: labels[c.sibling_run.key] for c in shown}
+    assert siblings["dense"] == "sibling run of dense lr 0.05 seed 0"
+    assert siblings["ticket"] == "sibling run of ticket iterative 75.0% lr 0.05 seed 0"
 
 
-def test_a_diverged_twin_leaves_the_table_whole(tmp_path: Path) -> None:
+def test_a_diverged_sibling_run_leaves_the_table_whole(tmp_path: Path) -> None:
     planned = plan(load_spec(STUDY | {"learning_rates": [1e20], "seeds": 1, "connectivity": ["dense"]}))
     store = Store(tmp_path / "store")
     store.prepare()

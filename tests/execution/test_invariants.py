@@ -370,7 +370,7 @@ def test_every_rule_of_a_step_is_planted_here() -> None:
         "shuffle permutes",
         "signs kept",
         "mixed as asked",
-        "ends are twins",  # this one's and the next one's in test_run_connecting.py
+        "ends are twins",  # this one's and the next one's in test_connecting.py
         "zeros on the line",
     }
     assert isinstance(TICKET, Train)

@@ -1,4 +1,4 @@
-"""Twins and lines in a plan: what a twin shares and what not, what they cost, and requests that cannot be met."""
+"""Sibling runs and lines in a plan: what these share, what they cost, and requests that cannot be met."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def test_a_study_that_does_not_ask_has_none():
     assert load_spec(spec()).connectivity == ()
     assert made.connections == ()
     assert keys(made, Connect) == set()
-    assert not any("twin" in note for note in made.notes)
+    assert not any("sibling" in note for note in made.notes)
 
 
 def test_nothing_else_of_the_study_changes():
@@ -51,39 +51,45 @@ def test_a_line_for_every_trial_of_the_arms(arms: list[str]):
         assert isinstance(trial, Train)
         assert line.first == Weights(trial)
         assert (line.mask, line.data, line.recipe, line.points) == (trial.mask, trial.data, trial.recipe, 11)
-        twin = connection.twin
-        assert isinstance(twin, Train)
-        assert (twin.start, twin.mask, twin.recipe, twin.penalty) == (trial.start, trial.mask, trial.recipe, None)
-        assert twin.order_seed != trial.order_seed
-        assert twin.augment_seed != trial.augment_seed
-        assert set(line.parents) == {trial, twin} | ({trial.mask} if trial.mask else set())
+        sibling = connection.sibling_run
+        assert isinstance(sibling, Train)
+        assert (sibling.start, sibling.mask, sibling.recipe, sibling.penalty) == (
+            trial.start,
+            trial.mask,
+            trial.recipe,
+            None,
+        )
+        assert sibling.order_seed != trial.order_seed
+        assert sibling.augment_seed != trial.augment_seed
+        assert set(line.parents) == {trial, sibling} | ({trial.mask} if trial.mask else set())
 
 
-def test_the_twins_of_a_seed_share_one_order_that_no_other_seed_has():
+def test_the_sibling_runs_of_a_seed_share_one_order_that_no_other_seed_has():
     made = planned(connectivity=["dense", "ticket"], seeds=3)
     trained = {(s.order_seed, s.augment_seed) for t in made.trials for s in [t.step] if isinstance(s, Train)}
-    twins = {(c.seed, c.twin.order_seed, c.twin.augment_seed) for c in made.connections}  # type: ignore[union-attr]
-    assert len(trained) == len(twins) == 3
-    numbers = [n for pair in trained for n in pair] + [n for _, *pair in twins for n in pair]
+    siblings = {(c.seed, c.sibling_run.order_seed, c.sibling_run.augment_seed) for c in made.connections}  # type: ignore[union-attr]
+    assert len(trained) == len(siblings) == 3
+    numbers = [n for pair in trained for n in pair] + [n for _, *pair in siblings for n in pair]
     assert len(set(numbers)) == 12
 
 
-def test_what_twins_cost():
+def test_what_sibling_runs_cost():
     without, made = planned(seeds=2), planned(connectivity=["dense", "ticket"], seeds=2)
     # at each seed and rate: the dense run's, and tickets' at two sparsities, whose first masks are the same
-    twins = 2 * 2 * (1 + 3)
-    assert made.trainings == without.trainings + twins
-    assert made.epochs == without.epochs + 6 * twins
-    # alone, the two masks at the first sparsity are two experiments, each with its twin
+    siblings = 2 * 2 * (1 + 3)
+    assert made.trainings == without.trainings + siblings
+    assert made.epochs == without.epochs + 6 * siblings
+    # alone, the two masks at the first sparsity are two experiments, each with its sibling run
     alone = 2 * 2 * (1 + 4)
     assert made.separate_trainings == without.separate_trainings + alone
     assert made.separate_epochs == without.separate_epochs + 6 * alone
     assert made.notes[-1] == (
-        f"connectivity: {twins} twins of dense, ticket train {6 * twins} epochs, which are in no row of the budget"
+        f"connectivity: {siblings} sibling runs of dense, ticket train {6 * siblings} epochs, "
+        "which are in no row of the budget"
     )
 
 
-def test_rewind_at_zero_is_the_ticket_and_so_is_its_twin():
+def test_rewind_at_zero_is_the_ticket_and_so_is_its_sibling_run():
     made = planned(connectivity=["ticket", "rewind"], rewind="0ep")
     found = {arm: {c.step.key for c in made.connections if c.arm == arm} for arm in ("ticket", "rewind")}
     assert found["ticket"] == found["rewind"]
@@ -118,7 +124,7 @@ def test_requests_that_cannot_be_met(fields: dict[str, Any], line: tuple[str, ..
     assert "\n" not in str(error.value)
 
 
-def test_an_imported_dense_run_has_no_twin_but_the_arms_have(tmp_path: Path):
+def test_an_imported_dense_run_has_no_sibling_run_but_the_arms_have(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     pair = {"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")}

@@ -1,4 +1,4 @@
-"""Lines between twins on the page: panels and table against figures worked by hand, and old files without them."""
+"""Lines between sibling runs on the page: panels and table against figures worked by hand, and files without them."""
 
 import dataclasses
 import json

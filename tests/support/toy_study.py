@@ -75,7 +75,7 @@ def unseeded_net(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
 
 
 def constant_net(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """Its twin: an initialiser that seeds itself, so that every seed gives the same network."""
+    """Its counterpart: an initialiser that seeds itself, so that every seed gives the same network."""
     torch.manual_seed(0)
     return net(input_shape, outputs)
 

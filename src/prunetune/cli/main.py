@@ -145,7 +145,7 @@ def plan(
 ) -> None:
     """Show what `audit` with the same arguments would run, how long that takes and what it takes of the disk.
 
-    Trains nothing, but times a few steps of a training where none is stored to go by.
+    Trains nothing, but times a few steps of a training.
 
         prunetune plan my-study.yaml --store DIR    (what that store holds is not counted again)
 

@@ -201,8 +201,8 @@ def mixed_as_asked(step: Train, plain: State, start: State, other: State, alpha:
     "ends are twins",
     "The two ends of a line are trainings from one start under one mask, which saw the images in different orders.",
 )
-def ends_are_twins(step: Connect, first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """A twin that is the training itself would prove any network connected; one from elsewhere, none."""
+def ends_are_siblings(step: Connect, first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """A sibling run that is the training itself would prove any network connected; one from elsewhere, none."""
     for digest, what in (("start_digest", "start"), ("mask_digest", "mask")):
         if first.get(digest) != second.get(digest):
             return f"its ends have not the same {what}"

@@ -82,11 +82,12 @@ def _shown(probe: Probe) -> Tensor:
 def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     """The step's metrics; `model` is a network of the finals' kind, and is overwritten.
 
-    DivergedSourceError when an end diverged, InvariantError when the ends are no twins or a pruned weight is not zero.
+    DivergedSourceError when an end diverged, InvariantError when the ends are no sibling runs or a
+    pruned weight is not zero.
     """
     first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
     ends = [inputs.store.metrics(weights.step.key) for weights in (step.first, step.second)]
-    held = [invariants.ends_are_twins(step, *ends)]
+    held = [invariants.ends_are_siblings(step, *ends)]
     line = score_path(model, first, second, mask, load(step.data), step.recipe, step.points, step.device)
     held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
     return {

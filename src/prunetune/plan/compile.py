@@ -67,8 +67,8 @@ class Plan:
     """A study's steps (topological order, each once), and the rows that they fill.
 
     `separate_*` is what the same table would cost without sharing: every trial an experiment of its own, which trains
-    whatever its result rests on (its dense run, the trainings that find its mask), then itself, and its twin
-    where the study measures its connectivity.
+    whatever its result rests on (its dense run, the trainings that find its mask), then itself, and its sibling
+    run where the study measures its connectivity.
     """
 
     spec: Spec
@@ -255,7 +255,7 @@ def _assembled(
     steps = graph.closure([row.step for row in (*trials, *measured, *trajectory, *joined, *asked)])
     priority = graph.longest_below(steps, graph.epochs_of)
     alone = [graph.closure([trial.step]) for trial in trials]
-    twins = [connection.twin for connection in joined]
+    sibling_runs = [connection.sibling_run for connection in joined]
     has_theta_0 = context.spec.pretrained is None or context.spec.pretrained.theta_0 is not None
     return Plan(
         spec=context.spec,
@@ -278,8 +278,8 @@ def _assembled(
         recipes=_recipes(context),
         trainings=graph.trainings(steps),
         epochs=graph.total_epochs(steps),
-        separate_trainings=sum(map(graph.trainings, (*alone, twins))),
-        separate_epochs=sum(map(graph.total_epochs, (*alone, twins))),
+        separate_trainings=sum(map(graph.trainings, (*alone, sibling_runs))),
+        separate_epochs=sum(map(graph.total_epochs, (*alone, sibling_runs))),
         priority=priority,
     )
 
@@ -321,15 +321,14 @@ def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """Key -> `ticket iterative 50.0% lr 0.1 seed 0`, for the trainings that are trials of a plan, their twins, and what
-    is measured of them."""
+    """Key -> `ticket iterative 50.0% lr 0.1 seed 0`, for a plan's trials, their sibling runs, and what is measured."""
     overlaps = {c.step.key: f"R_p of {c.pair} {_place(c)}" for c in plan.correlations}
     moments = {m.step.key: f"R_p along dense lr {m.learning_rate:g} seed {m.seed}" for m in plan.trajectory}
     lines = {line.step.key: f"connectivity of {line}" for line in plan.connections}
     measured = {q.step.key: f"{q.kind} of {q.of} {_place(q)}" for q in plan.quantities}
     names = {t.step.key: f"{t.arm} {_place(t)}" for t in plan.trials}
-    twins = {line.twin.key: f"twin of {names[line.step.first.step.key]}" for line in plan.connections}
-    return names | twins | moments | overlaps | lines | measured
+    siblings = {line.sibling_run.key: f"sibling run of {names[line.step.first.step.key]}" for line in plan.connections}
+    return names | siblings | moments | overlaps | lines | measured
 
 
 def _place(row: PlannedTrial | PlannedCorrelation | PlannedQuantity) -> str:

@@ -27,7 +27,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class PlannedConnection:
-    """A line of the study: from the final of the trial at this place, `step.first`, to its twin's."""
+    """A line of the study: from the final of the trial at this place, `step.first`, to that of its sibling run."""
 
     arm: str
     mask: str | None
@@ -41,7 +41,7 @@ class PlannedConnection:
         return f"{self.arm}{under}, learning rate {self.learning_rate:g}, seed {self.seed}"
 
     @property
-    def twin(self) -> Step:
+    def sibling_run(self) -> Step:
         """The training at the other end of the line."""
         return self.step.second.step
 
@@ -51,7 +51,7 @@ def connections(trials: Iterable[PlannedTrial], arms: Collection[str]) -> Iterat
     for trial in trials:
         step = trial.step
         if trial.arm in arms and isinstance(step, Train):
-            first, second = Weights(step), Weights(twin(step, trial.seed))
+            first, second = Weights(step), Weights(sibling_run(step, trial.seed))
             yield PlannedConnection(
                 arm=trial.arm,
                 mask=trial.mask,
@@ -62,19 +62,19 @@ def connections(trials: Iterable[PlannedTrial], arms: Collection[str]) -> Iterat
             )
 
 
-def twin(step: Train, seed: int) -> Train:
+def sibling_run(step: Train, seed: int) -> Train:
     """The same start, mask and recipe with another data order and augmentation: all of SGD's noise, and no more."""
     return replace(step, order_seed=derive(seed, "twin order"), augment_seed=derive(seed, "twin augment"))
 
 
 def connection_notes(planned: Sequence[PlannedConnection]) -> tuple[str, ...]:
-    """What twins cost, which no row of the budget holds; none without connections."""
+    """What sibling runs cost, which no row of the budget holds; none without connections."""
     if not planned:
         return ()
-    twins = {connection.twin for connection in planned}
+    runs = {connection.sibling_run for connection in planned}
     arms = ", ".join(dict.fromkeys(connection.arm for connection in planned))
-    count, epochs = graph.trainings(twins), graph.total_epochs(twins)
-    siblings, length = counted(count, "twin"), counted(epochs, "epoch")
+    count, epochs = graph.trainings(runs), graph.total_epochs(runs)
+    siblings, length = counted(count, "sibling run"), counted(epochs, "epoch")
     return (f"connectivity: {siblings} of {arms} train {length}, which are in no row of the budget",)
 
 

@@ -1,4 +1,4 @@
-"""Linear mode connectivity on the page: the loss along the line between twins, and its barriers."""
+"""Linear mode connectivity on the page: the loss along the line between sibling runs, and its barriers."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from prunetune.report.results_files import trial_order
 from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, span
 from prunetune.rows import Connectivity
 
-ALPHA_AXIS = "α, from the network (0) to its twin (1)"
+ALPHA_AXIS = "α, from the network (0) to its sibling run (1)"
 LEAST_HEIGHT = 0.1  # of a panel above 0, in loss, so that noise does not look like a barrier
 
 
