@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def _settings(found: Mapping[Any, Any], name: str) -> _Settings:
     for part in PARTS[:2]:
         if found.get(part) is None:
             raise ConfigError(f"data: '{name}' returned no '{part}'; want a mapping with 'train' and 'test'")
-    wanted = {
+    wanted: dict[str, tuple[Callable[[Any], Any], str]] = {
         "collate": (lambda value: callable(value), "a callable that takes a list of examples"),
         "version": (lambda value: isinstance(value, str) and value, "a text, changed with the content"),
         "outputs": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ def split_facts(whole: Facts, options: Mapping[str, Any]) -> Facts:
     return whole._replace(train=limit - held, validation=held or whole.validation)
 
 
+@overload
+def split(data: Dataset, options: Mapping[str, Any]) -> Dataset: ...
+@overload
+def split(data: ExampleSets, options: Mapping[str, Any]) -> ExampleSets: ...
 def split(data: TrainingData, options: Mapping[str, Any]) -> TrainingData:
     """The data with `train_limit` and `validation` applied."""
     if not options:
