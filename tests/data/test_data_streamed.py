@@ -80,7 +80,7 @@ def test_no_generator_of_the_callers_is_touched() -> None:
     sets(Rows(drawn=True)).train.gather(torch.arange(9))
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
-    assert np.array_equal(before[2][1], np.random.get_state()[1])
+    assert str(before[2]) == str(np.random.get_state())
 
 
 @pytest.mark.parametrize("after", [1, 2])

@@ -43,8 +43,8 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def digits() -> dict[str, Any]:
     """scikit-learn's 1797 digits as 64 numbers each, classes 0 to 9."""
-    found = load_digits()
-    x, y = (found.data / 16).astype(np.float32), found.target.astype(np.int64)
+    x, y = (np.asarray(part) for part in load_digits(return_X_y=True))
+    x, y = (x / 16).astype(np.float32), y.astype(np.int64)
     return {"train": (x[:1200], y[:1200]), "test": (x[1200:], y[1200:])}
 
 
@@ -56,7 +56,7 @@ def digit_labels() -> dict[str, Any]:
 
 def diabetes() -> dict[str, Any]:
     """scikit-learn's 442 patients: ten standardised numbers and the disease's progression, standardised."""
-    x, y = load_diabetes(return_X_y=True)
+    x, y = (np.asarray(part) for part in load_diabetes(return_X_y=True))
     x, y = (20 * x).astype(np.float32), ((y - 152) / 77).astype(np.float32)
     return {"train": (x[:342], y[:342]), "test": (x[342:], y[342:])}
 

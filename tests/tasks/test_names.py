@@ -1,5 +1,6 @@
 """Which task a study has: its name in a spec, the metric that the verdict is read in, and what is refused."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -92,3 +93,12 @@ def test_a_margin_may_be_above_100_where_the_unit_is_no_percentage() -> None:
 def test_a_metric_of_ones_own_belongs_to_classification() -> None:
     with refused("recipe.metric", "regression"):
         spec(task="regression", recipe={"metric": f"{HERE}:failing"})
+
+
+def test_the_spec_page_says_of_every_task_what_its_metric_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "spec.md").read_text()
+    for name, metric in ((name, TASKS[name].metric) for name in TASKS):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        shown = f"{metric.name}, {metric.unit}".rstrip(", ")
+        better = "higher" if metric.higher_is_better else "lower"
+        assert row.endswith(f"| {shown} | {better} | {metric.margin:g}, {metric.gap:g} |")

@@ -94,9 +94,11 @@ LOSSES: dict[str, Callable[[Case], float]] = {
     "causal_lm": lambda case: mean_surprise(case, next_token=True),
 }
 
+zero: Any = 0  # scikit-learn's stubs want a text
+
 SCORES: dict[str, Callable[[Case], float]] = {
     "classification": lambda case: 100 * accuracy_score(*predicted(case)),
-    "multilabel": lambda case: 100 * f1_score(case[1], case[0] > 0, average="macro", zero_division=0),
+    "multilabel": lambda case: 100 * f1_score(case[1], case[0] > 0, average="macro", zero_division=zero),
     "regression": lambda case: 100 * math.sqrt(1 - r2_score(case[1], case[0], multioutput="variance_weighted")),
     "segmentation": lambda case: 100 * jaccard_score(*predicted(case), average="macro"),
     "token_classification": lambda case: 100 * accuracy_score(*predicted(case)),

@@ -7,12 +7,14 @@ from prunetune.data.fashion import FashionMini, FashionMNIST
 from prunetune.data.huggingface import HuggingFace
 from prunetune.data.imagefolder import ImageFolder
 from prunetune.data.resolve import facts, identify, load
+from prunetune.data.table import Table
 
 DATA.register("fashion-mini")(FashionMini())
 DATA.register("fashion_mnist")(FashionMNIST())
 DATA.register("cifar10")(Cifar(CIFAR10))
 DATA.register("cifar100")(Cifar(CIFAR100))
 DATA.register("hf")(HuggingFace())
+DATA.register("csv")(Table())
 DATA.register("imagefolder")(ImageFolder())
 
 __all__ = [

@@ -66,8 +66,13 @@ def _settings(found: Mapping[Any, Any], name: str) -> _Settings:
     for key, (fits, right) in wanted.items():
         if found.get(key) is not None and not fits(found[key]):
             raise ConfigError(f"data: '{name}': {key} is {shown(found[key])}; want {right}")
-    given = {key: found.get(key) for key in OTHERS}
-    return _Settings(**given | {"workers": WORKERS if given["workers"] is None else given["workers"]})
+    workers = found.get("workers")
+    return _Settings(
+        collate=found.get("collate"),
+        version=found.get("version"),
+        outputs=found.get("outputs"),
+        workers=WORKERS if workers is None else workers,
+    )
 
 
 def _examples(value: Any, where: str, settings: _Settings) -> Examples:
