@@ -1,8 +1,8 @@
 """Recompute a study of the network `small` from its stored weights, knowing only docs/reference/store.md.
 
 Every mask whose criterion looks at weights alone (the number of the others is named), every start, every R_p, every
-accuracy; of what `measure` asks for movement from the weights and barriers from the stored line. Needs torch and numpy
-and nothing of prunetune. Exit code 1 when a figure differs in any digit (of sums of squares, by more than 1e-12).
+accuracy; of what `measure` asks for movement and masks from the weights and barriers from the stored line. Needs torch
+and numpy and nothing of prunetune. Exit code 1 when a figure differs in any digit (of sums, by more than 1e-12).
 """
 
 import argparse
@@ -293,6 +293,29 @@ def check_barrier(row):
     check("rows of barriers", close({"": found}, {"": row["values"]}), {"": row["values"]}, row)
 
 
+def check_masks(row):
+    """A row of `masks`: the mask at a sparsity and the one at the sparsity before, whole and by layer."""
+    place = [row[field] for field in ("mask", "learning_rate", "sparsity", "seed")]
+    here = (arm for arm, *where in runs if where == place and arm not in results["controls"])
+    arm = next(arm for arm in here if step(run_of(arm, row))["mask"])
+    before, mask = (mask_of(step(run_of(arm, at))["mask"]) for at in (level_before(arm, row), row))
+    layers = {name: agreement({name: before[name]}, {name: mask[name]}) for name in mask}
+    stored = {"": row["values"], **row["by_layer"]}
+    check("rows of masks", close({"": agreement(before, mask), **layers}, stored), stored, row)
+
+
+def agreement(a, b):
+    """Of two masks: the weights that both keep as a share of those that either keeps, and what chance gives."""
+    common = sum(int((a[name] & b[name]).sum()) for name in a)
+    kept = sum(int(mask[name].sum()) for mask in (a, b) for name in a)
+    chance = sum(int(a[name].sum()) * int(b[name].sum()) / a[name].size for name in a)
+    return {
+        "n": sum(mask.size for mask in a.values()),
+        "jaccard": common / (kept - common) if kept else 1.0,
+        "expected": chance / (kept - chance) if kept else 1.0,
+    }
+
+
 def level_before(arm, row):
     """The place of a row at the arm's next lower sparsity."""
     same_chain = (t for t in results["trials"] if t["arm"] == arm)
@@ -336,7 +359,7 @@ def same(value, stored):
     return stored if known and math.isclose(value, stored, rel_tol=1e-12, abs_tol=1e-12) else value
 
 
-QUANTITIES = {"movement": check_movement, "barriers": check_barrier}
+QUANTITIES = {"movement": check_movement, "barriers": check_barrier, "masks": check_masks}
 
 
 def check(what, found, stored, where=""):

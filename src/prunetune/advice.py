@@ -322,5 +322,6 @@ def _pretraining_strength(verdict: Verdict) -> Strength:
 
 def _recommended_line(row: Recommendation, rule: Rule, source: str) -> AdviceLine:
     settled = row.low is not None and not row.tie
-    evidence = f"{source}: accuracies on its test images, paired by seed; the winner was picked by its mean"
+    measured = "accuracies on its test images" if row.metric.is_accuracy else f"test {row.metric.axis}"
+    evidence = f"{source}: {measured}, paired by seed; the winner was picked by its mean"
     return AdviceLine(recommendation_text([row], rule), evidence, "tested" if settled else "undecided", row.arm)

@@ -218,7 +218,7 @@ def _failed(what: str, error: Exception) -> str:
 def _measured(prepared: Prepared, results: Results) -> tuple[list[tuple[Network, ModelRow]], list[str]]:
     """Every network that trained, measured together, the dense one first; with a line for all that failed."""
     failures: list[str] = []
-    sound = [trial for trial in results.trials if not trial.diverged and trial.test_accuracy is not None]
+    sound = [trial for trial in results.trials if not trial.diverged and trial.score is not None]
     images = _inputs(load(prepared.plan.data))
     networks = [
         _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
@@ -258,7 +258,7 @@ def _network(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures
             shipped = shrink(whole, mask, _few(images))
         except Exception as error:  # surgery on a network of somebody's
             failures.append(_failed(f"{percent(trial.sparsity)}: its channels stay in", error))
-    accuracies = tuple(t.test_accuracy for t in trials if t.test_accuracy is not None)
+    accuracies = tuple(t.score for t in trials if t.score is not None)
     return Network(trial, accuracies, whole, mask, shipped)
 
 

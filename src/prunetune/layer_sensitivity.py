@@ -1,4 +1,4 @@
-"""How much accuracy each layer alone costs when it is pruned, without retraining: what `prunetune sensitivity` does."""
+"""How much score each layer alone costs when it is pruned, without retraining: what `prunetune sensitivity` does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunetune.api import Prepared, plan_with_weights, require_overrides, require_writable
+from prunetune.core.metric import Metric
 from prunetune.data import load
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Event, Failed, Skipped
@@ -23,6 +24,7 @@ from prunetune.report.ownership import require_ours
 from prunetune.report.quantity_tables import in_order, points_lost, sensitivity_table
 from prunetune.report.results_files import json_text, write_text
 from prunetune.report.table_format import Table, aligned, mean, number
+from prunetune.report.text import examples
 from prunetune.results.quantity_rows import quantities
 from prunetune.results.stored import read_stored
 from prunetune.rows import Quantity
@@ -46,21 +48,26 @@ class LayerLoss(NamedTuple):
     layer: str  # a parameter's name; of a group of channels its module's
     size: int  # prunable weights of the layer, or channels of the group
     sparsity: float
-    lost: float | None  # points of accuracy, mean over seeds; below 0 a gain; None where no dense run has one
+    lost: float | None  # by how much the score is worse, mean over seeds; below 0 a gain; None where none is known
     n: int  # seeds
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Accuracy of the trained dense network with one layer pruned at a time, and by how much that is less."""
+    """Score of the trained dense network with one layer pruned at a time, and by how much that is worse."""
 
-    study: Mapping[str, Any]  # the spec, resolved
+    study: Mapping[str, Any]  # the spec, resolved, and what its metric is
     pattern: str
     sparsities: tuple[float, ...]
-    images: int  # held out, on which accuracy is measured
+    images: int  # held out, on which the score is measured
     sizes: Mapping[str, int]  # by layer or group, in the model's order
     measured: tuple[Quantity, ...]  # by learning rate and seed
     failures: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """What the network is scored by."""
+        return Metric.of(self.study)
 
     @property
     def rows(self) -> tuple[LayerLoss, ...]:
@@ -70,27 +77,27 @@ class Sensitivity:
             for rate, here in self._by_rate()
             for layer, size in self.sizes.items()
             for sparsity in self.sparsities
-            for lost in [points_lost(here, layer, str(sparsity))]
+            for lost in [points_lost(here, layer, str(sparsity), self.metric)]
         )
 
     @property
     def dense(self) -> dict[float, float | None]:
-        """By learning rate, the accuracy of the whole network on the held-out images, percent, mean over seeds."""
-        return {rate: mean(_accuracies(here)) for rate, here in self._by_rate()}
+        """By learning rate, the score of the whole network on the held-out images, mean over seeds."""
+        return {rate: mean(_scores(here)) for rate, here in self._by_rate()}
 
     def table(self) -> Table:
         """A row for every learning rate and layer, a column for every sparsity."""
-        return sensitivity_table(self.measured, tuple(self.sizes))
+        return sensitivity_table(self.measured, tuple(self.sizes), self.metric)
 
     def to_json(self) -> str:
-        """Strict JSON with full digits: the rows, and the accuracies that they come from, by rate and seed."""
+        """Strict JSON with full digits: the rows, and the scores that they come from, by rate and seed."""
         found = {
             "schema_version": SCHEMA_VERSION,
             "study": self.study,
             "pattern": self.pattern,
             "sparsities": self.sparsities,
             "images": self.images,
-            "dense": [{"learning_rate": rate, "accuracy": accuracy} for rate, accuracy in self.dense.items()],
+            "dense": [self._dense_row(rate, score) for rate, score in self.dense.items()],
             "rows": [row._asdict() for row in self.rows],
             "runs": [
                 {
@@ -107,13 +114,20 @@ class Sensitivity:
     def __str__(self) -> str:
         if not self.measured:
             return "Nothing was measured."
+        metric, data = self.metric, f"{self.images} held-out {examples(self.metric)}"
+        name = "" if metric.is_accuracy else f"{metric.name} "
         dense = (
-            f"Dense network, learning rate {rate:g}: {number(self.dense[rate])} % on {self.images} held-out images, "
-            f"n = {len(here)}."
+            f"Dense network, learning rate {rate:g}: {name}{self._score_text(rate)} on {data}, n = {len(here)}."
             for rate, here in self._by_rate()
         )
         table = self.table()
         return "\n".join([*dense, "", table.caption, "", aligned(table)])
+
+    def _score_text(self, rate: float) -> str:
+        return f"{number(self.dense[rate], self.metric.digits)} {self.metric.unit}".rstrip()
+
+    def _dense_row(self, rate: float, score: float | None) -> dict[str, float | None]:
+        return {"learning_rate": rate, "accuracy": score if self.metric.is_accuracy else None, "score": score}
 
     def _repr_html_(self) -> str:
         table = self.table()
@@ -199,10 +213,10 @@ def measure_layers(
             elif isinstance(event, Skipped):
                 failures[event.key] = event.why
             on_event(event)
-    measured = quantities(prepared.plan, read_stored(prepared.plan, prepared.store))
+    measured = quantities(prepared.plan, read_stored(prepared.plan, prepared.store), prepared.store)
     first = next(q.step for q in prepared.plan.quantities if isinstance(q.step, MeasureSensitivity))
     found = Sensitivity(
-        study=prepared.spec.resolved(),
+        study=prepared.spec.resolved() | prepared.spec.metric.described(),
         pattern=first.pattern,
         sparsities=first.sparsities,
         images=int(next((row.values["images"] or 0 for row in measured), 0)),
@@ -294,7 +308,7 @@ def _sizes(prepared: Prepared) -> dict[str, int]:
     return layers
 
 
-def _accuracies(rows: Sequence[Quantity]) -> list[float]:
+def _scores(rows: Sequence[Quantity]) -> list[float]:
     """The whole network's, a seed each."""
     return [value for row in rows if (value := row.values.get("whole")) is not None]
 
@@ -311,11 +325,15 @@ def _figure(rate: float, several: bool) -> str:
 
 def _write(found: Sensitivity, folder: Path) -> None:
     write_text(folder / f"{NAME}.json", found.to_json() + "\n")
-    for rate, lost in _lost_by_rate(found).items():
+    for rate, cells in _lost_by_rate(found).items():
         path = folder / _figure(rate, len(found.dense) > 1)
-        subtitle = f"points of accuracy lost, one {'group' if found.pattern == CHANNEL else 'layer'} pruned"
+        metric = found.metric
+        lost = (
+            "points of accuracy lost" if metric.is_accuracy else f"by how much {metric.name} is worse{metric.in_unit}"
+        )
+        subtitle = f"{lost}, one {'group' if found.pattern == CHANNEL else 'layer'} pruned"
         title = f"Sensitivity at learning rate {rate:g}"
-        drawing = sensitivity_figure(path.stem, title, subtitle, lost)
+        drawing = sensitivity_figure(path.stem, title, subtitle, cells, metric)
         write_text(path, standalone(drawing.figure, drawing.name, drawing.title, drawing.description))
 
 

@@ -1,5 +1,6 @@
 """The rows that a study yields: `run` collects them from the store, `report` draws them, `results.json` holds them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ DENSE, DENSE_LONGER = "dense", "dense_longer"  # arms without a mask: the dense 
 class Trial:
     """One training as the study's reader sees it. The dense run is arm `dense`, mask None, sparsity 0.
 
-    So is the dense run of more epochs, arm `dense_longer`, where the study has one.
+    So is the dense run of more epochs, arm `dense_longer`, where the study has one. Of a classification the scores are
+    the accuracies; another task has scores in its metric's unit and no accuracies.
     """
 
     key: str
@@ -35,6 +37,14 @@ class Trial:
     mask_digest: str | None
     data_order_digest: str
     validation_accuracy: float | None = None  # percent, of training images that were held out; None where none were
+    score: float | None = None  # of the study's metric on the test data
+    validation_score: float | None = None  # on the training data that were held out; None where none were
+
+    def __post_init__(self) -> None:
+        """Give a row with accuracies, such as one of a file of before there were scores, their scores."""
+        for score, accuracy in (("score", "test_accuracy"), ("validation_score", "validation_accuracy")):
+            if getattr(self, accuracy) is not None:
+                object.__setattr__(self, score, getattr(self, accuracy))
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,10 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Connectivity:
-    """Test loss and accuracy on the line from an arm's final (alpha 0) to its twin's (1), of another data order.
+    """Test loss and score on the line from an arm's final (alpha 0) to its twin's (1), of another data order.
 
     A barrier is the most by which the network on the line is worse than the straight line between both ends has it.
+    Of a classification the scores are the accuracies; another task has no accuracies, and NaN for their barrier.
     """
 
     arm: str
@@ -79,6 +90,14 @@ class Connectivity:
     test_accuracy: tuple[float, ...]  # percent
     loss_barrier: float
     accuracy_barrier: float  # points
+    score: tuple[float, ...] = ()
+    score_barrier: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Give a row with accuracies its scores."""
+        if self.test_accuracy:
+            object.__setattr__(self, "score", self.test_accuracy)
+            object.__setattr__(self, "score_barrier", self.accuracy_barrier)
 
 
 @dataclass(frozen=True)
@@ -143,7 +162,7 @@ class MaskOverlap:
 class Quantity:
     """Figures of a network, or between two, that the spec's `measure` asks for (docs/reference/store.md)."""
 
-    kind: str  # movement, barriers, curvature, sensitivity
+    kind: str  # movement, barriers, curvature, masks, sensitivity
     of: str  # theta_0/theta_T, ticket_0/ticket_T, theta_T/ticket_T, previous ticket_T/ticket_T, ticket_T, theta_T
     learning_rate: float
     mask: str | None
@@ -213,7 +232,7 @@ class Layer:
 class Results:
     """Everything a report shows: `results.json` minus what the report itself computes (verdicts, recommendation)."""
 
-    study: dict[str, Any]  # the resolved spec, the verdict rule included
+    study: dict[str, Any]  # the resolved spec, the verdict rule included, and what its metric is
     environment: dict[str, Any]
     trials: tuple[Trial, ...]
     correlations: tuple[Correlation, ...]

@@ -19,7 +19,9 @@ def changed(trials: Sequence[Trial], arm: str, seed: int, **values: object) -> l
     ]
 
 
-@pytest.mark.parametrize("values", [{"diverged": True}, {"test_accuracy": None}, {"test_accuracy": math.nan}])
+@pytest.mark.parametrize(
+    "values", [{"diverged": True}, {"test_accuracy": None, "score": None}, {"test_accuracy": math.nan}]
+)
 def test_a_diverged_ticket_is_named_left_out_and_forbids_a_yes(values: dict[str, object]) -> None:
     trials = planted({0.75: ("yes", "yes")})
     assert one(trials).winning_property == "holds"

@@ -242,7 +242,8 @@ def test_a_file_of_version_1_is_rendered_as_one_of_version_2(tmp_path: Path) -> 
     report = render_again(tmp_path)
     after = json.loads((tmp_path / "results.json").read_text())
     assert after["schema_version"] == 2
-    assert after["trials"] == before["trials"]
+    scored = [row | {"score": row["test_accuracy"], "validation_score": None} for row in before["trials"]]
+    assert after["trials"] == scored
     assert [row["check"] for row in after["pretraining"]] == [
         check.name for rate in sorted({v.learning_rate for v in report.verdicts}) for check in _checks(report, rate)
     ]

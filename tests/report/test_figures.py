@@ -285,3 +285,40 @@ def test_an_arm_that_is_not_in_the_study_has_no_panel():
 
 def test_nothing_to_show_shows_nothing():
     assert drawings(Results({}, {}, (), (), (), (), (), (), ()), (), Rule()) == ()
+
+
+MANY = ("ticket", "reinit", "rewind", "finetune", "finetune_chain", "finetune_short(1,0.001)", "scratch_long",
+        "dense_small", "shuffle", "sign_reinit", "random_mask", "permuted_mask", "mixed(0.25)", "mixed(0.5)",
+        "mixed(0.75)", "mixed(0.1)")  # fmt: skip
+
+
+@pytest.mark.parametrize("arms", [4, 8, 12, 16])
+def test_the_legend_of_many_arms_lies_within_the_figure_and_below_the_axes(arms):
+    study = planted(seeds=1, arms=MANY[:arms], rates=(0.1,))
+    figure = accuracy_figure(Evidence(study.trials), 0.1, "iterative", (0, 100)).figure
+    (drawn,), (axes,) = figure.legends, figure.axes
+    figure.draw_without_rendering()
+    assert {text.get_text() for text in drawn.get_texts()} == {"dense", *MANY[:arms]}
+    whole, below = figure.bbox, axes.get_tightbbox()
+    assert below is not None
+    for text in drawn.get_texts():
+        extent = text.get_window_extent()
+        assert whole.x0 <= extent.x0 < extent.x1 <= whole.x1
+        assert whole.y0 <= extent.y0 < extent.y1 <= below.y0
+    boxes = [text.get_window_extent() for text in drawn.get_texts()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_longer_legend_takes_nothing_from_what_is_above_it():
+    """In inches from the upper edge, axes and titles are where they are in a panel whose legend needs no room."""
+
+    def places(arms: int) -> list[float]:
+        study = planted(seeds=1, arms=MANY[:arms], rates=(0.1,))
+        figure = accuracy_figure(Evidence(study.trials), 0.1, "iterative", (0, 100)).figure
+        figure.draw_without_rendering()
+        boxes = [figure.axes[0].get_window_extent(), *(text.get_window_extent() for text in figure.texts)]
+        edges = [edge for box in boxes for edge in (box.y0, box.y1)]
+        return [(figure.bbox.y1 - edge) / figure.dpi for edge in edges]
+
+    few, many = places(4), places(16)
+    assert many == pytest.approx(few, abs=1e-6)

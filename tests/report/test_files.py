@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunetune.core.metric import ACCURACY
 from prunetune.errors import ConfigError
 from prunetune.report.results_files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write_report import render_again, write_report
@@ -16,7 +17,7 @@ from tests.support.refusals import refused
 
 TRIAL_COLUMNS = (
     "key,arm,mask,learning_rate,sparsity,density,seed,epochs,steps,test_accuracy,test_loss,diverged,cached,seconds,"
-    "start_digest,mask_digest,data_order_digest,validation_accuracy"
+    "start_digest,mask_digest,data_order_digest,validation_accuracy,score,validation_score"
 )
 DENSE = Trial("k1", "dense", None, 0.1, 0.0, 1.0, 0, 6, 942, 85.2, 0.1 + 0.2, False, True, 2.5, "s1", None, "o1")
 LOST = Trial(
@@ -44,8 +45,8 @@ LOST = Trial(
 def test_trials_csv_to_the_letter():
     assert csv_text([DENSE, LOST], Trial) == (
         f"{TRIAL_COLUMNS}\n"
-        "k1,dense,,0.1,0.0,1.0,0,6,942,85.2,0.30000000000000004,false,true,2.5,s1,,o1,\n"
-        'k2,"a ""b"", c",one_shot,0.01,0.9375,0.0625,1,2,314,,,true,false,1e-07,s2,m2,o1,84.5\n'
+        "k1,dense,,0.1,0.0,1.0,0,6,942,85.2,0.30000000000000004,false,true,2.5,s1,,o1,,85.2,\n"
+        'k2,"a ""b"", c",one_shot,0.01,0.9375,0.0625,1,2,314,,,true,false,1e-07,s2,m2,o1,84.5,,84.5\n'
     )
 
 
@@ -82,7 +83,7 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
     ]  # fmt: skip
     assert list(found["recommendation"][0]) == [
         "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie",
-        "candidates", "chosen_on",
+        "candidates", "chosen_on", "score",
     ]  # fmt: skip
     same = next(row for row in found["trials"] if row["key"] == odd.key)
     assert same["test_loss"] is None
@@ -120,7 +121,7 @@ def test_floats_texts_and_integers_lose_nothing(value, text, whole):
     results = Results({text: value}, {}, (row,), (), (), (), (), (), ())
     again = canonical(results)
     assert again.trials == (row,)
-    assert again.study == {text: value}
+    assert again.study == {text: value} | ACCURACY.described()
 
 
 def test_a_name_loses_what_no_figure_can_hold():

@@ -140,7 +140,7 @@ def test_rows_are_in_the_file_sorted_and_read_back_equal(tmp_path: Path):
     assert order == sorted(order)
     assert list(found[0]) == [
         *("arm", "learning_rate", "mask", "sparsity", "seed", "alpha", "test_loss", "test_accuracy"),
-        *("loss_barrier", "accuracy_barrier"),
+        *("loss_barrier", "accuracy_barrier", "score", "score_barrier"),
     ]
     assert [r["loss_barrier"] for r in found if r["seed"] == 99] == [None]
     again = read_results(tmp_path / "a" / "results.json").connectivity

@@ -105,7 +105,7 @@ def test_chance_is_the_share_of_the_most_frequent_class() -> None:
     assert of_majority(torch.arange(10)) == 10.0
     found = Chance.of(2, 1000, 95.0)
     assert found is not None
-    assert (found.accuracy, found.noise) == (95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
+    assert (found.score, found.noise) == (95.0, pytest.approx(300 * (0.95 * 0.05 / 1000) ** 0.5))
     assert Chance.of(4, 1000) == Chance.of(chance=25.0, test_images=1000)
     assert Chance.of() is None
 

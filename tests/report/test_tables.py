@@ -4,7 +4,7 @@ import statistics
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import Rule, judge
-from prunetune.report import tables
+from prunetune.report import tables, verdict_tables
 from prunetune.report.table_format import bounds, p_value, signed
 from prunetune.rows import Correlation, Invariant, Layer, Missing, Spent
 from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
@@ -23,7 +23,7 @@ def test_recommendation_to_the_letter():
         Recommendation(0.9375, 0.01, "ticket", "one_shot", 70.0, None, None, None, None, False),
         Recommendation(0.96, 0.01, "ticket", "one_shot", 70.0, "reinit", 0.004, -0.3, 0.31, True),
     ]
-    assert tables.recommendation_table(rows, RULE).rows == (
+    assert verdict_tables.recommendation_table(rows, RULE).rows == (
         ("50 %", "finetune", "admm", "0.1", "86.25", "–", "+0.40", "+0.20 to +0.60", "no", "rewind (admm masks)"),
         ("93.75 %", "ticket", "one_shot", "0.01", "70.00", "–", "–", "–", "no", "–"),
         ("96 %", "ticket", "one_shot", "0.01", "70.00", "–", "+0.00", "−0.30 to +0.31", "tie", "reinit"),
@@ -46,7 +46,7 @@ def test_numbers_are_written_for_readers():
 def test_comparisons_show_both_halves_with_both_kinds_of_bounds_and_n():
     results = planted()
     verdicts = judge(results.trials, RULE)
-    table = tables.comparison_table(verdicts, RULE)
+    table = verdict_tables.comparison_table(verdicts, RULE)
     assert len(table.rows) == 2 * len(SPARSITIES) * 2
     assert column(table, "n") == ["5"] * 16
     test = verdicts[0].tests[1]
@@ -61,7 +61,7 @@ def test_comparisons_show_both_halves_with_both_kinds_of_bounds_and_n():
 
 
 def test_one_seed_is_shown_without_bounds():
-    table = tables.comparison_table(judge(planted(seeds=1).trials, RULE), RULE)
+    table = verdict_tables.comparison_table(judge(planted(seeds=1).trials, RULE), RULE)
     assert set(column(table, "Bounds")) == {"–"}
     assert set(column(table, "Answer")) == {"undecided"}
     assert all(mean != "–" for mean in column(table, "Mean"))
@@ -150,7 +150,7 @@ def test_budget_invariants_and_layers_to_the_letter():
 def test_dense_networks_beside_the_best_rate():
     results = planted(masks=("iterative", "admm"))
     verdicts = judge(results.trials, RULE)
-    table = tables.dense_table(verdicts, Evidence(results.trials), RULE)
+    table = verdict_tables.dense_table(verdicts, Evidence(results.trials), RULE)
     low, high = (
         [t.test_accuracy or 0 for t in results.trials if (t.arm, t.learning_rate) == ("dense", r)] for r in (0.01, 0.1)
     )
@@ -170,7 +170,7 @@ def test_the_checks_of_pretraining():
         if (accuracy := row.test_accuracy) is not None
     ]
     trials = [*results.trials, *longer]
-    table = tables.pretraining_table(judge(trials, RULE, correlations=results.correlations), RULE)
+    table = verdict_tables.pretraining_table(judge(trials, RULE, correlations=results.correlations), RULE)
     assert column(table, "Rate") == ["0.01"] * 3 + ["0.1"] * 3
     assert column(table, "Check") == ["not worse than the best rate tried", "converged", "forgotten"] * 2
     assert column(table, "Limit") == ["−0.50", "+0.50", "+0.050"] * 2
@@ -187,8 +187,8 @@ def test_every_row_has_a_cell_for_every_column():
     verdicts = judge(results.trials, RULE, missing=results.missing)
     evidence = Evidence(results.trials, results.missing)
     everything = [
-        tables.comparison_table(verdicts, RULE),
-        tables.dense_table(verdicts, evidence, RULE),
+        verdict_tables.comparison_table(verdicts, RULE),
+        verdict_tables.dense_table(verdicts, evidence, RULE),
         tables.means_table(evidence, results.trials),
         tables.trials_table(results.trials),
         tables.correlation_table(results.correlations),

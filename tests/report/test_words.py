@@ -167,7 +167,7 @@ def row(**values: object) -> Recommendation:
         "learning_rate": 0.1,
         "arm": "finetune",
         "mask": "iterative",
-        "accuracy": 85.2189,
+        "score": 85.2189,
         "runner_up": "rewind (iterative masks, learning rate 0.1)",
         "difference": 0.851,
         "low": 0.402,

@@ -19,6 +19,7 @@ from prunetune.report.write_report import render_again, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Quantity, Results
 from prunetune.spec.load import load_spec
+from prunetune.steps import graph
 from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
 from prunetune.steps.steps import Train
 from prunetune.store.store import Store
@@ -222,6 +223,25 @@ def test_curvature_is_taken_within_the_mask(study: Plan, results: Results) -> No
     assert values["largest"] > 0  # type: ignore[operator]
 
 
+def test_a_dense_run_that_is_imported_is_measured_as_a_trained_one(
+    study: Plan, done: Store, results: Results, tmp_path: Path
+) -> None:
+    """The same weights by the same batches: the figures of the run that was trained here."""
+    dense = next(t.step for t in study.trials if t.arm == "dense")
+    assert isinstance(dense, Train)
+    files = {"theta_0": dense.start.step.key, "theta_T": dense.key}
+    for name, key in files.items():
+        torch.save(done.state(key), tmp_path / name)
+    pretrained = {name: str(tmp_path / name) for name in files}
+    imported = plan(load_spec({**SPEC, "arms": ["ticket"], "pretrained": pretrained, "measure": ["curvature"]}))
+    own = planned(imported, "curvature", "dense_T", 0.0)
+    for step in graph.closure([own.step]):
+        execute(step, done)
+    found = row(collect(imported, done, (), {}), "curvature", "dense_T", 0.0)
+    assert found == row(results, "curvature", "dense_T", 0.0)
+    assert own.step.key != planned(study, "curvature", "dense_T", 0.0).step.key
+
+
 def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: Store, results: Results) -> None:
     data = load(identify(SPEC["data"], SPEC["data_args"]))
     state = final(study, done, "dense", 0.0)
@@ -275,3 +295,86 @@ def test_they_stand_in_results_json_and_come_back(results: Results, tmp_path: Pa
     before = (tmp_path / "results.json").read_bytes(), (tmp_path / "report.html").read_bytes()
     render_again(tmp_path)
     assert before == ((tmp_path / "results.json").read_bytes(), (tmp_path / "report.html").read_bytes())
+
+
+# --- masks from level to level ------------------------------------------------------------------------------------
+
+LEVELS: dict[str, Any] = {
+    **{name: value for name, value in SPEC.items() if name != "data_args"},
+    "masks": [
+        "iterative",
+        {"kind": "iterative", "reset": "rewind", "name": "to-rewind"},
+        {"kind": "iterative", "reset": "none", "name": "no-reset"},
+        {"kind": "admm", "epochs": 4, "rho": 1.0, "name": "admm"},
+    ],
+    "sparsities": [0.3, 0.5, 0.8],
+    "arms": ["ticket", "permuted_mask"],
+    "measure": ["masks"],
+}
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, Results]:
+    made = plan(load_spec(LEVELS))
+    store = Store(tmp_path_factory.mktemp("levels") / "store")
+    store.prepare()
+    for step in made.steps:
+        execute(step, store, made.snapshots.get(step.key, frozenset()))
+    return made, store, collect(made, store, (), {})
+
+
+def kept_places(made: Plan, store: Store, label: str, sparsity: float) -> dict[str, set[int]]:
+    """By layer, the flat places that the arms' shared mask keeps."""
+    (step,) = (t.step for t in made.trials if (t.arm, t.mask, t.sparsity) == ("ticket", label, sparsity))
+    assert isinstance(step, Train)
+    assert step.mask is not None
+    mask = store.mask(step.mask.key)
+    return {name: {i for i, bit in enumerate(layer.flatten().tolist()) if bit} for name, layer in mask.items()}
+
+
+def test_masks_of_consecutive_levels_agree_as_sets_of_places_do(levels: tuple[Plan, Store, Results]) -> None:
+    made, store, results = levels
+    labels = [str(mask.get("name")) if isinstance(mask, dict) else mask for mask in LEVELS["masks"]]
+    assert {(q.kind, q.of, q.mask, q.sparsity) for q in results.quantities} == {
+        ("masks", "previous mask/mask", label, sparsity) for label in labels for sparsity in (0.5, 0.8)
+    }
+    sizes = {name: p.numel() for name, p in net(SHAPE, OUTPUTS).named_parameters() if name in PRUNABLE}
+    for found in results.quantities:
+        before = 0.3 if found.sparsity == 0.5 else 0.5
+        a, b = (kept_places(made, store, str(found.mask), at) for at in (before, found.sparsity))
+        pairs = {name: (a[name], b[name]) for name in PRUNABLE}
+        common, union = (sum(len(op(x, y)) for x, y in pairs.values()) for op in (set.__and__, set.__or__))
+        chance = sum(len(x) * len(y) / sizes[name] for name, (x, y) in pairs.items())
+        kept = sum(len(x) + len(y) for x, y in pairs.values())
+        whole = {"n": sum(sizes.values()), "jaccard": common / union, "expected": chance / (kept - chance)}
+        assert found.values == pytest.approx(whole)
+        assert found.by_layer.keys() == set(PRUNABLE)
+        for name, (x, y) in pairs.items():
+            assert found.by_layer[name]["jaccard"] == pytest.approx(len(x & y) / len(x | y))
+
+
+def test_rounds_lie_within_one_another_so_that_the_index_is_the_ratio_of_their_densities(
+    levels: tuple[Plan, Store, Results],
+) -> None:
+    made, store, results = levels
+
+    def ratio(label: str, before: float, after: float) -> float:
+        kept = [sum(map(len, kept_places(made, store, label, at).values())) for at in (after, before)]
+        return kept[0] / kept[1]
+
+    nested: dict[str, set[bool]] = {}
+    for found in results.quantities:
+        label, before = str(found.mask), 0.3 if found.sparsity == 0.5 else 0.5
+        equal = found.values["jaccard"] == pytest.approx(ratio(label, before, found.sparsity))
+        nested.setdefault(label, set()).add(equal)
+    assert [nested[label] for label in ("iterative", "to-rewind", "no-reset")] == [{True}] * 3
+    assert False in nested["admm"]  # every mask of ADMM's is found by a training of its own
+
+
+def test_masks_are_compared_without_a_step_and_only_where_that_is_asked_for(
+    levels: tuple[Plan, Store, Results],
+) -> None:
+    made, store, _ = levels
+    without = plan(load_spec({**LEVELS, "measure": []}))
+    assert {step.key for step in without.steps} == {step.key for step in made.steps}
+    assert collect(without, store, (), {}).quantities == ()

@@ -51,7 +51,7 @@ seeds: 1
 sparsities: [0.5, 0.8]
 masks: [iterative]
 arms: [ticket, finetune, shuffle]
-measure: [movement, barriers, curvature]
+measure: [movement, barriers, curvature, masks]
 """
 
 
@@ -100,7 +100,7 @@ def test_every_kind_is_recomputed_and_what_is_not_is_named(
     assert skipped == "not recomputed: 1 with criterion snip"
 
 
-def test_movement_and_barriers_are_recomputed_and_curvature_is_named(
+def test_movement_barriers_and_masks_are_recomputed_and_curvature_is_named(
     measured: Path, recompute: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Movement of the dense run and of six arms; lines from θT to six, ticket to finetune twice, one between levels."""
@@ -108,6 +108,7 @@ def test_movement_and_barriers_are_recomputed_and_curvature_is_named(
     equal, skipped = capsys.readouterr().out.splitlines()
     assert "7 rows of movement" in equal
     assert "9 rows of barriers" in equal
+    assert "1 rows of masks" in equal
     assert skipped == "not recomputed: 7 with quantity curvature"
 
 

@@ -4,8 +4,6 @@ import hashlib
 import io
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from prunetune.steps.steps import Train, Weights
 from prunetune.store import checkpoints as partial
 from prunetune.store.store import Store
 from prunetune.training.admm import Penalty
+from tests.support.forked import run_forked
 from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
 START = init()
@@ -36,17 +35,13 @@ KINDS = {
 }
 FILES = ("metrics.json", "state.safetensors", "state@1ep.safetensors", "step.json")
 
-KILLED = """
-import os, signal, sys
-from tests.store.test_checkpoints import KINDS, ONE_EPOCH
-from prunetune.execution.run_step import execute
-from prunetune.store.store import Store
-store, kind, epoch = sys.argv[1:]
-def tell(event):
-    if event.kind == "progress" and event.epoch == int(epoch):
-        os.kill(os.getpid(), signal.SIGKILL)
-execute(KINDS[kind], Store(store), [ONE_EPOCH], tell, checkpoint_every=0.0)
-"""
+
+def train_and_be_killed(store: Path, kind: str, epoch: int) -> None:
+    def tell(event: Event) -> None:
+        if isinstance(event, Progress) and event.epoch == epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    execute(KINDS[kind], Store(store), [ONE_EPOCH], tell, checkpoint_every=0.0)
 
 
 @pytest.fixture
@@ -59,9 +54,7 @@ def ground(store: Store) -> Store:
 
 def kill(store: Store, kind: str, epoch: int) -> None:
     """Train in a process that is killed before the checkpoint of that epoch is written."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(store.root), kind, str(epoch)], env=environment)
-    assert done.returncode == -signal.SIGKILL
+    assert run_forked(train_and_be_killed, store.root, kind, epoch) == -signal.SIGKILL
     assert not store.has(KINDS[kind].key)
 
 

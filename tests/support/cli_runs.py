@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.forked import run_command
+
 PRUNETUNE = [sys.executable, "-c", "from prunetune.cli.main import main; main()"]
 # A process that is started in a shell's background ignores Ctrl-C, and so do its children: also those of these tests.
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -12,7 +14,7 @@ LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_hand
 
 def prunetune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own and in the folder `cwd`, as a shell would."""
-    return subprocess.run([*PRUNETUNE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
+    return run_command([*map(str, arguments)], cwd)
 
 
 def started(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

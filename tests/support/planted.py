@@ -70,7 +70,7 @@ def _trials(rate: float, masks: Sequence[str], seeds: int, arms: Sequence[str], 
             shift = {"admm": 0.4, "one_shot": -0.5}.get(mask, 0.0)
             for i, sparsity in enumerate(SPARSITIES):
                 for arm in arms:
-                    gain = -OVER_REINIT[rate][i] if arm == "reinit" else GAIN[arm]
+                    gain = -OVER_REINIT[rate][i] if arm == "reinit" else GAIN.get(arm, 0.0)
                     accuracy = level + LOSS[rate][i] + gain + shift + draw.gauss(0, 0.2 + 0.15 * i)
                     rows.append(_trial(arm, mask, rate, sparsity, seed, accuracy))
     return rows

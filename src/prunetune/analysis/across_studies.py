@@ -1,14 +1,13 @@
-"""Accuracy over studies: paired differences of any two cells, every cell's mean, and arms over all regimes.
+"""Scores over studies: paired differences of any two cells, every cell's mean, and arms over all regimes.
 
 A cell is an arm under a mask algorithm. Arms are aggregated as rliable does (Agarwal et al. 2021): regimes are the
-tasks, seeds the runs, and an arm's score is its accuracy less the dense run's of the same seed, in points.
+tasks, seeds the runs, and an arm's value is by how much it is better than the dense run of the same seed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import trim_mean
 
 from prunetune.analysis.regimes import SAME_SPARSITY, Regime, Study
 from prunetune.analysis.relations import RESAMPLES, SEED, Floats, interval
@@ -20,12 +19,12 @@ LEVEL = 0.95  # of the two-sided intervals
 QUARTER = 0.25  # cut at either end for the interquartile mean
 
 Cell = tuple[str, float, float]  # "arm mask", learning rate, sparsity
-Places = Mapping[tuple[float, float], dict[int, float]]  # of one cell: (rate, sparsity) -> accuracy by seed
+Places = Mapping[tuple[float, float], dict[int, float]]  # of one cell: (rate, sparsity) -> score by seed
 
 
 @dataclass(frozen=True)
 class CellDifference:
-    """First less second over the seeds that both have, in points; the interval is two-sided (paired t)."""
+    """First less second over the seeds that both have; the interval is two-sided (paired t)."""
 
     first: str
     second: str
@@ -40,7 +39,7 @@ class CellDifference:
 
 @dataclass(frozen=True)
 class CellMean:
-    """The mean, lowest and highest accuracy of a cell over its seeds, in percent."""
+    """The mean, lowest and highest score of a cell over its seeds."""
 
     study: str
     cell: str
@@ -53,10 +52,10 @@ class CellMean:
 
 
 def cells_of(study: Study, held_out: bool = False) -> dict[Cell, dict[int, float]]:
-    """Test (or held-out) accuracy in percent of every training that did not diverge, by cell and seed."""
+    """Test (or held-out) score of every training that did not diverge, by cell and seed."""
     found: dict[Cell, dict[int, float]] = {}
     for trial in study.results.trials:
-        value = trial.validation_accuracy if held_out else trial.test_accuracy
+        value = trial.validation_score if held_out else trial.score
         if value is not None and not trial.diverged:
             found.setdefault((_name(trial), trial.learning_rate, trial.sparsity), {})[trial.seed] = value
     return found
@@ -97,7 +96,7 @@ def between(first: Study, second: Study, held_out: bool = False) -> tuple[CellDi
 
 
 def means(studies: Sequence[Study], held_out: bool = False) -> tuple[CellMean, ...]:
-    """A row for every cell; ConfigError where no training has such an accuracy."""
+    """A row for every cell; ConfigError where no training has such a score."""
     found = [
         CellMean(
             study.name, *cell, len(seeds), sum(seeds.values()) / len(seeds), min(seeds.values()), max(seeds.values())
@@ -192,6 +191,8 @@ def interquartile_mean(scores: Floats) -> Floats:
     >>> float(interquartile_mean(np.array([0.0, 1.0, 3.0, 100.0])))
     2.0
     """
+    from scipy.stats import trim_mean  # the import costs most of a second, which every command would pay
+
     return np.asarray(trim_mean(scores, QUARTER, axis=-1))
 
 
@@ -209,7 +210,8 @@ def _scores(row: Regime, *arms: str) -> list[Floats]:
     """Of the seeds that all of the arms and the dense run have; nothing without one."""
     values = [row.arms.get(arm, {}) for arm in arms]
     seeds = sorted(set(row.dense).intersection(*values)) if all(values) else []
-    return [np.array([value[seed] - row.dense[seed] for seed in seeds]) for value in values] if seeds else []
+    leads = ([row.metric.oriented(value[seed] - row.dense[seed]) for seed in seeds] for value in values)
+    return [np.array(lead) for lead in leads] if seeds else []
 
 
 def _arm_score(arm: str, regimes: Sequence[Regime], alpha: float, resamples: int) -> ArmScore:

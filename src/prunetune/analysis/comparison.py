@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from prunetune.analysis.pairing import Answer, Pairs, signed
 from prunetune.analysis.statistics import Estimate, Rule, Sample, plain
+from prunetune.core.metric import ACCURACY, Metric
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm minus another over paired seeds, in points, with one-sided bounds at level alpha each.
+    """One arm's score minus another's over paired seeds, with one-sided bounds at level alpha each.
 
-    `low`, `high` and `p` use the variance that decides (for the winning property: the shrunk one), `low_own` and
+    Differences are those of the scores as they are, so that a negative one is a lead where lower scores are better.
+        `low`, `high` and `p` use the variance that decides (for the winning property: the shrunk one), `low_own` and
     `high_own` the differences' own. They are None where fewer than two pairs exist.
     """
 
@@ -39,15 +41,21 @@ class Comparison:
     notes: tuple[str, ...] = ()  # what was left out, and why
     withheld: bool = False  # the bounds would answer, but not over trainings that diverged or never learned
     error_change: float | None = None  # relative change in mean error, where the second is near the ceiling
+    metric: Metric = ACCURACY
+
+    @property
+    def least_lead(self) -> float | None:
+        """By how much the first is better at least, by its bound."""
+        return self.low if self.metric.higher_is_better else None if self.high is None else 0.0 - self.high
 
 
 def matches(rule: Rule) -> Question:
-    """Is the first about as accurate as the second, or better?"""
+    """Is the first about as good as the second, or better?"""
     return Question(-rule.margin, -math.inf, -rule.margin)
 
 
 def beats(rule: Rule) -> Question:
-    """Is the first surely more accurate than the second, and by an estimate of at least the gap?
+    """Is the first surely better than the second, and by an estimate of at least the gap?
 
     The bound is held against 0 and the mean against the gap: see docs/explanation/verdict.md for why not the bound.
     """
@@ -72,23 +80,32 @@ def compare(
     if sample is None or estimate is None or own is None:
         return _unanswered(pairs, None if sample is None else sample.mean)
     answer = _answer(estimate, question, alpha, slack)
+    mean, low, high = as_scored(estimate, alpha, pairs.metric)
+    _, low_own, high_own = as_scored(own, alpha, pairs.metric)
     return Comparison(
         first=pairs.first,
         second=pairs.second,
         seeds=pairs.seeds,
         n=estimate.n,
-        mean=estimate.mean,
+        mean=mean,
         spread=math.sqrt(estimate.variance),
-        low=estimate.low(alpha),
-        high=estimate.high(alpha),
-        low_own=own.low(alpha),
-        high_own=own.high(alpha),
+        low=low,
+        high=high,
+        low_own=low_own,
+        high_own=high_own,
         p=estimate.shifted(-slack).p_above(question.null),
         answer="undecided" if answer in pairs.blocked_answers else answer,
         notes=pairs.notes,
         withheld=answer in pairs.blocked_answers,
         error_change=pairs.error_change,
+        metric=pairs.metric,
     )
+
+
+def as_scored(estimate: Estimate, alpha: float, metric: Metric) -> tuple[float, float, float]:
+    """Mean, lower and upper bound of the scores' difference whose lead is estimated."""
+    mean, low, high = estimate.mean, estimate.low(alpha), estimate.high(alpha)
+    return (mean, low, high) if metric.higher_is_better else (0.0 - mean, 0.0 - high, 0.0 - low)
 
 
 def _unanswered(pairs: Pairs, mean: float | None) -> Comparison:
@@ -97,7 +114,7 @@ def _unanswered(pairs: Pairs, mean: float | None) -> Comparison:
         second=pairs.second,
         seeds=pairs.seeds,
         n=len(pairs.seeds),
-        mean=mean,
+        mean=None if mean is None else pairs.metric.oriented(mean),
         spread=None,
         low=None,
         high=None,
@@ -107,6 +124,7 @@ def _unanswered(pairs: Pairs, mean: float | None) -> Comparison:
         answer="undecided",
         notes=pairs.notes,
         error_change=pairs.error_change,
+        metric=pairs.metric,
     )
 
 
@@ -124,7 +142,9 @@ def figures(half: Comparison) -> str:
     if half.mean is None or half.low is None or half.high is None:
         return "no seed has both results" if half.n == 0 else "one seed is never a verdict"
     errors = "" if half.error_change is None else f"; {errors_changed(half.error_change)}"
-    return f"{signed(half.mean)} points (bounds {signed(half.low)} and {signed(half.high)}, {half.n} seeds{errors})"
+    mean, low, high = (signed(value, half.metric.digits) for value in (half.mean, half.low, half.high))
+    unit = f" {half.metric.difference_unit}".rstrip()
+    return f"{mean}{unit} (bounds {low} and {high}, {half.n} seeds{errors})"
 
 
 def errors_changed(change: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.errors import ConfigError
 from prunetune.rows import Missing, Trial
 
@@ -16,7 +17,11 @@ NEAR_CEILING = 5.0  # percent of errors of a baseline from which on a difference
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seed-paired differences first - second in points, what was left out, and the answers that this forbids."""
+    """Seed-paired differences, what was left out, and the answers that this forbids.
+
+    A difference is by how much the first score is better than the second: first - second, or where lower scores are
+    better second - first.
+    """
 
     first: str
     second: str
@@ -25,38 +30,52 @@ class Pairs:
     notes: tuple[str, ...] = ()
     blocked_answers: frozenset[Answer] = frozenset()
     error_change: float | None = None  # mean error of `first` over that of `second`, less 1, where it is shown
+    metric: Metric = ACCURACY
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What guessing scores in percent, with the noise of a finite test set (three standard deviations)."""
+    """What guessing scores, with what does not tell a score from it.
 
-    accuracy: float
+    Of accuracy in percent that is the noise of a finite test set (three standard deviations), of others the margin.
+    """
+
+    score: float
     noise: float
+    metric: Metric = ACCURACY
 
     @classmethod
-    def of(cls, outputs: int | None = None, test_images: int = 10_000, chance: float | None = None) -> "Chance | None":
+    def of(
+        cls,
+        outputs: int | None = None,
+        test_images: int = 10_000,
+        chance: float | None = None,
+        metric: Metric = ACCURACY,
+    ) -> "Chance | None":
         """The level of always naming the test labels' most frequent class, `chance` percent of them.
 
-        Where `chance` is not known, that of equally frequent classes, 100 / outputs; None where that is not known.
+        Where `chance` is not known, that of equally frequent classes, 100 / outputs; None where that is not known. Of
+        another metric than accuracy, `chance` is what guessing scores.
         """
+        if not metric.is_accuracy:
+            return None if chance is None else cls(chance, metric.margin, metric)
         if test_images < 1 or (chance is None and (outputs is None or outputs < 2)):
             return None
         share = chance / 100.0 if chance is not None else 1.0 / (outputs or 1)
         return cls(100.0 * share, 300.0 * math.sqrt(share * (1.0 - share) / test_images))
 
-    def holds(self, accuracy: float) -> bool:
-        """Whether an accuracy is no better than guessing."""
-        return accuracy <= self.accuracy + self.noise
+    def holds(self, score: float) -> bool:
+        """Whether a score is no better than guessing."""
+        return self.metric.oriented(score) <= self.metric.oriented(self.score) + self.noise
 
 
-def guessing(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What the `environment` of results.json says of the test labels, as the arguments of `Chance.of`."""
+def guessing(environment: Mapping[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
+    """What the `environment` of results.json says of guessing, as the arguments of `Chance.of` besides the metric."""
     counts = {name: environment.get(name) for name in ("outputs", "test_images")}
     known: dict[str, Any] = {name: value for name, value in counts.items() if type(value) is int}
     chance = environment.get("chance")
-    if isinstance(chance, int | float) and not isinstance(chance, bool) and 0 < chance <= 100:
-        known["chance"] = float(chance)
+    if isinstance(chance, int | float) and not isinstance(chance, bool) and math.isfinite(chance):
+        known |= {"chance": float(chance)} if 0 < chance <= 100 or not metric.is_accuracy else {}
     return known
 
 
@@ -73,7 +92,9 @@ class Evidence:
         missing: Sequence[Missing] = (),
         chance: Chance | None = None,
         ragged: bool = False,
+        metric: Metric = ACCURACY,
     ) -> None:
+        self.metric = metric
         self.chance = chance
         self.ragged = ragged
         self._trials: dict[Place, dict[int, Trial]] = {}
@@ -86,10 +107,10 @@ class Evidence:
         self.places = frozenset([*self._trials, *self._missing])
         self.arms = frozenset(arm for arm, *_ in self.places)
 
-    def accuracies(self, place: Place) -> dict[int, float]:
-        """Test accuracy in percent by seed, diverged and missing trainings left out."""
+    def scores(self, place: Place) -> dict[int, float]:
+        """The score on the test data by seed, diverged and missing trainings left out."""
         found = self._trials.get(place, {})
-        values = {seed: _accuracy(trial) for seed, trial in sorted(found.items())}
+        values = {seed: _score(trial) for seed, trial in sorted(found.items())}
         return {seed: value for seed, value in values.items() if value is not None}
 
     def epochs(self, place: Place) -> int | None:
@@ -101,24 +122,25 @@ class Evidence:
         return frozenset(trial.key for trial in self._trials.get(place, {}).values())
 
     def chosen_by(self, place: Place) -> float | None:
-        """The mean by which a best one is chosen: of the held-out images where the study has some, else of the test's.
+        """The mean by which a best one is chosen, more being better: on held-out data where there are some.
 
-        What is chosen by the images that it is then reported on looks better than it is.
+        Else it is on the test data, and what is chosen by the data that it is then reported on looks better than it is.
         """
-        return mean_of(self._validation(place) if self.held_out(place) else self.accuracies(place))
+        mean = mean_of(self._validation(place) if self.held_out(place) else self.scores(place))
+        return None if mean is None else self.metric.oriented(mean)
 
     def held_out(self, place: Place) -> bool:
-        """Whether `chosen_by` is of the held-out images: every result here has one of those."""
-        return len(self._validation(place)) == len(self.accuracies(place))
+        """Whether `chosen_by` is of the held-out data: every result here has one of those."""
+        return len(self._validation(place)) == len(self.scores(place))
 
     def _validation(self, place: Place) -> dict[int, float]:
-        found = {seed: self._trials[place][seed].validation_accuracy for seed in self.accuracies(place)}
+        found = {seed: self._trials[place][seed].validation_score for seed in self.scores(place)}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def diverged(self, place: Place) -> tuple[int, ...]:
         """Seeds whose training here diverged."""
         found = self._trials.get(place, {})
-        return tuple(sorted(seed for seed, trial in found.items() if _accuracy(trial) is None))
+        return tuple(sorted(seed for seed, trial in found.items() if _score(trial) is None))
 
     def cut_off(self, place: Place) -> tuple[int, ...]:
         """Seeds that could not be trained here because a training that they build on diverged."""
@@ -137,7 +159,7 @@ class Evidence:
         """Seeds whose accuracy is no better than guessing."""
         if self.chance is None:
             return ()
-        return tuple(seed for seed, value in self.accuracies(place).items() if self.chance.holds(value))
+        return tuple(seed for seed, value in self.scores(place).items() if self.chance.holds(value))
 
     def notes(self, place: Place) -> tuple[str, ...]:
         """What was left out of a mean over seeds, one phrase each; nothing of an arm that the study does not have."""
@@ -154,15 +176,15 @@ class Evidence:
         )
 
     def pairs(self, first: Place, second: Place) -> Pairs:
-        """Differences first - second, where `second` is a baseline that must have trained.
+        """By how much `first` is better in each seed, where `second` is a baseline that must have trained.
 
         A seed in which either diverged is left out, and so is one in which the baseline is no better than guessing.
         Leaving out a diverged `first` flatters it, so a `yes` is then forbidden; a baseline at chance forbids both.
         """
-        above, below = self.accuracies(first), self.accuracies(second)
+        above, below = self.scores(first), self.scores(second)
         at_chance = set(self.at_chance(second))
         seeds = tuple(seed for seed in self.seeds if seed in above and seed in below and seed not in at_chance)
-        differences = tuple(round(above[seed] - below[seed], 9) for seed in seeds)
+        differences = tuple(self.metric.oriented(round(above[seed] - below[seed], 9)) for seed in seeds)
         notes = [*self.notes(first), *self.notes(second), *self._chance_notes(first, second)]
         if len(seeds) > 1 and len(set(differences)) == 1 and self.keys(first) != self.keys(second):
             notes.append(
@@ -172,11 +194,12 @@ class Evidence:
         if {*self.diverged(first), *self.cut_off(first)} & below.keys():
             blocked_answers.add("yes")
         change = self._error_change([above[seed] for seed in seeds], [below[seed] for seed in seeds])
-        return Pairs(first[0], second[0], seeds, differences, tuple(notes), frozenset(blocked_answers), change)
+        forbidden = frozenset(blocked_answers)
+        return Pairs(first[0], second[0], seeds, differences, tuple(notes), forbidden, change, self.metric)
 
     def _error_change(self, above: Sequence[float], below: Sequence[float]) -> float | None:
         """The relative change in mean error, where the second is near the ceiling and scores are accuracies."""
-        if self.chance is None or not below:
+        if self.chance is None or not self.metric.is_accuracy or not below:
             return None
         errors, others = (100.0 - math.fsum(values) / len(values) for values in (above, below))
         if not 0.0 < round(others, 9) <= NEAR_CEILING:
@@ -197,10 +220,11 @@ class Evidence:
     def _file(self, trial: Trial) -> None:
         seeds = self._trials.setdefault(_place(trial), {})
         known = seeds.setdefault(trial.seed, trial)
-        if _accuracy(known) != _accuracy(trial):
+        if _score(known) != _score(trial):
+            unit = " percent" if self.metric.unit == "%" else f" {self.metric.unit}".rstrip()
             raise ConfigError(
-                f"trials: {name_of(_place(trial))}, seed {trial.seed}, is there twice, with {known.test_accuracy} "
-                f"and {trial.test_accuracy} percent; each trial must have one result"
+                f"trials: {name_of(_place(trial))}, seed {trial.seed}, is there twice, with {known.score} "
+                f"and {trial.score}{unit}; each trial must have one result"
             )
 
 
@@ -253,8 +277,8 @@ def _place(row: Trial | Missing) -> Place:
     return row.arm, row.mask, row.learning_rate, row.sparsity
 
 
-def _accuracy(trial: Trial) -> float | None:
-    accuracy = trial.test_accuracy
-    if trial.diverged or accuracy is None or not math.isfinite(accuracy):
+def _score(trial: Trial) -> float | None:
+    score = trial.score
+    if trial.diverged or score is None or not math.isfinite(score):
         return None
-    return accuracy
+    return score

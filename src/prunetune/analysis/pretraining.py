@@ -39,7 +39,7 @@ class Overlap:
 class Check:
     """One of the three questions: its answer, and the mean over `n` seeds with one-sided bounds at alpha each.
 
-    `mean`, `low` and `high` are in points of accuracy, or a share for `forgotten`; None where there are none. The
+    `mean`, `low` and `high` are differences of scores, or a share for `forgotten`; None where there are none. The
     answer is decided by the bounds' place beside `limit`.
     """
 
@@ -64,7 +64,7 @@ class Pretraining:
 
     learning_rate: float
     answer: Sufficiency
-    best: float | None  # the rate with the best mean dense accuracy; None when that is not known
+    best: float | None  # the rate with the best mean dense score; None when that is not known
     comparison: Comparison | None  # dense - dense at the best rate; None there, and where nothing can be compared
     checks: tuple[Check, ...]  # not worse, converged, forgotten
     overlaps: tuple[Overlap, ...]
@@ -144,27 +144,29 @@ def _judge_rate(
 def _not_worse(
     evidence: Evidence, rule: Rule, rate: float, rates: Sequence[float], best: float | None
 ) -> tuple[Check, Comparison | None]:
-    """Is the dense accuracy at this rate less than the margin below that at the best rate tried?"""
+    """Is the dense score at this rate less than the margin worse than that at the best rate tried?"""
     name: CheckName = "not worse than the best rate tried"
+    metric, limit = rule.metric, rule.metric.oriented(-rule.margin)
     if hindrance := _hindrance(evidence, rates, best):
-        return Check(name, "undecided", hindrance, -rule.margin), None
+        return Check(name, "undecided", hindrance, limit), None
     best = given(best, "_hindrance names a study without one")
     if rate == best:
-        finding = f"Of the {len(rates)} rates tried, this one gives the dense network its best mean accuracy"
-        return Check(name, "yes", finding, -rule.margin), None
+        finding = f"Of the {len(rates)} rates tried, this one gives the dense network its best mean {metric.name}"
+        return Check(name, "yes", finding, limit), None
     pairs = evidence.pairs(dense(rate), dense(best))
     found = compare(pairs, plain(sample_of(pairs)), matches(rule), rule.alpha)
-    finding = f"Dense accuracy at this rate, compared with rate {best:g}, the best tried: {figures(found)}"
-    return _check(name, found, finding, -rule.margin), found
+    finding = f"Dense {metric.name} at this rate, compared with rate {best:g}, the best tried: {figures(found)}"
+    return _check(name, found, finding, limit), found
 
 
 def _hindrance(evidence: Evidence, rates: Sequence[float], best: float | None) -> str | None:
     """Why no rate of this study can be compared, if so."""
     if len(rates) < 2:
-        return "Only one learning rate was tried, so its dense accuracy has nothing to be compared with"
+        score = evidence.metric.name
+        return f"Only one learning rate was tried, so its dense {score} has nothing to be compared with"
     if best is None:
         return "No dense training has a result at any learning rate"
-    if len(evidence.accuracies(dense(best))) < 2:
+    if len(evidence.scores(dense(best))) < 2:
         return "One seed is never a verdict"
     if evidence.at_chance(dense(best)):
         return f"Even at rate {best:g}, the best tried, a dense network is no better than guessing"
@@ -177,9 +179,10 @@ def _converged(evidence: Evidence, rule: Rule, rate: float) -> tuple[Check, tupl
     It asks whether dense matches the longer run, so its bounds are those of dense − longer turned round. A longer run
     that diverged shows nothing about convergence, and leaving it out forbids the yes.
     """
+    metric, limit = rule.metric, rule.metric.oriented(rule.margin)
     if longer(rate) not in evidence.places:
         finding = "No dense network was trained for longer; pretraining: {longer: 2} in the spec asks for it"
-        return Check("converged", "not asked", finding, rule.margin), ()
+        return Check("converged", "not asked", finding, limit), ()
     pairs = evidence.pairs(dense(rate), longer(rate))
     if evidence.diverged(longer(rate)):
         pairs = replace(pairs, blocked_answers=pairs.blocked_answers | {"yes"})
@@ -187,8 +190,8 @@ def _converged(evidence: Evidence, rule: Rule, rate: float) -> tuple[Check, tupl
     gain = _turned(found)
     short, long = evidence.epochs(dense(rate)), evidence.epochs(longer(rate))
     trained = f"after {long} epochs, compared with that after {short}" if short and long else "after a longer training"
-    finding = f"Dense accuracy {trained}: {figures(gain)}; a gain of less than {rule.margin:g} counts as converged"
-    return _check("converged", gain, finding, rule.margin), found.notes
+    finding = f"Dense {metric.name} {trained}: {figures(gain)}; a gain of less than {rule.margin:g} counts as converged"
+    return _check("converged", gain, finding, limit), found.notes
 
 
 def _turned(found: Comparison) -> Comparison:

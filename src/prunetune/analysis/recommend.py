@@ -1,4 +1,4 @@
-"""What to train the sparse network from: the arm, mask and rate with the best accuracy at each sparsity."""
+"""What to train the sparse network from: the arm, mask and rate with the best score at each sparsity."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -7,31 +7,46 @@ from typing import Literal
 
 from prunetune.analysis.pairing import Chance, Evidence, Place, mean_of, seeds_named
 from prunetune.analysis.statistics import USUAL_RULE, Rule, Sample, plain
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.errors import given
 from prunetune.rows import Missing, Trial
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best arm at one sparsity and its lead over the runner-up, in points over paired seeds."""
+    """The best arm at one sparsity and its score less the runner-up's, over paired seeds.
+
+    The difference, with its interval, is that of the scores as they are: negative where lower scores are better.
+    """
 
     sparsity: float
     learning_rate: float
     arm: str
     mask: str
-    accuracy: float  # mean over seeds, percent
+    score: float  # mean over seeds
     runner_up: str | None  # such as "rewind (iterative masks, learning rate 0.1)"; None without another candidate
     difference: float | None
     low: float | None  # two-sided interval at 1 - alpha; None with one seed
     high: float | None
-    tie: bool  # no lead: the interval reaches down to zero, or one seed gives no interval
+    tie: bool  # no lead: the interval reaches zero, or one seed gives no interval
     left_out: tuple[str, ...] = ()  # arms that were no candidates, and why
     candidates: int = 1  # trainings that it is the best of
-    chosen_on: Literal["validation", "test"] = "test"  # the images that it was chosen by; `accuracy` is of the test's
+    chosen_on: Literal["validation", "test"] = "test"  # the data that it was chosen by; `score` is of the test's
+    metric: Metric = ACCURACY
+
+    @property
+    def accuracy(self) -> float | None:
+        """The score in percent; None of a task that has other scores."""
+        return self.score if self.metric.is_accuracy else None
+
+    @property
+    def lead(self) -> float | None:
+        """By how much it is better than the runner-up."""
+        return None if self.difference is None else self.metric.oriented(self.difference)
 
     @property
     def flattered(self) -> bool:
-        """Whether `accuracy` is of the best of several by the very images that it is reported on."""
+        """Whether `score` is of the best of several by the very data that it is reported on."""
         return self.candidates > 1 and self.chosen_on == "test"
 
 
@@ -48,7 +63,7 @@ def recommend(
     """The best candidate at every sparsity, with its paired t interval over the runner-up (n - 1 degrees of freedom).
 
     The runner-up is another training: the first round of iterative pruning, say, is one with the one-shot mask's.
-    Candidates are ranked by the held-out images where the study has some, and compared on the test images.
+    Candidates are ranked by the held-out data where the study has some, and compared on the test data.
 
     A candidate is an arm that is not among `controls`, at one mask algorithm and learning rate, with a result that did
     not diverge in every seed of the study and a mean better than guessing (`outputs`, `test_images`, `chance`: see
@@ -59,7 +74,8 @@ def recommend(
     evidence = Evidence(
         [row for row in trials if row.seed < seeds],
         [row for row in missing if row.seed < seeds],
-        Chance.of(outputs, test_images, chance),
+        Chance.of(outputs, test_images, chance, rule.metric),
+        metric=rule.metric,
     )
     places = sorted((place for place in evidence.places if place[1] is not None and place[0] not in controls), key=str)
     found = (
@@ -90,11 +106,12 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
     if not ranked:
         return None
     best = ranked[0]
-    accuracy = given(mean_of(evidence.accuracies(best)), "a candidate has results")
+    score = given(mean_of(evidence.scores(best)), "a candidate has results")
     left_out = tuple(f"{place_named(place)} {why}" for place, why in reasons.items() if why is not None)
     runner_up = next((place for place in ranked if evidence.keys(place) != evidence.keys(best)), None)
     difference, low, high = _lead(best, runner_up, evidence, rule)
-    tie = runner_up is not None and (low is None or low <= 0.0)
+    worst = low if rule.metric.higher_is_better else high
+    tie = runner_up is not None and (worst is None or rule.metric.oriented(worst) <= 0.0)
     name = None if runner_up is None else place_named(runner_up)
     arm, mask, rate, sparsity = best
     return Recommendation(
@@ -102,7 +119,7 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
         rate,
         arm,
         str(mask),
-        accuracy,
+        score,
         name,
         difference,
         low,
@@ -111,6 +128,7 @@ def _recommend_at(places: Sequence[Place], evidence: Evidence, rule: Rule) -> Re
         left_out,
         candidates=len({evidence.keys(place) for place in ranked}),
         chosen_on="validation" if all(map(evidence.held_out, ranked)) else "test",
+        metric=rule.metric,
     )
 
 
@@ -118,10 +136,10 @@ def _disqualified(place: Place, evidence: Evidence) -> str | None:
     """Why a place is no candidate, if so."""
     if diverged := evidence.diverged(place):
         return f"diverged in {seeds_named(diverged)}"
-    accuracies = evidence.accuracies(place)
-    if lacking := [seed for seed in evidence.seeds if seed not in accuracies]:
+    scores = evidence.scores(place)
+    if lacking := [seed for seed in evidence.seeds if seed not in scores]:
         return f"has no result in {seeds_named(lacking)}"
-    mean = mean_of(accuracies)
+    mean = mean_of(scores)
     if evidence.chance and mean is not None and evidence.chance.holds(mean):
         return "is no better than guessing"
     return None
@@ -135,10 +153,10 @@ def _rank(place: Place, evidence: Evidence) -> tuple[float, str]:
 def _lead(
     best: Place, runner_up: Place | None, evidence: Evidence, rule: Rule
 ) -> tuple[float | None, float | None, float | None]:
-    """Mean difference and its two-sided interval."""
+    """Mean difference of the scores and its two-sided interval."""
     if runner_up is None:
         return None, None, None
-    above, below = evidence.accuracies(best), evidence.accuracies(runner_up)
+    above, below = evidence.scores(best), evidence.scores(runner_up)
     differences = tuple(round(above[seed] - below[seed], 9) for seed in evidence.seeds)
     sample = Sample.of(differences)
     estimate = plain(sample)

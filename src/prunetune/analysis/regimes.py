@@ -9,6 +9,7 @@ from prunetune.analysis.comparison import compare, matches, sample_of
 from prunetune.analysis.pairing import Answer, Evidence, Pairs, Place, mean_of, percent
 from prunetune.analysis.pretraining import NEAR_CHANCE, USUAL_P, dense
 from prunetune.analysis.statistics import Rule, plain
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.rows import Results
 
 LEADS = {  # name -> the arms that it is the difference of
@@ -61,7 +62,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Regime:
-    """One point of the comparison; accuracies in percent, differences in points, by seed."""
+    """One point of the comparison: scores by seed, and leads, by how much an arm is better than another."""
 
     study: str
     task: str
@@ -74,12 +75,13 @@ class Regime:
     excess: Mapping[int, float]  # R_p(θ0, θT) of the dense run less chance
     dense: Mapping[int, float]
     leads: Mapping[str, Pairs]
-    arms: Mapping[str, Mapping[int, float]]  # accuracy of every arm
+    arms: Mapping[str, Mapping[int, float]]  # score of every arm
     keys: frozenset[str]  # of the trainings of dense, ticket and reinit, which make it the regime that it is
     winning: Answer | None  # does the winning property hold here, by the study's verdict?
-    shortfall: float | None = None  # the best dense accuracy of the task less this one, in points
+    shortfall: float | None = None  # by how much the best dense score of the task is better than this one
     dense_matches: bool = False  # shown to be no more than the margin below the best of the task
     quantities: Mapping[str, Mapping[int, float]] = field(default_factory=dict)  # those of QUANTITIES measured, by seed
+    metric: Metric = ACCURACY  # of its scores
 
     @property
     def setting(self) -> tuple[str, float]:
@@ -176,7 +178,7 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
     if not excess or not leads[LEAD].differences:
         return None
     places = [place for place in study.evidence.places if place[1:] == (mask, rate, sparsity)]
-    arms = {place[0]: values for place in sorted(places) if (values := study.evidence.accuracies(place))}
+    arms = {place[0]: values for place in sorted(places) if (values := study.evidence.scores(place))}
     own = [dense(rate), *(_place(arm, mask, rate, sparsity) for arm in LEADS[LEAD])]
     return Regime(
         study=study.name,
@@ -188,12 +190,13 @@ def _regime(study: Study, rate: float, mask: str, sparsity: float) -> Regime | N
         kappa=_kappa(study.results, rate),
         p=p,
         excess=excess,
-        dense=study.evidence.accuracies(dense(rate)),
+        dense=study.evidence.scores(dense(rate)),
         leads=leads,
         arms=arms,
         keys=frozenset(key for place in own for key in study.evidence.keys(place)),
         winning=study.answers.get((rate, mask, sparsity)),
         quantities=_quantities(study.results, rate, mask, sparsity),
+        metric=study.rule.metric,
     )
 
 
@@ -262,10 +265,11 @@ def _placed(row: Regime, best: Regime, rule: Rule) -> Regime:
 
 def _matches(row: Regime, best: Regime, rule: Rule) -> bool:
     seeds = tuple(sorted(row.dense.keys() & best.dense.keys()))
-    differences = tuple(round(row.dense[seed] - best.dense[seed], 9) for seed in seeds)
-    pairs = Pairs("dense", "best dense", seeds, differences)
+    differences = tuple(row.metric.oriented(round(row.dense[seed] - best.dense[seed], 9)) for seed in seeds)
+    pairs = Pairs("dense", "best dense", seeds, differences, metric=row.metric)
     return compare(pairs, plain(sample_of(pairs)), matches(rule), rule.alpha).answer == "yes"
 
 
 def _level(row: Regime) -> float:
-    return math.fsum(row.dense.values()) / len(row.dense)
+    """The mean dense score, more being better."""
+    return row.metric.oriented(math.fsum(row.dense.values()) / len(row.dense))

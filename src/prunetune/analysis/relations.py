@@ -31,7 +31,7 @@ CHUNK = 4_000_000  # pairs of units compared at once
 
 @dataclass(frozen=True)
 class Relation:
-    """Spearman's ρ of a predictor and a lead over regimes; `partial` is given sparsity and dense accuracy.
+    """Spearman's ρ of a predictor and a lead over regimes; `partial` is given sparsity and the dense score.
 
     `p_rise` and `p_fall` are one-sided, by permuting the predictor over dense runs. None: not enough regimes to tell.
     """
@@ -53,7 +53,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Slope:
-    """Points of lead per 0.1 of R_p's excess, among regimes alike in length or rate, beside dense accuracy.
+    """Change of the lead per 0.1 of R_p's excess, among regimes alike in length or rate, beside the dense score.
 
     The interval resamples seeds; `p_rise` and `p_fall` permute regimes within strata (Freedman and Lane 1983).
     """
@@ -141,7 +141,7 @@ def draw_seeds(rows: Sequence[Regime], predictor: str, lead: str, resamples: int
 
 
 def _means(row: Regime, predictor: str, lead: str, drawn: Floats) -> tuple[Floats, Floats, Floats]:
-    """Of the predictor, the lead and dense accuracy of one regime."""
+    """Of the predictor, the lead and the dense score of one regime."""
     pairs, own = row.leads[lead], _by_seed(row, predictor)
     seeds = [seed for seed in pairs.seeds if seed in own and seed in row.dense]
     if not seeds:  # other seeds each: nothing is paired, and each is drawn for itself
@@ -171,7 +171,7 @@ def _spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 
 def _partial(x: Floats, draws: Draws, sparsity: Floats, weights: Floats) -> Floats:
-    """Of ranks, given the ranks of sparsity and of dense accuracy."""
+    """Of ranks, given the ranks of sparsity and of the dense score."""
     beside = (np.broadcast_to(sparsity, x.shape), draws.dense)
     ranks = [weighted_ranks(values, weights) for values in (x, draws.lead, *beside)]
     covariates = np.stack([np.ones_like(x), *ranks[2:]], axis=2)

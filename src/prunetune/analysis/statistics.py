@@ -16,6 +16,7 @@ from typing import Any, Literal
 from scipy.special import stdtr, stdtrit
 
 from prunetune.core.limits import looks
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.errors import ConfigError
 
 DIGITS = 12  # of a mean in points: accuracies have far fewer, the rest is the rounding of floats
@@ -27,14 +28,15 @@ SMALLEST_VARIANCE = 1e-18  # points squared: what rounding leaves of differences
 
 @dataclass(frozen=True)
 class Rule:
-    """How a verdict is reached (docs/explanation/verdict.md). Accuracies are in percentage points."""
+    """How a verdict is reached (docs/explanation/verdict.md); margin and gap are differences of the metric's scores."""
 
-    margin: float = 0.5  # what still counts as similar accuracy
+    margin: float = 0.5  # what still counts as a similar score
     gap: float = 0.5  # the least estimated difference worth calling notable
     alpha: float = 0.05
     nontrivial_sparsity: float = 0.5
     family: Family = "study"  # the tests that Holm's correction runs over: the study's, or those of each verdict
     looks: tuple[int, ...] = ()  # where seeds may be added: the numbers of them at which a verdict is asked for
+    metric: Metric = ACCURACY  # of the scores
 
     @classmethod
     def of(cls, study: Mapping[str, Any]) -> "Rule":
@@ -42,11 +44,12 @@ class Rule:
 
         A study of before there was a `family` was judged by `cell`, and is so again. Raises ConfigError for a value
         that is not a finite number, an alpha outside (0, 1) or a negative margin, for a range of seeds that does not
-        grow, and for an unknown family.
+        grow, for an unknown family, and for a metric that is not described in full.
         """
         given = study.get("verdict") or {}
         settings = {name: _setting(name, given[name]) for name in SETTINGS if name in given}
-        return cls(**settings, family=_family(given.get("family", "cell")), looks=_looks(study.get("seeds")))
+        family, looks = _family(given.get("family", "cell")), _looks(study.get("seeds"))
+        return cls(**settings, family=family, looks=looks, metric=Metric.of(study))
 
     def family_error(self, verdicts: int) -> float:
         """The most by which the chance of any false `holds` among so many verdicts is bounded."""

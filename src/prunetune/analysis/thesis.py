@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunetune.analysis.comparison import sample_of
-from prunetune.analysis.pairing import signed
 from prunetune.analysis.regimes import (
     LEAD,
     SAME_SPARSITY,
@@ -235,7 +234,8 @@ def _settle(
     counter = [row for row in chance if row.answer == "above the gap"]
     if counter:
         named = "; ".join(
-            f"{row.regime}: {signed(given(row.mean, 'a test was made'))} points (Holm p {row.p_above_holm:.2g})"
+            f"{row.regime}: {rule.metric.text_difference(given(row.mean, 'a test was made'))} "
+            f"(Holm p {row.p_above_holm:.2g})"
             for row in counter
         )
         return "fails", (f"R_p is about chance and the ticket leads reinit by more than the gap all the same: {named}",)

@@ -10,6 +10,7 @@ from prunetune.analysis.comparison import Comparison, Question, beats, compare, 
 from prunetune.analysis.pairing import Answer, Chance, Evidence, Pairs, percent
 from prunetune.analysis.pretraining import Pretraining, Sufficiency, dense, pretraining
 from prunetune.analysis.statistics import USUAL_RULE, Look, Rule, Sample, holm, plan_looks, shrink, taken
+from prunetune.core.metric import Metric
 from prunetune.rows import Correlation, Missing, Trial
 
 __all__ = ["Comparison", "Rule", "SparsityTest", "Verdict", "judge"]
@@ -32,12 +33,12 @@ class SparsityTest:
     p: float  # the larger of the two (intersection-union); 1 where one has none
     p_holm: float  # corrected over the tests of the rule's family
     answer: Answer  # yes: the property holds here; no: one of the two halves is a no
-    exceeds: bool = False  # the ticket is above the dense network by surely more than the margin
+    exceeds: bool = False  # the ticket is better than the dense network by surely more than the margin
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer for one learning rate and mask algorithm; every figure is in percentage points of test accuracy."""
+    """The answer for one learning rate and mask algorithm; every figure is a difference of test scores."""
 
     learning_rate: float
     mask: str
@@ -92,10 +93,11 @@ def judge(
 
     Guessing reaches `chance` percent, the share of the most frequent class among the test labels, or where that is not
     known 100 / `outputs` (classes), with three standard deviations of so many `test_images`: baselines no better than
-    that are named and left out. Without both (a metric other than accuracy) nothing counts as guessing. Raises
-    ConfigError when a trial stands there twice with different results.
+    that are named and left out. Of another metric than accuracy `chance` is what guessing scores, and what is not
+    better by the margin is no better. Without both nothing counts as guessing. Raises ConfigError when a trial stands
+    there twice with different results.
     """
-    rows = _Rows(trials, missing, Chance.of(outputs, test_images, chance))
+    rows = _Rows(trials, missing, Chance.of(outputs, test_images, chance, rule.metric), rule.metric)
     cells = sorted({(row.learning_rate, row.mask) for row in [*trials, *missing] if row.mask is not None})
     if rule.looks:
         found = _judge_in_looks(rows, rule, cells, _common_pretraining(rows, rule, correlations))
@@ -112,11 +114,13 @@ class _Rows:
     trials: Sequence[Trial]
     missing: Sequence[Missing]
     chance: Chance | None
+    metric: Metric
 
     def evidence(self, seeds: float = math.inf) -> Evidence:
         """What is known by the first `seeds` seeds."""
         trials = [row for row in self.trials if row.seed < seeds]
-        return Evidence(trials, [row for row in self.missing if row.seed < seeds], self.chance, seeds < math.inf)
+        missing = [row for row in self.missing if row.seed < seeds]
+        return Evidence(trials, missing, self.chance, seeds < math.inf, self.metric)
 
     def reached(self, rate: float, mask: str | None) -> int:
         """How many seeds have rows at a rate, under a mask algorithm or (None) of the dense run."""
@@ -257,7 +261,7 @@ def _tested(
     sparsity: float, halves: tuple[Comparison, Comparison], p: float, p_holm: float, rule: Rule
 ) -> SparsityTest:
     dense = halves[0]
-    exceeds = dense.answer == "yes" and dense.low is not None and dense.low > rule.margin
+    exceeds = dense.answer == "yes" and dense.least_lead is not None and dense.least_lead > rule.margin
     return SparsityTest(sparsity, *halves, p, p_holm, _combined(halves, p_holm, rule), exceeds)
 
 

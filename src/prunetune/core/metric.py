@@ -1,6 +1,13 @@
 """What a study is scored by: the metric's name, unit and direction, and which differences of it matter."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from prunetune.errors import ConfigError
+
+METRIC_KEYS = ("metric", "unit", "difference_unit", "higher_is_better")  # of the `study` of results.json
 
 
 @dataclass(frozen=True)
@@ -18,18 +25,101 @@ class Metric:
     margin: float  # below it two scores count as similar
     gap: float  # from it on a difference is worth calling notable
 
+    @classmethod
+    def of(cls, study: Mapping[str, Any]) -> "Metric":
+        """The metric that the `study` of results.json says; accuracy where it says none.
+
+        Margin and gap are those of its verdict. ConfigError for a name or unit that is no text, and a direction that is
+        not true or false.
+        """
+        name, unit, difference_unit = (_text(study, key) for key in METRIC_KEYS[:3])
+        higher = study.get("higher_is_better", True)
+        if not isinstance(higher, bool):
+            raise ConfigError(f"study.higher_is_better: is {higher!r}; it must be true or false")
+        if (name or ACCURACY.name, unit or ACCURACY.unit, higher) == (ACCURACY.name, ACCURACY.unit, True):
+            return ACCURACY
+        rule = study.get("verdict") or {}
+        margin, gap = (rule.get(key, getattr(ACCURACY, key)) for key in ("margin", "gap"))
+        return cls(name, unit, difference_unit, higher, margin, gap)
+
+    def described(self) -> dict[str, Any]:
+        """What the `study` of results.json says of it."""
+        return dict(zip(METRIC_KEYS, (self.name, self.unit, self.difference_unit, self.higher_is_better), strict=True))
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether scores are accuracies in percent, which have a ceiling and a level of guessing."""
+        return (self.name, self.unit, self.higher_is_better) == (ACCURACY.name, ACCURACY.unit, True)
+
+    @property
+    def title(self) -> str:
+        """The name as a heading."""
+        return f"{self.name[0].upper()}{self.name[1:]}"
+
+    @property
+    def column(self) -> str:
+        """The title of a column of scores: `Accuracy %`."""
+        return f"{self.title} {self.unit}".rstrip()
+
+    @property
+    def axis(self) -> str:
+        """The name with its unit, and which scores are better where that is not to be expected.
+
+        >>> ACCURACY.axis, Metric("perplexity", "", "", False, 0.5, 0.5).axis
+        ('accuracy, %', 'perplexity (lower is better)')
+        """
+        return f"{self.name}{f', {self.unit}' if self.unit else ''}{'' if self.higher_is_better else f' ({LOWER})'}"
+
+    @property
+    def better(self) -> str:
+        """Where better scores lie."""
+        return "above" if self.higher_is_better else "below"
+
+    @property
+    def worse(self) -> str:
+        """Where worse scores lie."""
+        return "below" if self.higher_is_better else "above"
+
+    @property
+    def exceeds(self) -> str:
+        """What a score does that is surely better than another."""
+        return "exceeds" if self.higher_is_better else "outdoes"
+
+    @property
+    def in_unit(self) -> str:
+        """What follows "a difference": ` in points`, or nothing."""
+        return f" in {self.difference_unit}" if self.difference_unit else ""
+
+    @property
+    def digits(self) -> int:
+        """After the point: at least two, and enough to show a tenth of the margin."""
+        fine = 0.0 < self.margin < math.inf and not self.is_accuracy
+        return max(2, 1 - math.floor(math.log10(self.margin))) if fine else 2
+
     def oriented(self, score: float) -> float:
-        """The score, its sign turned where lower is better: more is then always better."""
-        return score if self.higher_is_better else -score
+        """The score, or difference, its sign turned where lower is better: more is then always better."""
+        return score if self.higher_is_better else 0.0 - score
 
     def text(self, score: float) -> str:
         """A score with its unit."""
-        return f"{score:.2f} {self.unit}".rstrip()
+        return f"{score:.{self.digits}f} {self.unit}".rstrip()
 
     def text_difference(self, difference: float) -> str:
         """A signed difference of two scores with its unit."""
         sign = "−" if difference < 0 else "+"
-        return f"{sign}{abs(difference):.2f} {self.difference_unit}".rstrip()
+        return f"{sign}{abs(difference):.{self.digits}f} {self.difference_unit}".rstrip()
+
+    def amount(self, size: float) -> str:
+        """The size of a difference, such as a margin, with its unit: `0.5 points`."""
+        return f"{size:g} {self.difference_unit}".rstrip()
 
 
+def _text(study: Mapping[str, Any], key: str) -> str:
+    value = study.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigError(f"study.{key}: is {value!r}; it must be a text")
+    return value.strip()
+
+
+LOWER = "lower is better"
 ACCURACY = Metric("accuracy", "%", "points", higher_is_better=True, margin=0.5, gap=0.5)

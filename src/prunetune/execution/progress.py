@@ -1,4 +1,4 @@
-"""Live progress of an audit: trainings done, the last accuracy, an honest time left."""
+"""Live progress of an audit: trainings done, the last score, an honest time left."""
 
 import contextlib
 import importlib.util
@@ -12,6 +12,7 @@ from rich.progress import Progress as Bars
 from prunetune.errors import one_line, printable
 from prunetune.execution.events import Cached, Done, Event, Failed, Notice, Skipped, Waiting
 from prunetune.execution.events import Progress as EpochDone
+from prunetune.execution.training_log import score_of
 from prunetune.plan.compile import Plan, Remaining, labels, look_words
 from prunetune.steps.steps import Train
 
@@ -28,6 +29,7 @@ class Progress:
     def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.drawn = is_drawn(self.console)
+        self.metric = plan.spec.metric
         self.labels: dict[str, str] = {}
         self.epochs: dict[str, int] = {}
         self.others: set[str] = set()  # steps that do not train
@@ -112,9 +114,9 @@ class Progress:
         self.reached[key] = epoch
 
     def _note(self, event: Done) -> None:
-        accuracy = event.metrics.get("test_accuracy")
-        if event.key in self.labels and isinstance(accuracy, float):  # along a line they are a list
-            self.last = f"{self.labels[event.key]}: {accuracy:.2f} %"
+        score = score_of(event.metrics)
+        if event.key in self.labels and isinstance(score, float):  # along a line they are a list
+            self.last = f"{self.labels[event.key]}: {self.metric.text(score)}"
 
     def _show(self) -> None:
         with contextlib.suppress(OSError):

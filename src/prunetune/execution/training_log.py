@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prunetune.core.metric import Metric
 from prunetune.errors import ConfigError
 from prunetune.execution.events import Cached, Done, Event, Failed, Progress, Started
 from prunetune.plan.compile import Plan, Remaining, labels
@@ -26,41 +27,50 @@ def names_of_trainings(plan: Plan) -> Mapping[str, str]:
 class TrainingLog:
     """Consumer of an executor's events that appends to `trainings.log` in a folder.
 
-    Columns, with tabs between: time (UTC), name, test accuracy (or `diverged`, or `failed: why`), seconds, key.
+    Columns, with tabs between: time (UTC), name, test score (or `diverged`, or `failed: why`), seconds, key.
     Whole lines are appended, so that processes may share a file.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._path = folder / TRAINING_LOG
         self._names = names_of_trainings(plan)
+        self._metric = plan.spec.metric
 
     def __call__(self, event: Event) -> None:
         """Write a line where a training has ended; a line that the disk does not take stops nothing."""
         if event.key in self._names and isinstance(event, Done | Failed):
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            line = "\t".join((now, self._names[event.key], *_outcome(event), event.key)) + "\n"
+            line = "\t".join((now, self._names[event.key], *_outcome(event, self._metric), event.key)) + "\n"
             with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(line)
 
 
-def _outcome(event: Done | Failed) -> tuple[str, str]:
+def score_of(metrics: Mapping[str, Any]) -> Any:
+    """What a training scored on the test data: its accuracy, or the score of another task."""
+    accuracy = metrics.get("test_accuracy")
+    return metrics.get("score") if accuracy is None else accuracy
+
+
+def _outcome(event: Done | Failed, metric: Metric) -> tuple[str, str]:
     if isinstance(event, Failed):
         return f"failed: {event.message}", ""
-    accuracy = event.metrics["test_accuracy"]
-    found = "diverged" if event.metrics["diverged"] or accuracy is None else f"{accuracy:.2f} %"
+    score = score_of(event.metrics)
+    found = "diverged" if event.metrics["diverged"] or score is None else metric.text(score)
     return found, f"{event.seconds:.1f} s"
 
 
 FLUSH_EVERY = 10  # seconds
-ENDS = {"test_loss": "loss/test", "test_accuracy": "accuracy/test", "validation_accuracy": "accuracy/validation"}
+LOSS = {"test_loss": "loss/test"}
+ACCURACIES = LOSS | {"test_accuracy": "accuracy/test", "validation_accuracy": "accuracy/validation"}
+SCORES = LOSS | {"score": "score/test", "validation_score": "score/validation"}  # of a task other than classification
 
 
 class Curves:
     """Consumer of an executor's events: below `folder`, a folder for each training, under its name.
 
     `loss/train` is there for every epoch, `loss/test` and `accuracy/test` (percent; `accuracy/validation` too, where
-    images are held out) for the last. What was stored before and has no curves yet is read from the store. A disk that
-    takes no more costs the curves only.
+    images are held out) for the last; of another task, `score/test` and `score/validation`. What was stored before and
+    has no curves yet is read from the store. A disk that takes no more costs the curves only.
 
     Raises ConfigError where TensorBoard is missing, or the folder cannot be made.
     """
@@ -118,8 +128,8 @@ class Curves:
         self._end(key, metrics)
 
     def _end(self, key: str, metrics: Mapping[str, Any]) -> None:
-        for name, tag in ENDS.items():
-            if name != "validation_accuracy" or metrics.get(name) is not None:
+        for name, tag in (SCORES if "score" in metrics else ACCURACIES).items():
+            if not name.startswith("validation_") or metrics.get(name) is not None:
                 self._add(key, tag, metrics[name], metrics["epochs"])
         self._close(key)
 

@@ -18,7 +18,7 @@ from prunetune.steps.quantities import (
     MeasureSensitivity,
     Quantity,
 )
-from prunetune.steps.steps import Init, Train, Weights
+from prunetune.steps.steps import Train, Weights
 
 ROUNDS = ("ticket", "rewind", "finetune_chain")  # the arms that a round of iterative pruning may be
 CURVATURE_IMAGES = 512  # training images over which the loss's curvature is taken
@@ -50,7 +50,10 @@ def require_held_out(context: StudyContext) -> None:
 def quantities(
     spec: Spec, scope: Scope, trials: Sequence[PlannedTrial], correlations: Iterable[PlannedCorrelation]
 ) -> Iterator[PlannedQuantity]:
-    """Those that the spec asks for, in the order of the trials. Networks without a mask of the study's have none."""
+    """Those that the spec asks for, in the order of the trials. Networks without a mask of the study's have none.
+
+    `masks` needs no step: the stored masks are compared when rows are collected.
+    """
     planners = {
         "movement": lambda: _movements(scope, trials, correlations),
         "barriers": lambda: _barriers(trials),
@@ -58,7 +61,8 @@ def quantities(
         "sensitivity": lambda: _sensitivities(spec, scope, trials),
     }
     for kind in spec.measure:
-        yield from planners[kind]()
+        if kind in planners:
+            yield from planners[kind]()
 
 
 def _movements(
@@ -96,13 +100,14 @@ def _barriers(trials: Sequence[PlannedTrial]) -> Iterator[PlannedQuantity]:
 
 
 def _curvatures(trials: Iterable[PlannedTrial]) -> Iterator[PlannedQuantity]:
-    """Of every dense final, and of every sparse one within its mask."""
+    """Of every dense final, also a user's, and of every sparse one within its mask."""
     for trial in trials:
         step = trial.step
-        if isinstance(step, Train) and (step.mask is not None or trial.arm == DENSE):
+        mask = step.mask if isinstance(step, Train) else None
+        if mask is not None or trial.arm == DENSE:
             seed = derive(trial.seed, "curvature")
             found = MeasureCurvature(
-                Weights(step), step.mask, step.data, step.recipe, CURVATURE_IMAGES, seed, device=step.device
+                Weights(step), mask, step.data, step.recipe, CURVATURE_IMAGES, seed, device=step.device
             )
             yield _at("curvature", f"{trial.arm}_T", trial, found)
 
@@ -112,7 +117,7 @@ def _sensitivities(spec: Spec, scope: Scope, trials: Iterable[PlannedTrial]) -> 
     patterns = sorted({"channel" if mask.pattern == "channel" else "unstructured" for mask in spec.masks})
     for trial in trials:
         step = trial.step
-        if trial.arm != DENSE or isinstance(step, Init):
+        if trial.arm != DENSE:
             continue
         for pattern in patterns:
             found = MeasureSensitivity(

@@ -20,11 +20,11 @@ NONE = "--"
 def latex_table(results: Results, rule: Rule) -> str:
     """One `table` with a block of rows for every learning rate and mask algorithm.
 
-    A cell is the mean test accuracy over seeds in percent, with half the width of its two-sided t interval at level
-    1 - `rule.alpha`. Bold is the highest mean of a block's column, and every mean within its interval. Diverged
+    A cell is the mean test score over seeds, with half the width of its two-sided t interval at level 1 - `rule.alpha`.
+    Bold is the best mean of a block's column, and every mean within its interval. Diverged
     trainings are left out, as in the page's means.
     """
-    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks))
+    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks), metric=rule.metric)
     sparsities = sorted({place[3] for place in evidence.places if place[1] is not None})
     blocks = sorted({(rate, mask) for _, mask, rate, _ in evidence.places if mask is not None})
     name = str(results.study.get("name", "study"))
@@ -54,9 +54,13 @@ def escaped(text: str) -> str:
 
 def _caption(name: str, evidence: Evidence, rule: Rule) -> str:
     level = f"{100 * (1 - rule.alpha):g}\\,\\%"
-    seeds = _span([n for place in evidence.places if (n := len(evidence.accuracies(place)))])
+    seeds = _span([n for place in evidence.places if (n := len(evidence.scores(place)))])
+    metric = rule.metric
+    unit = "percent" if metric.unit == "%" else escaped(metric.unit)
+    what = f"{escaped(metric.name)}{f' in {unit}' if unit else ''}"
+    better = "" if metric.higher_is_better else " (lower is better)"
     return (
-        f"Test accuracy in percent of {escaped(name)}: mean over $n$ seeds ({seeds}) $\\pm$ half its {level} interval. "
+        f"Test {what} of {escaped(name)}{better}: mean over $n$ seeds ({seeds}) $\\pm$ half its {level} interval. "
         "Bold: the best of a column within its learning rate and masks, and what lies within its interval."
     )
 
@@ -65,11 +69,11 @@ def _block(evidence: Evidence, rate: float, mask: str, sparsities: Sequence[floa
     """The rows of one learning rate and mask algorithm, the dense network first."""
     yield r"\midrule"
     yield rf"\multicolumn{{{len(sparsities) + 2}}}{{l}}{{Learning rate {rate:g}, {escaped(mask)} masks}} \\"
-    dense = list(evidence.accuracies((DENSE, None, rate, 0.0)).values())
+    dense = list(evidence.scores((DENSE, None, rate, 0.0)).values())
     yield _row([DENSE, rf"\multicolumn{{{len(sparsities)}}}{{c}}{{{_cell(dense, rule)}}}", _span([len(dense)])])
     columns: dict[float, dict[str, list[float]]] = {sparsity: {} for sparsity in sparsities}
     for place in evidence.places:
-        if place[1:3] == (mask, rate) and (found := evidence.accuracies(place)):
+        if place[1:3] == (mask, rate) and (found := evidence.scores(place)):
             columns[place[3]][place[0]] = list(found.values())
     bold = {sparsity: _best(arms, rule) for sparsity, arms in columns.items()}
     for arm in arm_order(arm for arms in columns.values() for arm in arms):
@@ -78,8 +82,8 @@ def _block(evidence: Evidence, rate: float, mask: str, sparsities: Sequence[floa
 
 
 def _best(values: Mapping[str, Sequence[float]], rule: Rule) -> set[str]:
-    """The arm of the highest mean, and those whose mean lies within its interval."""
-    samples = {arm: Sample.of(found) for arm, found in values.items()}
+    """The arm of the best mean, and those whose mean lies within its interval."""
+    samples = {arm: Sample.of([rule.metric.oriented(score) for score in found]) for arm, found in values.items()}
     if not samples:
         return set()
     best = max(samples.values(), key=lambda sample: sample.mean)
@@ -93,9 +97,10 @@ def _cell(values: Sequence[float], rule: Rule, bold: bool = False) -> str:
         return NONE
     sample = Sample.of(values)
     estimate = plain(sample)
-    shown = number(mean(values))  # rounded as on the page: the two tables of a study agree to the last digit
+    digits = rule.metric.digits
+    shown = number(mean(values), digits)  # rounded as on the page: the two tables of a study agree to the last digit
     shown = rf"\textbf{{{shown}}}" if bold else shown
-    return shown if estimate is None else rf"{shown} $\pm$ {estimate.high(rule.alpha / 2) - sample.mean:.2f}"
+    return shown if estimate is None else rf"{shown} $\pm$ {estimate.high(rule.alpha / 2) - sample.mean:.{digits}f}"
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """The page of a report: one HTML file that opens offline, loads nothing, and needs no script; and its short form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import Verdict
-from prunetune.report import tables
+from prunetune.core.metric import METRIC_KEYS
+from prunetune.report import tables, verdict_tables
 from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
 from prunetune.report.figures.mask_overlap import agreement_table
@@ -30,6 +31,7 @@ from prunetune.report.text import (
     confidence,
     definition_text,
     dense_converged,
+    examples,
     exceeds_text,
     family_text,
     lead,
@@ -64,8 +66,6 @@ def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
 _SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided", "not asked": "not asked"}
-NOT_CONVERGED = ", where the ticket exceeds a dense network that is not converged"
-CONVERGED = ", where the ticket exceeds the dense network, though that is converged"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def page_text(
     paper: Sequence[PaperRow] = (),
 ) -> str:
     """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
-    quantities = quantity_tables(results.quantities, [layer.name for layer in results.layers])
+    quantities = quantity_tables(results.quantities, [layer.name for layer in results.layers], rule.metric)
     return render(
         "page.html",
         **_answer(verdicts, recommendation, rule),
@@ -99,7 +99,7 @@ def page_text(
         family=emphasised(family_text(verdicts, rule)),
         facts=_facts(results, rule),
         lead_over_reinit=lead_text(rule),
-        chance=Chance.of(**guessing(results.environment)),
+        chance=Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric),
         confidence=confidence(rule),
         looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
         definition=definition_text(rule),
@@ -109,7 +109,7 @@ def page_text(
         quantities=tuple(quantities),
         scale=scale_of(results),
         figures=inlined(drawn),
-        spec=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
+        spec=spec_text(results.study),
         command=results.environment.get("command"),
     )
 
@@ -150,6 +150,9 @@ def _answer(verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation
         "best": _best(recommendation),
         "recommended": recommendation_text(recommendation, rule).splitlines(),
         "choice": choice_text(recommendation),
+        "metric": rule.metric,
+        "examples": examples(rule.metric),
+        "scores": "accuracy" if rule.metric.is_accuracy else "scores",
     }
 
 
@@ -161,7 +164,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         answers = {verdict.shown for verdict in here}
         word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
         above = [verdict for verdict in here if verdict.exceeds_dense]
-        warning = "" if not above else CONVERGED if dense_converged(above[0]) else NOT_CONVERGED
+        warning = _warning(above[0]) if above else ""
         found.setdefault((word, warning), []).append(f"{rate:g}")
     if not found:
         return "No verdict: there is no sparse training to judge"
@@ -170,6 +173,20 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         for (word, warning), rates in found.items()
     )
     return f"A winning ticket? {'; '.join(parts).capitalize()}."
+
+
+def _warning(verdict: Verdict) -> str:
+    """That the ticket is better than the dense network by surely more than the margin."""
+    exceeds = verdict.tests[0].dense.metric.exceeds
+    if dense_converged(verdict):
+        return f", where the ticket {exceeds} the dense network, though that is converged"
+    return f", where the ticket {exceeds} a dense network that is not converged"
+
+
+def spec_text(study: Mapping[str, Any]) -> str:
+    """The resolved spec as YAML that runs again: without what the study says of its metric."""
+    spec = {name: value for name, value in study.items() if name not in METRIC_KEYS}
+    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96)
 
 
 def emphasised(text: str) -> Markup:
@@ -240,17 +257,17 @@ def inlined(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str,
 def _tables(
     results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule
 ) -> dict[str, tables.Table]:
-    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks))
+    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks), metric=rule.metric)
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
-        "recommendation": tables.recommendation_table(recommendation, rule),
-        "comparisons": tables.comparison_table(verdicts, rule),
-        "dense": tables.dense_table(verdicts, evidence, rule),
-        "pretraining": tables.pretraining_table(verdicts, rule),
+        "recommendation": verdict_tables.recommendation_table(recommendation, rule),
+        "comparisons": verdict_tables.comparison_table(verdicts, rule),
+        "dense": verdict_tables.dense_table(verdicts, evidence, rule),
+        "pretraining": verdict_tables.pretraining_table(verdicts, rule),
         "means": tables.means_table(evidence, results.trials),
-        "trials": tables.trials_table(results.trials),
+        "trials": tables.trials_table(results.trials, rule.metric),
         "correlations": tables.correlation_table(results.correlations),
-        "connectivity": connectivity_table(results.connectivity),
+        "connectivity": connectivity_table(results.connectivity, rule.metric),
         "along": trajectory_table(results.along_training),
         "agreement": agreement_table(results.mask_overlap),
         "budget": tables.budget_table(results.budget),

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from prunetune.analysis.paper.check_claims import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.core.metric import Metric
 from prunetune.errors import ConfigError
 from prunetune.rows import (
     READ_VERSIONS,
@@ -44,12 +45,15 @@ VERDICT_FIELDS = (
 )  # fmt: skip
 RECOMMENDATION_FIELDS = (
     "sparsity", "learning_rate", "arm", "mask", "accuracy", "runner_up", "difference", "low", "high", "tie",
-    "candidates", "chosen_on",
+    "candidates", "chosen_on", "score",
 )  # fmt: skip
 LATER_ROWS = ("residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap", "recipes")
 LATER_FIELDS = (
     "controls",
     "validation_accuracy",
+    "score",
+    "validation_score",
+    "score_barrier",
     "quantities",
     *LATER_ROWS,
 )  # that older files lack; each has a default
@@ -75,7 +79,7 @@ T = TypeVar("T")
 
 
 def canonical(results: Results) -> Results:
-    """The same results as a reader of `results.json` gets them: rows sorted, numbers of the declared type."""
+    """The same results as a reader of `results.json` gets them: rows sorted, numbers typed, the metric described."""
     return decode(json.loads(json_text(_sorted(results))), Results, "results")
 
 
@@ -217,6 +221,7 @@ def _sorted(results: Results) -> Results:
     places = {layer.name: place for place, layer in enumerate(results.layers)}
     return dataclasses.replace(
         results,
+        study=results.study | Metric.of(results.study).described(),
         trials=tuple(sorted(results.trials, key=trial_order)),
         correlations=tuple(sorted(results.correlations, key=_correlation_order)),
         missing=tuple(sorted(results.missing, key=trial_order)),

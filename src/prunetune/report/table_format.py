@@ -49,6 +49,15 @@ def number(value: float | None, digits: int = 2) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
+def significant(value: float, digits: int) -> str:
+    """So many significant digits, zeros among them (`digits` from 2).
+
+    >>> significant(3.1, 3), significant(112.4, 3), significant(4.0, 2)
+    ('3.10', '112', '4.0')
+    """
+    return f"{value:#.{digits}g}".rstrip(".")
+
+
 def signed(value: float | None, digits: int = 2) -> str:
     """A difference with its sign; a dash for what is not there or not finite.
 

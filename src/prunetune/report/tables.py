@@ -1,26 +1,21 @@
 """The tables of a report as texts in rows: what is in them, in which words and with how many digits. No HTML here."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from prunetune.analysis.pairing import Evidence, Place, mean_of, percent
-from prunetune.analysis.pretraining import Check
-from prunetune.analysis.recommend import Recommendation
-from prunetune.analysis.statistics import Rule
-from prunetune.analysis.verdict import Comparison, SparsityTest, Verdict
+from prunetune.analysis.pairing import Evidence, Place, percent
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.accuracy import PAIRS, arm_order
 from prunetune.report.table_format import (
     NONE,
     Column,
     Table,
-    bounds,
     deviation,
     flat,
     mean,
     number,
     numeric,
-    p_value,
     signed,
     span,
 )
@@ -29,102 +24,23 @@ from prunetune.rows import Correlation, Invariant, Layer, Missing, Spent, Trial
 RATE, MASKS, SPARSITY, ARM = numeric("Rate"), Column("Masks"), numeric("Sparsity"), Column("Arm")
 
 
-def recommendation_table(rows: Sequence[Recommendation], rule: Rule) -> Table:
-    """What to train from at each sparsity, with the lead over the runner-up."""
-    columns = (
-        SPARSITY,
-        Column("Train from"),
-        MASKS,
-        RATE,
-        numeric("Accuracy %"),
-        Column("Chosen"),
-        numeric("Lead"),
-        numeric("Interval"),
-        Column("Tie", "answer"),
-        Column("Runner-up"),
-    )
-    caption = f"The best arm at each sparsity; its lead in points over paired seeds, {_level(rule)} two-sided interval."
-    return Table(caption, columns, tuple(_recommended(row) for row in rows))
-
-
-def comparison_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
-    """Both halves of every test with their bounds, as they decide and from each sparsity's own spread."""
-    columns = (
-        RATE,
-        MASKS,
-        SPARSITY,
-        Column("Difference"),
-        numeric("n"),
-        numeric("Mean"),
-        numeric("Bounds"),
-        numeric("Errors"),
-        numeric("Own bounds"),
-        numeric("p"),
-        Column("Answer", "answer"),
-        numeric("Holm p"),
-        Column("Property", "answer"),
-    )
-    caption = (
-        f"Mean differences in points over seeds, each with its one-sided {_look_level(rule)} lower and upper bound. "
-        "The bounds with the shrunk spread decide; those with each sparsity's own spread stand beside them. "
-        "Errors is the relative change in error, where the second's accuracy is 95 % or more. "
-        "Holm's p is of both halves together."
-    )
-    return Table(caption, columns, tuple(row for v in verdicts for t in v.tests for row in _compared(v, t)))
-
-
-def dense_table(verdicts: Sequence[Verdict], evidence: Evidence, rule: Rule) -> Table:
-    """The dense networks against those of the best rate: was pre-training sufficient?"""
-    columns = (
-        RATE,
-        numeric("n"),
-        numeric("Dense accuracy %"),
-        numeric("Minus best rate's"),
-        numeric("Bounds"),
-        Column("Pre-training", "answer"),
-    )
-    caption = f"Dense accuracy at each rate; difference in points with its one-sided {_look_level(rule)} bounds."
-    by_rate = {verdict.learning_rate: verdict for verdict in verdicts}
-    return Table(caption, columns, tuple(_dense_row(by_rate[rate], evidence) for rate in sorted(by_rate)))
-
-
-def pretraining_table(verdicts: Sequence[Verdict], rule: Rule) -> Table:
-    """The three checks of pre-training at each rate, with the figures that decide them."""
-    columns = (
-        RATE,
-        Column("Check"),
-        numeric("n"),
-        numeric("Mean"),
-        numeric("Bounds"),
-        numeric("Limit"),
-        Column("Answer", "answer"),
-    )
-    caption = (
-        f"Means over seeds with one-sided {_look_level(rule)} bounds. Not worse: dense accuracy less that of the best "
-        "rate, in points. Converged: that of a longer dense training less that of the dense one, in points. Forgotten: "
-        "R_p of the dense network's start and end, less chance, a share."
-    )
-    by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
-    return Table(
-        caption, columns, tuple(_check_row(rate, c) for rate, found in sorted(by_rate.items()) for c in found.checks)
-    )
-
-
 def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
-    """Mean accuracy of every arm over seeds, with what was left out."""
+    """Mean score of every arm over seeds, with what was left out."""
+    metric = evidence.metric
     columns = (
         RATE,
         MASKS,
         SPARSITY,
         ARM,
         numeric("n"),
-        numeric("Mean %"),
+        numeric(f"Mean {metric.unit}".rstrip()),
         numeric("Spread"),
         numeric("Lowest to highest"),
         numeric("Density"),
         Column("Left out"),
     )
-    caption = "Test accuracy of the final epoch; spread is the standard deviation over seeds, in points."
+    unit = f",{metric.in_unit}" if metric.in_unit else ""
+    caption = f"Test {metric.name} of the final epoch; spread is the standard deviation over seeds{unit}."
     density: dict[Place, list[float]] = {}
     for trial in trials:
         density.setdefault((trial.arm, trial.mask, trial.learning_rate, trial.sparsity), []).append(trial.density)
@@ -135,7 +51,7 @@ def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
     return Table(caption, columns, tuple(_mean_row(place, evidence, density.get(place, [])) for place in places))
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
+def trials_table(trials: Sequence[Trial], metric: Metric = ACCURACY) -> Table:
     """Every training."""
     columns = (
         Column("Key", "code"),
@@ -145,7 +61,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         SPARSITY,
         numeric("Density"),
         numeric("Seed"),
-        numeric("Accuracy %"),
+        numeric(metric.column),
         numeric("Loss"),
         numeric("Epochs"),
         numeric("Steps"),
@@ -156,7 +72,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         Column("Order", "code"),
     )
     caption = "Every training; digests by their first eight digits (trials.csv has all)."
-    return Table(caption, columns, tuple(_trial_row(trial) for trial in trials))
+    return Table(caption, columns, tuple(_trial_row(trial, metric) for trial in trials))
 
 
 def correlation_table(rows: Sequence[Correlation]) -> Table:
@@ -238,84 +154,24 @@ def facts_table(facts: dict[str, Any], caption: str) -> Table:
     return Table(caption, (Column("Name"), Column("Value")), tuple(flat(facts)))
 
 
-def _recommended(row: Recommendation) -> tuple[str, ...]:
-    return (
-        percent(row.sparsity),
-        row.arm,
-        row.mask,
-        f"{row.learning_rate:g}",
-        number(row.accuracy),
-        _chosen(row),
-        signed(row.difference),
-        bounds(row.low, row.high),
-        "tie" if row.tie else "no",
-        row.runner_up or NONE,
-    )
-
-
-def _chosen(row: Recommendation) -> str:
-    """Of how many, and by which images."""
-    if row.candidates == 1:
-        return NONE
-    return f"best of {row.candidates} on {'held-out images' if row.chosen_on == 'validation' else 'these test images'}"
-
-
-def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]:
-    for half, together in ((test.dense, (NONE, "")), (test.reinit, (p_value(test.p_holm), test.answer))):
-        yield (
-            f"{verdict.learning_rate:g}",
-            verdict.mask,
-            percent(test.sparsity),
-            f"{half.first} − {half.second}",
-            str(half.n),
-            signed(half.mean),
-            bounds(half.low, half.high),
-            NONE if half.error_change is None else f"{signed(100 * half.error_change, 0)} %",
-            bounds(half.low_own, half.high_own),
-            p_value(half.p),
-            "exceeds" if half is test.dense and test.exceeds else half.answer,
-            *together,
-        )
-
-
-def _dense_row(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
-    values = evidence.accuracies(("dense", None, verdict.learning_rate, 0.0))
-    compared: Comparison | None = verdict.dense.comparison if verdict.dense else None
-    difference = (signed(compared.mean), bounds(compared.low, compared.high)) if compared else (NONE, NONE)
-    return f"{verdict.learning_rate:g}", str(len(values)), number(mean_of(values)), *difference, verdict.pretraining
-
-
-def _check_row(rate: float, check: Check) -> tuple[str, ...]:
-    digits = 3 if check.name == "forgotten" else 2
-    return (
-        f"{rate:g}",
-        check.name,
-        str(check.n),
-        signed(check.mean, digits),
-        bounds(check.low, check.high, digits),
-        signed(check.limit, digits),
-        check.answer,
-    )
-
-
 def _mean_row(place: Place, evidence: Evidence, density: list[float]) -> tuple[str, ...]:
     arm, mask, rate, sparsity = place
-    values = list(evidence.accuracies(place).values())
+    values, digits = list(evidence.scores(place).values()), evidence.metric.digits
     return (
         f"{rate:g}",
         mask or NONE,
         percent(sparsity),
         arm,
         str(len(values)),
-        number(mean(values)),
-        number(deviation(values)),
-        span(values),
+        number(mean(values), digits),
+        number(deviation(values), digits),
+        span(values, digits),
         number(mean(density), 4),
         "; ".join(evidence.notes(place)) or NONE,
     )
 
 
-def _trial_row(trial: Trial) -> tuple[str, ...]:
+def _trial_row(trial: Trial, metric: Metric) -> tuple[str, ...]:
     return (
         trial.key[:8],
         trial.arm,
@@ -324,7 +180,7 @@ def _trial_row(trial: Trial) -> tuple[str, ...]:
         percent(trial.sparsity),
         number(trial.density, 4),
         str(trial.seed),
-        "diverged" if trial.diverged else number(trial.test_accuracy),
+        "diverged" if trial.diverged else number(trial.score, metric.digits),
         number(trial.test_loss, 4),
         str(trial.epochs),
         str(trial.steps),
@@ -370,12 +226,3 @@ def _layer_row(row: Layer, masks: Sequence[str]) -> tuple[str, ...]:
 
 def _name(row: Trial | Missing) -> tuple[str, ...]:
     return row.arm, row.mask or NONE, f"{row.learning_rate:g}", percent(row.sparsity), str(row.seed)
-
-
-def _level(rule: Rule) -> str:
-    return percent(1 - rule.alpha)
-
-
-def _look_level(rule: Rule) -> str:
-    """The level of bounds that a verdict rests on: where seeds may be added, each look has its own."""
-    return "(at its look's level)" if rule.looks else _level(rule)

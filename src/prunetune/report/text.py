@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from prunetune.analysis.comparison import Comparison, errors_changed, figures
-from prunetune.analysis.pairing import Answer, percent, seed_range, signed
+from prunetune.analysis.pairing import Answer, percent, seed_range
 from prunetune.analysis.paper.scale import retention_text
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import SparsityTest, Verdict
+from prunetune.core.metric import LOWER, Metric
 from prunetune.report.figures.accuracy import arm_order
-from prunetune.report.table_format import bounds
+from prunetune.report.table_format import bounds, signed
 from prunetune.rows import Layer, Trial
 from prunetune.training.recipe import RecipeSummary
 
@@ -25,19 +26,31 @@ STARTS = {
 
 def definition_text(rule: Rule) -> str:
     """What a winning ticket is, and what the figures and their bounds mean."""
+    metric = rule.metric
     return (
         "A winning ticket is a sparse network that, trained from the initial weights of the dense network, matches the "
-        f"trained dense network (surely less than {rule.margin:g} points below it, if at all) and beats the same "
-        f"sparse network trained from freshly drawn initial weights ({lead_text(rule)}). Sparsity is the share of "
-        f"weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of test "
-        "accuracy in points between trainings of the same seed, with a lower and an upper bound of "
-        f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test images."
+        f"trained dense network (surely less than {metric.amount(rule.margin)} {metric.worse} it, if at all) and beats "
+        f"the same sparse network trained from freshly drawn initial weights ({lead_text(rule)}). Sparsity is the "
+        f"share of weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of "
+        f"test {metric.name}{metric.in_unit} between trainings of the same seed, with a lower and an upper bound of "
+        f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test {examples(metric)}."
+        f"{direction_text(metric)}"
     )
+
+
+def direction_text(metric: Metric) -> str:
+    """How to read the sign of a difference, where lower scores are better; else nothing."""
+    return "" if metric.higher_is_better else f" Of {metric.name}, {LOWER}: a negative difference is the first's lead."
+
+
+def examples(metric: Metric) -> str:
+    """What a data set holds: images where accuracy is measured, as far as anybody could tell."""
+    return "images" if metric.is_accuracy else "examples"
 
 
 def lead_text(rule: Rule) -> str:
     """What is tested of the ticket's lead over freshly drawn weights: its sign surely, its size by an estimate."""
-    return f"by surely more than 0, and by an estimated {rule.gap:g} points or more"
+    return f"by surely more than 0, and by an estimated {rule.metric.amount(rule.gap)} or more"
 
 
 def family_text(verdicts: Sequence[Verdict], rule: Rule) -> str:
@@ -61,13 +74,14 @@ def exceeds_text(verdict: Verdict, rule: Rule) -> str:
     """The warning that a dense network is no yardstick; empty where the ticket does not exceed it."""
     if not verdict.exceeds_dense:
         return ""
+    margin = rule.metric.amount(rule.margin)
     exceeds = (
-        f"At {_listed(verdict.exceeds_dense, 'and')} sparsity the ticket exceeds the dense network (by surely more "
-        f"than {rule.margin:g} points)"
+        f"At {_listed(verdict.exceeds_dense, 'and')} sparsity the ticket {rule.metric.exceeds} the dense network "
+        f"(by surely more than {margin})"
     )
     if dense_converged(verdict):
         return (
-            f"{exceeds}, although that has converged (a longer training gains less than {rule.margin:g} points): it "
+            f"{exceeds}, although that has converged (a longer training gains less than {margin}): it "
             "is not a short training that holds it back."
         )
     return f"{exceeds}: the dense network is not converged, trained too little to be the yardstick."
@@ -80,13 +94,15 @@ def dense_converged(verdict: Verdict) -> bool:
 
 
 def choice_text(recommendations: Sequence[Recommendation]) -> str:
-    """That the accuracies are of a chosen best, where they were chosen by the images that they are reported on."""
-    most = max((row.candidates for row in recommendations if row.flattered), default=0)
-    if not most:
+    """That the scores are of a chosen best, where they were chosen by the data that they are reported on."""
+    flattered = [row for row in recommendations if row.flattered]
+    if not flattered:
         return ""
+    most, metric = max(row.candidates for row in flattered), flattered[0].metric
     return (
-        f"Each accuracy is of the best of up to {most} candidates, chosen by the same test images: it is flattered. "
-        "Hold out training images (data_args: {validation: 0.1}) and the choice is made on those."
+        f"Each {metric.name} is of the best of up to {most} candidates, chosen by the same test {examples(metric)}: it "
+        f"is flattered. Hold out training {examples(metric)} (data_args: {{validation: 0.1}}) and the choice is made "
+        "on those."
     )
 
 
@@ -138,9 +154,12 @@ def pretraining_text(verdict: Verdict) -> str:
 
 def recommendation_text(recommendations: Sequence[Recommendation], rule: Rule) -> str:
     """What to train the sparse network from, a line per sparsity."""
-    if not recommendations:
-        return "No arm finished all its seeds above chance, so none is recommended."
-    return "\n".join(_recommended(row, rule) for row in recommendations)
+    return "\n".join(_recommended(row, rule) for row in recommendations) or _none_text(rule)
+
+
+def _none_text(rule: Rule) -> str:
+    level = "above chance" if rule.metric.is_accuracy else "better than guessing"
+    return f"No arm finished all its seeds {level}, so none is recommended."
 
 
 def _recommended(row: Recommendation, rule: Rule) -> str:
@@ -148,13 +167,14 @@ def _recommended(row: Recommendation, rule: Rule) -> str:
     source = f"{start} ({row.arm})" if start else f"the start weights of {row.arm}"
     return (
         f"At {percent(row.sparsity)} sparsity, train the sparse network from {source}, with {row.mask} masks "
-        f"at learning rate {row.learning_rate:g}: {row.accuracy:.2f} % on average{_chosen(row)}, {_ahead(row, rule)}."
-        f"{_left_out(row)}"
+        f"at learning rate {row.learning_rate:g}: {row.metric.text(row.score)} on average{_chosen(row)}, "
+        f"{_ahead(row, rule)}.{_left_out(row)}"
     )
 
 
 def _chosen(row: Recommendation) -> str:
-    return f" (the best of {row.candidates}, chosen by the same test images)" if row.flattered else ""
+    data = examples(row.metric)
+    return f" (the best of {row.candidates}, chosen by the same test {data})" if row.flattered else ""
 
 
 def _left_out(row: Recommendation) -> str:
@@ -162,13 +182,15 @@ def _left_out(row: Recommendation) -> str:
 
 
 def _ahead(row: Recommendation, rule: Rule) -> str:
-    if row.runner_up is None or row.difference is None:
+    if row.runner_up is None or row.lead is None:
         return "with nothing to compare it with"
+    metric = row.metric
+    ahead = f"{f'{row.lead:.{metric.digits}f} {metric.difference_unit}'.rstrip()} {metric.better} {row.runner_up}"
     if row.low is None or row.high is None:
-        return f"{row.difference:.2f} points above {row.runner_up}, a tie as far as one seed can tell"
-    interval = f"{percent(1 - rule.alpha)} interval {bounds(row.low, row.high)}"
+        return f"{ahead}, a tie as far as one seed can tell"
+    interval = f"{percent(1 - rule.alpha)} interval {bounds(row.low, row.high, metric.digits)}"
     tie = ", a tie" if row.tie else ""
-    return f"{row.difference:.2f} points above {row.runner_up}{tie} ({interval})"
+    return f"{ahead}{tie} ({interval})"
 
 
 def whys(verdict: Verdict) -> list[str]:
@@ -186,14 +208,17 @@ def _why(test: SparsityTest, verdict: Verdict) -> str:
             f"; but corrected for {verdict.corrected_for} tests, the p-value of both together, {test.p_holm:.2g}, "
             f"is not below {verdict.alpha:g}"
         )
-    against_dense = _clause(test.dense, _EXCEEDS if test.exceeds else _MATCHES, "the dense network")
+    against_dense = _clause(test.dense, _exceeds(test) if test.exceeds else _MATCHES, "the dense network")
     against_reinit = _clause(test.reinit, _BEATS, "freshly drawn weights")
     return f"At {percent(test.sparsity)}, the ticket {against_dense}, and {against_reinit}{corrected}."
 
 
 _MATCHES: dict[Answer, str] = {"yes": "matches", "no": "falls short of", "undecided": "may or may not match"}
-_EXCEEDS: dict[Answer, str] = {**_MATCHES, "yes": "exceeds"}
 _BEATS: dict[Answer, str] = {"yes": "beats", "no": "does not notably beat", "undecided": "may or may not notably beat"}
+
+
+def _exceeds(test: SparsityTest) -> dict[Answer, str]:
+    return {**_MATCHES, "yes": test.dense.metric.exceeds}
 
 
 def _clause(half: Comparison, verbs: Mapping[Answer, str], other: str) -> str:
@@ -223,12 +248,12 @@ def summary(
     layers: Sequence[Layer] = (),
     recipes: Sequence[RecipeSummary] = (),
 ) -> str:
-    """Accuracies, verdicts, what to train the sparse network from; the page has the full wording and its limits.
+    """Scores, verdicts, what to train the sparse network from; the page has the full wording and its limits.
 
     Of `layers`, those that lost all their weights are named; κ of `recipes` stands beside R_p.
     """
     blocks = [
-        *_accuracies(trials, rule),
+        *_scores(trials, rule),
         *(_verdict(verdict, rule) for verdict in verdicts),
         *_legend(verdicts, rule),
         *_pretraining(verdicts, recipes),
@@ -246,33 +271,33 @@ def _emptied(layers: Sequence[Layer]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _accuracies(trials: Sequence[Trial], rule: Rule) -> list[str]:
-    """Mean accuracy by rate, mask and sparsity in rows, by arm in columns."""
+def _scores(trials: Sequence[Trial], rule: Rule) -> list[str]:
+    """Mean score by rate, mask and sparsity in rows, by arm in columns."""
     arms = arm_order(trial.arm for trial in trials if trial.mask)
     cells = sorted({(trial.learning_rate, trial.mask, trial.sparsity) for trial in trials if trial.mask})
     rows = [
         [f"{rate:g}", str(mask), percent(sparsity), _dense_mean(trials, (rate, mask, sparsity), rule)]
-        + [_mean(trials, arm, (rate, mask, sparsity)) for arm in arms]
+        + [_mean(trials, arm, (rate, mask, sparsity), rule.metric) for arm in arms]
         for rate, mask, sparsity in cells
     ]
     if not rows:
         return []
     diverged = ", * without those that diverged" if any(trial.diverged for trial in trials) else ""
     seeds = seed_range(trials) if rule.looks else len({trial.seed for trial in trials})
-    title = f"Test accuracy, %, mean over {seeds} seeds{diverged}:"
+    title = f"Test {rule.metric.axis}, mean over {seeds} seeds{diverged}:"
     return ["\n".join([title, *_columns([["rate", "mask", "sparsity", "dense", *arms], *rows])])]
 
 
 def _dense_mean(trials: Sequence[Trial], cell: tuple[float, str | None, float], rule: Rule) -> str:
     """Where seeds were added to some masks only, over the seeds of this one."""
     seeds = {t.seed for t in trials if not rule.looks or (t.learning_rate, t.mask, t.sparsity) == cell}
-    return _mean([t for t in trials if t.seed in seeds], "dense", (cell[0], None, 0.0))
+    return _mean([t for t in trials if t.seed in seeds], "dense", (cell[0], None, 0.0), rule.metric)
 
 
-def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float]) -> str:
+def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float], metric: Metric) -> str:
     found = [t for t in trials if t.arm == arm and (t.learning_rate, t.mask, t.sparsity) == cell]
-    sound = [t.test_accuracy for t in found if not t.diverged and t.test_accuracy is not None]
-    return (f"{fmean(sound):.2f}" if sound else "-") + "*" * (len(sound) < len(found))
+    sound = [t.score for t in found if not t.diverged and t.score is not None]
+    return (f"{fmean(sound):.{metric.digits}f}" if sound else "-") + "*" * (len(sound) < len(found))
 
 
 def _verdict(verdict: Verdict, rule: Rule) -> str:
@@ -280,7 +305,7 @@ def _verdict(verdict: Verdict, rule: Rule) -> str:
     body = [
         [
             percent(test.sparsity),
-            *_half(test.dense, "exceeds" if test.exceeds else ""),
+            *_half(test.dense, rule.metric.exceeds if test.exceeds else ""),
             *_half(test.reinit),
             _SIGNS[test.answer],
         ]
@@ -297,9 +322,10 @@ def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:
     """How many verdicts there are, and what the questions of their tables ask."""
     if not any(verdict.tests for verdict in verdicts):
         return []
+    metric = rule.metric
     asks = (
-        f"matches: surely less than {rule.margin:g} points below, if at all; exceeds: surely more than that above; "
-        f"beats: {lead_text(rule)}."
+        f"matches: surely less than {metric.amount(rule.margin)} {metric.worse}, if at all; {metric.exceeds}: surely "
+        f"more than that {metric.better}; beats: {lead_text(rule)}.{direction_text(metric)}"
     )
     return ["\n".join(filter(None, [family_text(verdicts, rule).replace("*", ""), asks]))]
 
@@ -317,38 +343,42 @@ def _pretraining(verdicts: Sequence[Verdict], recipes: Sequence[RecipeSummary]) 
 
 def _advice(recommendations: Sequence[Recommendation], rule: Rule) -> str:
     if not recommendations:
-        return "No arm finished all its seeds above chance, so none is recommended."
+        return _none_text(rule)
     rows = [
         [
             percent(row.sparsity),
             row.arm,
             f"{row.mask} mask",
             f"learning rate {row.learning_rate:g}",
-            f"{row.accuracy:.2f} %",
+            row.metric.text(row.score),
             _lead(row),
         ]
         for row in recommendations
     ]
     level = percent(1 - rule.alpha)
     over = " over the seeds that all rates and masks have" * bool(rule.looks)
-    title = f"Train the sparse network from (with its lead, {level} interval{over}):"
+    lead = "lead" if rule.metric.higher_is_better else f"difference, {LOWER}"
+    title = f"Train the sparse network from (with its {lead}, {level} interval{over}):"
     return "\n".join(filter(None, [title, *_columns(rows), choice_text(recommendations)]))
 
 
 def _lead(row: Recommendation) -> str:
     if row.runner_up is None or row.difference is None:
         return ""
-    interval = "" if row.low is None or row.high is None else f" [{signed(row.low)}, {signed(row.high)}]"
-    return f"{signed(row.difference)}{interval} over {row.runner_up}{', a tie' if row.tie else ''}"
+    digits, over = row.metric.digits, "over" if row.metric.higher_is_better else "from"
+    known = row.low is not None and row.high is not None
+    interval = f" [{signed(row.low, digits)}, {signed(row.high, digits)}]" if known else ""
+    return f"{signed(row.difference, digits)}{interval} {over} {row.runner_up}{', a tie' if row.tie else ''}"
 
 
 def _half(half: Comparison, answer: str = "") -> tuple[str, str]:
     """The mean difference with its bounds, and the answer that follows, or the given word for it."""
     if half.mean is None:
         return "no pairs", _SIGNS[half.answer]
-    bounds = "" if half.low is None or half.high is None else f" [{signed(half.low)}, {signed(half.high)}]"
+    digits, known = half.metric.digits, half.low is not None and half.high is not None
+    bounds = f" [{signed(half.low, digits)}, {signed(half.high, digits)}]" if known else ""
     errors = "" if half.error_change is None else f", {errors_changed(half.error_change)}"
-    return f"{signed(half.mean)}{bounds}{errors}", answer or _SIGNS[half.answer]
+    return f"{signed(half.mean, digits)}{bounds}{errors}", answer or _SIGNS[half.answer]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -52,7 +52,7 @@ class Report:
 def answers(results: Results) -> tuple[Rule, tuple[Verdict, ...], tuple[Recommendation, ...]]:
     """The rule that stands in the study, its verdicts and its recommendation."""
     rule = Rule.of(results.study)
-    known: Any = {"missing": results.missing, **guessing(results.environment)}
+    known: Any = {"missing": results.missing, **guessing(results.environment, rule.metric)}
     verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
     return rule, verdicts, recommend(results.trials, rule, controls=results.controls, **known)
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import combinations
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +13,7 @@ from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
+from prunetune.results.mask_rows import mask_overlap
 from prunetune.results.quantity_rows import quantities
 from prunetune.results.stored import Stored, measured, read_stored
 from prunetune.rows import (
@@ -22,7 +22,6 @@ from prunetune.rows import (
     Invariant,
     Layer,
     LayerOverlap,
-    MaskOverlap,
     Missing,
     MomentOverlap,
     Residuals,
@@ -30,7 +29,6 @@ from prunetune.rows import (
     Trial,
 )
 from prunetune.sparsity.correlation import chance
-from prunetune.sparsity.mask import Agreement, Flat, flat, jaccard
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
@@ -85,66 +83,6 @@ def _sizes(step: Measure, stored: Stored, layers: Sequence[Layer]) -> Mapping[st
     return whole | {name: counts["kept"] for name, counts in stored[step.mask.key].metrics["layers"].items()}
 
 
-Masks = dict[str, dict[int, Prune]]  # algorithm -> seed -> the step that chose the mask
-
-
-def mask_overlap(plan: Plan, stored: Stored, store: StoreReader) -> tuple[MaskOverlap, ...]:
-    """A row for every pair of algorithms and for every algorithm with several seeds, at each rate and sparsity."""
-    rows = [
-        _row(rate, sparsity, first, second, pairs)
-        for (rate, sparsity), masks in _shared_masks(plan, stored).items()
-        for first, second, pairs in _pairs({by: _flat(found, stored, store) for by, found in masks.items()})
-        if pairs
-    ]
-    return tuple(sorted(rows, key=lambda row: row.order))
-
-
-def _shared_masks(plan: Plan, stored: Stored) -> dict[tuple[float, float], Masks]:
-    """The masks that the study's arms share, by learning rate and sparsity; a control's own is none of them."""
-    places: dict[tuple[float, float], Masks] = {}
-    sharing = {name for name, arm in plan.spec.named_arms.items() if arm.shares_mask}
-    for trial in plan.trials:
-        mask = trial.step.mask if isinstance(trial.step, Train) else None
-        if mask is not None and trial.mask is not None and trial.arm in sharing and mask.key in stored:
-            place = places.setdefault((trial.learning_rate, trial.sparsity), {})
-            place.setdefault(trial.mask, {})[trial.seed] = mask
-    return places
-
-
-def _flat(masks: dict[int, Prune], stored: Stored, store: StoreReader) -> dict[int, Flat]:
-    return {seed: flat(store.mask(mask.key, stored[mask.key].manifest)) for seed, mask in masks.items()}
-
-
-def _pairs(masks: dict[str, dict[int, Flat]]) -> Iterator[tuple[str, str, list[Agreement]]]:
-    for label, found in masks.items():
-        yield label, label, [jaccard(a, b) for a, b in combinations(found.values(), 2)]
-    for first, second in combinations(sorted(masks), 2):
-        shared = masks[first].keys() & masks[second].keys()
-        yield first, second, [_agreement(masks[first][seed], masks[second][seed]) for seed in sorted(shared)]
-
-
-def _agreement(a: Flat, b: Flat) -> Agreement:
-    """On the layers of both: whole channels take first layers, biases and norms with them, which other masks leave."""
-    both = set(a.names) & set(b.names)
-    return jaccard(a.only(both), b.only(both))
-
-
-def _row(rate: float, sparsity: float, first: str, second: str, pairs: Sequence[Agreement]) -> MaskOverlap:
-    values = [pair.value for pair in pairs]
-    return MaskOverlap(
-        learning_rate=rate,
-        sparsity=sparsity,
-        first=first,
-        second=second,
-        same_seed=first != second,
-        n=len(pairs),
-        value=fmean(values),
-        low=min(values),
-        high=max(values),
-        expected=fmean(pair.expected for pair in pairs),
-    )
-
-
 def residuals(plan: Plan, stored: Stored) -> tuple[Residuals, ...]:
     """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
     found: dict[tuple[float, str, float, int], Train] = {}
@@ -173,7 +111,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
     missing = [trial for trial in plan.trials if trial.step.key not in stored]
     layers = _layers(plan, stored)
     return Results(
-        study=plan.spec.resolved(),
+        study=plan.spec.resolved() | plan.spec.metric.described(),
         environment=_environment(plan, stored),
         trials=tuple(sorted((_trial(trial, stored, cached) for trial in finished), key=_order)),
         correlations=_correlations(plan, stored),
@@ -195,7 +133,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
         overlap_by_layer=overlap_by_layer(plan, stored, layers),
         mask_overlap=mask_overlap(plan, stored, store),
         recipes=plan.recipes,
-        quantities=quantities(plan, stored),
+        quantities=quantities(plan, stored, store),
     )
 
 
@@ -212,7 +150,7 @@ def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Tr
         seed=planned.seed,
         epochs=found.get("epochs", 0),  # a state of the user's was not trained here
         steps=found.get("steps", 0),
-        test_accuracy=found["test_accuracy"],
+        test_accuracy=found.get("test_accuracy"),
         test_loss=found["test_loss"],
         diverged=found["diverged"],
         cached=key in cached,
@@ -221,6 +159,8 @@ def _trial(planned: PlannedTrial, stored: Stored, cached: Collection[str]) -> Tr
         mask_digest=found.get("mask_digest"),
         data_order_digest=found.get("data_order_digest", ""),
         validation_accuracy=found.get("validation_accuracy"),
+        score=found.get("score"),
+        validation_score=found.get("validation_score"),
     )
 
 
@@ -302,9 +242,11 @@ def _path(planned: PlannedConnection, stored: Stored) -> Connectivity:
         seed=planned.seed,
         alpha=tuple(found["alpha"]),
         test_loss=tuple(found["test_loss"]),
-        test_accuracy=tuple(found["test_accuracy"]),
+        test_accuracy=tuple(found["test_accuracy"] or ()),
         loss_barrier=found["loss_barrier"],
-        accuracy_barrier=found["accuracy_barrier"],
+        accuracy_barrier=math.nan if found["accuracy_barrier"] is None else found["accuracy_barrier"],
+        score=tuple(found.get("score") or ()),
+        score_barrier=found.get("score_barrier", math.nan),
     )
 
 
@@ -367,7 +309,8 @@ def _layer_counts(plan: Plan, stored: Stored) -> dict[str, dict[str, dict[str, A
 def _data_notes(plan: Plan) -> tuple[str, ...]:
     """What is to be known of the data: that they are not the published bytes, that some are held out."""
     note, held = load(plan.data).note, facts(plan.data).validation
-    held_out = f"the best rate and the recommendation are chosen on {held} held-out training images, not on the test's"
+    what = "images" if plan.spec.metric.is_accuracy else "examples"
+    held_out = f"the best rate and the recommendation are chosen on {held} held-out training {what}, not on the test's"
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 
@@ -378,7 +321,7 @@ def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     return {
         **environment(),
         "test_images": facts(plan.data).test,
-        **({} if plan.spec.recipe.metric else guessing),  # guessing has a score only in accuracy
+        **({} if plan.spec.recipe.metric else guessing),  # of a metric of the user's it is not known
         "devices": sorted({step.device for step in trained}),
         "precisions": sorted({step.recipe.precision for step in trained}),
         "mixed": mixed(fingerprints),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from math import fsum, nan
 
 from scipy.special import ndtr
-from scipy.stats import hypergeom
 from torch import Tensor, nn
 
 from prunetune.errors import ConfigError, unknown
@@ -281,6 +280,8 @@ def independence(observed: WeightCorrelation) -> Independence:
 
 def p_above(layer: LayerCorrelation) -> float:
     """The exact probability that independent rankings have so many or more of a layer's largest weights in common."""
+    from scipy.stats import hypergeom  # the import costs most of a second, which every worker would pay
+
     return float(hypergeom.sf(layer.common - 1, layer.n, layer.k, layer.k)) if layer.k else 1.0
 
 

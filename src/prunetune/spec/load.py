@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from prunetune.core.metric import METRIC_KEYS
 from prunetune.errors import ConfigError, short, shown, unknown
 from prunetune.spec import presets
 from prunetune.spec.base import config_error, require_input_limits
@@ -80,7 +81,7 @@ def read_fields(source: SpecSource) -> dict[str, Any]:
     if isinstance(source, Spec):
         return source.resolved()
     if isinstance(source, Mapping):
-        return dict(source)  # `override` changes no mapping within
+        return _without_metric(source)  # `override` changes no mapping within
     name = "quick" if source is None else str(source)
     fields = presets.fields(name)
     return _read_file(_locate(name)) if fields is None else fields
@@ -111,7 +112,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not isinstance(fields, Mapping):
         what = "is empty" if fields is None else f"holds a {type(fields).__name__}"
         raise ConfigError(f"{path}: {what}; a spec is a mapping with at least `model: …` and `data: …`")
-    return dict(fields)
+    return _without_metric(fields)
+
+
+def _without_metric(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec; the `study` of results.json says besides what its metric is, which its task says."""
+    said = set(METRIC_KEYS) if fields.keys() >= set(METRIC_KEYS) else set[str]()
+    return {name: value for name, value in fields.items() if name not in said}
 
 
 def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Collection[str]) -> None:

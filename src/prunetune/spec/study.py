@@ -83,8 +83,8 @@ class Spec(StrictModel):
     """Devices that share every training."""
     along_training: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     """Moments of the dense training at which R_p with its start is measured; 0 is none."""
-    measure: tuple[Literal["movement", "barriers", "curvature", "sensitivity"], ...] = ()
-    """What is measured of the networks besides accuracy and R_p; each is a step, and a table of the page."""
+    measure: tuple[Literal["movement", "barriers", "curvature", "masks", "sensitivity"], ...] = ()
+    """What is measured of networks and masks besides accuracy and R_p; each is a table of the page."""
     pretraining: PretrainingSpec = PretrainingSpec()
     """Whether a longer dense training tests the dense run."""
     verdict: VerdictRule = VerdictRule()

@@ -222,6 +222,8 @@ def _summary(metrics: dict[str, Any]) -> str:
         return "loss barrier not finite" if found is None else f"loss barrier {found:.4f}"
     if metrics.get("test_accuracy") is not None:
         return f"test accuracy {metrics['test_accuracy']:.2f} %"
+    if metrics.get("score") is not None:
+        return f"test score {metrics['score']:.4g}"
     if "density" in metrics:
         return f"density {metrics['density']:.4f}"
     if words := _quantity_summary(metrics):

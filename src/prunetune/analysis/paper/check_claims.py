@@ -80,8 +80,11 @@ class _Study:
 def paper_rows(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple[PaperRow, ...]:
     """The rows of the section, claims first; none where the study bears on nothing that the paper says.
 
-    General claims always have a row; numbers, and what is claimed of one network, only with that model and data.
+    General claims always have a row; numbers, and what is claimed of one network, only with that model and data. The
+    paper speaks of accuracies, so that a study with other scores has none.
     """
+    if not rule.metric.is_accuracy:
+        return ()
     chance = Chance.of(**guessing(results.environment))
     evidence = Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks))
     scale = scale_of(results)
@@ -233,11 +236,11 @@ def _accuracy_row(value: Accuracy, study: _Study) -> PaperRow:
     masks = "" if cell.mask is None else f", {cell.mask} masks, {percent(value.sparsity)}"
     says = f"accuracy of {cell.arm} at {cell.learning_rate:g}{masks}, {value.model} on {value.data}"
     at = [0.0] if cell.mask is None else study.sparsities(value.sparsity, value.sparsity)
-    place = next((spot for spot in (_place(cell, one) for one in at) if study.evidence.accuracies(spot)), None)
+    place = next((spot for spot in (_place(cell, one) for one in at) if study.evidence.scores(spot)), None)
     if place is None:
         finding = _absent(cell.mask, cell.learning_rate, cell.arm)
     else:
-        values = list(study.evidence.accuracies(place).values())
+        values = list(study.evidence.scores(place).values())
         finding = claim_rules.number(values, value.value, study.rule.margin, study.rule.alpha, "")
         notes = study.evidence.notes(place)
         finding = _only_at_scale(_withheld(finding, "; ".join(notes), len(notes)), study.scale)

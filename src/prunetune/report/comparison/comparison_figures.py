@@ -14,6 +14,7 @@ from prunetune.analysis.regimes import LEAD, QUANTITIES, TO_DENSE, Regime, spars
 from prunetune.analysis.relations import has, value_of
 from prunetune.analysis.statistics import plain
 from prunetune.core.files import slug
+from prunetune.core.metric import Metric
 from prunetune.report.comparison.comparison_rows import Found
 from prunetune.report.figures.accuracy import Drawing, Group, legend, short
 from prunetune.report.figures.plot_primitives import panel
@@ -26,13 +27,22 @@ MIXED = re.compile(r"mixed\(([0-9.eE+-]+)\)")
 EXCESS_AXIS = "R_p(θ_0, θ_T) − chance"
 DASHES: tuple[Any, ...] = ((0, ()), (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.6, 1.4, 1.6)))
 KAPPA_AXIS = "κ, logarithmic"
-AXES = {"R_p excess": EXCESS_AXIS, "kappa": "κ"} | {name: axis.label for name, axis in QUANTITIES.items()}
 MIXED_AXIS = "α, the weight of θ_0 in the start"
+
+
+def axis_label(predictor: str, metric: Metric) -> str:
+    """A predictor's words on an axis; a barrier in accuracy is one in the metric of the studies."""
+    if predictor not in QUANTITIES:
+        return {"R_p excess": EXCESS_AXIS, "kappa": "κ"}[predictor]
+    label = QUANTITIES[predictor].label
+    if metric.is_accuracy:
+        return label
+    return label.replace("accuracy", metric.name).replace(", points", f", {metric.difference_unit}".rstrip(", "))
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A mean in points with its two-sided interval, where there is one."""
+    """A mean lead with its two-sided interval, where there is one."""
 
     x: float
     mean: float
@@ -82,8 +92,17 @@ def _kappa_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | 
 
 def _quantity_figure(rows: Sequence[Regime], x: str, found: Found) -> Drawing | None:
     dots = [_dot(row, LEAD, value_of(row, x), _length(row), found) for row in rows if has(row, x)]
-    name = f"regimes-{slug(LEAD)}-{slug(x)}"
-    return _scatter(name, "regimes", f"{LEAD} and {x}", _at(found), dots, AXES[x], found, limit=_limit(LEAD, found))
+    name, axis = f"regimes-{slug(LEAD)}-{slug(x)}", axis_label(x, found.rule.metric)
+    return _scatter(
+        name,
+        "regimes",
+        f"{LEAD} and {x}",
+        _at(found),
+        dots,
+        axis,
+        found,
+        limit=_limit(LEAD, found),
+    )
 
 
 def _every_figure(found: Found) -> Drawing | None:
@@ -115,7 +134,7 @@ def _phase_figure(found: Found, task: str, mask: str, rate: float, number: int) 
         for row in rows
     ]
     title = f"{LEAD}, rate {rate:g}, {mask} masks"
-    says = "points; filled: the winning property holds"
+    says = f"{_unit(found)}; filled: the winning property holds"
     return _scatter(
         f"phase-{number}",
         "phase",
@@ -161,7 +180,8 @@ def _mixed_dots(row: Regime, found: Found) -> list[Dot]:
 def _over_reinit(row: Regime, arm: str) -> Pairs:
     above, below = row.arms.get(arm, {}), row.arms.get("reinit", {})
     seeds = tuple(sorted(above.keys() & below.keys()))
-    return Pairs(arm, "reinit", seeds, tuple(round(above[seed] - below[seed], 9) for seed in seeds))
+    gains = tuple(row.metric.oriented(round(above[seed] - below[seed], 9)) for seed in seeds)
+    return Pairs(arm, "reinit", seeds, gains, metric=row.metric)
 
 
 def _scatter(
@@ -265,6 +285,15 @@ def _limit(lead: str, found: Found) -> tuple[float, str]:
     return (-rule.margin, f"−margin ({rule.margin:g})") if lead == TO_DENSE else (rule.gap, f"gap ({rule.gap:g})")
 
 
+def _unit(found: Found) -> str:
+    """Of a lead; where it is not in points of accuracy, what it is a lead in."""
+    metric = found.rule.metric
+    if metric.is_accuracy:
+        return metric.difference_unit
+    return f"lead in {metric.name}{f', {metric.difference_unit}' if metric.difference_unit else ''}"
+
+
 def _at(found: Found) -> str:
     level = 100 * (1 - found.rule.alpha)
-    return f"points, {level:g} % intervals; {found.thesis.mask} masks, {percent(round(found.thesis.sparsity or 0, 4))}"
+    at = percent(round(found.thesis.sparsity or 0, 4))
+    return f"{_unit(found)}, {level:g} % intervals; {found.thesis.mask} masks, {at}"

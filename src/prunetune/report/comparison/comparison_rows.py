@@ -6,7 +6,7 @@ Without a judgement: the paired differences of any two cells, and the mean of ev
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from prunetune.analysis.regimes import LEAD, LEADS, QUANTITIES, Answers, Regime,
 from prunetune.analysis.relations import PREDICTORS, RESAMPLES, has
 from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
+from prunetune.core.metric import ACCURACY, LOWER, Metric
 from prunetune.errors import ConfigError, unknown
 from prunetune.report.results_files import RESULTS, json_text, read_results, shown_again
-from prunetune.report.table_format import bounds, p_value, signed
+from prunetune.report.table_format import bounds, number, p_value, signed
 from prunetune.report.write_report import answers
 
 COMPARISON, REGIMES = "comparison.json", "regimes.csv"
@@ -124,7 +125,8 @@ def comparison_json(found: Found) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
         "studies": [{"name": study.name, "task": study.task} for study in found.studies],
-        "rule": found.rule,
+        **found.rule.metric.described(),
+        "rule": _rule_row(found.rule),
         "thesis": found.thesis,
         "scores": found.scores,
         "improvements": found.improvements,
@@ -134,6 +136,10 @@ def comparison_json(found: Found) -> str:
         **({"x": found.x} if found.x else {}),
     }
     return json_text(content) + "\n"
+
+
+def _rule_row(rule: Rule) -> dict[str, Any]:
+    return {field.name: getattr(rule, field.name) for field in fields(rule) if field.name != "metric"}
 
 
 def regimes_csv(found: Found) -> str:
@@ -163,7 +169,15 @@ def comparison_text(found: Found) -> str:
     lines += [f"  {reason}." for reason in thesis.reasons]
     if found.predictions:
         lines += ["", *_predictions_lines(found), ""]
-    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+    turned = [f"note: {line}" for line in [turned_text(found.rule.metric)] if line]
+    return "\n".join([*lines, *turned, *(f"note: {note}" for note in found.notes)])
+
+
+def turned_text(metric: Metric) -> str:
+    """How a comparison's differences are to be read, where lower scores are better; else nothing."""
+    if metric.higher_is_better:
+        return ""
+    return f"of {metric.name}, {LOWER}: differences are turned, so that a positive one is the first's lead"
 
 
 def relation_text(found: Found) -> str:
@@ -208,8 +222,8 @@ def _study(path: Path, name: str) -> Study:
 def _judged(results: Any, name: str) -> Study:
     rule, verdicts, _ = answers(results)
     held: Answers = {(v.learning_rate, v.mask, test.sparsity): test.answer for v in verdicts for test in v.tests}
-    chance = Chance.of(**guessing(results.environment))
-    evidence = Evidence(results.trials, results.missing, chance, bool(rule.looks))
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
+    evidence = Evidence(results.trials, results.missing, chance, bool(rule.looks), rule.metric)
     return Study(name, results, rule, evidence, held)
 
 
@@ -223,10 +237,22 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _common_rule(studies: Sequence[Study]) -> tuple[Rule, list[str]]:
+    metric = _common_metric(studies)
     rules = {(s.rule.margin, s.rule.gap, s.rule.alpha, s.rule.nontrivial_sparsity) for s in studies}
     if len(rules) == 1:
-        return Rule(*rules.pop()), []
-    return USUAL_RULE, ["the studies' verdict settings differ; the defaults are used"]
+        return replace(Rule(*rules.pop()), metric=metric), []
+    usual = replace(USUAL_RULE, margin=metric.margin, gap=metric.gap, metric=metric)
+    return usual, ["the studies' verdict settings differ; the defaults are used"]
+
+
+def _common_metric(studies: Sequence[Study]) -> Metric:
+    """What all of them are scored by; ConfigError where scores of several metrics would be set against each other."""
+    by_kind = {tuple(study.rule.metric.described().values()): study for study in studies}
+    first, *others = by_kind.values()
+    if others:
+        names = " and ".join(f"'{study.name}' by {study.rule.metric.axis}" for study in (first, others[0]))
+        raise ConfigError(f"RUN: studies of different metrics: {names}; give studies of one metric")
+    return first.rule.metric
 
 
 def _require(regimes: Sequence[Regime], mask: str | None, sparsity: float | None) -> None:
@@ -272,33 +298,37 @@ def _mean(values: Any) -> float | None:
 
 def cells_text(studies: Sequence[Study], two: tuple[str, str] | None, common: bool, held_out: bool) -> str:
     """The table that is asked for; ConfigError for requests that do not go together."""
+    metric = _common_metric(studies)
     if two and common:
         raise ConfigError("--pair: does not go with --between; give one of them")
     if two:
-        return differences_text(pair(studies, *two, held_out))
+        return differences_text(pair(studies, *two, held_out), metric)
     if not common:
-        return means_text(means(studies, held_out))
+        return means_text(means(studies, held_out), metric)
     if len(studies) != 2:
         raise ConfigError(f"--between: compares two studies, not {len(studies)}")
-    return differences_text(between(studies[0], studies[1], held_out))
+    return differences_text(between(studies[0], studies[1], held_out), metric)
 
 
-def differences_text(rows: Sequence[CellDifference]) -> str:
-    """A line for every rate and sparsity: points of accuracy, 95 % intervals."""
-    lines = [f"{rows[0].first} − {rows[0].second}", "rate   sparsity"]
+def differences_text(rows: Sequence[CellDifference], metric: Metric = ACCURACY) -> str:
+    """A line for every rate and sparsity: differences of the scores as they are, 95 % intervals."""
+    of_metric = "" if metric.is_accuracy else f", {metric.axis}"
+    lines = [f"{rows[0].first} − {rows[0].second}{of_metric}", "rate   sparsity"]
     for row in rows:
-        low, high = (signed(bound) for bound in (row.low, row.high))
+        mean, low, high = (signed(value, metric.digits) for value in (row.mean, row.low, row.high))
         of = f"{row.of:<28} " if row.of else ""
-        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {of}{signed(row.mean)} [{low}, {high}]  n = {row.n}")
+        lines.append(f"{row.learning_rate:<6g} {row.sparsity:<8g} {of}{mean} [{low}, {high}]  n = {row.n}")
     return "\n".join(lines)
 
 
-def means_text(rows: Sequence[CellMean]) -> str:
+def means_text(rows: Sequence[CellMean], metric: Metric = ACCURACY) -> str:
     """A line for every cell: mean, lowest and highest."""
     several = len({row.study for row in rows}) > 1
     lines = [
         f"{row.learning_rate:<6g} {row.sparsity:<8g} {f'{row.study}: {row.cell}' if several else row.cell:<28} "
-        f"{row.mean:.2f} ({row.low:.2f} to {row.high:.2f}, n = {row.n})"
+        f"{number(row.mean, metric.digits)} ({number(row.low, metric.digits)} to {number(row.high, metric.digits)}, "
+        f"n = {row.n})"
         for row in rows
     ]
-    return "\n".join(["rate   sparsity", *lines])
+    of_metric = "" if metric.is_accuracy else f"  {metric.axis}"
+    return "\n".join([f"rate   sparsity{of_metric}", *lines])

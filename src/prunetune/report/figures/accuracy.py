@@ -9,12 +9,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from prunetune.analysis.pairing import Evidence, mean_of, percent
 from prunetune.analysis.verdict import Comparison, Rule, Verdict
 from prunetune.core.files import slug
+from prunetune.core.metric import ACCURACY, LOWER, Metric
 from prunetune.report.figures.plot_primitives import (
     CHANCE,
     HEIGHT,
@@ -26,6 +29,7 @@ from prunetune.report.figures.plot_primitives import (
     draw_bars,
     draw_lines,
     draw_points,
+    lengthen,
     panel,
     sparsity_axis,
 )
@@ -34,6 +38,7 @@ from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Results
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "finetune_chain", "shuffle")
 MIXED_STEPS = (0.375, 0.625)  # between the colours of mixes: .25, .5 and .75 have one each
+LEGEND_TOP, LEGEND_EDGE = 0.125 * HEIGHT, 0.02  # inches from the lower edge: its top, and where it must end
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 DENSE_PAIR = "theta_0/theta_T"
 SHARE_AXIS = "p, share of each layer that counts as largest"
@@ -74,11 +79,11 @@ class Drawing(NamedTuple):
 
 def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple[Drawing, ...]:
     """Every figure that trials and correlations have data for."""
-    evidence = Evidence(results.trials, results.missing)
+    evidence = Evidence(results.trials, results.missing, metric=rule.metric)
     cells = sorted({(mask, rate) for _, mask, rate, _ in evidence.places if mask is not None})  # so rates stand abreast
     abreast = sorted(verdicts, key=lambda verdict: (verdict.mask, verdict.learning_rate))
     found = [difference_figure(verdict, rule) for verdict in abreast if _has_differences(verdict)]
-    with_range = _accuracy_range(evidence)
+    with_range = _score_range(evidence)
     found += [accuracy_figure(evidence, rate, mask, with_range) for mask, rate in cells]
     found += pretraining_figures(results.correlations)
     found += overlap_figures(results.correlations)
@@ -100,16 +105,17 @@ def arm_order(arms: Iterable[str]) -> list[str]:
 
 
 def accuracy_figure(evidence: Evidence, rate: float, mask: str, y_range: tuple[float, float]) -> Drawing:
-    """Accuracy of every arm against sparsity at one rate and mask, with the dense line; bands span the seeds."""
+    """Score of every arm against sparsity at one rate and mask, with the dense line; bands span the seeds."""
     arms = arm_order(arm for arm, by, at, _ in evidence.places if (by, at) == (mask, rate))
     lines = [_dense_line(evidence, rate)]
     lines += [_line(evidence, arm, mask, rate, label=arm, role=role_of(arm, i)) for i, arm in enumerate(arms)]
     title = f"Learning rate {rate:g}, {mask} masks"
-    return _line_drawing(f"accuracy-{rate:g}-{slug(mask)}", "accuracy", title, lines, y_range)
+    kind = "accuracy" if evidence.metric.is_accuracy else "score"
+    return _line_drawing(f"{kind}-{rate:g}-{slug(mask)}", "accuracy", title, lines, y_range)
 
 
 def mask_figure(evidence: Evidence, arm: str, rate: float, y_range: tuple[float, float]) -> Drawing:
-    """One arm's accuracy under every mask algorithm, at one rate."""
+    """One arm's score under every mask algorithm, at one rate."""
     masks = sorted({mask for name, mask, at, _ in evidence.places if mask is not None and (name, at) == (arm, rate)})
     lines = [_dense_line(evidence, rate)]
     lines += [
@@ -146,19 +152,32 @@ def difference_figure(verdict: Verdict, rule: Rule) -> Drawing:
         _points([test.dense for test in verdict.tests], sparsities, "ticket − dense", "ink"),
         _points([test.reinit for test in verdict.tests], sparsities, "ticket − reinit", "reinit"),
     ]
+    metric = rule.metric
     limits = [
-        (-rule.margin, f"−margin ({rule.margin:g})", "ink"),
-        (rule.gap, f"gap ({rule.gap:g}), for the mean", "reinit"),
+        (metric.oriented(-rule.margin), f"{_sign(-1, metric)}margin ({rule.margin:g})", "ink"),
+        (metric.oriented(rule.gap), f"{_sign(1, metric)}gap ({rule.gap:g}), for the mean", "reinit"),
     ]
     level = percent(1 - verdict.alpha)
     title = f"Learning rate {verdict.learning_rate:g}, {verdict.mask} masks"
     with drawing_style():
-        figure, axes = panel(title, f"points of accuracy, paired by seed; one-sided {level} bounds")
+        figure, axes = panel(title, f"{_difference_axis(metric)}, paired by seed; one-sided {level} bounds")
         draw_points(axes, series, limits, {test.sparsity: test.answer for test in verdict.tests})
         sparsity_axis(axes, sparsities)
         legend(figure, axes)
     name = f"difference-{verdict.learning_rate:g}-{slug(verdict.mask)}"
     return Drawing(name, "difference", title, " ".join(points.alt_text() for points in series), figure)
+
+
+def _sign(side: int, metric: Metric) -> str:
+    """Of a limit on the better (1) or the worse (−1) side of 0; a plus goes without saying where more is better."""
+    if metric.higher_is_better:
+        return "" if side > 0 else "−"
+    return "−" if side > 0 else "+"
+
+
+def _difference_axis(metric: Metric) -> str:
+    unit = f"{metric.difference_unit} of " if metric.difference_unit else "difference of "
+    return f"{unit}{metric.name}{'' if metric.higher_is_better else f' ({LOWER})'}"
 
 
 def _has_differences(verdict: Verdict) -> bool:
@@ -169,7 +188,8 @@ def _has_differences(verdict: Verdict) -> bool:
 def _line_drawing(name: str, group: Group, title: str, lines: list[Line], y_range: tuple[float, float]) -> Drawing:
     lines = [line for line in lines if line.means]
     with drawing_style():
-        figure, axes = panel(title, "test accuracy, %: mean of seeds, band from lowest to highest")
+        axis = lines[0].metric.axis if lines else ACCURACY.axis
+        figure, axes = panel(title, f"test {axis}: mean of seeds, band from lowest to highest")
         draw_lines(axes, lines)
         sparsity_axis(axes, sorted({sparsity for line in lines for sparsity in line.sparsities}))
         axes.set_ylim(*y_range)
@@ -229,10 +249,10 @@ def _bars(
 
 def _line(evidence: Evidence, arm: str, mask: str | None, rate: float, label: str, role: str) -> Line:
     sparsities = sorted(s for name, by, at, s in evidence.places if (name, by, at) == (arm, mask, rate))
-    cells = [(s, values) for s in sparsities if (values := evidence.accuracies((arm, mask, rate, s)))]
+    cells = [(s, values) for s in sparsities if (values := evidence.scores((arm, mask, rate, s)))]
     means = [mean for _, values in cells if (mean := mean_of(values)) is not None]
     lows, highs = [min(values.values()) for _, values in cells], [max(values.values()) for _, values in cells]
-    return Line(label, role, [s for s, _ in cells], means, lows, highs)
+    return Line(label, role, [s for s, _ in cells], means, lows, highs, evidence.metric)
 
 
 def _dense_line(evidence: Evidence, rate: float) -> Line:
@@ -241,34 +261,51 @@ def _dense_line(evidence: Evidence, rate: float) -> Line:
 
 def _points(comparisons: Sequence[Comparison], sparsities: Sequence[float], label: str, role: str) -> Points:
     known = [(s, c) for s, c in zip(sparsities, comparisons, strict=True) if c.mean is not None]
+    digits = comparisons[0].metric.digits
     bounds = [(c.low, c.high) if c.low is not None and c.high is not None else None for _, c in known]
-    return Points(label, role, [s for s, _ in known], [c.mean for _, c in known if c.mean is not None], bounds)
+    return Points(label, role, [s for s, _ in known], [c.mean for _, c in known if c.mean is not None], bounds, digits)
 
 
-def _accuracy_range(evidence: Evidence) -> tuple[float, float]:
+def _score_range(evidence: Evidence) -> tuple[float, float]:
     """One range for all panels, so that they can be compared by eye."""
     drawn = [place for place in evidence.places if place[0] != DENSE_LONGER]
-    values = [value for place in drawn for value in evidence.accuracies(place).values()]
+    values = [value for place in drawn for value in evidence.scores(place).values()]
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
-    room = max(0.06 * (high - low), 0.5)
+    room = max(0.06 * (high - low), evidence.metric.margin)
     return low - room, high + room
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """The legend below the axes, in one row or two."""
+    """The legend below the axes, in as many rows as its entries need; rows from the third on lengthen the figure."""
     marks = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda mark: mark[1] == CHANCE)
     handles, labels = [mark for mark, _ in marks], [label for _, label in marks]
     one_row = 5.6 * len("".join(labels)) + 31 * len(labels) < 72 * WIDTH
     columns = len(labels) if one_row else math.ceil(len(labels) / 2)
+    drawn = _legend(figure, handles, labels, columns)
+    while columns > 1 and drawn.get_window_extent().width > figure.bbox.width:
+        columns -= 1
+        drawn.remove()
+        drawn = _legend(figure, handles, labels, columns)
+    missing = LEGEND_EDGE - drawn.get_window_extent().y0 / figure.dpi
+    if missing > 0:
+        drawn.remove()
+        lengthen(figure, missing)
+        _legend(figure, handles, labels, columns, lowered=missing)
+
+
+def _legend(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], columns: int, lowered: float = 0.0
+) -> Legend:
+    """A legend in so many columns; in a figure that is `lowered` inches longer than it was, as far below the axes."""
     place = {
         "loc": "upper center",
-        "bbox_to_anchor": (0.5, 0.125 * HEIGHT / figure.get_figheight()),  # as far from the edge in any height
+        "bbox_to_anchor": (0.5, (LEGEND_TOP + lowered) / figure.get_figheight()),
         "borderpad": 0.1,
         "handlelength": 1.8,
         "columnspacing": 1.0,
         "handletextpad": 0.5,
     }
-    figure.legend(handles, labels, ncols=columns, frameon=False, fontsize=9.5, **place)
+    return figure.legend(handles, labels, ncols=columns, frameon=False, fontsize=9.5, **place)
 
 
 def role_of(arm: str, index: int) -> str:

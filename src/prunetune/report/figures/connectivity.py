@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.accuracy import Drawing, arm_order, legend, role_of
 from prunetune.report.figures.plot_primitives import SHAPES, panel
 from prunetune.report.figures.style import colour, drawing_style
@@ -56,7 +57,7 @@ def connectivity_figures(rows: Sequence[Connectivity]) -> list[Drawing]:
     return [_figure(mask, rate, _highest(rows, mask, rate), curves, y_range) for (mask, rate), curves in shown.items()]
 
 
-def connectivity_table(rows: Sequence[Connectivity]) -> Table:
+def connectivity_table(rows: Sequence[Connectivity], metric: Metric = ACCURACY) -> Table:
     """The barriers of every arm, rate, mask and sparsity."""
     columns = (
         numeric("Rate"),
@@ -67,18 +68,19 @@ def connectivity_table(rows: Sequence[Connectivity]) -> Table:
         numeric("End loss"),
         numeric("Loss barrier"),
         numeric("Lowest to highest"),
-        numeric("Accuracy barrier"),
+        numeric(f"{metric.title} barrier"),
         numeric("Lowest to highest"),
     )
     ordered = sorted(rows, key=trial_order)
     cells = [list(cell) for _, cell in groupby(ordered, key=lambda row: trial_order(row)[:-1])]
-    caption = "Means over seeds, lowest to highest seed; accuracy in points. End loss: test loss at both ends."
-    return Table(caption, columns, tuple(_row(cell) for cell in cells))
+    unit = f"; {metric.name}{metric.in_unit}" if metric.in_unit else ""
+    caption = f"Means over seeds, lowest to highest seed{unit}. End loss: test loss at both ends."
+    return Table(caption, columns, tuple(_row(cell, metric.digits) for cell in cells))
 
 
-def _row(rows: Sequence[Connectivity]) -> tuple[str, ...]:
+def _row(rows: Sequence[Connectivity], digits: int) -> tuple[str, ...]:
     first, finite = rows[0], [row for row in rows if math.isfinite(row.loss_barrier)]
-    losses, accuracies = [row.loss_barrier for row in finite], [row.accuracy_barrier for row in finite]
+    losses, scores = [row.loss_barrier for row in finite], [row.score_barrier for row in finite]
     return (
         f"{first.learning_rate:g}",
         first.mask or NONE,
@@ -88,8 +90,8 @@ def _row(rows: Sequence[Connectivity]) -> tuple[str, ...]:
         number(mean([loss for row in finite for loss in (row.test_loss[0], row.test_loss[-1])]), 3),
         number(mean(losses), 3),
         span(losses, 3),
-        number(mean(accuracies)),
-        span(accuracies),
+        number(mean(scores), digits),
+        span(scores, digits),
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from prunetune.core.files import slug
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, short
 from prunetune.report.figures.plot_primitives import BOX, HEIGHT, SPARSITY_AXIS, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
@@ -55,16 +56,23 @@ def layer_figures(rows: Sequence[LayerOverlap]) -> list[Drawing]:
     return found + [_sparse_figure(sparse, *place) for place in places]
 
 
-def sensitivity_figure(name: str, title: str, subtitle: str, lost: Mapping[tuple[str, float], float]) -> Drawing:
-    """Points of accuracy lost by (layer, sparsity), in the order of the layers; a gain has the other colour."""
+def sensitivity_figure(
+    name: str, title: str, subtitle: str, lost: Mapping[tuple[str, float], float], metric: Metric = ACCURACY
+) -> Drawing:
+    """How much worse the score is by (layer, sparsity), in the order of the layers; a gain has the other colour."""
     layers = tuple(dict.fromkeys(layer for layer, _ in lost))
     columns = tuple(sorted({sparsity for _, sparsity in lost}))
-    full = max([1.0, *map(abs, lost.values())])  # so that noise of a tenth of a point stays pale
+    full = max([2 * metric.margin, *map(abs, lost.values())])  # so that noise of a tenth of a point stays pale
     grid = Grid(spread(layers, MOST_ROWS), spread(columns, MOST_COLUMNS), dict(lost), full)
     notes = [f"; {len(grid.layers)} of {len(layers)}"] if len(layers) > MOST_ROWS else []
     with drawing_style():
         figure, axes = _panel(title, subtitle + "".join(notes), grid, [f"{100 * one:.3g}" for one in grid.columns])
-        _draw(axes, grid, lambda value: _paint(-value, full), lambda value: number(value, 1).replace("-", "−"))
+        _draw(
+            axes,
+            grid,
+            lambda value: _paint(-value, full),
+            lambda value: number(value, metric.digits - 1).replace("-", "−"),
+        )
         axes.set_xlabel("sparsity of the layer, %", size=10)
     return Drawing(name, "layers", title, grid.alt_text("sparsity"), figure)
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prunetune.analysis.pairing import percent, signed
+from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.style import colour
 
 WIDTH, HEIGHT = 5.0, 3.75  # inches of 72 points: small enough to be read on a phone without shrinking
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Line:
-    """Means in percent against sparsity, with the lowest and the highest seed."""
+    """Means against sparsity, with the lowest and the highest seed; of scores, or of shares in percent."""
 
     label: str
     role: str
@@ -48,29 +49,34 @@ class Line:
     means: Sequence[float]
     lows: Sequence[float]
     highs: Sequence[float]
+    metric: Metric = ACCURACY
 
     def alt_text(self) -> str:
         """The line's numbers, for who cannot see it."""
         if self.role == "ink":
-            return f"{self.label}: {self.means[0]:.1f} %."
+            return f"{self.label}: {self._text(self.means[0])}."
         cells = zip(self.sparsities, self.means, strict=True)
-        return f"{self.label}: " + ", ".join(f"{mean:.1f} % at {percent(s)}" for s, mean in cells) + "."
+        return f"{self.label}: " + ", ".join(f"{self._text(mean)} at {percent(s)}" for s, mean in cells) + "."
+
+    def _text(self, mean: float) -> str:
+        return f"{mean:.{self.metric.digits - 1}f} {self.metric.unit}".rstrip()
 
 
 @dataclass(frozen=True)
 class Points:
-    """Mean differences in points against sparsity, with their bounds where there are any."""
+    """Mean differences against sparsity, with their bounds where there are any."""
 
     label: str
     role: str
     sparsities: Sequence[float]
     means: Sequence[float]
     bounds: Sequence[tuple[float, float] | None]
+    digits: int = 2
 
     def alt_text(self) -> str:
         """The points' numbers, for who cannot see them."""
         cells = zip(self.sparsities, self.means, self.bounds, strict=True)
-        return f"{self.label}: " + ", ".join(_point_alt_text(*cell) for cell in cells) + "."
+        return f"{self.label}: " + ", ".join(_point_alt_text(*cell, self.digits) for cell in cells) + "."
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,17 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
     axes.tick_params(length=0, labelsize=10)
     axes.spines["left"].set_visible(False)
     return figure, axes
+
+
+def lengthen(figure: Figure, more: float) -> None:
+    """Add `more` inches below what a figure shows; its axes and texts keep their size and what lies above them."""
+    before, after = figure.get_figheight(), figure.get_figheight() + more
+    figure.set_figheight(after)
+    for axes in figure.axes:
+        box = axes.get_position()
+        axes.set_position((box.x0, (box.y0 * before + more) / after, box.width, box.height * before / after))
+    for text in figure.texts:
+        text.set_y((text.get_position()[1] * before + more) / after)
 
 
 def spread(items: Sequence[T], most: int) -> tuple[T, ...]:
@@ -224,8 +241,9 @@ def _draw_points(axes: Axes, points: Points, shift: float) -> None:
     )
 
 
-def _point_alt_text(sparsity: float, mean: float, bounds: tuple[float, float] | None) -> str:
-    text = signed(mean) + (f" [{signed(bounds[0])}, {signed(bounds[1])}]" if bounds else " (no bounds)")
+def _point_alt_text(sparsity: float, mean: float, bounds: tuple[float, float] | None, digits: int) -> str:
+    interval = f"[{signed(bounds[0], digits)}, {signed(bounds[1], digits)}]" if bounds else "(no bounds)"
+    text = f"{signed(mean, digits)} {interval}"
     return f"{text} at {percent(sparsity)}"
 
 

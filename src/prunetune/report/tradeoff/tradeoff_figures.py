@@ -1,9 +1,10 @@
-"""The pictures of a trade-off: accuracy against sparsity, size and time, and the densities of the layers."""
+"""The pictures of a trade-off: score against sparsity, size and time, and the densities of the layers."""
 
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from prunetune.core.metric import Metric
 from prunetune.errors import given
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.layers import LEFT, MOST_ROWS, ROW, shortened
@@ -24,13 +25,16 @@ def tradeoff_drawings(found: Tradeoff) -> tuple[Drawing, ...]:
 
 
 def curve_figure(found: Tradeoff) -> Drawing:
-    """Accuracy against sparsity, with the dense network's line; bands span the seeds."""
+    """Score against sparsity, with the dense network's line; bands span the seeds."""
     dense = given(found.dense, "there is no figure without a dense network")
-    lines = [_line("dense", "ink", [dense]), _line("pruned & fine-tuned", "finetune", found.pruned)]
-    title = f"Accuracy against sparsity, {found.mask} masks"
+    metric = found.metric
+    lines = [_line("dense", "ink", [dense], metric), _line("pruned & fine-tuned", "finetune", found.pruned, metric)]
+    title = f"{metric.title} against sparsity, {found.mask} masks"
     seeds = len(dense.accuracies)
     with drawing_style():
-        figure, axes = panel(title, "test accuracy, %" + (": mean of seeds, band from lowest to highest" * (seeds > 1)))
+        figure, axes = panel(
+            title, f"test {metric.axis}" + (": mean of seeds, band from lowest to highest" * (seeds > 1))
+        )
         draw_lines(axes, lines)
         sparsity_axis(axes, lines[1].sparsities)
         legend(figure, axes)
@@ -38,18 +42,18 @@ def curve_figure(found: Tradeoff) -> Drawing:
 
 
 def size_figure(found: Tradeoff) -> Drawing:
-    """Accuracy against the compressed size of the weights' file."""
+    """Score against the compressed size of the weights' file."""
     return _cost_figure(
-        "cost-size", "size of the weights' file, compressed, kB", found.rows, [_size(row) for row in found.rows]
+        "cost-size", "size of the weights' file, compressed, kB", found, [_size(row) for row in found.rows]
     )
 
 
 def time_figure(found: Tradeoff, index: int) -> Drawing:
-    """Accuracy against the time of a call at one batch size; bars from the lower to the upper quartile."""
+    """Score against the time of a call at one batch size; bars from the lower to the upper quartile."""
     timings = [row.timings[index] for row in found.rows]
     times = [(1000 * t.low, 1000 * t.median, 1000 * t.high) for t in timings]
     batch = timings[0].batch
-    return _cost_figure(f"cost-time-{batch}", f"time of a call at batch {batch}, ms", found.rows, times)
+    return _cost_figure(f"cost-time-{batch}", f"time of a call at batch {batch}, ms", found, times)
 
 
 def layers_figure(row: ModelRow) -> Drawing:
@@ -65,9 +69,9 @@ def layers_figure(row: ModelRow) -> Drawing:
     return Drawing(f"layers-{100 * row.sparsity:.12g}", "layers", title, words, figure)
 
 
-def _line(label: str, role: str, rows: Sequence[ModelRow]) -> Line:
+def _line(label: str, role: str, rows: Sequence[ModelRow], metric: Metric) -> Line:
     lows, highs = [min(row.accuracies) for row in rows], [max(row.accuracies) for row in rows]
-    return Line(label, role, [row.sparsity for row in rows], [row.accuracy for row in rows], lows, highs)
+    return Line(label, role, [row.sparsity for row in rows], [row.accuracy for row in rows], lows, highs, metric)
 
 
 def _size(row: ModelRow) -> tuple[float, float, float]:
@@ -75,18 +79,19 @@ def _size(row: ModelRow) -> tuple[float, float, float]:
     return size, size, size
 
 
-def _cost_figure(
-    name: str, axis: str, rows: Sequence[ModelRow], costs: Sequence[tuple[float, float, float]]
-) -> Drawing:
-    """Accuracy against a cost, one point for each network with its lowest, usual and highest cost; left is cheaper."""
-    title = f"Accuracy against {axis.partition(',')[0]}"
+def _cost_figure(name: str, axis: str, found: Tradeoff, costs: Sequence[tuple[float, float, float]]) -> Drawing:
+    """Score against a cost, one point for each network with its lowest, usual and highest cost; left is cheaper."""
+    rows, metric = found.rows, found.metric
+    title = f"{metric.title} against {axis.partition(',')[0]}"
     with drawing_style():
-        figure, axes = panel(title, "test accuracy, %; further left is cheaper")
+        figure, axes = panel(title, f"test {metric.axis}; further left is cheaper")
         for row, cost in zip(rows, costs, strict=True):
             _draw_network(axes, row, *cost)
-        _room(axes, costs, [row.accuracy for row in rows])
+        _room(axes, costs, [row.accuracy for row in rows], metric.margin)
         axes.set_xlabel(axis, size=10)
-    words = (f"{row.label}: {row.accuracy:.2f} % at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True))
+    words = (
+        f"{row.label}: {metric.text(row.accuracy)} at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True)
+    )
     return Drawing(name, "cost", title, f"By {axis}. {' '.join(words)}", figure)
 
 
@@ -97,11 +102,11 @@ def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: fl
     axes.annotate(row.label, (middle, row.accuracy), (0, side), textcoords="offset points", ha="center", size=9.5)
 
 
-def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], accuracies: Sequence[float]) -> None:
+def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], scores: Sequence[float], least: float) -> None:
     """From no cost at all, so that distances are true, to the dearest, were a quartile however far; room for labels."""
     axes.set_xlim(0, 1.12 * min(max(high for *_, high in costs), 1.5 * max(middle for _, middle, _ in costs)))
-    reach = max(max(accuracies) - min(accuracies), 0.5)
-    axes.set_ylim(min(accuracies) - 0.25 * reach, max(accuracies) + 0.25 * reach)
+    reach = max(max(scores) - min(scores), least)
+    axes.set_ylim(min(scores) - 0.25 * reach, max(scores) + 0.25 * reach)
 
 
 def _draw_layers(axes: Axes, layers: Sequence[ParameterDensity]) -> None:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from prunetune.core.metric import Metric
 from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
-from prunetune.report.page import inlined, render
+from prunetune.report.page import inlined, render, spec_text
 from prunetune.report.results_files import shown_again, write_text
 from prunetune.report.table_format import NONE, Column, Table, aligned, numeric
 from prunetune.report.tables import facts_table
@@ -56,7 +55,8 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
         sentences=tradeoff_summary(found),
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
-        spec=yaml.safe_dump(found.study, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96),
+        spec=spec_text(found.study),
+        metric=found.metric,
         command=found.environment.get("command"),
     )
     write_text(out / PAGE, page)
@@ -84,7 +84,7 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
     batches = [timing.batch for timing in found.rows[0].timings] if found.rows else []
     columns = (
         Column("Network"),
-        numeric("Accuracy %"),
+        numeric(found.metric.column),
         numeric("Parameters"),
         numeric("Non-zero"),
         numeric("MACs"),
@@ -93,11 +93,12 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
         numeric("Compressed"),
         *(numeric(f"Batch {batch}, ms") for batch in batches),
     )
+    data = "images" if found.metric.is_accuracy else "examples"
     caption = (
-        "Accuracy on the test images; MACs of one example, and those with a weight that is not zero; the weights as "
-        "safetensors, and compressed by DEFLATE; the median time of a call."
+        f"{found.metric.title} on the test {data}; MACs of one example, and those with a weight that is not zero; "
+        "the weights as safetensors, and compressed by DEFLATE; the median time of a call."
     )
-    return Table(caption, columns, tuple(_cells(row, spread) for row in found.rows))
+    return Table(caption, columns, tuple(_cells(row, spread, found.metric) for row in found.rows))
 
 
 def _facts(found: Tradeoff) -> list[str]:
@@ -107,10 +108,10 @@ def _facts(found: Tradeoff) -> list[str]:
     return [found.model, found.data, *how, *long]
 
 
-def _cells(row: ModelRow, spread: bool) -> tuple[str, ...]:
+def _cells(row: ModelRow, spread: bool, metric: Metric) -> tuple[str, ...]:
     return (
         row.label,
-        row.accuracy_text,
+        row.score_text(metric),
         f"{row.parameters:,}",
         f"{row.nonzeros:,}",
         _scaled(row.macs),

@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prunetune.analysis.pairing import percent, signed
+from prunetune.analysis.pairing import percent
+from prunetune.core.metric import LOWER, Metric
 from prunetune.report.results_files import decode, json_text, read_object
+from prunetune.report.table_format import number
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
 GRAPHS = ("onnx", "pt2")  # formats that hold a network; the others hold weights
@@ -66,9 +68,9 @@ class ModelFile:
 class ModelRow:
     """One network: the dense one (sparsity 0) or one that was pruned & fine-tuned.
 
-    Accuracies are in percent, one per seed that did not diverge; all else is of the network of `seed`. MACs are of one
-    example; effective ones are those with a weight that is not zero. `shrunk`: what is counted, timed and put
-    into graphs is the smaller network in which no channel is zero.
+    Accuracies in percent (of another task: scores) are one per seed that did not diverge; all else is of the network of
+    `seed`. MACs are of one example; effective ones are those with a weight that is not zero. `shrunk`: what is counted,
+    timed and put into graphs is the smaller network in which no channel is zero.
     """
 
     sparsity: float
@@ -96,11 +98,12 @@ class ModelRow:
         """The mean over seeds."""
         return fmean(self.accuracies)
 
-    @property
-    def accuracy_text(self) -> str:
+    def score_text(self, metric: Metric) -> str:
         """`91.20`, with the lowest and the highest seed where there are several."""
-        several = f" ({min(self.accuracies):.2f} to {max(self.accuracies):.2f})" if len(self.accuracies) > 1 else ""
-        return f"{self.accuracy:.2f}{several}"
+        low, mean, high = (
+            number(score, metric.digits) for score in (min(self.accuracies), self.accuracy, max(self.accuracies))
+        )
+        return f"{mean} ({low} to {high})" if len(self.accuracies) > 1 else mean
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,11 @@ class Tradeoff:
     study: dict[str, Any]
     environment: dict[str, Any]
     schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def metric(self) -> Metric:
+        """What the networks are scored by."""
+        return Metric.of(self.study)
 
     @property
     def dense(self) -> ModelRow | None:
@@ -147,13 +155,13 @@ def read_tradeoff(path: Path) -> Tradeoff:
 
 
 def tradeoff_summary(found: Tradeoff) -> list[str]:
-    """What the numbers come to, in sentences: accuracy, time, size."""
+    """What the numbers come to, in sentences: score, time, size."""
     dense, pruned = found.dense, found.pruned
     if dense is None or not pruned:
         return []
     return [
         *_emptied_text(pruned),
-        _accuracy_text(found.epochs, dense, pruned),
+        _score_text(found.metric, found.epochs, dense, pruned),
         *_speed_text(found.pattern, pruned),
         _size_text(dense, pruned[-1]),
     ]
@@ -175,11 +183,12 @@ def headline(found: Tradeoff) -> str:
     if dense is None or not pruned:
         return "No pruned network: see what is left out"
     row = pruned[-1]
-    change = signed(row.accuracy - dense.accuracy)
+    change = found.metric.text_difference(row.accuracy - dense.accuracy)
+    of_metric = "" if found.metric.is_accuracy else f" of {found.metric.axis}"
     packed = dense.compressed_bytes / row.compressed_bytes
     quick = [timing for timing in row.timings if faster(timing)]
     speed = f"at least {max(timing.speedup_low for timing in quick):.2f}x faster" if quick else "no faster"
-    return f"{row.label} sparse: {change} points, {packed:.1f}x smaller compressed, {speed} here"
+    return f"{row.label} sparse: {change}{of_metric}, {packed:.1f}x smaller compressed, {speed} here"
 
 
 def faster(timing: Timing) -> bool:
@@ -187,12 +196,14 @@ def faster(timing: Timing) -> bool:
     return timing.speedup_low > 1 and timing.speedup >= NOTABLE
 
 
-def _accuracy_text(epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
-    changes = [f"{signed(row.accuracy - dense.accuracy)} points at {row.label}" for row in pruned]
+def _score_text(metric: Metric, epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
+    changes = [f"{metric.text_difference(row.accuracy - dense.accuracy)} at {row.label}" for row in pruned]
     seeds = len(dense.accuracies)
     caution = "" if seeds > 1 else "; one seed, so differences of a few tenths mean little"
     longer = f"after {epochs} more epoch{'s' * (epochs != 1)} of training"
-    return f"Accuracy against the dense network's {dense.accuracy:.2f} %, {longer}: {', '.join(changes)}{caution}."
+    lower = "" if metric.higher_is_better else f" ({LOWER})"
+    against = f"{metric.title}{lower} against the dense network's {metric.text(dense.accuracy)}"
+    return f"{against}, {longer}: {', '.join(changes)}{caution}."
 
 
 def _speed_text(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
