@@ -31,6 +31,7 @@ PUBLIC = (
     "prunetune.sparsity",
     "prunetune.spec",
     "prunetune.steps",
+    "prunetune.tasks",
     "prunetune.training",
 )
 SHOWN = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/*.py"))]

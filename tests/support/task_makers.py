@@ -80,7 +80,8 @@ class TwoInputs(nn.Module):
 
     def forward(self, body: Tensor, blood: Tensor) -> dict[str, Tensor]:
         features = torch.cat([self.body(body), self.blood(blood)], 1).relu()
-        return {"logits": self.head(features), "features": features}
+        found = self.head(features)
+        return {"logits": found, "size": found.abs()}
 
 
 def absolute_error(outputs: dict[str, Tensor], batch: Batch) -> Tensor:

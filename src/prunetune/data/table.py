@@ -60,8 +60,9 @@ class Table(Source):
         test, train = np.sort(order[:held]), np.sort(order[held:])
         x = _standardised(x, train)
         y = y if is_class else _standardised(y, train)
-        parts = (TensorExamples(_tensor(x[part]), _tensor(y[part])) for part in (train, test, train[:0]))
-        return ExampleSets(f"csv:{path.name}", *parts), self.digest(root)
+        whole = TensorExamples(_tensor(x), _tensor(y))
+        trained, tested, held_out = (whole.subset(torch.from_numpy(part)) for part in (train, test, train[:0]))
+        return ExampleSets(f"csv:{path.name}", trained, tested, held_out), self.digest(root)
 
 
 def _path(root: str) -> Path:

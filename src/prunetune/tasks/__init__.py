@@ -1,5 +1,6 @@
 """Tasks: what networks are trained for. A task says its loss, its metric and how a network's outputs are read."""
 
+from prunetune.core.metric import Metric
 from prunetune.tasks.classification import Classification
 from prunetune.tasks.multilabel import Multilabel
 from prunetune.tasks.regression import Regression
@@ -14,4 +15,4 @@ TASKS.register("segmentation")(Segmentation())
 TASKS.register("token_classification")(TokenClassification())
 TASKS.register("causal_lm")(CausalLM())
 
-__all__ = ["TASKS", "Task", "predictions", "task_of"]
+__all__ = ["TASKS", "Metric", "Task", "predictions", "task_of"]

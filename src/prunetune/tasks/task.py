@@ -71,7 +71,7 @@ def _users(name: str) -> Task:
         raise ConfigError(f"task: '{name}' raised {type(error).__name__}: {error}") from error
     lacking = [one for one in ("outputs", "loss", "statistics", "score", "guessing") if not hasattr(task, one)]
     if not isinstance(getattr(task, "metric", None), Metric):
-        lacking.insert(0, "metric (a prunetune.core.metric.Metric)")
+        lacking.insert(0, "metric (a prunetune.tasks.Metric)")
     if lacking:
         raise ConfigError(f"task: '{name}' returned a {type(task).__name__} without {', '.join(lacking)}")
     return task
