@@ -23,7 +23,7 @@ from prunetune.sparsity.model_state import digest_tensors
 from prunetune.steps.steps import Import, Prune, Step, Train, Weights
 from prunetune.store.store import Store
 from prunetune.training.loop import Trained
-from prunetune.training.recipe import Point, Recipe
+from prunetune.training.recipe import Recipe, TrainingTime
 from tests.support.refusals import refused
 from tests.support.toy_study import (
     IMAGES,
@@ -48,7 +48,7 @@ DENSE = dense(START)
 MASK = prune(DENSE)
 
 
-def run(store: Store, *steps: Step, points: Collection[Point] = ()) -> Finished:
+def run(store: Store, *steps: Step, points: Collection[TrainingTime] = ()) -> Finished:
     """Do the steps one after another; what the last one measured."""
     return [execute(step, store, points if isinstance(step, Train) else ()) for step in steps][-1]
 
@@ -159,7 +159,7 @@ def test_equal_steps_give_equal_files(finished: Store, store: Store) -> None:
 
 
 def test_a_missing_snapshot_is_added_by_the_same_training(finished: Store) -> None:
-    point = Point(3, "it")
+    point = TrainingTime(3, "it")
     before = finished.read(DENSE.key, "state.safetensors")
     assert not finished.has(DENSE.key, [ONE_EPOCH, point])
     run(finished, DENSE, points=[ONE_EPOCH, point])
@@ -190,8 +190,8 @@ def test_a_training_that_comes_out_otherwise_adds_no_snapshot(finished: Store, m
     train = module.train
     monkeypatch.setattr(module, "train", another)
     with pytest.raises(InvariantError, match=rf"Train {DENSE.key[:12]}: not reproducible here: state\.safetensors"):
-        run(finished, DENSE, points=[Point(3, "it")])
-    assert not finished.has(DENSE.key, [Point(3, "it")])
+        run(finished, DENSE, points=[TrainingTime(3, "it")])
+    assert not finished.has(DENSE.key, [TrainingTime(3, "it")])
     assert list(finished.verify()) == []
 
 

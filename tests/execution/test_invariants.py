@@ -19,7 +19,7 @@ from prunetune.steps.transforms import TRANSFORMS
 from prunetune.store.store import Store
 from prunetune.training import loop
 from prunetune.training.distributed import SINGLE, World
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 from tests.support.toy_study import (
     ONE_EPOCH,
     OUTPUTS,
@@ -148,7 +148,7 @@ def test_rewinds_that_are_copied_too_late(finished: Store, monkeypatch: pytest.M
 
 
 def test_a_rewind_to_the_start_that_is_not_the_start(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    zero = Point(0, "ep")
+    zero = TrainingTime(0, "ep")
     again(finished, DENSE, [zero])
 
     def other(trained: loop.Trained, model: torch.nn.Module) -> loop.Trained:

@@ -9,7 +9,7 @@ from prunetune.errors import ConfigError
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Measure, Train, Weights
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 from tests.support.refusals import refused
 from tests.support.study_specs import spec
 
@@ -39,7 +39,7 @@ def test_the_moments_are_evenly_spaced_and_the_last_is_the_end(count: int) -> No
         assert all(isinstance(row.step.first.step, Init) and row.step.first == dense.start for row in rows)
         assert all(row.step.mask is None for row in rows)
         assert [row.step.second for row in rows] == [
-            *(Weights(dense, Point(row.epoch, "ep")) for row in rows[:-1]),
+            *(Weights(dense, TrainingTime(row.epoch, "ep")) for row in rows[:-1]),
             Weights(dense),
         ]
         taken = [row.step.second.at.step(STEPS_PER_EPOCH) for row in rows[:-1] if row.step.second.at]
@@ -49,7 +49,7 @@ def test_the_moments_are_evenly_spaced_and_the_last_is_the_end(count: int) -> No
 def test_the_snapshots_are_the_moments_before_the_end_and_what_else_is_read() -> None:
     made = planned(along_training=4, rewind="3ep")
     for dense in dense_runs(made).values():
-        assert made.snapshots[dense.key] == {Point(1.5, "ep"), Point(3.0, "ep"), Point(4.5, "ep")}
+        assert made.snapshots[dense.key] == {TrainingTime(1.5, "ep"), TrainingTime(3.0, "ep"), TrainingTime(4.5, "ep")}
     assert len(made.snapshots) == 2  # the dense runs, and no other training
 
 
@@ -66,7 +66,7 @@ def test_it_adds_measurements_and_changes_nothing_else() -> None:
         without.separate_epochs,
     )
     assert without.trajectory == ()
-    assert all(points == {Point.parse(without.spec.rewind)} for points in without.snapshots.values())
+    assert all(points == {TrainingTime.parse(without.spec.rewind)} for points in without.snapshots.values())
 
 
 def test_there_can_be_as_many_moments_as_steps_and_no_more() -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Import, Init, Measure, Prune, Step, Train, Weights
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 from tests.support.refusals import refused
 from tests.support.study_specs import spec, specs
 
@@ -39,7 +39,7 @@ def test_quick_is_100_distinct_trainings():
     assert made.separate_trainings == 10 * (4 * (2 + 3) + 1 + 1)
     assert made.separate_epochs == 5 * (made.separate_trainings - 10) + 10 * 10
     assert len(made.snapshots) == 10
-    assert set(made.snapshots.values()) == {frozenset({Point(1.0, "ep")})}
+    assert set(made.snapshots.values()) == {frozenset({TrainingTime(1.0, "ep")})}
 
 
 def test_quick_trains_without_augmentation_by_its_schedule():
@@ -56,7 +56,7 @@ def test_quick_trains_without_augmentation_by_its_schedule():
 def test_quick_scales_with_its_epochs():
     made = plan(load_spec("quick", ["epochs=15", "seeds=1"]))
     assert {s.recipe.schedule.milestones for s in made.steps if isinstance(s, Train)} == {(8.0, 12.0), (16.0, 24.0)}
-    assert set(made.snapshots.values()) == {frozenset({Point(3.0, "ep")})}
+    assert set(made.snapshots.values()) == {frozenset({TrainingTime(3.0, "ep")})}
 
 
 # --- the grid against a slow enumeration ------------------------------------------------------------------------
@@ -400,10 +400,10 @@ def test_what_the_answer_needs_comes_first_and_the_step_with_the_longest_chain_b
 class Shelf:
     """A store that holds these keys, with these snapshots."""
 
-    def __init__(self, held: Collection[str], points: Collection[Point] = ()) -> None:
+    def __init__(self, held: Collection[str], points: Collection[TrainingTime] = ()) -> None:
         self.held, self.points = set(held), set(points)
 
-    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+    def has(self, key: str, points: Collection[TrainingTime] = ()) -> bool:
         return key in self.held and self.points.issuperset(points)
 
 
@@ -421,7 +421,7 @@ def test_an_empty_store_spares_nothing():
 
 def test_a_full_store_leaves_nothing():
     made = planned()
-    left = made.remaining(Shelf(keys(made), [Point(0.4, "ep")]))
+    left = made.remaining(Shelf(keys(made), [TrainingTime(0.4, "ep")]))
     assert left.left == ()
     assert left.cached == keys(made)
     assert (left.trainings_left, left.epochs_left, left.longest_epochs) == (0, 0, 0)

@@ -26,7 +26,7 @@ from prunetune.steps.steps import (
     describe,
 )
 from prunetune.training.admm import Penalty
-from prunetune.training.recipe import Point, Recipe, Schedule
+from prunetune.training.recipe import Recipe, Schedule, TrainingTime
 
 MODEL = Ref.of("lenet", {"width": 2})
 DATA = Ref.of("images", {"train_limit": 9}, digest="abc", root="/somewhere")
@@ -37,12 +37,12 @@ PRUNE = Prune(Weights(DENSE), 0.5, None, Ref.of("magnitude"), "uniform", "unstru
 TICKET = Train(Weights(INIT, None, Transform("shuffle", 3)), PRUNE, RECIPE, DATA, order_seed=1, augment_seed=2)
 PENALISED = replace(
     DENSE,
-    start=Weights(DENSE, Point(1.0, "ep")),
+    start=Weights(DENSE, TrainingTime(1.0, "ep")),
     penalty=Penalty(0.5, Scope(), rho=0.1, rho_every=1.0, update_every=0.5),
 )
 TWO_FOUR = replace(PENALISED, penalty=Penalty(0.5, Scope(), rho=0.1, rho_every=1.0, update_every=0.5, pattern="2:4"))
 NEXT = replace(PRUNE, source=Weights(TICKET), density=0.25, within=PRUNE)
-SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, Point(1.0, "ep")))))
+SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, Weights(DENSE, TrainingTime(1.0, "ep")))))
 MIXED = replace(TICKET, start=Weights(INIT, None, Transform.of("mixed", second=Weights(DENSE), alpha=0.5)))
 LIKE = replace(PRUNE, like=NEXT)
 SEQUENCES = replace(PRUNE, pattern="channel", sequences=True)

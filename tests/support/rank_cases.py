@@ -14,7 +14,7 @@ from prunetune.store.checkpoints import Shared
 from prunetune.training.admm import Penalty
 from prunetune.training.distributed import SINGLE, World, join
 from prunetune.training.loop import EpochEnd, Trained, train
-from prunetune.training.recipe import Point, Schedule
+from prunetune.training.recipe import Schedule, TrainingTime
 from prunetune.training.training_state import Checkpoints
 from tests.support.train_makers import RECIPE, Killed, Shelf, dataset, half_mask, network
 
@@ -64,7 +64,7 @@ def run(
         augment_seed=4,
         mask=half_mask(fresh) if "mask" in settings else None,
         penalty=settings.get("penalty"),
-        snapshots=[Point(1.0, "ep")],
+        snapshots=[TrainingTime(1.0, "ep")],
         on_epoch=on_epoch,
         checkpoints=checkpoints,
         ranks=ranks,

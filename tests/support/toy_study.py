@@ -15,11 +15,11 @@ from prunetune.core.references import Ref
 from prunetune.data import identify
 from prunetune.sparsity.scope import Scope
 from prunetune.steps.steps import Init, Measure, Prune, Step, Train, Transform, Weights
-from prunetune.training.recipe import Point, Recipe, Schedule
+from prunetune.training.recipe import Recipe, Schedule, TrainingTime
 
 SHAPE, OUTPUTS, IMAGES = (1, 6, 6), 3, 64
 DATA = f"{__name__}:images"
-ONE_EPOCH = Point(1.0, "ep")
+ONE_EPOCH = TrainingTime(1.0, "ep")
 TINY_AUDIT: dict[str, Any] = {  # four trainings of some seconds, of which three can be done at once
     "name": "tiny",
     "model": "tests.support.toy_study:slow_net",
@@ -39,7 +39,7 @@ class Work:
     """The part of a plan that an executor looks at."""
 
     steps: tuple[Step, ...]
-    snapshots: Mapping[str, frozenset[Point]] = field(default_factory=dict)
+    snapshots: Mapping[str, frozenset[TrainingTime]] = field(default_factory=dict)
 
 
 def images() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,12 +12,18 @@ from prunetune.core.seeding import order_digest
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.evaluate import evaluate
 from prunetune.training.loop import EpochEnd
-from prunetune.training.recipe import Point, Recipe
+from prunetune.training.recipe import Recipe, TrainingTime
 from tests.support.refusals import refused
 from tests.support.train_makers import COUNT, RECIPE, dataset, network, reference, run
 
 AUGMENTED = replace(RECIPE, augment=("crop", "flip"))
-POINTS = (Point(0.0, "ep"), Point(3, "it"), Point(1.0, "ep"), Point(1.5, "ep"), Point(3.0, "ep"))
+POINTS = (
+    TrainingTime(0.0, "ep"),
+    TrainingTime(3, "it"),
+    TrainingTime(1.0, "ep"),
+    TrainingTime(1.5, "ep"),
+    TrainingTime(3.0, "ep"),
+)
 
 
 def same(first: object, second: object) -> bool:
@@ -144,8 +150,8 @@ def test_snapshots_are_the_states_of_shorter_trainings() -> None:
     trained = run(snapshots=POINTS)
     assert set(trained.snapshots) == set(POINTS)
     shorter = run(recipe=replace(RECIPE, epochs=1))
-    assert same(trained.snapshots[Point(1.0, "ep")], shorter.state)
-    assert same(trained.snapshots[Point(3.0, "ep")], trained.state)
+    assert same(trained.snapshots[TrainingTime(1.0, "ep")], shorter.state)
+    assert same(trained.snapshots[TrainingTime(3.0, "ep")], trained.state)
     assert len({digest_tensors(state) for state in trained.snapshots.values()}) == 5
     assert same(trained.state, run().state)  # looking changes nothing
 
@@ -153,8 +159,8 @@ def test_snapshots_are_the_states_of_shorter_trainings() -> None:
 def test_a_snapshot_at_0_is_the_start() -> None:
     start = network().state_dict()
     trained = run(snapshots=POINTS)
-    assert same(trained.snapshots[Point(0.0, "ep")], dict(start))
-    assert digest_tensors(trained.snapshots[Point(0.0, "ep")]) == trained.start_digest
+    assert same(trained.snapshots[TrainingTime(0.0, "ep")], dict(start))
+    assert digest_tensors(trained.snapshots[TrainingTime(0.0, "ep")]) == trained.start_digest
 
 
 def test_snapshots_and_state_do_not_alias_the_model() -> None:
@@ -175,14 +181,14 @@ def test_snapshots_and_state_do_not_alias_the_model() -> None:
 @pytest.mark.parametrize("text", ["3.25ep", "13it"])
 def test_a_snapshot_after_the_end(text: str) -> None:
     with refused("snapshots", text, "13", "3ep", "12"):
-        run(snapshots=[Point.parse(text)])
+        run(snapshots=[TrainingTime.parse(text)])
 
 
 def test_divergence_ends_the_training_and_is_recorded() -> None:
     seen: list[EpochEnd] = []
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 4))
     recipe = replace(RECIPE, learning_rate=1e6, epochs=5, schedule=replace(RECIPE.schedule, kind="constant"))
-    points = [Point(1, "it"), Point(5.0, "ep")]
+    points = [TrainingTime(1, "it"), TrainingTime(5.0, "ep")]
     trained = run(model, recipe, on_epoch=seen.append, snapshots=points)
     assert trained.diverged
     assert trained.epochs == len(seen) == len(trained.train_loss) < 5

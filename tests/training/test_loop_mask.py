@@ -8,7 +8,7 @@ from torch import nn
 
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 from tests.support.refusals import refused
 from tests.support.train_makers import PRUNABLE, RECIPE, half_mask, network, reference, run
 
@@ -46,9 +46,9 @@ def test_pruned_weights_are_zero_and_all_else_moves(optimizer: str) -> None:
 
 def test_the_start_is_digested_and_kept_with_the_mask_in_force() -> None:
     masked = MASK.apply(network().state_dict())
-    trained = run(mask=MASK, snapshots=[Point(0.0, "ep")])
+    trained = run(mask=MASK, snapshots=[TrainingTime(0.0, "ep")])
     assert trained.start_digest == digest_tensors(masked)
-    assert digest_tensors(dict(trained.snapshots[Point(0.0, "ep")])) == digest_tensors(masked)
+    assert digest_tensors(dict(trained.snapshots[TrainingTime(0.0, "ep")])) == digest_tensors(masked)
 
 
 def test_a_mask_of_ones_changes_nothing() -> None:

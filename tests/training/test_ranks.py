@@ -14,7 +14,7 @@ from prunetune.core.seeding import epoch_order, order_digest
 from prunetune.sparsity.model_state import digest_tensors
 from prunetune.training.distributed import Share, World
 from prunetune.training.loop import Trained
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 from tests.support.rank_cases import CASES, RANKS, run
 from tests.support.refusals import refused
 from tests.support.train_makers import COUNT, PRUNABLE, RECIPE, dataset, half_mask, network
@@ -43,7 +43,10 @@ def test_the_weights_of_one_process(found: list[Found], case: str) -> None:
     for name, tensor in alone.state.items():
         torch.testing.assert_close(together.state[name], tensor, rtol=2e-4, atol=2e-5)
         torch.testing.assert_close(
-            together.snapshots[Point(1.0, "ep")][name], alone.snapshots[Point(1.0, "ep")][name], rtol=2e-4, atol=2e-5
+            together.snapshots[TrainingTime(1.0, "ep")][name],
+            alone.snapshots[TrainingTime(1.0, "ep")][name],
+            rtol=2e-4,
+            atol=2e-5,
         )
     assert together.train_loss == pytest.approx(alone.train_loss, rel=1e-4)
     assert together.residuals == pytest.approx(alone.residuals, rel=1e-4)

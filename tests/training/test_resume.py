@@ -10,12 +10,12 @@ from torch import nn
 
 from prunetune.training.admm import Penalty
 from prunetune.training.loop import EpochEnd, Trained, train
-from prunetune.training.recipe import Point, Schedule
+from prunetune.training.recipe import Schedule, TrainingTime
 from tests.support.train_makers import RECIPE, Killed, Shelf, dataset, half_mask, network
 
 EPOCHS = 4
 PLAIN = replace(RECIPE, epochs=EPOCHS)
-MOMENTS = [Point(0, "it"), Point(1.0, "ep"), Point(7, "it"), Point(3.0, "ep")]
+MOMENTS = [TrainingTime(0, "it"), TrainingTime(1.0, "ep"), TrainingTime(7, "it"), TrainingTime(3.0, "ep")]
 
 
 def dropping() -> nn.Module:
@@ -130,7 +130,7 @@ def test_a_moment_that_was_passed_by_makes_it_start_over(monkeypatch: pytest.Mon
     shelf, seen = Shelf(die_after=2), []
     with pytest.raises(Killed):
         run("plain", shelf)
-    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, Point(2, "it")])
+    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, TrainingTime(2, "it")])
     resumed, _ = run("plain", shelf, seen)
     assert seen == [1, 2, 3, 4]
     require_equal(run("plain")[0], resumed)
@@ -140,7 +140,7 @@ def test_a_later_moment_that_is_new_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     shelf, seen = Shelf(die_after=2), []
     with pytest.raises(Killed):
         run("plain", shelf)
-    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, Point(3.5, "ep")])
+    monkeypatch.setattr(f"{__name__}.MOMENTS", [*MOMENTS, TrainingTime(3.5, "ep")])
     resumed, _ = run("plain", shelf, seen)
     assert seen == [3, 4]
     require_equal(run("plain")[0], resumed)

@@ -14,7 +14,7 @@ from prunetune.execution.simulate import Simulation, simulate
 from prunetune.plan.compile import Plan, Remaining, labels, plan
 from prunetune.steps import graph
 from prunetune.steps.steps import Step, Train
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 OPTION = "--simulate"
 EXAMPLE = f"{OPTION} nodes=64,gpus=8"
@@ -64,7 +64,7 @@ def foresee(prepared: Prepared, machines: Machines) -> str:
 class _Nothing:
     """A store that holds nothing."""
 
-    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+    def has(self, key: str, points: Collection[TrainingTime] = ()) -> bool:
         return False
 
 

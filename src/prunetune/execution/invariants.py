@@ -19,7 +19,7 @@ from prunetune.sparsity.patterns import kept_channels
 from prunetune.steps.steps import Connect, Prune, Step, Train
 from prunetune.training.evaluate import PathScores
 from prunetune.training.loop import Trained
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 State = Mapping[str, Tensor]
 P = ParamSpec("P")
@@ -94,7 +94,9 @@ def density_is_the_masks(step: Step, trained: Trained, mask: Mask) -> str | None
     "snapshots are copies",
     "States that are kept share no memory with the live network, and those for rewinding are not its end.",
 )
-def snapshots_are_copies(step: Step, trained: Trained, points: Collection[Point], model: nn.Module) -> str | None:
+def snapshots_are_copies(
+    step: Step, trained: Trained, points: Collection[TrainingTime], model: nn.Module
+) -> str | None:
     """Aliased rewinds: theta_k that followed the training to theta_T, and would make `rewind` another `finetune`."""
     states = [dict(model.state_dict()), trained.state, *trained.snapshots.values()]
     if sum(map(len, map(_memories, states))) > len(set[int]().union(*map(_memories, states))):

@@ -40,7 +40,7 @@ from prunetune.training.evaluate import Score, evaluate, score_path
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.numerics import reproducible
 from prunetune.training.objective import loss_by
-from prunetune.training.recipe import Point, Recipe
+from prunetune.training.recipe import Recipe, TrainingTime
 
 
 def evidence_gatherer(
@@ -110,7 +110,7 @@ class Finished(NamedTuple):
 class StepContext(NamedTuple):
     """What is wanted of a step beside its result."""
 
-    points: Collection[Point]  # moments of a training whose states are kept
+    points: Collection[TrainingTime]  # moments of a training whose states are kept
     tell: Tell  # what happens on the way
     checkpoint_every: float  # seconds
     stopping: Callable[[], bool]  # whether a training should end with its epoch and a checkpoint
@@ -124,14 +124,14 @@ class StepResult:
     metrics: dict[str, Any]
     state: State | None = None
     mask: Mask | None = None
-    snapshots: Mapping[Point, State] = field(default_factory=dict)
+    snapshots: Mapping[TrainingTime, State] = field(default_factory=dict)
     seconds: float | None = None  # where it is not all that the step took
 
 
 def execute(
     step: Step,
     store: StoreWriter,
-    points: Collection[Point] = (),
+    points: Collection[TrainingTime] = (),
     tell: Tell = lambda event: None,
     checkpoint_every: float = EVERY,
     stopping: Callable[[], bool] = lambda: False,
@@ -165,7 +165,7 @@ def execute(
     return Finished(product.metrics, seconds)
 
 
-def take_part(step: Train, store: StoreWriter, points: Collection[Point], ranks: World) -> None:
+def take_part(step: Train, store: StoreWriter, points: Collection[TrainingTime], ranks: World) -> None:
     """Do this rank's share of a training that the first rank executes: all but to tell of it and to store it."""
     _train(step, Inputs(store), StepContext(points, lambda event: None, EVERY, lambda: False, ranks))
 
@@ -291,7 +291,7 @@ _WORK: dict[type[Step], Callable[..., StepResult]] = {
 
 
 def _check_training(
-    step: Train, trained: Trained, mask: Mask | None, inputs: Inputs, points: Collection[Point], model: nn.Module
+    step: Train, trained: Trained, mask: Mask | None, inputs: Inputs, points: Collection[TrainingTime], model: nn.Module
 ) -> list[str]:
     """The rules of a training, with the start weights read from their file once more. Returns the names that held."""
     plain, second = inputs.state(step.start), inputs.second(step.start)

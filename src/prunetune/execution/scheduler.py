@@ -12,7 +12,7 @@ from prunetune.steps.steps import Step
 from prunetune.store.checkpoints import discard
 from prunetune.store.leases import Leases
 from prunetune.store.store import StoreWriter
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 
 class Work(Protocol):
@@ -24,7 +24,7 @@ class Work(Protocol):
         ...
 
     @property
-    def snapshots(self) -> Mapping[str, frozenset[Point]]:
+    def snapshots(self) -> Mapping[str, frozenset[TrainingTime]]:
         """Key of a training -> the moments whose states must be kept."""
         ...
 
@@ -49,7 +49,7 @@ class Schedule:
         self._sound: set[str] = set()
         self.elsewhere: list[str] = []  # steps that could be run if they were not claimed, as the last walk saw them
 
-    def points(self, step: Step) -> Collection[Point]:
+    def points(self, step: Step) -> Collection[TrainingTime]:
         """The moments of a training whose states must be kept."""
         return self._snapshots.get(step.key, frozenset())
 

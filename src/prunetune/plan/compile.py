@@ -33,7 +33,7 @@ from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
 from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train
 from prunetune.training.batches import trial_inputs
-from prunetune.training.recipe import Point, RecipeSummary
+from prunetune.training.recipe import RecipeSummary, TrainingTime
 
 Cell = tuple[float, str]
 """A learning rate and a mask algorithm's label: what a verdict is about."""
@@ -42,7 +42,7 @@ Cell = tuple[float, str]
 class Has(Protocol):
     """What a plan asks of a store."""
 
-    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+    def has(self, key: str, points: Collection[TrainingTime] = ()) -> bool:
         """Whether the step of this key is stored whole, with its states at these points."""
         ...
 
@@ -78,7 +78,7 @@ class Plan:
     connections: tuple[PlannedConnection, ...]
     trajectory: tuple[PlannedMoment, ...]  # R_p along the dense runs
     quantities: tuple[PlannedQuantity, ...]  # what the spec's `measure` asks for
-    snapshots: Mapping[str, frozenset[Point]]  # key of a Train -> the moments whose states must be kept
+    snapshots: Mapping[str, frozenset[TrainingTime]]  # key of a Train -> the moments whose states must be kept
     notes: tuple[str, ...]  # what was left out, and why
     model: Ref
     data: Ref
@@ -310,9 +310,9 @@ def _answer(spec: Spec, trials: Iterable[PlannedTrial]) -> tuple[Step, ...]:
     return graph.closure([trial.step for trial in trials if trial.sparsity in (0.0, spec.asked_sparsity)])
 
 
-def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[Point]]:
+def _snapshots(steps: Iterable[Step]) -> dict[str, frozenset[TrainingTime]]:
     """The moments of each training, by its key, that some step reads."""
-    moments: dict[str, set[Point]] = {}
+    moments: dict[str, set[TrainingTime]] = {}
     for step in steps:
         for state in step.states:
             if state.at is not None:

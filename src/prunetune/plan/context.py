@@ -24,7 +24,7 @@ from prunetune.tasks import task_of
 from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.batches import trial_inputs
 from prunetune.training.objective import objective_of
-from prunetune.training.recipe import Point, Recipe
+from prunetune.training.recipe import Recipe, TrainingTime
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StudyContext:
     model: Ref
     scope: Scope
     sequences: bool | None  # whether the pattern `channel` meets linear layers on (N, L, C), where it is asked for
-    rewind: Point
+    rewind: TrainingTime
 
     @classmethod
     def of(cls, spec: Spec, device: str) -> "StudyContext":
@@ -138,8 +138,8 @@ def training_steps(spec: Spec, facts: Facts) -> int:
     return spec.recipe.epochs * steps_per_epoch(spec.recipe, facts.train)
 
 
-def _rewind(spec: Spec, facts: Facts) -> Point:
-    point = Point.parse(spec.rewind)
+def _rewind(spec: Spec, facts: Facts) -> TrainingTime:
+    point = TrainingTime.parse(spec.rewind)
     steps = training_steps(spec, facts)
     if point.unit == "it" and point.value >= steps:
         length = f"{steps} steps ({steps // spec.recipe.epochs} an epoch)"

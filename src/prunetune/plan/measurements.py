@@ -10,7 +10,7 @@ from prunetune.sparsity.scope import Scope
 from prunetune.steps import graph
 from prunetune.steps.mask_algorithms import MaskAt
 from prunetune.steps.steps import Connect, DenseStates, Import, Measure, Step, Train, Weights
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def moments(states: DenseStates, scope: Scope, count: int) -> Iterator[PlannedMo
     """
     dense, recipe = states.theta_t.step, states.recipe
     for k in range(1, count + 1):
-        at = Point(float(f"{k * recipe.epochs / count:.12g}"), "ep")  # as the snapshot's file is named
+        at = TrainingTime(float(f"{k * recipe.epochs / count:.12g}"), "ep")  # as the snapshot's file is named
         state, p = (Weights(dense, at), (SPARSE_P,)) if k < count else (states.theta_t, DENSE_P)
         step = Measure(states.theta_0, state, None, p, scope)
         yield PlannedMoment(recipe.learning_rate, states.trainer.seed, at.value, SPARSE_P, step)

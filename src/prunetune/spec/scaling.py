@@ -13,7 +13,7 @@ from prunetune.errors import ConfigError, shown
 from prunetune.spec.recipe_fields import RecipeSpec, steps_per_epoch, summarise
 from prunetune.spec.study import Spec
 from prunetune.spec.study_fields import ScaledSpec
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 VALIDATION = 0.1  # of the training images, that a preset of the paper's holds out where it is scaled down
 _MASK_TIMES = ("rho_every", "update_every")  # in epochs
@@ -99,9 +99,9 @@ def _scaled_schedule(schedule: Mapping[str, Any], factor: float) -> dict[str, An
 def _scaled_moment(text: str, factor: float) -> str:
     if "/" in text:
         return text
-    point = Point.parse(text)
+    point = TrainingTime.parse(text)
     value = point.value * factor
-    return str(Point(round(value, DIGITS) if point.unit == "ep" else float(round(value)), point.unit))
+    return str(TrainingTime(round(value, DIGITS) if point.unit == "ep" else float(round(value)), point.unit))
 
 
 def _scaled_mask(mask: Any, epochs: int, factor: float) -> Any:

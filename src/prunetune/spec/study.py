@@ -28,7 +28,7 @@ from prunetune.spec.study_fields import (
 from prunetune.steps.arms import Arm
 from prunetune.tasks import task_of
 from prunetune.tasks.task import CLASSIFICATION
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 _Positive = Annotated[Number, Field(gt=0)]
 _Share = Annotated[Number, Field(gt=0, lt=1)]
@@ -317,7 +317,7 @@ def _moment(value: object, epochs: int) -> str:
     """A rewind moment, `10ep` or `500it`, from one of these or from a fraction of the training (`1/15`)."""
     try:
         text = _epochs_text(str(value), epochs)
-        point = Point.parse(text)
+        point = TrainingTime.parse(text)
     except ValueError as error:
         raise ValueError("must be epochs ('10ep'), steps ('500it') or a fraction of the training ('1/15')") from error
     if point.unit == "ep" and point.value >= epochs:

@@ -17,7 +17,7 @@ from prunetune.core.seeding import derive
 from prunetune.errors import ConfigError, given
 from prunetune.sparsity.scope import Scope
 from prunetune.training.admm import Penalty
-from prunetune.training.recipe import Point, Recipe
+from prunetune.training.recipe import Recipe, TrainingTime
 
 KEY_VERSION = 1
 
@@ -110,7 +110,7 @@ class Weights:
     """A state that a step left behind: its final one or a Train's earlier one (theta_k), perhaps transformed."""
 
     step: "Init | Import | Train"
-    at: Point | None = None
+    at: TrainingTime | None = None
     transform: Transform | None = None
 
     @property

@@ -14,7 +14,7 @@ from prunetune.store.layout import MANIFEST, FileEntry, Manifest, read_manifest,
 from prunetune.store.leases import EXPIRY, Leases
 from prunetune.store.remote import AT_ONCE, FsspecBackend
 from prunetune.store.store import Store, StoreWriter
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 SHARED = "shared"  # an empty file for each step that is known to be at the URL as it is here
 
@@ -70,7 +70,7 @@ class CachedStore(StoreWriter):
         """A file as it lies here."""
         return self.local.content(key, name)
 
-    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+    def has(self, key: str, points: Collection[TrainingTime] = ()) -> bool:
         """Whether the step is stored, here or there, with its states at these points."""
         if self.exists(key) and self.local.has(key, points):
             return True

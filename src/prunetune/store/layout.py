@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunetune.errors import ConfigError, CorruptionError
 from prunetune.sparsity.mask import Mask, unpacked
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 STORE_VERSION = 2  # in the first, masks were bool tensors; they are read as well
 KIND = "prunetune store"
@@ -62,7 +62,7 @@ class StoreReader(ABC):
     def content(self, key: str, name: str) -> bytes:
         """A file as it lies there; OSError when it cannot be read."""
 
-    def has(self, key: str, points: Collection[Point] = ()) -> bool:
+    def has(self, key: str, points: Collection[TrainingTime] = ()) -> bool:
         """Whether the step is stored with its states at these points. Looks at its list of files only: see `check`."""
         try:
             found = self.manifest(key)
@@ -96,7 +96,7 @@ class StoreReader(ABC):
             raise CorruptionError(f"store: {key[:12]}: {METRICS} holds no measurements")
         return metrics
 
-    def state(self, key: str, at: Point | None = None, manifest: Manifest | None = None) -> dict[str, Tensor]:
+    def state(self, key: str, at: TrainingTime | None = None, manifest: Manifest | None = None) -> dict[str, Tensor]:
         """The network state that the step left behind, or a training's at an earlier moment; names sorted."""
         return _tensors(self.read(key, state_file(at), manifest))
 
@@ -229,7 +229,7 @@ def entry(content: bytes) -> FileEntry:
     return {"sha256": digest_bytes(content), "size": len(content)}
 
 
-def state_file(at: Point | None) -> str:
+def state_file(at: TrainingTime | None) -> str:
     """The name of the file with a step's final state, or with its state at a moment."""
     return STATE if at is None else f"state@{at}.safetensors"
 

@@ -39,7 +39,7 @@ from prunetune.store.layout import (
     state_file,
 )
 from prunetune.store.leases import EXPIRY, Leases
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 State = Mapping[str, Tensor]
 
@@ -102,7 +102,7 @@ class StoreWriter(StoreReader):
         *,
         state: State | None = None,
         mask: Mask | None = None,
-        snapshots: Mapping[Point, State] | None = None,
+        snapshots: Mapping[TrainingTime, State] | None = None,
         inputs: Mapping[str, str] | None = None,
         environment: Mapping[str, Any] | None = None,
         seconds: float = 0.0,

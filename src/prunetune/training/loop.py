@@ -32,7 +32,7 @@ from prunetune.training.numerics import (
     strided_depthwise_in_float32,
 )
 from prunetune.training.objective import build_optimizer, objective_of, user_errors
-from prunetune.training.recipe import Point, Recipe, factor
+from prunetune.training.recipe import Recipe, TrainingTime, factor
 from prunetune.training.training_state import Checkpoints, State, TrainingState, copied_state
 from prunetune.training.zero_check import PrunedZeroCheck
 
@@ -55,7 +55,7 @@ class Trained:
     """
 
     state: State  # after the last step
-    snapshots: Mapping[Point, State]
+    snapshots: Mapping[TrainingTime, State]
     steps: int  # optimizer steps taken
     epochs: int  # begun and ended
     diverged: bool
@@ -84,7 +84,7 @@ def train(
     mask: Mask | None = None,
     counted: Collection[str] | None = None,
     penalty: Penalty | None = None,
-    snapshots: Collection[Point] = (),
+    snapshots: Collection[TrainingTime] = (),
     on_epoch: Callable[[EpochEnd], None] | None = None,
     on_notice: Callable[[str], None] = lambda notice: None,
     checkpoints: Checkpoints | None = None,
@@ -145,7 +145,7 @@ class _Training:
         mask: Mask | None,
         counted: Collection[str] | None,
         penalty: Penalty | None,
-        snapshots: Collection[Point],
+        snapshots: Collection[TrainingTime],
         ranks: World,
         on_notice: Callable[[str], None],
     ) -> None:
@@ -301,9 +301,9 @@ def _memory(recipe: Recipe) -> tuple[str, str]:
     return f"recipe.batch_size: {size} images at a time", f"{smaller}run fewer trainings at once with --jobs"
 
 
-def _by_step(points: Collection[Point], steps_per_epoch: int, epochs: int) -> dict[int, list[Point]]:
+def _by_step(points: Collection[TrainingTime], steps_per_epoch: int, epochs: int) -> dict[int, list[TrainingTime]]:
     """The points by the number of optimizer steps taken; ConfigError for one after the end."""
-    by_step: dict[int, list[Point]] = {}
+    by_step: dict[int, list[TrainingTime]] = {}
     for point in points:
         step = point.step(steps_per_epoch)
         if not 0 <= step <= steps_per_epoch * epochs:

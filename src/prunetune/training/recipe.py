@@ -14,12 +14,12 @@ Precision = Literal["f32", "bf16"]
 
 
 @dataclass(frozen=True)
-class Point:
+class TrainingTime:
     """A moment of a training, counted from its start in epochs (`ep`) or optimizer steps (`it`).
 
-    >>> Point.parse("10ep")
-    Point(value=10.0, unit='ep')
-    >>> Point.parse("1ep").step(steps_per_epoch=157), str(Point.parse("500it"))
+    >>> TrainingTime.parse("10ep")
+    TrainingTime(value=10.0, unit='ep')
+    >>> TrainingTime.parse("1ep").step(steps_per_epoch=157), str(TrainingTime.parse("500it"))
     (157, '500it')
     """
 
@@ -27,7 +27,7 @@ class Point:
     unit: Literal["ep", "it"]
 
     @classmethod
-    def parse(cls, text: str) -> "Point":
+    def parse(cls, text: str) -> "TrainingTime":
         """Read `10ep` or `500it`; ValueError for anything else."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)ep|(\d+)it", text.strip())
         if not found:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from prunetune.training.admm import Admm
 from prunetune.training.batches import TrainingBatches
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 from prunetune.training.zero_check import PrunedZeroCheck
 
 State = Mapping[str, Tensor]  # a state dict on the CPU that shares no memory with a model
@@ -46,10 +46,10 @@ class TrainingState:
     batches: TrainingBatches
     zero_check: PrunedZeroCheck | None  # None without a mask
     admm: Admm | None  # None without a penalty
-    due: Mapping[int, Sequence[Point]]  # the snapshots asked for, by the number of optimizer steps before them
+    due: Mapping[int, Sequence[TrainingTime]]  # the snapshots asked for, by the number of optimizer steps before them
     steps: int = 0
     train_loss: list[float] = field(default_factory=list)  # per epoch
-    snapshots: dict[Point, State] = field(default_factory=dict)
+    snapshots: dict[TrainingTime, State] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)  # seconds; earlier by what a former attempt took
 
     @property
@@ -81,7 +81,7 @@ class TrainingState:
 
         False, and nothing changed, where a snapshot that is asked for now was passed by without being kept.
         """
-        kept = {Point.parse(text): state for text, state in saved["snapshots"].items()}
+        kept = {TrainingTime.parse(text): state for text, state in saved["snapshots"].items()}
         passed = {point for step, points in self.due.items() if step <= saved["steps"] for point in points}
         if not passed <= kept.keys():
             return False

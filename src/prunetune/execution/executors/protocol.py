@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from prunetune.steps.steps import Step
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 _LENGTH = struct.Struct(">Q")
 
@@ -20,7 +20,7 @@ class Assignment:
     """A step to do, the moments of it whose states must be kept, and how often a training leaves a checkpoint."""
 
     step: Step
-    points: Collection[Point]
+    points: Collection[TrainingTime]
     checkpoint_every: float  # seconds
 
 

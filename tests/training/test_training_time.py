@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunetune.training.recipe import Point
+from prunetune.training.recipe import TrainingTime
 
 
 @pytest.mark.parametrize(
@@ -16,12 +16,12 @@ from prunetune.training.recipe import Point
     ],
 )
 def test_points(text: str, steps: int, written: str) -> None:
-    assert Point.parse(text).step(157) == steps
-    assert str(Point.parse(text)) == written
-    assert Point.parse(f" {written} ") == Point.parse(text)
+    assert TrainingTime.parse(text).step(157) == steps
+    assert str(TrainingTime.parse(text)) == written
+    assert TrainingTime.parse(f" {written} ") == TrainingTime.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", "10", "ep", "-1ep", "1.5it", "1epoch", "1e3ep"])
 def test_what_is_no_point(text: str) -> None:
     with pytest.raises(ValueError, match="write epochs as '10ep' or steps as '500it'"):
-        Point.parse(text)
+        TrainingTime.parse(text)
