@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rounds import Options
 from prunetune import models
-from prunetune.data import DATA, Cifar, Dataset, identify, load_images
+from prunetune.data import DATA, Cifar, Dataset, identify, load
 from prunetune.data.downloads import cache_folder
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.prune import compute_mask
@@ -108,7 +108,7 @@ def origin(root: str) -> str:
 def cifar10(root: str) -> Dataset:
     """CIFAR-10 from the folder `root`, else from the cache, else noise of its shape."""
     if root or has_cifar10():
-        return load_images(identify("cifar10", {"root": root} if root else {}))
+        return load(identify("cifar10", {"root": root} if root else {}))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (60000, *SHAPE), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (60000,), generator=generator)

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import prunetune as pt
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from prunetune.deploy import file_sizes, latencies
 from prunetune.integrations.lightning import PruneCallback
 
-data = load_images(identify("fashion-mini"))
+data = load(identify("fashion-mini"))
 tests = data.test_images / 255
 batches = DataLoader(TensorDataset(data.train_images / 255, data.train_labels), 64, shuffle=True)
 

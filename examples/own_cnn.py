@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 import prunetune as pt
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from prunetune.deploy import file_sizes, latencies, speedup
 
-data = load_images(identify("fashion-mini"))
+data = load(identify("fashion-mini"))
 images, tests = data.train_images / 255, data.test_images / 255
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunetune.data import Dataset, identify, load_images
+from prunetune.data import Dataset, identify, load
 from prunetune.data.fashion import DEBIAN, MINI
 
 TRAIN = 10_000
@@ -25,7 +25,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip member can carry
 
 def build(folder: Path) -> bytes:
     """The .npz as bytes, from the official files in `folder`."""
-    data = load_images(identify("fashion_mnist", {"root": str(folder)}))
+    data = load(identify("fashion_mnist", {"root": str(folder)}))
     if not data.official:
         raise SystemExit(f"{folder} does not hold the official Fashion-MNIST")
     return pack(arrays(data))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import prunetune as pt
 from prunetune.api import plan_study
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from prunetune.errors import ConfigError
 from prunetune.execution.measure_quantities import free_groups
 from prunetune.execution.run_step import execute
@@ -69,7 +69,7 @@ def dense_states(store: Path) -> dict[int, dict[str, Tensor]]:
 
 def score(state: dict[str, Tensor]) -> float:
     """Percent of the held-out images that the network, by itself, gets right."""
-    data = load_images(identify(SPEC["data"], SPEC["data_args"]))
+    data = load(identify(SPEC["data"], SPEC["data_args"]))
     pixels = data.train_images.double() / 255
     network = net(SHAPE, OUTPUTS)
     network.load_state_dict(state)

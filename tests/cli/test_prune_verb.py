@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from tests.support import user_net
 from tests.support.cli_runs import prunetune
 
@@ -108,7 +108,7 @@ def accuracy(state: dict[str, Tensor]) -> float:
     """Percent of the test images that the user's network, by itself, gets right."""
     model: nn.Module = user_net.build((1, 28, 28), 10)
     model.load_state_dict(state)
-    data = load_images(identify("fashion-mini", {"train_limit": 1280}))
+    data = load(identify("fashion-mini", {"train_limit": 1280}))
     pixels = data.train_images.double() / 255
     images = ((data.test_images.double() / 255 - pixels.mean()) / pixels.std(correction=0)).float()
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_channels_are_taken_out_of_what_is_measured_and_exported(tmp_path: Path)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), whole(images), atol=1e-4, rtol=1e-4)
     session = onnxruntime.InferenceSession(tmp_path / "out" / row["files"][2]["path"])
-    data = load_images(identify("fashion-mini")).test_images[:500] / 255
+    data = load(identify("fashion-mini")).test_images[:500] / 255
     (scores,) = session.run(None, {session.get_inputs()[0].name: data.numpy()})
     with torch.no_grad():
         assert (torch.from_numpy(scores).argmax(1) == whole(data).argmax(1)).all()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunetune.data import DATA, Dataset, facts, identify, load_images
+from prunetune.data import DATA, Dataset, facts, identify, load
 from tests.support.refusals import refused
 
 MODULE = """
@@ -74,7 +74,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_four_arrays(module: str):
     ref = identify(f"{module}:make", {"count": 10, "train_limit": 6})
-    data = load_images(ref)
+    data = load(ref)
     assert ref.name == f"{module}:make"
     assert ref.kwargs == {"count": 10, "train_limit": {"stratified": 6}}
     assert len(ref.digest) == 64
@@ -94,16 +94,16 @@ def test_the_digest_is_the_contents(module: str):
 
 
 def test_floats_are_used_as_they_are(module: str):
-    data = load_images(identify(f"{module}:make", {"dtype": "float64"}))
+    data = load(identify(f"{module}:make", {"dtype": "float64"}))
     assert data.train_images.dtype == torch.float32
     assert (data.mean, data.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_a_data_set_keeps_its_own_figures(module: str):
-    data = load_images(identify(f"{module}:dataset"))
+    data = load(identify(f"{module}:dataset"))
     assert (data.name, data.outputs, data.mean, data.std) == ("mine", 7, (0.5,) * 3, (2.0,) * 3)
     assert len(data.validation_labels) == 1
-    part = load_images(identify(f"{module}:own_figures", {"train_limit": 7, "validation": 0.2}))
+    part = load(identify(f"{module}:own_figures", {"train_limit": 7, "validation": 0.2}))
     assert (len(part.train_labels), part.mean, part.std) == (6, (0.5,) * 3, (2.0,) * 3)
     with refused("data_args.validation", "brings"):
         identify(f"{module}:dataset", {"validation": 0.5})
@@ -112,12 +112,12 @@ def test_a_data_set_keeps_its_own_figures(module: str):
 def test_root_reaches_a_callable_that_takes_it_as_an_absolute_path(module: str, tmp_path: Path):
     ref = identify(f"{module}:with_root", {"root": str(tmp_path)})
     assert (ref.root, ref.kwargs) == (str(tmp_path), {})
-    assert load_images(ref).train_images.flatten()[0] == len(str(tmp_path)) % 256
+    assert load(ref).train_images.flatten()[0] == len(str(tmp_path)) % 256
 
 
 def test_a_callable_that_changes_its_mind_is_refused(module: str):
     with refused("data", "return"):
-        load_images(identify(f"{module}:restless"))
+        load(identify(f"{module}:restless"))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_callable_that_changes_its_mind_is_refused(module: str):
 )
 def test_wrong_callables(attribute: str, arguments: dict[str, object], message: tuple[str, ...], module: str):
     with refused(*message) as caught:
-        load_images(identify(f"{module}:{attribute}", arguments))
+        load(identify(f"{module}:{attribute}", arguments))
     assert "\n" not in str(caught.value)
 
 
@@ -168,6 +168,6 @@ def test_a_registered_function_is_a_data_set(monkeypatch: pytest.MonkeyPatch):
 
     ref = identify("checkers", {"size": 2})
     assert tuple(facts(ref)) == ((1, 2, 2), 2, 4, 0, 4, True)
-    assert load_images(ref).mean == (0.5,)
+    assert load(ref).mean == (0.5,)
     with refused("data_args", "sizes", "size"):
         identify("checkers", {"sizes": 2})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar, Layout
 from tests.support import data_makers as make
 from tests.support.refusals import refused
@@ -49,7 +49,7 @@ def test_published_checksums():
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_cifar10_batches_in_their_order(protocol: int, tmp_path: Path):
-    data = load_images(identify("cifar10", {"root": str(make.write_cifar10(tmp_path, 12, protocol))}))
+    data = load(identify("cifar10", {"root": str(make.write_cifar10(tmp_path, 12, protocol))}))
     rows = np.concatenate([make.pixels(12, 3072, seed=seed) for seed in range(5)])
     expected = np.stack([[row[:1024], row[1024:2048], row[2048:]] for row in rows]).reshape(60, 3, 32, 32)
     np.testing.assert_array_equal(data.train_images.numpy(), expected)
@@ -60,7 +60,7 @@ def test_cifar10_batches_in_their_order(protocol: int, tmp_path: Path):
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_cifar100_has_the_fine_labels(protocol: int, tmp_path: Path):
-    data = load_images(identify("cifar100", {"root": str(make.write_cifar100(tmp_path, 200, 100, protocol))}))
+    data = load(identify("cifar100", {"root": str(make.write_cifar100(tmp_path, 200, 100, protocol))}))
     assert data.train_labels.tolist() == make.labels(200, 100)
     assert data.test_images.shape == (100, 3, 32, 32)
     assert data.outputs == 100
@@ -78,7 +78,7 @@ def test_content_decides_the_digest(tmp_path: Path):
     make.write_cifar10(tmp_path, 13)
     assert before.digest != identify("cifar10", {"root": str(root)}).digest
     with refused("data", "planned"):
-        load_images(before)
+        load(before)
 
 
 def test_files_with_the_published_checksums_are_official(tmp_path: Path):
@@ -158,7 +158,7 @@ def test_damaged_batches(change: Callable[[dict[bytes, Any]], object], message: 
     root = make.write_cifar10(tmp_path)
     _rewrite(root, change)
     with refused(*message) as caught:
-        load_images(identify("cifar10", {"root": str(root)}))
+        load(identify("cifar10", {"root": str(root)}))
     assert "data_batch_2" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -168,11 +168,11 @@ def test_truncated_batches(keep: int, tmp_path: Path):
     path = make.write_cifar10(tmp_path) / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(path.read_bytes()[:keep])
     with refused("data", "test_batch", "CIFAR", "damaged"):
-        load_images(identify("cifar10", {"root": str(tmp_path)}))
+        load(identify("cifar10", {"root": str(tmp_path)}))
 
 
 def test_nothing_there_can_be_planned_with_but_not_loaded(tmp_path: Path):
     ref = identify("cifar10", {"root": str(tmp_path / "absent")})
     assert ref.digest == "official"
     with refused("data_args.root", "cifar10", "cifar-10-batches-py/", "expected"):
-        load_images(ref)
+        load(ref)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunetune.data import facts, identify, load_images
+from prunetune.data import facts, identify, load
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 TOOL = SHARED / "tools" / "expand_cifar10.py"
@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_sixty_thousand_images(root: Path):
     ref = identify("cifar10", {"root": str(root)})
-    data = load_images(ref)
+    data = load(ref)
     assert tuple(facts(ref)) == ((3, 32, 32), 10, 50000, 0, 10000, True)
     assert data.train_labels.bincount().tolist() == [5000] * 10
     assert data.test_labels.bincount().tolist() == [1000] * 10
@@ -37,5 +37,5 @@ def test_sixty_thousand_images(root: Path):
 
 
 def test_a_limited_part(root: Path):
-    data = load_images(identify("cifar10", {"root": str(root), "train_limit": 10000, "validation": 0.1}))
+    data = load(identify("cifar10", {"root": str(root), "train_limit": 10000, "validation": 0.1}))
     assert (len(data.train_labels), len(data.validation_labels), len(data.test_labels)) == (9000, 1000, 10000)

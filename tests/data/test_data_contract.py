@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunetune.data import DATA, facts, identify, load_images
+from prunetune.data import DATA, facts, identify, load
 from tests.support import data_makers as make
 from tests.support.refusals import refused
 
@@ -60,12 +60,12 @@ def named(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return SETS[request.param](tmp_path)
 
 
-def test_every_registered_set_of_images_is_here():
-    assert {name.split(",")[0] for name in SETS} >= set(DATA) - {"csv"}
+def test_every_registered_set_is_here():
+    assert {name.split(",")[0] for name in SETS} >= set(DATA)
 
 
 def test_shapes_types_and_labels(named: Named):
-    data = load_images(identify(*named))
+    data = load(identify(*named))
     for part in ("train", "test"):
         images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
         assert images.dtype == torch.uint8 or images.dtype == torch.float32
@@ -81,14 +81,14 @@ def test_facts_are_those_of_the_loaded_set(named: Named):
     few = limit(named)
     for cuts in ({}, {"train_limit": few}, {"train_limit": few + 1, "validation": 0.1}):
         ref = identify(named[0], {**named[1], **cuts})
-        data = load_images(ref)
+        data = load(ref)
         counts = len(data.train_labels), len(data.validation_labels), len(data.test_labels)
         assert tuple(facts(ref)) == (data.input_shape, data.outputs, *counts, True)
 
 
 def test_train_limit_takes_the_first_images_of_an_official_order_and_draws_from_others(named: Named):
     few = limit(named)
-    whole, part = load_images(identify(*named)), load_images(identify(named[0], {**named[1], "train_limit": few}))
+    whole, part = load(identify(*named)), load(identify(named[0], {**named[1], "train_limit": few}))
     rows = [image.numpy().tobytes() for image in whole.train_images]
     taken = [rows.index(image.numpy().tobytes()) for image in part.train_images]
     assert len(taken) == few
@@ -107,8 +107,8 @@ def test_the_key_of_the_first_images_is_not_that_of_a_draw(named: Named):
 
 def test_validation_is_a_disjoint_cover_in_order(named: Named):
     few, held_out = limit(named), limit(named) // 10
-    limited = load_images(identify(named[0], {**named[1], "train_limit": few}))
-    held = load_images(identify(named[0], {**named[1], "train_limit": few, "validation": 0.1}))
+    limited = load(identify(named[0], {**named[1], "train_limit": few}))
+    held = load(identify(named[0], {**named[1], "train_limit": few, "validation": 0.1}))
     assert (len(held.train_labels), len(held.validation_labels)) == (few - held_out, held_out)
     rows = [image.numpy().tobytes() for image in limited.train_images]
     trained = [rows.index(image.numpy().tobytes()) for image in held.train_images]
@@ -123,7 +123,7 @@ def test_validation_is_a_disjoint_cover_in_order(named: Named):
 @pytest.mark.parametrize("limited", [False, True])
 def test_mean_and_std_are_those_of_the_images_trained_on(named: Named, limited: bool):
     cuts = {"train_limit": limit(named), "validation": 0.1} if limited else {}
-    data = load_images(identify(named[0], {**named[1], **cuts}))
+    data = load(identify(named[0], {**named[1], **cuts}))
     if data.train_images.is_floating_point():
         assert (data.mean, data.std) == ((0.0,) * 2, (1.0,) * 2)
         return
@@ -141,7 +141,7 @@ def test_identify_is_stable_and_has_one_spelling(named: Named):
 
 
 def test_a_set_is_read_once_per_process(named: Named):
-    assert load_images(identify(*named)) is load_images(identify(*named))
+    assert load(identify(*named)) is load(identify(*named))
 
 
 def test_more_training_images_than_there_are(named: Named):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunetune.data import Dataset, facts, identify, load_images
+from prunetune.data import Dataset, facts, identify, load
 from prunetune.data.dataset import mean_and_std
 from prunetune.data.split import split
 from prunetune.errors import ConfigError
@@ -150,10 +150,10 @@ def test_the_first_images_of_fashion_mini(limit: int, fine: bool):
     ref = identify("fashion-mini", {"train_limit": limit})
     assert ref.kwargs == {"train_limit": limit}
     if fine:
-        assert set(load_images(ref).train_labels.tolist()) == set(range(10))
+        assert set(load(ref).train_labels.tolist()) == set(range(10))
         return
     with refused("data_args.train_limit", "23", "8", "24", "show"):
-        load_images(ref)
+        load(ref)
 
 
 def test_a_cut_keeps_no_memory_of_the_whole():
@@ -223,4 +223,4 @@ def test_official_facts_need_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path)
 def test_arguments_that_were_not_identified_are_refused_by_name():
     with refused("data", "fashion-min", "fashion-mini"):
         identify("fashion-min")
-    assert load_images(identify("fashion-mini")).outputs == 10
+    assert load(identify("fashion-mini")).outputs == 10

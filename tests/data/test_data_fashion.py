@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunetune.data import fashion, identify, load_images
+from prunetune.data import fashion, identify, load
 from prunetune.data.fashion import DEBIAN, MINI, FashionMini
 from tests.support import data_makers as make
 from tests.support.refusals import refused
@@ -65,7 +65,7 @@ def test_rebuilding_from_other_content_is_refused(tmp_path: Path):
 
 
 def test_mini_is_official_and_small():
-    data = load_images(identify("fashion-mini"))
+    data = load(identify("fashion-mini"))
     assert data.official
     assert data.train_images.shape == data.test_images.shape == (10000, 1, 28, 28)
     assert data.test_labels.bincount().tolist() == [1000] * 10
@@ -87,7 +87,7 @@ def test_a_damaged_installation_is_told(damage: str, tmp_path: Path, monkeypatch
 @needs_debian
 def test_debians_files_are_official():
     ref = identify("fashion_mnist")
-    data = load_images(ref)
+    data = load(ref)
     assert (ref.digest, ref.root, data.official, data.note) == ("official", "", True, "")
     np.testing.assert_array_equal(data.train_images[:, 0].numpy(), _idx("train-images-idx3"))
     np.testing.assert_array_equal(data.test_labels.numpy(), _idx("t10k-labels-idx1"))
@@ -99,19 +99,19 @@ def test_official_content_is_official_wherever_and_however_it_lies(tmp_path: Pat
         (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
     ref = identify("fashion_mnist", {"root": str(tmp_path)})
     assert ref.digest == "official"
-    assert load_images(ref).official
+    assert load(ref).official
     labels = tmp_path / "t10k-labels-idx1-ubyte"
     content = bytearray(labels.read_bytes())
     content[-1] ^= 1
     labels.write_bytes(content)
     changed = identify("fashion_mnist", {"root": str(tmp_path)})
     assert changed.digest not in ("official", "")
-    assert not load_images(changed).official
+    assert not load(changed).official
 
 
 def test_a_folder_of_other_content_is_read_and_noted(tmp_path: Path):
     ref = identify("fashion_mnist", {"root": str(make.write_idx(tmp_path, 20, 10))})
-    data = load_images(ref)
+    data = load(ref)
     assert len(ref.digest) == 64
     assert not data.official
     assert data.note == (
@@ -148,7 +148,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 def test_damaged_idx_files(name: str, content: bytes, message: tuple[str, ...], tmp_path: Path):
     (make.write_idx(tmp_path) / name).write_bytes(content)
     with refused(*message) as caught:
-        load_images(identify("fashion_mnist", {"root": str(tmp_path)}))
+        load(identify("fashion_mnist", {"root": str(tmp_path)}))
     assert "\n" not in str(caught.value)
 
 
@@ -157,7 +157,7 @@ def test_damaged_gz_files(damage, tmp_path: Path):
     path = make.write_idx(tmp_path, zipped=True) / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
     with refused("data", "train-images-idx3-ubyte.gz", "damaged"):
-        load_images(identify("fashion_mnist", {"root": str(tmp_path)}))
+        load(identify("fashion_mnist", {"root": str(tmp_path)}))
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
@@ -170,7 +170,7 @@ def test_an_empty_root_can_be_planned_with_but_not_loaded(tmp_path: Path):
     ref = identify("fashion_mnist", {"root": str(tmp_path)})
     assert ref.digest == "official"
     with refused("data_args.root", "fashion_mnist", "expected"):
-        load_images(ref)
+        load(ref)
 
 
 def test_what_nobody_named_must_be_official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

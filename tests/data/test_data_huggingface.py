@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunetune.data import facts, identify, load_images
+from prunetune.data import facts, identify, load
 from tests.support import data_makers as make
 from tests.support.refusals import refused
 
@@ -20,7 +20,7 @@ pytest.importorskip("datasets", reason="needs the extra prunetune[hf]")
 def test_pixels_and_labels_are_those_of_the_files(tmp_path: Path, channels: int) -> None:
     root = make.write_hub(tmp_path / "copy", channels)
     ref = identify(REPO, {"root": str(root)})
-    data = load_images(ref)
+    data = load(ref)
     for seed, found in enumerate((data.train_images, data.test_images)):
         expected = torch.from_numpy(make.pixels(24 - 15 * seed, 5, 4, channels, seed=seed))
         assert torch.equal(found, expected.permute(0, 3, 1, 2))
@@ -42,8 +42,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     root = str(make.write_hub(tmp_path / "copy", images="picture"))
     named = {"image": "picture", "label": "fine", "config": "default"}
     assert torch.equal(
-        load_images(identify(REPO, {"root": root, **named})).train_images,
-        load_images(identify(REPO, {"root": root})).train_images,
+        load(identify(REPO, {"root": root, **named})).train_images, load(identify(REPO, {"root": root})).train_images
     )
 
 

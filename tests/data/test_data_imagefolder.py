@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from prunetune.data import Dataset, identify, load, load_images
+from prunetune.data import identify, load
 from prunetune.errors import ConfigError
 from tests.support import data_makers as make
 from tests.support.refusals import refused
 
 
 def test_pixels_classes_and_order(tmp_path: Path):
-    data = load_images(identify(f"imagefolder:{make.write_images(tmp_path)}"))
+    data = load(identify(f"imagefolder:{make.write_images(tmp_path)}"))
     ants, birds = (make.pixels(6, 8, 10, 3, seed=seed).transpose(0, 3, 1, 2) for seed in (1, 0))
     np.testing.assert_array_equal(data.train_images.numpy(), np.concatenate([ants, birds]))
     assert data.train_labels.tolist() == [0] * 6 + [1] * 6
@@ -43,15 +43,15 @@ def test_a_folder_that_changes_after_the_plan_is_refused(tmp_path: Path):
     ref = identify(f"imagefolder:{make.write_images(tmp_path)}")
     (tmp_path / "train" / "ant" / "05.png").unlink()
     with refused("data", "planned"):
-        load_images(ref)
+        load(ref)
 
 
 def test_greyscale_has_one_channel_and_a_mixture_three(tmp_path: Path):
     root = make.write_images(tmp_path, shape=(4, 4))
-    assert load_images(identify(f"imagefolder:{root}")).input_shape == (1, 4, 4)
+    assert load(identify(f"imagefolder:{root}")).input_shape == (1, 4, 4)
     grey = make.pixels(6, 4, 4, seed=1)[0]
     Image.fromarray(make.pixels(1, 4, 4, 3)[0]).save(root / "test" / "bird" / "00.png")
-    data = load_images(identify(f"imagefolder:{root}"))
+    data = load(identify(f"imagefolder:{root}"))
     assert data.input_shape == (3, 4, 4)
     np.testing.assert_array_equal(data.train_images[0].numpy(), np.stack([grey] * 3))
 
@@ -61,7 +61,7 @@ def test_palette_and_alpha_become_rgb(tmp_path: Path):
     red = Image.new("RGB", (4, 4), (255, 0, 0))
     red.convert("P").save(root / "train" / "ant" / "00.png")
     red.convert("RGBA").save(root / "train" / "ant" / "01.png")
-    data = load_images(identify(f"imagefolder:{root}"))
+    data = load(identify(f"imagefolder:{root}"))
     for image in data.train_images[:2]:
         assert image.flatten(1).unique(dim=1).tolist() == [[255], [0], [0]]
 
@@ -69,7 +69,7 @@ def test_palette_and_alpha_become_rgb(tmp_path: Path):
 def test_size_scales_all(tmp_path: Path):
     root = make.write_images(tmp_path, shape=(8, 10, 3))
     Image.new("RGB", (30, 20), (9, 99, 199)).save(root / "train" / "ant" / "00.png")
-    data = load_images(identify(f"imagefolder:{root}", {"size": 6}))
+    data = load(identify(f"imagefolder:{root}", {"size": 6}))
     assert data.input_shape == (3, 6, 6)
     assert data.train_images[0].flatten(1).unique(dim=1).tolist() == [[9], [99], [199]]
     assert identify(f"imagefolder:{root}", {"size": 6}) != identify(f"imagefolder:{root}", {"size": 7})
@@ -100,7 +100,7 @@ def _png(mode: str) -> bytes:
 def test_a_broken_image_is_named(content: bytes, message: tuple[str, ...], tmp_path: Path):
     (make.write_images(tmp_path) / "test" / "bird" / "00.png").write_bytes(content)
     with refused(*message) as caught:
-        load_images(identify(f"imagefolder:{tmp_path}"))
+        load(identify(f"imagefolder:{tmp_path}"))
     assert str(tmp_path / "test" / "bird") in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -108,7 +108,7 @@ def test_a_broken_image_is_named(content: bytes, message: tuple[str, ...], tmp_p
 def test_sizes_must_agree(tmp_path: Path):
     Image.new("RGB", (7, 5)).save(make.write_images(tmp_path) / "train" / "bird" / "03.png")
     with refused("data", "bird/03.png", "7", "5", "00.png", "10", "8", "data_args.size", "pixels"):
-        load_images(identify(f"imagefolder:{tmp_path}"))
+        load(identify(f"imagefolder:{tmp_path}"))
 
 
 @pytest.mark.parametrize(
@@ -160,17 +160,13 @@ def test_wrong_requests(name: str, arguments: dict[str, object], message: str):
 def test_a_limit_draws_from_every_class_of_a_folder(tmp_path: Path):
     """The files are listed class by class: the first six are all ants."""
     root = make.write_images(tmp_path, train=20)
-    whole, data = (
-        load_images(identify(f"imagefolder:{root}")),
-        load_images(identify(f"imagefolder:{root}", {"train_limit": 6})),
-    )
+    whole, data = load(identify(f"imagefolder:{root}")), load(identify(f"imagefolder:{root}", {"train_limit": 6}))
     assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     rows = [image.numpy().tobytes() for image in whole.train_images]
     taken = [rows.index(image.numpy().tobytes()) for image in data.train_images]
     assert taken == sorted(set(taken))
     assert taken[:3] != [0, 1, 2]
     again = load.__wrapped__(identify(f"imagefolder:{root}", {"train_limit": 6}))
-    assert isinstance(again, Dataset)
     assert torch.equal(again.train_images, data.train_images)
 
 

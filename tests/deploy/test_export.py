@@ -21,7 +21,7 @@ from torch.func import functional_call
 from torch.nn.functional import dropout, pad
 
 import prunetune as pt
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.export import Exported, _pruned_names
 from prunetune.deploy.graph_export import Batch, _max_error, _zeros_are_in
@@ -67,7 +67,7 @@ def expected(case: Case, inputs: Any) -> list[Tensor]:
 
 @cache
 def images() -> Tensor:
-    data = load_images(identify("fashion-mini"))
+    data = load(identify("fashion-mini"))
     return (data.train_images[:266].float() / 255 - data.mean[0]) / data.std[0]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunetune.api import Audit, audit
-from prunetune.data import load_images
+from prunetune.data import load
 from prunetune.deploy.channel_surgery import shrink
 from prunetune.errors import ConfigError
 from prunetune.models import build
@@ -78,7 +78,7 @@ def test_density_is_measured_over_the_prunable_weights(audited: Audit, folder: P
 @pytest.mark.parametrize("arm", ["finetune", "random_mask"])
 def test_a_stored_network_shrinks(audited: Audit, folder: Path, arm: str) -> None:
     store, planned = Store(folder / "store"), plan(load_spec(SPEC), device="cpu")
-    images = load_images(planned.data).test_images[:64].float() / 255
+    images = load(planned.data).test_images[:64].float() / 255
     for trial in planned.trials:
         step = trial.step
         if trial.arm != arm or not isinstance(step, Train) or step.mask is None:

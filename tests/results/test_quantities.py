@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.core.seeding import derive
-from prunetune.data import identify, load_images
+from prunetune.data import identify, load
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan, plan
 from prunetune.plan.planned_quantities import PlannedQuantity
@@ -191,7 +191,7 @@ def test_a_barrier_is_that_of_networks_mixed_by_hand(study: Plan, done: Store, r
 
 
 def kept_for_training(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    data = load_images(identify(SPEC["data"], SPEC["data_args"]))
+    data = load(identify(SPEC["data"], SPEC["data_args"]))
     return data.train_images, data.train_labels
 
 
@@ -243,7 +243,7 @@ def test_a_dense_run_that_is_imported_is_measured_as_a_trained_one(
 
 
 def test_sensitivity_is_the_accuracy_with_one_layer_pruned(study: Plan, done: Store, results: Results) -> None:
-    data = load_images(identify(SPEC["data"], SPEC["data_args"]))
+    data = load(identify(SPEC["data"], SPEC["data_args"]))
     state = final(study, done, "dense", 0.0)
     pixels = data.train_images.double() / 255
     mean, std = pixels.mean().float(), pixels.std(correction=0).float()

@@ -78,14 +78,6 @@ def load(ref: Ref) -> TrainingData:
     return split(data, _split_options(ref))
 
 
-def load_images(ref: Ref) -> Dataset:
-    """`load`, for data that are images with one class each; ConfigError for others."""
-    data = load(ref)
-    if not isinstance(data, Dataset):
-        raise ConfigError(f"data: '{ref.name}' are no images with one class each; prunetune.data.load takes any kind")
-    return data
-
-
 def _source(name: str) -> Source:
     if name not in DATA and is_callable_name(name):
         return Function(load_callable(name, "data"), name)
