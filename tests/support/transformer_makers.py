@@ -11,7 +11,7 @@ def gpt2(outputs: int) -> nn.Module:
     """Two blocks; embedding and head share their weights."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    size = {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 16}
+    size: dict[str, Any] = {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 16}
     return GPT2LMHeadModel(GPT2Config(vocab_size=outputs, bos_token_id=0, eos_token_id=0, **size))
 
 
@@ -19,8 +19,14 @@ def bert(outputs: int) -> nn.Module:
     """One block with a class a token."""
     from transformers import BertConfig, BertForTokenClassification
 
-    size = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertForTokenClassification(BertConfig(vocab_size=20, num_labels=outputs, max_position_embeddings=16, **size))
+    size: dict[str, Any] = {
+        "num_labels": outputs,
+        "num_hidden_layers": 1,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    return BertForTokenClassification(BertConfig(vocab_size=20, max_position_embeddings=16, **size))
 
 
 def texts() -> dict[str, Any]:

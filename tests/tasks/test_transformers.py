@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunetune.api import plan_study
-from prunetune.data import load
+from prunetune.data import load_examples
 from prunetune.execution.run_step import execute
 from prunetune.models import build
 from prunetune.steps.steps import Train
@@ -31,7 +31,7 @@ def test_a_transformer_goes_through_a_study(task: str, name: str, tmp_path: Path
     model = build(made.model, made.input_shape, made.outputs)
     model.load_state_dict(store.state(dense.key))
     model.eval()
-    inputs, labels = load(made.data).test.gather(torch.arange(32))
+    inputs, labels = load_examples(made.data).test.gather(torch.arange(32))
     with torch.no_grad():
         theirs = model(**inputs, labels=labels)
     found = store.metrics(dense.key)

@@ -54,8 +54,12 @@ def split_facts(whole: Facts, options: Mapping[str, Any]) -> Facts:
 
 @overload
 def split(data: Dataset, options: Mapping[str, Any]) -> Dataset: ...
+
+
 @overload
 def split(data: ExampleSets, options: Mapping[str, Any]) -> ExampleSets: ...
+
+
 def split(data: TrainingData, options: Mapping[str, Any]) -> TrainingData:
     """The data with `train_limit` and `validation` applied."""
     if not options:
