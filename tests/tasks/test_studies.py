@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.metrics import f1_score, jaccard_score, r2_score
 from torch import nn
 
 from prunetune.api import plan_study
 from prunetune.core.seeding import order_digest
-from prunetune.data import Batch, load_examples
+from prunetune.data import Batch, identify, load_examples
 from prunetune.execution.run_step import execute
 from prunetune.models import build
 from prunetune.plan.compile import Plan, plan
@@ -162,6 +163,24 @@ def test_two_inputs_and_a_dict_of_outputs_take_five_lines_and_one_loss(tmp_path:
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["study"]["task"] == "regression"
     assert len(results["trials"]) == 3
+
+
+@pytest.mark.slow
+def test_such_a_network_is_pruned_and_shipped(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(FIVE_LINES)
+    options = ["--sparsity", "0.5", "--export", "onnx", "--jobs", "1", "--store", "store", "--out", "out"]
+    done = prunetune("prune", "spec.yaml", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Relative RMSE" in done.stdout
+    (file,) = (tmp_path / "out" / "models").glob("*.onnx")
+    runtime = pytest.importorskip("onnxruntime").InferenceSession(str(file))
+    weights = load_file(file.with_suffix(".safetensors"))
+    model = task_makers.TwoInputs()
+    model.load_state_dict(weights)
+    (inputs, _) = load_examples(identify(f"{HERE}:two_inputs")).test.gather(torch.arange(5))
+    found = runtime.run(None, {name: value.numpy() for name, value in inputs.items()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found[0], model(**inputs)["logits"].numpy(), atol=1e-5)
 
 
 def test_a_loss_of_ones_own_gets_the_whole_batch(study: tuple[str, Plan, Store]) -> None:
