@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from prunetune.analysis.verdict import Verdict
-from prunetune.data import load
+from prunetune.data import load_examples
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Event
 from prunetune.execution.executors.local import LocalExecutor
@@ -159,7 +159,7 @@ def preflight(
     folder = as_path("out", out, "runs/mine") if out is not None else Path("runs") / prepared.spec.name
     require_ours(folder, (*files, TRAINING_LOG), listed)
     if prepared.remaining.trainings_left:
-        load(prepared.plan.data)
+        load_examples(prepared.plan.data)
     prepared.store.prepare()
     require_writable(folder)
     return folder

@@ -14,7 +14,7 @@ from torch import nn
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, failures_of, plan_with_weights, preflight, run_steps
 from prunetune.core.interrupts import raise_lost
-from prunetune.data import TrainingData, facts, load
+from prunetune.data import TrainingData, facts, load_examples
 from prunetune.data.examples import Nest, first_tensor, mapped
 from prunetune.deploy.channel_surgery import Savings, channel_savings, shrink
 from prunetune.deploy.export import LIST, announce_models, export, listed_models, note_model
@@ -115,7 +115,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
         return
     model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
     scope = Scope(spec.scope.include, spec.scope.exclude)
-    images = images_like(plan.input_shape) if facts(plan.data).images else _few(_inputs(load(plan.data)))
+    images = images_like(plan.input_shape) if facts(plan.data).images else _few(_inputs(load_examples(plan.data)))
     for sparsity in spec.sparsities:
         yield channel_savings(model, sparsity, images, scope)
 
@@ -219,7 +219,7 @@ def _measured(prepared: Prepared, results: Results) -> tuple[list[tuple[Network,
     """Every network that trained, measured together, the dense one first; with a line for all that failed."""
     failures: list[str] = []
     sound = [trial for trial in results.trials if not trial.diverged and trial.score is not None]
-    images = _inputs(load(prepared.plan.data))
+    images = _inputs(load_examples(prepared.plan.data))
     networks = [
         _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
         for sparsity in sorted({trial.sparsity for trial in sound})
@@ -329,7 +329,7 @@ def _exported(
     prepared: Prepared, measured: Sequence[tuple[Network, ModelRow]], formats: Sequence[str], folder: Path
 ) -> tuple[tuple[ModelRow, ...], list[str]]:
     """The rows with their exported files, and a line for every file that could not be made; the others are."""
-    images = _few(_inputs(load(prepared.plan.data)))
+    images = _few(_inputs(load_examples(prepared.plan.data)))
     rows, failures = [], []
     for network, row in measured:
         made = []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from prunetune.api import Prepared, plan_with_weights, require_overrides, require_writable
 from prunetune.core.metric import Metric
-from prunetune.data import load
+from prunetune.data import load_examples
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Event, Failed, Skipped
 from prunetune.execution.executors.local import LocalExecutor
@@ -187,7 +187,7 @@ def preflight_sensitivity(prepared: Prepared, out: str | Path | None = None) -> 
     if folder is not None:
         require_ours(folder, [f"{NAME}.json", *_figures(prepared)])
     if prepared.remaining.left:
-        load(prepared.plan.data)
+        load_examples(prepared.plan.data)
     prepared.store.prepare()
     if folder is not None:
         require_writable(folder)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunetune.data import identify, load
+from prunetune.data import Dataset, identify, load, load_examples
 from prunetune.errors import ConfigError
 from tests.support import data_makers as make
 from tests.support.refusals import refused
@@ -166,7 +166,8 @@ def test_a_limit_draws_from_every_class_of_a_folder(tmp_path: Path):
     taken = [rows.index(image.numpy().tobytes()) for image in data.train_images]
     assert taken == sorted(set(taken))
     assert taken[:3] != [0, 1, 2]
-    again = load.__wrapped__(identify(f"imagefolder:{root}", {"train_limit": 6}))
+    again = load_examples.__wrapped__(identify(f"imagefolder:{root}", {"train_limit": 6}))
+    assert isinstance(again, Dataset)
     assert torch.equal(again.train_images, data.train_images)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunetune.data import facts, identify, load
+from prunetune.data import facts, identify, load_examples
 from prunetune.data.parts import from_mapping
 from tests.support.refusals import refused
 
@@ -38,7 +38,7 @@ def numbers() -> dict[str, Any]:
 
 
 def test_a_nest_of_tensors_and_arrays_keeps_its_form() -> None:
-    data = load(identify(f"{HERE}:nested"))
+    data = load_examples(identify(f"{HERE}:nested"))
     inputs, targets = data.train.gather(torch.tensor([3, 1]))
     assert torch.equal(inputs["a"], X[[3, 1]])
     assert (inputs["b"][0].dtype, inputs["b"][1].tolist()) == (torch.float32, [3, 1])
@@ -47,7 +47,7 @@ def test_a_nest_of_tensors_and_arrays_keeps_its_form() -> None:
 
 
 def test_targets_may_stand_under_labels_and_held_out_examples_may_be_brought() -> None:
-    data = load(identify(f"{HERE}:named"))
+    data = load_examples(identify(f"{HERE}:named"))
     assert [len(part) for part in (data.train, data.test, data.validation)] == [20, 20, 2]
     assert sorted(data.train.gather(torch.tensor([0])).inputs) == ["x", "y"]
 
@@ -66,7 +66,7 @@ def test_a_declared_version_is_the_identity_in_place_of_the_content() -> None:
 
 
 def test_what_is_limited_shows_every_class_and_what_is_held_out_is_left_out() -> None:
-    data = load(identify(f"{HERE}:classes", {"train_limit": 8, "validation": 0.25}))
+    data = load_examples(identify(f"{HERE}:classes", {"train_limit": 8, "validation": 0.25}))
     rows = [part.gather(torch.arange(len(part))) for part in (data.train, data.validation)]
     assert [len(part.targets) for part in rows] == [6, 2]
     whole = torch.cat([part.targets for part in rows])
@@ -78,7 +78,7 @@ def test_what_is_limited_shows_every_class_and_what_is_held_out_is_left_out() ->
 
 def test_numbers_are_limited_and_held_out_too_by_the_same_draw_every_time() -> None:
     arguments = {"train_limit": 10, "validation": 0.2}
-    first, again = (load(identify(f"{HERE}:numbers", arguments)) for _ in range(2))
+    first, again = (load_examples(identify(f"{HERE}:numbers", arguments)) for _ in range(2))
     assert [len(part) for part in (first.train, first.validation, first.test)] == [8, 2, 20]
     assert torch.equal(first.train.gather(torch.arange(8)).inputs, again.train.gather(torch.arange(8)).inputs)
     assert not facts(identify(f"{HERE}:numbers", arguments)).images

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunetune.data import ExampleSets, identify, load
+from prunetune.data import ExampleSets, identify, load_examples
 from tests.support.refusals import refused
 
 
@@ -23,7 +23,7 @@ def table(folder: Path, rows: int = 40, colour: str = "{c}") -> Path:
 
 
 def read(path: Path, **arguments: Any) -> ExampleSets:
-    data = load(identify(f"csv:{path}", arguments))
+    data = load_examples(identify(f"csv:{path}", arguments))
     assert isinstance(data, ExampleSets)
     return data
 
@@ -63,7 +63,7 @@ def test_the_file_is_the_identity(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("3,red", "4,red", 1))
     assert identify(f"csv:{path}", {"exclude": ["colour"]}).digest != first.digest
     with refused("data", "not what it was"):
-        load(first)
+        load_examples(first)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_is_no_table_of_numbers_is_refused(
     path = tmp_path / "t.csv"
     path.write_text(text)
     with refused(field, *mentions):
-        load(identify(f"csv:{path}", arguments))
+        load_examples(identify(f"csv:{path}", arguments))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

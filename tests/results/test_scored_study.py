@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunetune.api import plan_study
-from prunetune.data import load
+from prunetune.data import load_examples
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan
 from prunetune.report.write_report import Report, write_report
@@ -56,7 +56,7 @@ def test_lines_have_scores_whose_barrier_is_a_rise(study: tuple[Plan, Store, Res
 
 def test_guessing_is_that_of_the_tokens_frequencies(study: tuple[Plan, Store, Results, Report]) -> None:
     made, _, results, report = study
-    test = load(made.data).test
+    test = load_examples(made.data).test
     tokens = test.gather(torch.arange(len(test))).targets[:, 1:].flatten().tolist()
     counted = [token for token in tokens if token != -100]
     shares = [counted.count(token) / len(counted) for token in set(counted)]

@@ -5,7 +5,7 @@ import torch
 
 from prunetune.api import plan_study
 from prunetune.core.seeding import OrderDigest, generator
-from prunetune.data import load
+from prunetune.data import load_examples
 from prunetune.execution.run_step import execute
 from prunetune.models import build
 from prunetune.plan.compile import Plan
@@ -46,7 +46,9 @@ def of_kind(made: Plan, kind: type[Step]) -> list[Step]:
 
 
 def relative_rmse(model: torch.nn.Module, made: Plan, part: str = "test") -> float:
-    inputs, targets = getattr(load(made.data), part).gather(torch.arange(len(getattr(load(made.data), part))))
+    inputs, targets = getattr(load_examples(made.data), part).gather(
+        torch.arange(len(getattr(load_examples(made.data), part)))
+    )
     with torch.no_grad():
         errors = [(float(p) - float(t)) ** 2 for p, t in zip(model(**inputs)["logits"][:, 0], targets, strict=True)]
     mean = sum(targets.tolist()) / len(targets)
@@ -58,7 +60,7 @@ def test_snip_scores_by_the_users_loss_on_the_examples_it_is_shown(study: tuple[
     (step,) = [step for step in of_kind(made, Prune) if isinstance(step, Prune) and step.criterion.name == "snip"]
     probe, digest = step.probe, OrderDigest()
     assert probe is not None
-    train = load(made.data).train
+    train = load_examples(made.data).train
     shown = torch.randperm(len(train), generator=generator("probe", probe.seed))[: probe.images]
     digest.update(shown)
     assert store.metrics(step.key)["probe_digest"] == digest.hexdigest()

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunetune.api import plan_study
 from prunetune.core.seeding import order_digest
-from prunetune.data import Batch, load
+from prunetune.data import Batch, load_examples
 from prunetune.execution.run_step import execute
 from prunetune.models import build
 from prunetune.plan.compile import Plan, plan
@@ -53,7 +53,7 @@ def trained(plan: Plan, store: Store, step: Train) -> nn.Module:
 
 def answers(model: nn.Module, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Every test example alone through the network: predictions and targets, flat, of those that count."""
-    test, found = load(plan.data).test, []
+    test, found = load_examples(plan.data).test, []
     for i in range(len(test)):
         inputs, targets = test.gather(torch.tensor([i]))
         with torch.no_grad():
@@ -71,7 +71,7 @@ def expected(task: str, model: nn.Module, plan: Plan) -> float:
     if task == "regression":
         return 100 * (1 - r2_score(targets, outputs[:, 0])) ** 0.5
     if task == "causal_lm":
-        length = load(plan.data).test.gather(torch.tensor([0])).targets.shape[1]
+        length = load_examples(plan.data).test.gather(torch.tensor([0])).targets.shape[1]
         logits = torch.tensor(outputs).reshape(-1, length, outputs.shape[1])[:, :-1].flatten(0, 1)
         after = torch.tensor(targets).reshape(-1, length)[:, 1:].flatten()
         chosen = logits.log_softmax(1)[torch.arange(len(after)), after.clamp(min=0)]
@@ -95,7 +95,7 @@ def test_the_stored_score_is_that_of_single_examples(study: tuple[str, Plan, Sto
 def test_training_improves_on_guessing(study: tuple[str, Plan, Store]) -> None:
     task, made, store = study
     metric, stored = made.spec.metric, store.metrics(made.trials[0].step.key)
-    guessed = TASKS[task].guessing(load(made.data).test)
+    guessed = TASKS[task].guessing(load_examples(made.data).test)
     found = stored["test_accuracy"] if task == "classification" else stored["score"]
     assert guessed is not None
     assert metric.oriented(found) > metric.oriented(guessed)
@@ -103,7 +103,7 @@ def test_training_improves_on_guessing(study: tuple[str, Plan, Store]) -> None:
 
 def test_pruned_weights_are_zero_and_the_order_of_the_data_is_the_seeds(study: tuple[str, Plan, Store]) -> None:
     _, made, store = study
-    train = load(made.data).train
+    train = load_examples(made.data).train
     sparse = [step for step in made.steps if isinstance(step, Train) and step.mask]
     assert len(sparse) == 2
     for step in sparse:
@@ -168,7 +168,7 @@ def test_a_loss_of_ones_own_gets_the_whole_batch(study: tuple[str, Plan, Store])
     task, made, _ = study
     if task != "regression":
         return
-    batch = load(made.data).train.gather(torch.arange(5))
+    batch = load_examples(made.data).train.gather(torch.arange(5))
     outputs = {"logits": torch.zeros(5, 1)}
     doubled = sum(
         (2 if body[2] > 0 else 1) * abs(target)

@@ -6,7 +6,7 @@ from prunetune.data.examples import Batch, Examples, TensorExamples
 from prunetune.data.fashion import FashionMini, FashionMNIST
 from prunetune.data.huggingface import HuggingFace
 from prunetune.data.imagefolder import ImageFolder
-from prunetune.data.resolve import facts, identify, load
+from prunetune.data.resolve import facts, identify, load, load_examples
 from prunetune.data.table import Table
 
 DATA.register("fashion-mini")(FashionMini())
@@ -19,5 +19,5 @@ DATA.register("imagefolder")(ImageFolder())
 
 __all__ = [
     "DATA", "Batch", "Dataset", "ExampleSets", "Examples", "Facts", "Source", "TensorExamples", "TrainingData",
-    "facts", "identify", "load",
+    "facts", "identify", "load", "load_examples",
 ]  # fmt: skip

@@ -51,15 +51,23 @@ def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
 
 
 def facts(ref: Ref) -> Facts:
-    """Input shape, classes and counts of what `load(ref)` returns; official content need not be present."""
+    """Input shape, classes and counts of what `load_examples(ref)` returns; official content need not be present."""
     source = _source(ref.name)
     if source.facts is not None and ref.digest == OFFICIAL:
         return split_facts(source.facts, _split_options(ref))
-    return Facts.of(load(ref))
+    return Facts.of(load_examples(ref))
+
+
+def load(ref: Ref) -> Dataset:
+    """The images and labels that `ref` names, as `load_examples` says; ConfigError where its examples are others."""
+    data = load_examples(ref)
+    if not isinstance(data, Dataset):
+        raise ConfigError(f"data: '{ref.name}' holds no images with a class each; read it by load_examples")
+    return data
 
 
 @lru_cache(maxsize=KEPT_SETS)
-def load(ref: Ref) -> TrainingData:
+def load_examples(ref: Ref) -> TrainingData:
     """The examples that `ref` names, read once per process and shared: change no tensor of them.
 
     ConfigError when they cannot be had, are damaged, or are not those that `identify` saw (a Ref without a digest

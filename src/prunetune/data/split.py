@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -50,6 +50,14 @@ def split_facts(whole: Facts, options: Mapping[str, Any]) -> Facts:
             f"data_args.validation: {share} of {limit} training images is {held}; some must be left in both parts"
         )
     return whole._replace(train=limit - held, validation=held or whole.validation)
+
+
+@overload
+def split(data: Dataset, options: Mapping[str, Any]) -> Dataset: ...
+
+
+@overload
+def split(data: ExampleSets, options: Mapping[str, Any]) -> ExampleSets: ...
 
 
 def split(data: TrainingData, options: Mapping[str, Any]) -> TrainingData:

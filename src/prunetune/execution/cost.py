@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunetune.core.environment import cpu_model, fingerprint
-from prunetune.data import TrainingData, facts, load
+from prunetune.data import TrainingData, facts, load_examples
 from prunetune.errors import ConfigError, CorruptionError
 from prunetune.execution.inputs import weights_read
 from prunetune.models import draw
@@ -181,7 +181,7 @@ def _timed(plan: Plan, device: str) -> tuple[float, float] | None:
     if device == "cuda" and not torch.cuda.is_available():
         return None
     try:
-        data = load(plan.data)
+        data = load_examples(plan.data)
     except ConfigError:
         return None
     return probe(plan, data, next(step for step in plan.steps if isinstance(step, Train)))
@@ -227,7 +227,7 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
     if timed[0].device == "cuda" and not torch.cuda.is_available():
         return None
     try:
-        data = load(plan.data)
+        data = load_examples(plan.data)
     except ConfigError:
         return None
     per_epoch, per_evaluation = probe(plan, data, timed[0])

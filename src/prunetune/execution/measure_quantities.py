@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunetune.data import load
+from prunetune.data import load_examples
 from prunetune.errors import ConfigError
 from prunetune.execution.inputs import Inputs, origin, transformed
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
@@ -43,7 +43,7 @@ def measure_movement(step: MeasureMovement, inputs: Inputs, model: nn.Module) ->
 def measure_barrier(step: MeasureBarrier, inputs: Inputs, model: nn.Module) -> Metrics:
     """The line and its two barriers."""
     first, second = inputs.state(step.first), inputs.state(step.second)
-    line = score_path(model, first, second, None, load(step.data), step.recipe, step.points, step.device)
+    line = score_path(model, first, second, None, load_examples(step.data), step.recipe, step.points, step.device)
     return {**line_metrics(line, step.recipe), "invariants": []}
 
 
@@ -62,7 +62,7 @@ def measure_curvature(step: MeasureCurvature, inputs: Inputs, model: nn.Module) 
     mask = inputs.mask(step.mask)
     model.load_state_dict(inputs.state(step.weights))
     model.to(step.device)
-    data = load(step.data)
+    data = load_examples(step.data)
     shown = shown_indices(data, step.images, step.seed)
     batches = probe_batches(data, shown, step.recipe.batch_size, step.device)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -75,7 +75,7 @@ def measure_curvature(step: MeasureCurvature, inputs: Inputs, model: nn.Module) 
 
 def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Module) -> Metrics:
     """The accuracy of the whole network, and with each layer or group alone pruned to each sparsity."""
-    data = load(step.data)
+    data = load_examples(step.data)
     if not len(data.validation):
         raise ConfigError(
             "data_args.validation: 0; sensitivity is measured on held-out images: hold out a share, such as 0.1"

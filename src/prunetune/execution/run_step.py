@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from prunetune.core.environment import fingerprint
 from prunetune.core.seeding import OrderDigest
-from prunetune.data import Batch, load
+from prunetune.data import Batch, load_examples
 from prunetune.data.examples import Nest
 from prunetune.errors import ConfigError
 from prunetune.execution import invariants
@@ -72,11 +72,11 @@ def probe_metrics(probe: Probe | None) -> dict[str, str]:
 
 
 def _batches(probe: Probe) -> list[tuple[Nest, Batch]]:
-    return probe_batches(load(probe.data), _shown(probe), probe.batch_size, probe.device)
+    return probe_batches(load_examples(probe.data), _shown(probe), probe.batch_size, probe.device)
 
 
 def _shown(probe: Probe) -> Tensor:
-    return shown_indices(load(probe.data), probe.images, probe.seed)
+    return shown_indices(load_examples(probe.data), probe.images, probe.seed)
 
 
 def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def connect(step: Connect, inputs: Inputs, model: nn.Module) -> dict[str, Any]:
     first, second, mask = inputs.state(step.first), inputs.state(step.second), inputs.mask(step.mask)
     ends = [inputs.store.metrics(weights.step.key) for weights in (step.first, step.second)]
     held = [invariants.ends_are_twins(step, *ends)]
-    line = score_path(model, first, second, mask, load(step.data), step.recipe, step.points, step.device)
+    line = score_path(model, first, second, mask, load_examples(step.data), step.recipe, step.points, step.device)
     held += [invariants.zeros_on_the_line(step, line)] if mask is not None else []
     return {
         **line_metrics(line, step.recipe),
@@ -182,7 +182,7 @@ def _import(step: Import, inputs: Inputs, asked: StepContext) -> StepResult:
         raise ConfigError(f"pretrained: '{path}' has changed since the study was planned; start the command again")
     model = build(step.model, step.input_shape, step.outputs)
     load_weights(model, state, path, "pretrained")
-    data = load(step.data)
+    data = load_examples(step.data)
     score = evaluate(model.to(step.device), data.test, data, step.recipe, step.device)
     final = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     about = {"diverged": False, "digest": digest_tensors(final), "invariants": []}
@@ -208,7 +208,7 @@ def _train(step: Train, inputs: Inputs, asked: StepContext) -> StepResult:
     kept = Partial(inputs.store.root, step, basis, notice, asked.checkpoint_every, asked.stopping)
     trained = train(
         model,
-        load(step.data),
+        load_examples(step.data),
         step.recipe,
         order_seed=step.order_seed,
         augment_seed=step.augment_seed,

@@ -108,7 +108,7 @@ def facts_for(spec: Spec, dataset: Ref) -> Facts:
     found = data.facts(dataset)
     if found.images and spec.task == CLASSIFICATION:
         return found
-    loaded, task = data.load(dataset), task_of(spec.task)
+    loaded, task = data.load_examples(dataset), task_of(spec.task)
     if declared := loaded.outputs if isinstance(loaded, ExampleSets) else None:
         return found._replace(outputs=declared)  # of data too large to be read through
     parts = [part for part in (loaded.train, loaded.test, loaded.validation) if len(part)]
@@ -120,7 +120,7 @@ def trial_of(spec: Spec, device: str, dataset: Ref, facts: Facts) -> Callable[[n
     if facts.images and spec.task == CLASSIFICATION:
         return None
     objective = objective_of(spec.recipe.at(spec.learning_rates[0], device, task_ref(spec.task)))
-    loaded = data.load(dataset)
+    loaded = data.load_examples(dataset)
     batch = loaded.train.gather(torch.arange(min(2, len(loaded.train))))
     shown = Batch(loaded.preparation(torch.device("cpu"))(batch.inputs), batch.targets)
 

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from prunetune.core.environment import environment, mixed
-from prunetune.data import facts, load
+from prunetune.data import facts, load_examples
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
 from prunetune.plan.budget import budget
@@ -308,7 +308,7 @@ def _layer_counts(plan: Plan, stored: Stored) -> dict[str, dict[str, dict[str, A
 
 def _data_notes(plan: Plan) -> tuple[str, ...]:
     """What is to be known of the data: that they are not the published bytes, that some are held out."""
-    note, held = load(plan.data).note, facts(plan.data).validation
+    note, held = load_examples(plan.data).note, facts(plan.data).validation
     what = "images" if plan.spec.metric.is_accuracy else "examples"
     held_out = f"the best rate and the recommendation are chosen on {held} held-out training {what}, not on the test's"
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
@@ -317,7 +317,7 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
 def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
-    guessing = {"outputs": plan.outputs, "chance": task_of(plan.spec.task).guessing(load(plan.data).test)}
+    guessing = {"outputs": plan.outputs, "chance": task_of(plan.spec.task).guessing(load_examples(plan.data).test)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,

@@ -98,6 +98,10 @@ class RecipeSpec(StrictModel):
     """Learning rate over the training."""
     augment: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     """Augmentations: `crop` (pad 4, random crop), `flip` (horizontal)."""
+    clip_norm: Annotated[Number, Field(gt=0)] | None = None
+    """The largest norm that the gradient of all weights together may have: a longer one is shortened to it."""
+    decay_norms: Annotated[bool, Field(strict=True)] = True
+    """Whether weight decay takes hold of biases and normalisation too: of all parameters of one dimension."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """`auto` is bf16 on CUDA and f32 elsewhere."""
     loss: str | None = None
@@ -150,6 +154,8 @@ class RecipeSpec(StrictModel):
             loss=_code(self.loss, "recipe.loss"),
             metric=_code(self.metric, "recipe.metric"),
             task=task,
+            clip_norm=None if self.clip_norm is None else float(self.clip_norm),
+            decay_norms=None if self.decay_norms else False,
         )
 
 

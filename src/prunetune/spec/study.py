@@ -251,6 +251,9 @@ class Spec(StrictModel):
         if self.recipe.metric is not None and self.task != CLASSIFICATION:
             what = f"task '{self.task}' brings its own; leave it out, or give a task of your own"
             raise ConfigError(f"recipe.metric: '{self.recipe.metric}'; {what}")
+        if self.devices > 1 and not getattr(task_of(self.task), "mean_of_examples", True):
+            what = f"task '{self.task}' averages over what counts in a batch, which is not shared evenly; must be 1"
+            raise ConfigError(f"devices: {self.devices}; {what}")
         for name, value in (("margin", self.verdict.margin), ("gap", self.verdict.gap)):
             if value > HUNDRED and self.metric.unit == "%":
                 raise ConfigError(f"verdict.{name}: {value:g}; must be less than or equal to {HUNDRED}")

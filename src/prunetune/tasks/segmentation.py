@@ -22,6 +22,7 @@ class Segmentation:
     """Logits of shape (N, classes, H, W) for targets of shape (N, H, W), int64; a pixel of class −100 is ignored."""
 
     metric: ClassVar[Metric] = Metric("mIoU", "%", "points", higher_is_better=True, margin=0.5, gap=0.5)
+    mean_of_examples = False  # but of pixels or tokens
 
     def outputs(self, examples: Examples) -> int:
         """The number of classes."""

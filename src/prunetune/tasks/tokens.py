@@ -26,6 +26,7 @@ class TokenClassification:
     """Logits of shape (N, length, classes) for targets of shape (N, length), int64; a target of −100 is ignored."""
 
     metric: ClassVar[Metric] = Metric("token accuracy", "%", "points", higher_is_better=True, margin=0.5, gap=0.5)
+    mean_of_examples = False  # but of pixels or tokens
 
     def outputs(self, examples: Examples) -> int:
         """The number of classes."""
@@ -61,6 +62,7 @@ class CausalLM:
     """
 
     metric: ClassVar[Metric] = Metric("perplexity", "", "", higher_is_better=False, margin=0.5, gap=0.5)
+    mean_of_examples = False  # but of pixels or tokens
 
     def outputs(self, examples: Examples) -> int:
         """The size of the vocabulary, as far as it is used."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prunetune.core.references import Ref
 from prunetune.core.seeding import OrderDigest, derive, epoch_order, generator
-from prunetune.data import Batch, TrainingData, facts, load
+from prunetune.data import Batch, TrainingData, facts, load_examples
 from prunetune.data.examples import Gather, Nest, class_labels, leaves, moved
 from prunetune.errors import ConfigError
 from prunetune.training.augment import EpochAugmentation, augmented
@@ -134,7 +134,7 @@ def trial_inputs(ref: Ref, input_shape: tuple[int, ...], count: int = 1) -> Nest
 
     Images of a published data set need not be present for it.
     """
-    return torch.zeros(count, *input_shape) if facts(ref).images else example_inputs(load(ref), "cpu", count)
+    return torch.zeros(count, *input_shape) if facts(ref).images else example_inputs(load_examples(ref), "cpu", count)
 
 
 def shown_indices(data: TrainingData, examples: int, seed: int) -> Tensor:

@@ -164,7 +164,9 @@ class _Training:
         self.loss = objective_of(recipe).loss
         self.counted = mask if mask is None or counted is None else mask.subset(counted)
         if mask is not None:
-            apply_mask(model, mask, self.optimizer)
+            apply_mask(
+                model, mask, self.optimizer, gradients=recipe.clip_norm is not None
+            )  # a norm counts kept weights
         self.zero_check = PrunedZeroCheck(model, mask) if mask is not None else None
         self.admm = Admm(model, penalty, self.batches.steps_per_epoch, recipe.epochs) if penalty else None
         self.state = TrainingState(
@@ -231,6 +233,8 @@ class _Training:
         loss.backward()
         if self.admm is not None:
             self.admm.add_gradient()
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         if self.zero_check is not None:
             self.zero_check.check()

@@ -81,6 +81,8 @@ class Recipe:
     loss: Ref | None = None
     metric: Ref | None = None
     task: Ref | None = field(default=None, metadata=KEYED_WHERE_SET)  # None is classification
+    clip_norm: float | None = field(default=None, metadata=KEYED_WHERE_SET)  # the largest norm of all gradients
+    decay_norms: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # None: biases and norms are decayed too
 
     def lasting(self, epochs: int) -> "Recipe":
         """The recipe over another number of epochs, milestones and warm-up in proportion."""
