@@ -38,7 +38,7 @@ class Setting:
     def of(cls, options: Options, model: str = "resnet20") -> "Setting":
         """The sizes that the options ask for."""
         if options.quick:
-            return cls(model, batch=16, steps=1, root=options.root)
+            return cls(model, batch=4, steps=1, root=options.root)
         return cls(model, steps=STEPS.get(model, cls.steps), root=options.root)
 
     @property

@@ -1,7 +1,11 @@
 """Every benchmark runs at its smallest, its record comes back, and what it counts is right."""
 
+import pickle
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +19,10 @@ from benchmarks.gpu import seconds_each
 from benchmarks.growth import draw
 from benchmarks.material import SHAPE, Setting
 from benchmarks.rounds import Options
+from benchmarks.serving import PRODUCT
 from benchmarks.sharing import study
 from benchmarks.tables import markdown
+from prunetune.training import loop
 
 QUICK = Options(rounds=1, quick=True)
 COUNTED = ("sharing", "ordering")  # the others train, or start processes
@@ -29,6 +35,23 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
     return [] if name in COUNTED else [pytest.mark.slow]
 
 
+@contextmanager
+def served_here(
+    make: Callable[[], Callable[[], object]], environment: Mapping[str, str] = PRODUCT
+) -> Iterator[Callable[[], object]]:
+    yield pickle.loads(pickle.dumps(make))()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants without a process of their own, which would import torch for seconds; test_benchmark_rounds has such."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("benchmarks.") and hasattr(module, "served"):
+            monkeypatch.setattr(module, "served", served_here)
+    monkeypatch.setattr(loop, "strided_depthwise_in_float32", loop.strided_depthwise_in_float32)  # one replaces it
+
+
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in BENCHMARKS])
 def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     found = measure(name, QUICK, idle=None)
