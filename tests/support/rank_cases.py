@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunetune.core.references import Ref
+from prunetune.data import ExampleSets
+from prunetune.data.parts import from_mapping
 from prunetune.store.checkpoints import Shared
 from prunetune.training.admm import Penalty
 from prunetune.training.distributed import SINGLE, World, join
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.recipe import Schedule, TrainingTime
 from prunetune.training.training_state import Checkpoints
-from tests.support.train_makers import RECIPE, Killed, Shelf, dataset, half_mask, network
+from tests.support import task_makers
+from tests.support.task_makers import TwoInputs
+from tests.support.train_makers import COUNT, RECIPE, Killed, Shelf, dataset, half_mask, network
 
 RANKS = 2
 UNEVEN = replace(RECIPE, batch_size=15, epochs=2)  # shares of 7 and 8, and of 2 and 3 at the end of an epoch
@@ -35,7 +40,22 @@ def dropping() -> nn.Module:
     return model.insert(5, nn.Dropout(0.3))
 
 
+def two_inputs() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TwoInputs()
+
+
+def patients() -> ExampleSets:
+    """As many as there are images elsewhere, their numbers under two names."""
+    (inputs, targets), (tested, wanted) = task_makers.two_inputs().values()
+    few = {name: values[:COUNT] for name, values in inputs.items()}
+    return from_mapping({"train": (few, targets[:COUNT]), "test": (tested, wanted)}, "patients")[0]
+
+
+NUMBERS = {"task": Ref.of("regression"), "clip_norm": 0.5, "decay_norms": False}
 CASES: dict[str, dict[str, Any]] = {
+    "named inputs, clipped": {"recipe": replace(UNEVEN, **NUMBERS), "model": two_inputs, "data": patients},
     "even": {"recipe": RECIPE},
     "uneven": {"recipe": UNEVEN},
     "augmented": {"recipe": replace(UNEVEN, augment=("crop", "flip"))},
@@ -58,7 +78,7 @@ def run(
     fresh: nn.Module = settings.get("model", plain)() if model is None else model
     return train(
         fresh,
-        dataset(),
+        settings.get("data", dataset)(),
         settings["recipe"],
         order_seed=3,
         augment_seed=4,
