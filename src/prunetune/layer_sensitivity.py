@@ -198,7 +198,7 @@ def measure_layers(
             elif isinstance(event, Skipped):
                 failures[event.key] = event.why
             on_event(event)
-    measured = quantities(prepared.plan, read_stored(prepared.plan, prepared.store))
+    measured = quantities(prepared.plan, read_stored(prepared.plan, prepared.store), prepared.store)
     first = next(q.step for q in prepared.plan.quantities if isinstance(q.step, MeasureSensitivity))
     found = Sensitivity(
         study=prepared.spec.resolved(),
