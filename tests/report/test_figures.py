@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.verdict import Rule, judge
 from prunetune.report.figures.accuracy import Drawing, accuracy_figure, drawings
+from prunetune.report.figures.plot_primitives import panel
 from prunetune.report.figures.style import COLOURS, inline, standalone
 from prunetune.rows import Results
 from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
@@ -322,3 +323,12 @@ def test_a_longer_legend_takes_nothing_from_what_is_above_it():
 
     few, many = places(4), places(16)
     assert many == pytest.approx(few, abs=1e-6)
+
+
+@pytest.mark.parametrize(("words", "size"), [(3, 9.5), (40, None)])
+def test_a_line_below_the_title_that_would_be_cut_is_made_smaller(words: int, size: float | None) -> None:
+    figure, _ = panel("Title", " ".join(["metric"] * words))
+    title, below = figure.texts
+    assert below.get_window_extent().x1 < figure.bbox.x1
+    assert title.get_fontsize() == 12
+    assert below.get_fontsize() == size if size else below.get_fontsize() < 9.5

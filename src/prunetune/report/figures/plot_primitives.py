@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from prunetune.analysis.pairing import percent, signed
 from prunetune.core.metric import ACCURACY, Metric
@@ -111,13 +112,20 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
     figure = Figure(figsize=(WIDTH, height))
     scale = HEIGHT / height
     figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12)
-    figure.text(0.012, 1 - 0.121 * scale, subtitle, size=9.5, color=colour("muted"))
+    _fit(figure, figure.text(0.012, 1 - 0.121 * scale, subtitle, size=9.5, color=colour("muted")))
     low, high = BOX[1] * scale, 1 - (1 - BOX[1] - BOX[3]) * scale
     axes = figure.add_axes((left, low, BOX[0] + BOX[2] - left, high - low))
     axes.grid(axis="y", linewidth=0.8)
     axes.tick_params(length=0, labelsize=10)
     axes.spines["left"].set_visible(False)
     return figure, axes
+
+
+def _fit(figure: Figure, text: Text) -> None:
+    """Make a text that is cut at the figure's right edge smaller."""
+    room, width = 0.97 * figure.bbox.width, text.get_window_extent().width
+    if width > room:
+        text.set_fontsize(text.get_fontsize() * room / width)
 
 
 def lengthen(figure: Figure, more: float) -> None:
