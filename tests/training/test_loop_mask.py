@@ -15,7 +15,7 @@ from tests.support.train_makers import PRUNABLE, RECIPE, half_mask, network, ref
 MASK = half_mask(network())
 
 
-def no_hold(model: nn.Module, mask: Mask, optimizer: torch.optim.Optimizer | None = None) -> None:
+def no_hold(model: nn.Module, mask: Mask, optimizer: object = None, gradients: bool = False) -> None:
     """The bug of many a project: zero the weights once, before the training."""
     parameters = dict(model.named_parameters())
     for name, kept in mask.items():
@@ -70,7 +70,7 @@ def test_momentum_revives_what_is_zeroed_only_once(monkeypatch: pytest.MonkeyPat
 def test_a_revival_between_two_zeroings_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zeroed before every forward pass and before the state is taken: no stored state shows what the steps did."""
 
-    def hold_too_late(model: nn.Module, mask: Mask, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def hold_too_late(model: nn.Module, mask: Mask, optimizer: object, gradients: bool) -> None:
         no_hold(model, mask)
         model.register_forward_pre_hook(lambda module, _: no_hold(module, mask))
         model.register_state_dict_pre_hook(lambda module, *_: no_hold(module, mask))

@@ -164,9 +164,8 @@ class _Training:
         self.loss = objective_of(recipe).loss
         self.counted = mask if mask is None or counted is None else mask.subset(counted)
         if mask is not None:
-            apply_mask(
-                model, mask, self.optimizer, gradients=recipe.clip_norm is not None
-            )  # a norm counts kept weights
+            clips = recipe.clip_norm is not None  # by a norm, which must count what is kept alone
+            apply_mask(model, mask, self.optimizer, gradients=clips)
         self.zero_check = PrunedZeroCheck(model, mask) if mask is not None else None
         self.admm = Admm(model, penalty, self.batches.steps_per_epoch, recipe.epochs) if penalty else None
         self.state = TrainingState(
