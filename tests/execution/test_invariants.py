@@ -63,7 +63,7 @@ def test_unseeded_initialisers(store: Store, model: str, line: str) -> None:
 def test_momentum_that_revives_pruned_weights(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mask is applied once and held by nothing."""
 
-    def apply_once(model: torch.nn.Module, mask: Mask, optimizer: object = None) -> None:
+    def apply_once(model: torch.nn.Module, mask: Mask, optimizer: object, gradients: bool) -> None:
         model.load_state_dict(mask.apply(model.state_dict()))
 
     monkeypatch.setattr(loop, "apply_mask", apply_once)
