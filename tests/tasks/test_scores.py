@@ -208,6 +208,11 @@ def test_a_batch_whose_targets_are_all_ignored_weighs_nothing() -> None:
     assert not outputs.grad.any()
 
 
+@pytest.mark.parametrize("task", ["token_classification", "causal_lm"])
+def test_a_score_without_a_token_that_counts_is_no_number(task: str) -> None:
+    assert not math.isfinite(TASKS[task].score(torch.zeros(2)))
+
+
 def test_predictions_are_a_tensor_or_stand_under_logits() -> None:
     one, two = noise(2), noise(3)
     assert predictions(one) is predictions({"logits": one, "hidden": two}) is predictions({"hidden": one}) is one

@@ -197,6 +197,16 @@ def test_a_loss_of_ones_own_gets_the_whole_batch(study: tuple[str, Plan, Store])
 
 
 REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
+    ({"model": f"{HERE}:mlp", "data": f"{__name__}:other_test"}, "data", ["test", "RuntimeError"]),
+    *(
+        ({"task": f"tests.tasks.test_names:{name}", "model": f"{HERE}:mlp", "data": f"{HERE}:diabetes"}, "task", said)
+        for name, said in {
+            "Countless": ["outputs(examples)", "None"],
+            "OutputsFail": ["outputs(examples)", "KeyError"],
+            "LossFails": ["LossFails", "KeyError"],
+            "StatisticsAreAList": ["statistics"],
+        }.items()
+    ),
     ({"task": "segmentation", "model": f"{HERE}:mlp", "data": f"{HERE}:digits"}, "task", ["segmentation", "N, H, W"]),
     ({"task": "regression", "model": "small", "data": "fashion-mini"}, "task", ["regression", "floating"]),
     ({"task": "classification", "model": "small", "data": f"{HERE}:digits"}, "model", ["small", "(64,)"]),
@@ -207,6 +217,11 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
         ["two examples"],
     ),
 ]
+
+
+def other_test() -> dict[str, Any]:
+    """Test examples of another width than those to train on."""
+    return {"train": (torch.ones(40, 64), torch.arange(40) % 10), "test": (torch.ones(9, 63), torch.arange(9))}
 
 
 @pytest.mark.parametrize(("fields", "field", "mentions"), REFUSED)
