@@ -1,5 +1,6 @@
 """Which task a study has: its name in a spec, the metric that the verdict is read in, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -124,6 +125,22 @@ def test_a_task_of_ones_own_is_called_for() -> None:
 def test_what_is_no_task_is_refused_in_one_line(task: str, mentions: list[str]) -> None:
     with refused("task", *mentions):
         spec(task=task)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", None),
+        ("name", "a\nb"),
+        ("unit", None),
+        ("difference_unit", 3),
+        ("higher_is_better", None),
+    ],
+)
+def test_a_metric_that_cannot_be_read_is_refused_where_it_is_made(field: str, value: Any) -> None:
+    with refused(f"metric.{field}", repr(value)):
+        replace(Absolute.metric, **{field: value})
 
 
 def test_a_margin_may_be_above_100_where_the_unit_is_no_percentage() -> None:

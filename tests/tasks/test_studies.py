@@ -219,6 +219,14 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
 ]
 
 
+def test_numbers_of_a_table_are_not_taken_for_classes_unasked(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,digit\n" + "".join(f"{i},{i % 7},{i % 3}\n" for i in range(30)))
+    fields = {"model": f"{HERE}:mlp", "data": f"csv:{tmp_path / 't.csv'}"}
+    with refused("task", "regression", "data_args.classes"):
+        plan(load_spec(fields))
+    assert plan(load_spec(fields | {"data_args": {"classes": True}})).outputs == 3
+
+
 def other_test() -> dict[str, Any]:
     """Test examples of another width than those to train on."""
     return {"train": (torch.ones(40, 64), torch.arange(40) % 10), "test": (torch.ones(9, 63), torch.arange(9))}

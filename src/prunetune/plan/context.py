@@ -12,6 +12,8 @@ from prunetune import data, models
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.data import Batch, Examples, ExampleSets, Facts
+from prunetune.data.examples import class_labels
+from prunetune.data.resolve import TABLE_PREFIX
 from prunetune.errors import ConfigError, given, shown
 from prunetune.sparsity.channel_trace import reads_sequences
 from prunetune.sparsity.forward_pass import call
@@ -112,6 +114,9 @@ def facts_for(spec: Spec, dataset: Ref) -> Facts:
     if declared := loaded.outputs if isinstance(loaded, ExampleSets) else None:
         return found._replace(outputs=declared)  # of data too large to be read through
     parts = [part for part in (loaded.train, loaded.test, loaded.validation) if len(part)]
+    if spec.task == CLASSIFICATION and spec.data.startswith(TABLE_PREFIX) and class_labels(loaded.train) is None:
+        what = "whose target is a column of numbers; want task: regression, or data_args.classes: true"
+        raise ConfigError(f"task: classification of '{spec.data}', {what} where they name classes")
     with user_errors(f"task: '{spec.task}': its outputs(examples)"):
         counts = [task.outputs(part) for part in parts]
     for count in counts:

@@ -9,7 +9,7 @@ from torch import Tensor
 from prunetune.core.metric import Metric
 from prunetune.data.examples import Batch, Examples, target_batches
 from prunetune.errors import ConfigError
-from prunetune.tasks.task import precise, predictions
+from prunetune.tasks.task import kind, precise, predictions
 
 
 class Regression:
@@ -27,9 +27,10 @@ class Regression:
         for targets in target_batches(examples):
             fits = isinstance(targets, Tensor) and targets.dim() in (1, 2) and targets.is_floating_point()
             if not fits or not bool(torch.isfinite(targets).all()):
+                odd = ", not all finite" if fits else ""
                 raise ConfigError(
-                    "task: regression; its targets must be a tensor of finite floating numbers, of shape (N,) or "
-                    "(N, numbers)"
+                    f"task: regression; the targets are {kind(targets)}{odd}; want finite floating numbers of shape "
+                    "(N,) or (N, numbers)"
                 )
             width = 1 if targets.dim() == 1 else targets.shape[1]
         return width
