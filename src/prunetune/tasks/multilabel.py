@@ -27,7 +27,7 @@ class Multilabel:
                 or not bool(((targets == 0) | (targets == 1)).all())
             ):
                 raise ConfigError(
-                    f"task: multilabel; the targets are {kind(targets)}; want 0 or 1 each, a tensor of shape (N, labels)"
+                    f"task: multilabel; the targets are {kind(targets)}; want shape (N, labels), each 0 or 1"
                 )
             width = targets.shape[1]
         return width
