@@ -111,6 +111,9 @@ def facts_for(spec: Spec, dataset: Ref) -> Facts:
     if found.images and spec.task == CLASSIFICATION:
         return found
     loaded, task = data.load_examples(dataset), task_of(spec.task)
+    if spec.devices > 1 and not loaded.train.resident:
+        what = "data that are read example by example are not shared by several"
+        raise ConfigError(f"devices: {spec.devices}; {what}; give tensors, or devices: 1")
     if declared := loaded.outputs if isinstance(loaded, ExampleSets) else None:
         return found._replace(outputs=declared)  # of data too large to be read through
     parts = [part for part in (loaded.train, loaded.test, loaded.validation) if len(part)]
