@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from prunetune.data import facts, identify, load_examples
 from prunetune.data.parts import from_mapping
@@ -84,6 +85,17 @@ def test_numbers_are_limited_and_held_out_too_by_the_same_draw_every_time() -> N
     assert not facts(identify(f"{HERE}:numbers", arguments)).images
 
 
+class Rowless(Dataset[Any]):
+    def __init__(self, length: Any) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> Any:
+        raise IndexError(i)
+
+
 PAIR = (X, Y)
 REFUSED: list[tuple[dict[str, Any], list[Any]]] = [
     ({"train": PAIR}, ["test"]),
@@ -96,6 +108,9 @@ REFUSED: list[tuple[dict[str, Any], list[Any]]] = [
     ({"train": PAIR, "test": ("text", Y)}, ["str"]),
     ({"train": PAIR, "test": (1.0, Y)}, ["float"]),
     ({"train": PAIR, "test": iter([PAIR])}, ["list_iterator"]),
+    ({"train": PAIR, "test": Rowless(-1)}, ["test", "no length"]),
+    ({"train": PAIR, "test": Rowless("x")}, ["test", "no length"]),
+    ({"train": PAIR, "test": Rowless(0)}, ["test", "no example"]),
     ({"train": PAIR, "test": PAIR, "collate": 3}, ["collate", 3]),
     ({"train": PAIR, "test": PAIR, "version": 3}, ["version", 3]),
     ({"train": PAIR, "test": PAIR, "outputs": 0}, ["outputs", 0]),

@@ -1,5 +1,6 @@
 """Data read example by example: the same bytes as data in memory, however many workers read, and after a kill."""
 
+import os
 import random
 from dataclasses import replace
 from typing import Any
@@ -152,6 +153,21 @@ class Broken(Rows):
 def test_an_example_that_fails_is_one_line(workers: int) -> None:
     with refused("data", "OSError", "no such page"):
         sets(Broken(), workers=workers)
+
+
+class Ending(Rows):
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        if i == 150:
+            os._exit(3)
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize(("rows", "mentions"), [(Broken(), ["OSError"]), (Ending(), ["ahead", "ended"])])
+def test_a_worker_that_fails_or_ends_is_one_line_without_its_traceback(rows: Rows, mentions: list[str]) -> None:
+    data = sets(rows, workers=1, version="1", outputs=10)
+    with refused("data", *mentions) as caught:
+        run(data)
+    assert "Traceback" not in str(caught.value)
 
 
 def test_ranks_do_not_share_what_is_read_example_by_example() -> None:

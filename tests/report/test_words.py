@@ -220,6 +220,6 @@ def test_nothing_to_recommend_is_said() -> None:
 
 def test_the_definition_follows_the_rule() -> None:
     text = definition_text(Rule(margin=1.0, gap=0.25, alpha=0.01, nontrivial_sparsity=0.6))
-    for figure in ("surely less than 1 points below it", "counts from 60 %", "99 % confidence"):
+    for figure in ("surely less than 1 point below it", "counts from 60 %", "99 % confidence"):
         assert figure in text
     assert "(by surely more than 0, and by an estimated 0.25 points or more)" in text

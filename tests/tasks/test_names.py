@@ -1,16 +1,22 @@
 """Which task a study has: its name in a spec, the metric that the verdict is read in, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from prunetune.core.metric import ACCURACY, Metric
+from prunetune.core.references import Ref
 from prunetune.data import Batch, Examples
+from prunetune.data.parts import from_mapping
 from prunetune.spec.load import load_spec
 from prunetune.spec.study import Spec
 from prunetune.tasks import TASKS
+from prunetune.training.loop import train
+from prunetune.training.recipe import Recipe
 from tests.support.refusals import refused
 
 HERE = __name__
@@ -36,6 +42,43 @@ class Absolute:
 
     def guessing(self, examples: Examples) -> float | None:
         return None
+
+
+class Countless(Absolute):
+    def outputs(self, examples: Examples) -> Any:
+        return None
+
+
+class OutputsFail(Absolute):
+    def outputs(self, examples: Examples) -> int:
+        raise KeyError("column")
+
+
+class LossFails(Absolute):
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+        raise KeyError("column")
+
+
+class StatisticsAreAList(Absolute):
+    def statistics(self, outputs: Any, batch: Batch) -> Any:
+        return [1.0, 2.0]
+
+
+class ScoreFails(Absolute):
+    def score(self, statistics: Tensor) -> float:
+        raise KeyError("column")
+
+
+class LossWithoutGradient(Absolute):
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+        return super().loss(outputs, batch).detach()
+
+
+class LossFailsLater(Absolute):
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+        if len(batch.targets) == 4:
+            raise KeyError("column")
+        return super().loss(outputs, batch)
 
 
 def unfinished() -> object:
@@ -84,6 +127,22 @@ def test_what_is_no_task_is_refused_in_one_line(task: str, mentions: list[str]) 
         spec(task=task)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", None),
+        ("name", "a\nb"),
+        ("unit", None),
+        ("difference_unit", 3),
+        ("higher_is_better", None),
+    ],
+)
+def test_a_metric_that_cannot_be_read_is_refused_where_it_is_made(field: str, value: Any) -> None:
+    with refused(f"metric.{field}", repr(value)):
+        replace(Absolute.metric, **{field: value})
+
+
 def test_a_margin_may_be_above_100_where_the_unit_is_no_percentage() -> None:
     assert spec(task="causal_lm", verdict={"margin": 250}).verdict.margin == 250
     with refused("verdict.margin", 250, 100):
@@ -102,3 +161,19 @@ def test_the_spec_page_says_of_every_task_what_its_metric_is() -> None:
         shown = f"{metric.name}, {metric.unit}".rstrip(", ")
         better = "higher" if metric.higher_is_better else "lower"
         assert row.endswith(f"| {shown} | {better} | {metric.margin:g}, {metric.gap:g} |")
+
+
+@pytest.mark.parametrize(
+    ("task", "mentions"),
+    [
+        ("ScoreFails", ["score", "KeyError"]),
+        ("LossWithoutGradient", ["gradient"]),
+        ("LossFailsLater", ["batch of 4", "KeyError"]),
+    ],
+)
+def test_what_goes_wrong_in_a_task_while_training_is_one_line(task: str, mentions: list[str]) -> None:
+    recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.1, task=Ref.of(f"{HERE}:{task}"))
+    part = torch.randn(12, 3), torch.randn(12)
+    data, _ = from_mapping({"train": part, "test": part}, "rows")
+    with refused("task", *mentions):
+        train(nn.Linear(3, 1), data, recipe, order_seed=0, augment_seed=0)

@@ -177,6 +177,12 @@ def test_targets_of_another_kind_are_refused(task: str, targets: Tensor) -> None
         TASKS[task].outputs(TensorExamples(targets, targets))
 
 
+@pytest.mark.parametrize("targets", [torch.ones(1), torch.full((600,), 2.0), torch.ones(4, 2)])
+def test_numbers_that_are_all_alike_are_refused_as_no_error_is_relative_to_them(targets: Tensor) -> None:
+    with refused("task", "regression", "all"):
+        TASKS["regression"].outputs(TensorExamples(targets, targets))
+
+
 def test_a_class_below_zero_is_refused_and_an_ignored_token_is_not() -> None:
     tokens = torch.tensor([[0, 1, IGNORED]])
     assert TASKS["token_classification"].outputs(TensorExamples(tokens, tokens)) == 2
@@ -206,6 +212,11 @@ def test_a_batch_whose_targets_are_all_ignored_weighs_nothing() -> None:
     assert loss.item() == 0.0
     assert outputs.grad is not None
     assert not outputs.grad.any()
+
+
+@pytest.mark.parametrize("task", ["token_classification", "causal_lm"])
+def test_a_score_without_a_token_that_counts_is_no_number(task: str) -> None:
+    assert not math.isfinite(TASKS[task].score(torch.zeros(2)))
 
 
 def test_predictions_are_a_tensor_or_stand_under_logits() -> None:

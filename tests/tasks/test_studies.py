@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, jaccard_score, r2_score
 from torch import nn
+from torch.utils.data import Dataset
 
 from prunetune.api import plan_study
 from prunetune.core.seeding import order_digest
@@ -197,6 +198,17 @@ def test_a_loss_of_ones_own_gets_the_whole_batch(study: tuple[str, Plan, Store])
 
 
 REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
+    ({"model": f"{HERE}:mlp", "data": f"{__name__}:read_rows", "devices": 2}, "devices", ["2", "example by example"]),
+    ({"model": f"{HERE}:mlp", "data": f"{__name__}:other_test"}, "data", ["test", "RuntimeError"]),
+    *(
+        ({"task": f"tests.tasks.test_names:{name}", "model": f"{HERE}:mlp", "data": f"{HERE}:diabetes"}, "task", said)
+        for name, said in {
+            "Countless": ["outputs(examples)", "None"],
+            "OutputsFail": ["outputs(examples)", "KeyError"],
+            "LossFails": ["LossFails", "KeyError"],
+            "StatisticsAreAList": ["statistics"],
+        }.items()
+    ),
     ({"task": "segmentation", "model": f"{HERE}:mlp", "data": f"{HERE}:digits"}, "task", ["segmentation", "N, H, W"]),
     ({"task": "regression", "model": "small", "data": "fashion-mini"}, "task", ["regression", "floating"]),
     ({"task": "classification", "model": "small", "data": f"{HERE}:digits"}, "model", ["small", "(64,)"]),
@@ -207,6 +219,33 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
         ["two examples"],
     ),
 ]
+
+
+def test_numbers_of_a_table_are_not_taken_for_classes_unasked(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,digit\n" + "".join(f"{i},{i % 7},{i % 3}\n" for i in range(30)))
+    fields = {"model": f"{HERE}:mlp", "data": f"csv:{tmp_path / 't.csv'}"}
+    with refused("task", "regression", "data_args.classes"):
+        plan(load_spec(fields))
+    assert plan(load_spec(fields | {"data_args": {"classes": True}})).outputs == 3
+
+
+class Rows(Dataset[Any]):
+    """Examples that are read one at a time."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.full((64,), float(i)), i % 10
+
+
+def read_rows() -> dict[str, Any]:
+    return {"train": Rows(), "test": Rows()}
+
+
+def other_test() -> dict[str, Any]:
+    """Test examples of another width than those to train on."""
+    return {"train": (torch.ones(40, 64), torch.arange(40) % 10), "test": (torch.ones(9, 63), torch.arange(9))}
 
 
 @pytest.mark.parametrize(("fields", "field", "mentions"), REFUSED)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, shown
 
 METRIC_KEYS = ("metric", "unit", "difference_unit", "higher_is_better")  # of the `study` of results.json
 
@@ -24,6 +24,16 @@ class Metric:
     higher_is_better: bool
     margin: float  # below it two scores count as similar
     gap: float  # from it on a difference is worth calling notable
+
+    def __post_init__(self) -> None:
+        """ConfigError for a name or unit that is no text of one line, an empty name, a direction that is none."""
+        for field in METRIC_KEYS[1:3]:
+            if not isinstance(found := getattr(self, field), str) or not found.isprintable():
+                raise ConfigError(f"metric.{field}: {shown(found)}; want a text of one line, '' for none")
+        if not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable():
+            raise ConfigError(f"metric.name: {shown(self.name)}; want a text of one line")
+        if not isinstance(self.higher_is_better, bool):
+            raise ConfigError(f"metric.higher_is_better: {shown(self.higher_is_better)}; want true or false")
 
     @classmethod
     def of(cls, study: Mapping[str, Any]) -> "Metric":
@@ -110,8 +120,13 @@ class Metric:
         return f"{sign}{abs(difference):.{self.digits}f} {self.difference_unit}".rstrip()
 
     def amount(self, size: float) -> str:
-        """The size of a difference, such as a margin, with its unit: `0.5 points`."""
-        return f"{size:g} {self.difference_unit}".rstrip()
+        """The size of a difference, such as a margin, with its unit.
+
+        >>> ACCURACY.amount(0.5), ACCURACY.amount(1), Metric("MAE", "kg", "kg", False, 0.2, 0.2).amount(1)
+        ('0.5 points', '1 point', '1 kg')
+        """
+        unit = "point" if self.difference_unit == "points" and f"{size:g}" == "1" else self.difference_unit
+        return f"{size:g} {unit}".rstrip()
 
 
 def _text(study: Mapping[str, Any], key: str) -> str:

@@ -88,11 +88,19 @@ def _examples(value: Any, where: str, settings: _Settings) -> Examples:
     if isinstance(value, IterableDataset) or not (hasattr(value, "__getitem__") and hasattr(value, "__len__")):
         what = "a data set with a length, whose examples have places, or a pair (inputs, targets)"
         raise ConfigError(f"data: {where} is a {type(value).__name__}; want {what}")
-    if not len(value):
-        raise ConfigError(f"data: {where} has no example")
-    examples = StreamedExamples(where, value, torch.arange(len(value)), collate, settings.workers)
+    examples = StreamedExamples(where, value, torch.arange(_length(value, where)), collate, settings.workers)
     _require_tensors(examples.gather(torch.arange(1)), where)
     return examples
+
+
+def _length(value: Any, where: str) -> int:
+    try:
+        count = len(value)
+    except Exception as error:  # the user's code: whatever it raises is told in one line, the cause chained
+        raise ConfigError(f"data: {where} has no length: {type(error).__name__}: {error}") from error
+    if not count:
+        raise ConfigError(f"data: {where} has no example")
+    return count
 
 
 def _in_memory(value: Any, where: str) -> TensorExamples:

@@ -143,13 +143,16 @@ def _drawing_by(seed: int) -> Iterator[None]:
 
 
 class _Places(torch.utils.data.Dataset[list[int]]):
-    """A batch's places for each number: DataLoader's workers then read whole batches."""
+    """A batch's places for each number: DataLoader's workers then read whole batches, or say why they cannot."""
 
     def __init__(self, read: _Read, places: list[list[int]]) -> None:
         self.read, self.places = read, places
 
-    def __getitem__(self, number: int) -> Batch:  # type: ignore[override]
-        return self.read(self.places[number])
+    def __getitem__(self, number: int) -> Batch | ConfigError:  # type: ignore[override]
+        try:
+            return self.read(self.places[number])
+        except ConfigError as error:  # handed over: raised here it would come out with the worker's traceback in it
+            return error
 
     def __len__(self) -> int:
         return len(self.places)
@@ -166,4 +169,12 @@ def _by_workers(read: _Read, places: list[list[int]], workers: int) -> Iterator[
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         loaded = iter(loader)
-    yield from (Batch(*batch) for batch in loaded)
+    try:
+        for batch in loaded:
+            if isinstance(batch, ConfigError):
+                raise batch
+            yield Batch(*batch)
+    except RuntimeError as error:  # torch's: a worker was ended from outside, or by the data set's own code
+        raise ConfigError(
+            f"data: '{read.name}': what reads examples ahead has ended: {one_line(error, 300)}"
+        ) from error

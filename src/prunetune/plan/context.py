@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from prunetune import data, models
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.data import Batch, ExampleSets, Facts
-from prunetune.errors import ConfigError, given
+from prunetune.data import Batch, Examples, ExampleSets, Facts
+from prunetune.data.examples import class_labels
+from prunetune.data.resolve import TABLE_PREFIX
+from prunetune.errors import ConfigError, given, shown
 from prunetune.sparsity.channel_trace import reads_sequences
 from prunetune.sparsity.forward_pass import call
 from prunetune.sparsity.patterns import CHANNEL
@@ -23,7 +25,7 @@ from prunetune.steps.steps import DenseStates, Import, Init, Trainer, Weights
 from prunetune.tasks import task_of
 from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.batches import trial_inputs
-from prunetune.training.objective import objective_of
+from prunetune.training.objective import objective_of, user_errors
 from prunetune.training.recipe import Recipe, TrainingTime
 
 
@@ -109,26 +111,50 @@ def facts_for(spec: Spec, dataset: Ref) -> Facts:
     if found.images and spec.task == CLASSIFICATION:
         return found
     loaded, task = data.load_examples(dataset), task_of(spec.task)
+    if spec.devices > 1 and not loaded.train.resident:
+        what = "data that are read example by example are not shared by several"
+        raise ConfigError(f"devices: {spec.devices}; {what}; give tensors, or devices: 1")
     if declared := loaded.outputs if isinstance(loaded, ExampleSets) else None:
         return found._replace(outputs=declared)  # of data too large to be read through
     parts = [part for part in (loaded.train, loaded.test, loaded.validation) if len(part)]
-    return found._replace(outputs=max(task.outputs(part) for part in parts))
+    if spec.task == CLASSIFICATION and spec.data.startswith(TABLE_PREFIX) and class_labels(loaded.train) is None:
+        what = "whose target is a column of numbers; want task: regression, or data_args.classes: true"
+        raise ConfigError(f"task: classification of '{spec.data}', {what} where they name classes")
+    with user_errors(f"task: '{spec.task}': its outputs(examples)"):
+        counts = [task.outputs(part) for part in parts]
+    for count in counts:
+        if not isinstance(count, int) or count < 1:
+            raise ConfigError(f"task: '{spec.task}': its outputs(examples) gives {shown(count)}; want 1 or more")
+    return found._replace(outputs=max(counts))
 
 
 def trial_of(spec: Spec, device: str, dataset: Ref, facts: Facts) -> Callable[[nn.Module], None] | None:
-    """Two training examples through a network, the loss and the score; None where images are to be classified."""
+    """Two examples of every part through a network, the loss and the score; None where images are to be classified."""
     if facts.images and spec.task == CLASSIFICATION:
         return None
     objective = objective_of(spec.recipe.at(spec.learning_rates[0], device, task_ref(spec.task)))
     loaded = data.load_examples(dataset)
-    batch = loaded.train.gather(torch.arange(min(2, len(loaded.train))))
-    shown = Batch(loaded.preparation(torch.device("cpu"))(batch.inputs), batch.targets)
+    prepare = loaded.preparation(torch.device("cpu"))
+
+    def score(model: nn.Module, part: Examples) -> None:
+        stored = part.gather(torch.arange(min(2, len(part))))
+        batch = Batch(prepare(stored.inputs), stored.targets)
+        outputs = call(model, batch.inputs)
+        with user_errors(f"task: '{spec.task}': of two examples its loss or statistics"):
+            loss, statistics = objective.loss(outputs, batch), objective.statistics(outputs, batch)
+            sound = isinstance(loss, Tensor) and not loss.dim() and isinstance(statistics, Tensor)
+            if not sound or not statistics.is_floating_point():
+                what = "its loss must be a scalar tensor and its statistics floating ones"
+                raise ConfigError(f"task: '{spec.task}'; {what}")
 
     def try_out(model: nn.Module) -> None:
-        outputs = call(model, shown.inputs)
-        loss, statistics = objective.loss(outputs, shown), objective.statistics(outputs, shown)
-        if not isinstance(loss, Tensor) or loss.dim() or not statistics.is_floating_point():
-            raise ConfigError(f"task: '{spec.task}'; its loss must be a scalar tensor and its statistics floating ones")
+        score(model, loaded.train)
+        for name, part in (("test", loaded.test), ("validation", loaded.validation)):
+            if len(part):
+                with user_errors(
+                    f"data: two examples of {name}, unlike those of train, cannot go through the network: it"
+                ):
+                    score(model, part)
 
     return try_out
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from prunetune.core.metric import Metric
 from prunetune.data.examples import Batch, Examples, target_batches
 from prunetune.errors import ConfigError
-from prunetune.tasks.task import precise, predictions
+from prunetune.tasks.task import kind, precise, predictions
 
 
 class Multilabel:
@@ -26,7 +26,9 @@ class Multilabel:
                 or targets.dim() != 2
                 or not bool(((targets == 0) | (targets == 1)).all())
             ):
-                raise ConfigError("task: multilabel; its targets must be a tensor of shape (N, labels), each 0 or 1")
+                raise ConfigError(
+                    f"task: multilabel; the targets are {kind(targets)}; want shape (N, labels), each 0 or 1"
+                )
             width = targets.shape[1]
         return width
 

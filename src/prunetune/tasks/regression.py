@@ -8,8 +8,8 @@ from torch import Tensor
 
 from prunetune.core.metric import Metric
 from prunetune.data.examples import Batch, Examples, target_batches
-from prunetune.errors import ConfigError
-from prunetune.tasks.task import precise, predictions
+from prunetune.errors import ConfigError, counted, shown
+from prunetune.tasks.task import kind, precise, predictions
 
 
 class Regression:
@@ -23,15 +23,22 @@ class Regression:
 
     def outputs(self, examples: Examples) -> int:
         """How many numbers an example has."""
-        width = 1
+        width, first, differ = 1, None, False
         for targets in target_batches(examples):
             fits = isinstance(targets, Tensor) and targets.dim() in (1, 2) and targets.is_floating_point()
             if not fits or not bool(torch.isfinite(targets).all()):
+                odd = ", not all finite" if fits else ""
                 raise ConfigError(
-                    "task: regression; its targets must be a tensor of finite floating numbers, of shape (N,) or "
-                    "(N, numbers)"
+                    f"task: regression; the targets are {kind(targets)}{odd}; want finite floating numbers of shape "
+                    "(N,) or (N, numbers)"
                 )
             width = 1 if targets.dim() == 1 else targets.shape[1]
+            first = targets[:1] if first is None else first
+            differ = differ or bool((targets != first).any())
+        if not differ:
+            value = shown(first[0].tolist()) if first is not None else None
+            what = f"the targets of {counted(len(examples), 'example')} are all {value}"
+            raise ConfigError(f"task: regression; {what}; want some that differ, as the metric is relative to them")
         return width
 
     def loss(self, outputs: Any, batch: Batch) -> Tensor:

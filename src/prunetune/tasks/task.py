@@ -106,12 +106,16 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != IGNORED).sum().clamp(min=1)
 
 
+def kind(targets: Any) -> str:
+    """What targets are, as an error says it."""
+    return f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+
+
 def require_targets(task: str, targets: Any, rank: int, wanted: str) -> None:
     """ConfigError unless targets are classes, a tensor of so many dimensions; some may be IGNORED."""
     fits = isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.dim() == rank
     if not fits:
-        got = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else f"{type(targets)}"
-        raise ConfigError(f"task: {task}; the targets are {got}; want {wanted}")
+        raise ConfigError(f"task: {task}; the targets are {kind(targets)}; want {wanted}")
     low = int(targets.masked_fill(targets == IGNORED, 0).min()) if targets.numel() else 0
     if low < 0 or (rank == 1 and bool((targets == IGNORED).any())):
         raise ConfigError(f"task: {task}; a target is {min(low, int(targets.min()))}; want {wanted}")

@@ -45,9 +45,9 @@ class TokenClassification:
         return precise(torch.stack([right.sum(), counted.sum()]))
 
     def score(self, statistics: Tensor) -> float:
-        """The share that is right, in percent."""
+        """The share that is right, in percent; NaN where no token counts."""
         right, count = statistics.tolist()
-        return 100 * right / count
+        return 100 * right / count if count else math.nan
 
     def guessing(self, examples: Examples) -> float | None:
         """The share of the most frequent class, in percent."""
@@ -83,7 +83,7 @@ class CausalLM:
     def score(self, statistics: Tensor) -> float:
         """exp of the mean cross entropy over all tokens; infinite where that is too large for a number."""
         total, count = statistics.tolist()
-        mean = total / count
+        mean = total / count if count else math.nan
         return math.exp(mean) if mean < 700 else math.inf
 
     def guessing(self, examples: Examples) -> float | None:

@@ -14,7 +14,7 @@ from prunetune.sparsity.forward_pass import call
 from prunetune.sparsity.mask import Mask
 from prunetune.training.batches import example_inputs, heartbeat
 from prunetune.training.numerics import autocast, choose_layout, enough_memory, reproducible
-from prunetune.training.objective import Objective, metric_of, objective_of
+from prunetune.training.objective import Objective, metric_of, objective_of, user_errors
 from prunetune.training.recipe import Recipe
 
 BATCH = 500  # examples at a time; fixed, so that a score never depends on the recipe's batch size
@@ -46,7 +46,9 @@ def evaluate(
     finally:
         model.train(training)
     *statistics, loss = totals.double().sum(0)
-    return Score(objective.score(torch.stack(statistics).view(shape)), float(loss) / len(examples))
+    with user_errors("task: its score"):
+        value = float(objective.score(torch.stack(statistics).view(shape)))
+    return Score(value, float(loss) / len(examples))
 
 
 def _totals(
@@ -62,11 +64,12 @@ def _totals(
     for stored in examples.in_order(BATCH):
         inputs, targets = moved(stored, device)
         batch = Batch(prepare(inputs), targets)
-        with autocast(recipe, device):
+        count, first = len(first_tensor(batch.inputs)), first_tensor(batch.inputs)
+        with autocast(recipe, device), user_errors(f"task: a batch of {count} cannot be scored: it", first):
             outputs = call(model, batch.inputs)
             statistics, mean = objective.statistics(outputs, batch), objective.loss(outputs, batch)
         shape = statistics.shape
-        loss = mean.to(statistics.dtype) * len(first_tensor(batch.inputs))
+        loss = mean.to(statistics.dtype) * count
         totals.append(torch.cat([statistics.flatten(), loss.view(1)]))
         heartbeat()
     return torch.stack(totals).cpu(), shape

@@ -227,7 +227,7 @@ class _Training:
         if isinstance(inputs, Tensor):
             inputs = inputs.contiguous(memory_format=self.layout)
         with autocast(self.recipe, self.device):
-            loss = self.loss(self.outputs(inputs), Batch(inputs, targets))
+            loss = self.batch_loss(self.outputs(inputs), Batch(inputs, targets))
         self.optimizer.zero_grad()
         loss.backward()
         if self.admm is not None:
@@ -246,6 +246,17 @@ class _Training:
         first = first_tensor(inputs)
         with user_errors(f"model: cannot be trained on a batch of {len(first)}: it", first):
             return call(self.network, inputs)
+
+    def batch_loss(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss, what goes wrong in it told as `outputs` does; ConfigError where nothing can be learned by it."""
+        if self.ranks.count > 1:
+            return self.loss(outputs, batch)
+        first = first_tensor(batch.inputs)
+        with user_errors(f"task: the loss of a batch of {len(first)}: it", first):
+            loss = self.loss(outputs, batch)
+        if not loss.requires_grad:
+            raise ConfigError("task: its loss has no gradient; it must be computed from the outputs by torch")
+        return loss
 
     def after_step(self) -> None:
         """What the host does at the new weights."""

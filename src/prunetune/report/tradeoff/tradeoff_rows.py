@@ -200,7 +200,8 @@ def faster(timing: Timing) -> bool:
 def _score_text(metric: Metric, epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
     changes = [f"{metric.text_difference(row.accuracy - dense.accuracy)} at {row.label}" for row in pruned]
     seeds = len(dense.accuracies)
-    caution = "" if seeds > 1 else "; one seed, so differences of a few tenths mean little"
+    little = "of a few tenths" if metric.is_accuracy else f"below {metric.amount(metric.margin)}"
+    caution = "" if seeds > 1 else f"; one seed, so differences {little} mean little"
     longer = f"after {counted(epochs, 'more epoch')} of training"
     lower = "" if metric.higher_is_better else f" ({LOWER})"
     against = f"{metric.title}{lower} against the dense network's {metric.text(dense.accuracy)}"
