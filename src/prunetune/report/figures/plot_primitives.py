@@ -125,7 +125,7 @@ def _fit(figure: Figure, text: Text) -> None:
     """Make a text that is cut at the figure's right edge smaller."""
     room, width = 0.97 * figure.bbox.width, text.get_window_extent().width
     if width > room:
-        text.set_fontsize(text.get_fontsize() * room / width)
+        text.set_fontsize(float(text.get_fontsize()) * room / width)
 
 
 def lengthen(figure: Figure, more: float) -> None:
