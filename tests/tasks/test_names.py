@@ -81,6 +81,16 @@ class LossFailsLater(Absolute):
         return super().loss(outputs, batch)
 
 
+class GuessingFails(Absolute):
+    def guessing(self, examples: Examples) -> float | None:
+        raise KeyError("column")
+
+
+class GuessesAText(Absolute):
+    def guessing(self, examples: Examples) -> Any:
+        return "much"
+
+
 def unfinished() -> object:
     return object()
 

@@ -1,6 +1,7 @@
 """A spec's names resolved to things: the model, the data, and the dense states of each seed and learning rate."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,17 @@ def facts_for(spec: Spec, dataset: Ref) -> Facts:
     for count in counts:
         if not isinstance(count, int) or count < 1:
             raise ConfigError(f"task: '{spec.task}': its outputs(examples) gives {shown(count)}; want 1 or more")
+    chance_of(spec.task, dataset)  # refused here, and not when everything is trained
     return found._replace(outputs=max(counts))
+
+
+def chance_of(task: str, dataset: Ref) -> float | None:
+    """What the task says that guessing scores on the test part; ConfigError for neither a finite number nor None."""
+    with user_errors(f"task: '{task}': its guessing(examples)"):
+        found = task_of(task).guessing(data.load_examples(dataset).test)
+    if found is None or (isinstance(found, int | float) and math.isfinite(found)):
+        return found
+    raise ConfigError(f"task: '{task}': its guessing(examples) gives {shown(found)}; want a number or None")
 
 
 def trial_of(spec: Spec, device: str, dataset: Ref, facts: Facts) -> Callable[[nn.Module], None] | None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from prunetune.core.environment import environment, mixed
 from prunetune.data import facts, load_examples
-from prunetune.errors import ConfigError, counted, shown
+from prunetune.errors import counted
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
 from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan
+from prunetune.plan.context import chance_of
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
 from prunetune.results.mask_rows import mask_overlap
@@ -33,8 +34,6 @@ from prunetune.sparsity.correlation import chance
 from prunetune.sparsity.scope import Scope, list_parameters
 from prunetune.steps.steps import Import, Measure, Prune, Step, Train
 from prunetune.store.layout import StoreReader
-from prunetune.tasks import task_of
-from prunetune.training.objective import user_errors
 
 
 def along_training(plan: Plan, stored: Stored) -> tuple[MomentOverlap, ...]:
@@ -319,7 +318,7 @@ def _data_notes(plan: Plan) -> tuple[str, ...]:
 def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
     fingerprints = [stored[step.key].manifest["environment"] for step in plan.steps if step.key in stored]
     trained = [step for step in plan.steps if isinstance(step, Train | Import)]
-    guessing = {"outputs": plan.outputs, "chance": _chance(plan)}
+    guessing = {"outputs": plan.outputs, "chance": chance_of(plan.spec.task, plan.data)}
     return {
         **environment(),
         "test_images": facts(plan.data).test,
@@ -328,15 +327,6 @@ def _environment(plan: Plan, stored: Stored) -> dict[str, Any]:
         "precisions": sorted({step.recipe.precision for step in trained}),
         "mixed": mixed(fingerprints),
     }
-
-
-def _chance(plan: Plan) -> float | None:
-    """What the task says that guessing scores; ConfigError where that is neither a finite number nor None."""
-    with user_errors(f"task: '{plan.spec.task}': its guessing(examples)"):
-        found = task_of(plan.spec.task).guessing(load_examples(plan.data).test)
-    if found is None or (isinstance(found, int | float) and math.isfinite(found)):
-        return found
-    raise ConfigError(f"task: '{plan.spec.task}': its guessing(examples) gives {shown(found)}; want a number or None")
 
 
 def _order(row: Any) -> tuple[Any, ...]:
