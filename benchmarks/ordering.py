@@ -6,7 +6,7 @@ from itertools import chain
 from benchmarks.findings import Findings, Table
 from benchmarks.rounds import Options
 from benchmarks.tables import short
-from prunetune.execution.simulate import simulate
+from prunetune.execution.cost import simulate
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
 from prunetune.steps import graph

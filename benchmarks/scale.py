@@ -10,8 +10,8 @@ from benchmarks.findings import Findings, Goal, Table
 from benchmarks.rounds import Options
 from benchmarks.synthetic import fill, planned
 from benchmarks.tables import short
+from prunetune.execution.cost import simulate
 from prunetune.execution.executors.local import LocalExecutor
-from prunetune.execution.simulate import simulate
 from prunetune.plan.compile import Plan, plan
 from prunetune.report.write_report import write_report
 from prunetune.results.collect import collect

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunetune.execution.cost import simulate
 from prunetune.execution.scheduler import Schedule
-from prunetune.execution.simulate import simulate
 from prunetune.steps import graph
 from prunetune.steps.steps import Step
 from tests.support.toy_study import Work

@@ -15,8 +15,14 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from prunetune.report.figures.accuracy import Drawing
-from prunetune.report.figures.layers import STRONGEST, layer_figures, shortened, spread
-from prunetune.report.figures.mask_overlap import agreement_figures, agreement_table
+from prunetune.report.figures.layers import (
+    STRONGEST,
+    agreement_figures,
+    agreement_table,
+    layer_figures,
+    shortened,
+    spread,
+)
 from prunetune.report.figures.style import COLOURS, inline, standalone
 from prunetune.report.figures.training import trajectory_figures, trajectory_table
 from prunetune.report.results_files import read_results, results_text

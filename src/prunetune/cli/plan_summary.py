@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from prunetune.analysis.paper.scale import retention_text
 from prunetune.api import Prepared
 from prunetune.errors import ConfigError, counted, unknown
-from prunetune.execution.cost import Costs, bytes_read, bytes_written, costs, estimate
+from prunetune.execution.cost import Costs, Simulation, bytes_read, bytes_written, costs, estimate, simulate
 from prunetune.execution.progress import duration
-from prunetune.execution.simulate import Simulation, simulate
 from prunetune.plan.compile import Plan, Remaining, labels, plan
 from prunetune.steps import graph
 from prunetune.steps.steps import Step, Train

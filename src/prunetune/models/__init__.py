@@ -5,7 +5,6 @@ with `input_shape` = (C, H, W), which returns logits of shape (N, outputs).
 """
 
 from prunetune.models.architectures import MODELS
-from prunetune.models.building import argument, build, draw, identify
-from prunetune.models.width import narrowed, parameters_kept
+from prunetune.models.building import argument, build, draw, identify, narrowed, parameters_kept
 
 __all__ = ["MODELS", "argument", "build", "draw", "identify", "narrowed", "parameters_kept"]

@@ -21,11 +21,11 @@ from prunetune.errors import counted
 from prunetune.report import tables, verdict_tables
 from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
-from prunetune.report.figures.mask_overlap import agreement_table
+from prunetune.report.figures.layers import agreement_table
 from prunetune.report.figures.style import css_variables, inline
 from prunetune.report.figures.training import trajectory_table
-from prunetune.report.paper_table import paper_table
 from prunetune.report.quantity_tables import quantity_tables
+from prunetune.report.tables import paper_table
 from prunetune.report.text import (
     STARTS,
     choice_text,

@@ -13,8 +13,7 @@ from prunetune.analysis.verdict import Verdict, judge
 from prunetune.errors import ConfigError
 from prunetune.report.figures.accuracy import drawings
 from prunetune.report.figures.connectivity import connectivity_figures
-from prunetune.report.figures.layers import layer_figures
-from prunetune.report.figures.mask_overlap import agreement_figures
+from prunetune.report.figures.layers import agreement_figures, layer_figures
 from prunetune.report.figures.style import standalone
 from prunetune.report.figures.training import residual_drawings, trajectory_figures
 from prunetune.report.latex import latex_table

@@ -15,8 +15,7 @@ from prunetune.plan.compile import Plan
 from prunetune.plan.context import chance_of
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
-from prunetune.results.mask_rows import mask_overlap
-from prunetune.results.quantity_rows import quantities
+from prunetune.results.quantity_rows import mask_overlap, quantities
 from prunetune.results.stored import Stored, measured, read_stored
 from prunetune.rows import (
     Connectivity,
