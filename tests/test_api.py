@@ -40,7 +40,9 @@ def html(found: Audit) -> str:
 
 def test_its_repr_is_a_line_and_its_text_the_whole_answer(found: Audit) -> None:
     assert "\n" not in repr(found)
-    assert ": A winning ticket? " in repr(found)
+    first = str(found).splitlines()[0]
+    assert first.startswith("At learning rate 0.1")
+    assert repr(found).endswith(f": {first}>")
     assert str(found) == found.report.text
 
 
@@ -51,7 +53,8 @@ def test_it_shows_every_verdict_the_recommendation_and_the_accuracies(found: Aud
     page = Page(html)
     badges = [element["data-verdict"] for element in page.all("div") if element.get("class") == "ruling"]
     assert sorted(map(str, badges)) == sorted(verdict.winning_property for verdict in found.verdicts)
-    assert "Train from" in page.text
+    assert str(found).splitlines()[0] in page.text
+    assert "train the sparse network from" in page.text
     assert len(page.all("figure")) == 4  # two rates, two mask algorithms
     assert str(found.report.page) in page.text
 
@@ -144,6 +147,9 @@ def test_a_measurement_that_failed_fails_the_audit(tmp_path: Path) -> None:
         "movement of ticket_0/ticket_T one_shot 50.0% lr 0.05 seed 0: on another one",
         "barriers of theta_T/ticket_T one_shot 50.0% lr 0.05 seed 0: on a disk that is full",
     }
+    page = done.report.page.read_text(encoding="utf-8")
+    for line in done.failed_measurements:
+        assert f"a measurement failed, {line}" in page
 
 
 # --- progress

@@ -1,6 +1,17 @@
 """prunetune: what should my sparse network be trained from?
 
-The public names are those of `__init__.pyi`. Each is imported on first use, so `import prunetune` imports no torch.
+    audit            run a study: dense training, masks, arms, verdict, report
+    sensitivity      which layers cost the most when pruned alone
+    recommend        advice for one model from the evidence at hand
+    compute_mask     choose which weights stay
+    apply_mask       set the others to zero and keep them there in any training; remove_mask ends it
+    get_mask         the mask that a model is held by
+    list_parameters  what may be pruned, and why the rest may not
+    correlation      R_p: the share of the largest weights that two states have in common
+    sparsity_report  what is left, layer by layer
+    export           ONNX, safetensors and other forms
+
+Each name is imported on first use, so `import prunetune` imports no torch.
 """
 
 from typing import Any

@@ -17,9 +17,9 @@ from prunetune.analysis.verdict import Verdict
 from prunetune.api import Audit
 from prunetune.errors import ConfigError, given
 from prunetune.plan.measurements import DENSE_P
+from prunetune.report.answer import answers
 from prunetune.report.results_files import RESULTS, read_results
 from prunetune.report.text import STARTS, lead, pretraining_text, recommendation_text, whys
-from prunetune.report.write_report import answers
 from prunetune.rows import Results
 from prunetune.sparsity.allocation import uniform
 from prunetune.sparsity.argument_checks import as_path, as_share, require_type
@@ -275,7 +275,8 @@ def _results(audit: Audit | str | Path) -> tuple[Results, str]:
 
 def _audit_lines(results: Results, source: str, sparsity: float, layers: Sequence[LayerKept]) -> list[AdviceLine]:
     """The audit's answers at the asked sparsity; of another network they are an analogy, and name no start."""
-    rule, verdicts, recommendation = answers(results)
+    found = answers(results)
+    rule, verdicts, recommendation = found.rule, found.verdicts, found.recommendation
     row = min(recommendation, key=lambda row: abs(row.sparsity - sparsity), default=None)
     if row is None or abs(row.sparsity - sparsity) > SAME_SPARSITY:
         return [_not_tried(recommendation, sparsity, source)]

@@ -1,7 +1,7 @@
 """A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,11 +19,11 @@ from prunetune.execution.progress import Progress, is_watched
 from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.models import build
-from prunetune.plan.compile import Plan, Remaining, every_cell, labels, plan
+from prunetune.plan.compile import Plan, Remaining, every_cell, plan
+from prunetune.report.answer import answers, headline
 from prunetune.report.ownership import require_ours
-from prunetune.report.page import headline
-from prunetune.report.write_report import REPORT_FILES, Report, answers, notebook_report, write_report
-from prunetune.results.collect import collect
+from prunetune.report.write_report import REPORT_FILES, Report, notebook_report, write_report
+from prunetune.results.collect import collect, failed_measurements
 from prunetune.rows import Correlation, Results, Trial
 from prunetune.sparsity.argument_checks import as_path, require_type, wrong_type
 from prunetune.sparsity.model_files import load_weights, read_state
@@ -88,7 +88,7 @@ class Audit:
         return self.report.text
 
     def __repr__(self) -> str:
-        return f"<Audit of {self.results.study.get('name', 'a study')}: {headline(self.verdicts)}>"
+        return f"<Audit of {self.results.study.get('name', 'a study')}: {headline(answers(self.results))}>"
 
     def _repr_html_(self) -> str:
         """The verdict cards, the recommendation and the accuracy figures, as a notebook shows the result of a cell."""
@@ -189,7 +189,7 @@ def run_study(
             break
         prepared = larger
         on_more(prepared.plan, prepared.remaining)
-    return Audit(write_report(results, folder), results, _failed_measurements(prepared.plan, failures))
+    return Audit(write_report(results, folder), results, failed_measurements(prepared.plan, failures))
 
 
 def run_steps(
@@ -229,22 +229,13 @@ def failures_of(results: Results) -> tuple[str, ...]:
     return (*missing, *breaches)
 
 
-def _failed_measurements(planned: Plan, failures: Mapping[str, str]) -> tuple[str, ...]:
-    """One line for every measuring step that failed; what it measures may be several rows."""
-    names = labels(planned)
-    measured = (*planned.correlations, *planned.trajectory, *planned.connections, *planned.quantities)
-    keys = dict.fromkeys(row.step.key for row in measured if row.step.key in failures)
-    return tuple(f"{names[key]}: {failures[key]}" for key in keys)
-
-
 def _with_more_seeds(prepared: Prepared, results: Results) -> Prepared | None:
     """The study with the next batch of seeds where a verdict is open; None where none is, or has the most."""
     looks = prepared.spec.looks
     if len(looks) == 1:
         return None
-    _, verdicts, _ = answers(results)
     counts = every_cell(prepared.spec, looks[0])
-    for verdict in verdicts:
+    for verdict in answers(results).verdicts:
         following = len(verdict.looks) - (not verdict.open)
         counts[verdict.learning_rate, verdict.mask] = looks[min(following, len(looks) - 1)]
     larger = plan(prepared.spec, prepared.device, counts)

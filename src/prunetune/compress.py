@@ -47,7 +47,7 @@ from prunetune.spec.compression import CompressionRequest, compression_spec
 from prunetune.spec.load import SpecSource
 from prunetune.steps.steps import Train
 
-__all__ = ["compress", "plan_compression"]
+__all__ = ["Shipped", "compress", "plan_compression"]
 
 MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}

@@ -101,7 +101,7 @@ def test_correcting_over_the_study_keeps_some_false_holds_below_alpha(simulation
 def test_the_headline_says_how_many_verdicts_and_at_what_error() -> None:
     verdicts = judge(several([0.1, -0.9, 0.1]), STUDY)
     assert family_text(verdicts, STUDY) == (
-        "3 verdicts; some *holds* among them is false with a nominal probability of at most 5 %: Holm's correction "
+        "3 verdicts; some *yes* among them is false with a nominal probability of at most 5 %: Holm's correction "
         "runs over all 3 tests of the study."
     )
     assert "of at most 15 %: each is corrected for its own sparsities alone, at 5 %." in family_text(verdicts, CELL)

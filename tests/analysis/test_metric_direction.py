@@ -14,8 +14,8 @@ from prunetune.analysis.recommend import Recommendation, recommend
 from prunetune.analysis.regimes import Answers, Study, regimes_of
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
+from prunetune.report.answer import answers
 from prunetune.report.comparison.comparison_rows import compare_studies
-from prunetune.report.write_report import answers
 from prunetune.rows import Trial
 from tests.support.planted import planted as whole_study
 from tests.support.scored import ERROR, PERPLEXITY, REWARD, of_metric, rescored
@@ -164,7 +164,7 @@ def studies(name: str, metric: Any, sign: float) -> list[Study]:
         results = of_metric(whole_study(seeds=3), metric, lambda score, by=shift: sign * (score + by - 200.0))
         fresh = [dataclasses.replace(row, key=f"{number}{row.key}") for row in results.trials]
         results = dataclasses.replace(results, trials=tuple(fresh))
-        rule, verdicts, _ = answers(results)
+        rule, verdicts = (found := answers(results)).rule, found.verdicts
         held: Answers = {(v.learning_rate, v.mask, t.sparsity): t.answer for v in verdicts for t in v.tests}
         evidence = Evidence(results.trials, metric=rule.metric)
         made.append(Study(f"{name}{number}", results, rule, evidence, held))

@@ -474,7 +474,7 @@ def test_page_and_file_have_the_rows(tmp_path):
         "paper_scale",
         "why",
     ]
-    assert 'href="#paper"' in page
+    assert 'id="paper"' in page
     section = page[page.index('id="paper"') : page.index('id="trials"')]
     assert "15 epochs instead of 150" in section
     assert section.count("<tr>") == len(found) + 1

@@ -10,8 +10,9 @@ from scipy import stats
 
 from prunetune.analysis.pretraining import Check, Pretraining, label
 from prunetune.analysis.verdict import Verdict, judge
+from prunetune.report.answer import answers
 from prunetune.report.results_files import read_results
-from prunetune.report.write_report import answers, render_again
+from prunetune.report.write_report import render_again
 from prunetune.rows import Correlation, Missing, Trial
 from tests.support.verdict_trials import LEVEL, one, overlap, planted, said, spread, study, trial
 
@@ -226,7 +227,7 @@ def test_held_out_images_choose_the_best_rate_and_test_images_compare_with_it() 
 
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in STUDIES.glob("*/results.json")))
 def test_every_study_of_this_repository_is_judged_by_the_new_rule(folder: str) -> None:
-    _, verdicts, _ = answers(read_results(STUDIES / folder / "results.json"))
+    verdicts = answers(read_results(STUDIES / folder / "results.json")).verdicts
     assert verdicts
     for verdict in verdicts:
         assert verdict.pretraining in ("best of those tried", "insufficient", "inconclusive")

@@ -118,7 +118,7 @@ def test_a_study_at_the_margin_goes_on_to_the_most() -> None:
         assert (verdict.winning_property, verdict.open, len(verdict.looks)) == ("inconclusive", True, ended)
         assert verdict.seeds_needed is None
     assert verdict.looks[-1].spent == AUTO.alpha
-    assert verdict.outlook == "Not decided by 20 seeds, the most that were to be added."
+    assert verdict.outlook == "Undecided by 20 seeds, the most that were to be added."
 
 
 def test_a_look_judges_at_its_own_level_as_a_fixed_number_would() -> None:

@@ -28,6 +28,7 @@ PUBLIC = (
     "prunetune.integrations.lightning",
     "prunetune.integrations.transformers",
     "prunetune.models",
+    "prunetune.results",
     "prunetune.sparsity",
     "prunetune.spec",
     "prunetune.steps",
@@ -83,6 +84,13 @@ def test_a_public_name_has_one_home() -> None:
     names = Counter(public for name in PUBLIC for public in _public_module(name).__all__)
     twice = {"identify", "PruneCallback", *errors.__all__}
     assert {name for name, count in names.items() if count > 1} <= twice
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_module_lists_its_public_names_alone(name: str) -> None:
+    module = _public_module(name)
+    if Path(str(module.__file__)).with_suffix(".pyi").exists():  # others are written out, with what they import
+        assert [public for public in dir(module) if not public.startswith("__")] == module.__all__
 
 
 def test_importing_prunetune_imports_no_torch() -> None:

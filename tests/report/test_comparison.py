@@ -318,7 +318,7 @@ def test_a_mask_or_sparsity_that_is_not_there_is_named(
 def test_the_verb_writes_and_says_where(folders: list[Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(folders[0] / "results.json"), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert "Verdict: the paper's explanation is not decided here." in done.stdout
+    assert "Verdict: whether the paper's explanation holds is undecided here." in done.stdout
     assert (tmp_path / "comparison.html").exists()
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from prunetune.core.metric import ACCURACY
 from prunetune.errors import ConfigError
+from prunetune.report.answer import answers
 from prunetune.report.results_files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Correlation, Results, Trial
@@ -74,6 +75,7 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
         "budget",
     }
     contract |= {"layers", "invariants", "missing", "notes", "controls", "comparisons", "paper", "pretraining"}
+    contract |= {"standings", "choices"}
     views = {"residuals", "connectivity", "along_training", "overlap_by_layer", "mask_overlap", "recipes"}
     assert contract | views == set(found)
     assert ",".join(found["trials"][0]) == TRIAL_COLUMNS
@@ -137,7 +139,7 @@ def test_rows_are_sorted_whatever_their_order(tmp_path):
     shuffled = dataclasses.replace(
         results, trials=tuple(mixed[0]), correlations=tuple(mixed[1]), budget=tuple(mixed[2])
     )
-    assert results_text(shuffled, (), ()) == results_text(results, (), ())
+    assert results_text(shuffled, answers(shuffled)) == results_text(results, answers(results))
     write_report(shuffled, tmp_path)
     rows = [line.split(",") for line in (tmp_path / "trials.csv").read_text().splitlines()[1:]]
     places = [(float(row[3]), row[2], float(row[4]), row[1], int(row[6])) for row in rows]
@@ -147,7 +149,7 @@ def test_rows_are_sorted_whatever_their_order(tmp_path):
 
 def _results_only(folder: Path) -> Path:
     path = folder / "results.json"
-    write_text(path, results_text(planted(seeds=2), (), ()))
+    write_text(path, results_text(planted(seeds=2), answers(planted(seeds=2))))
     return path
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from prunetune.analysis.verdict import Rule, Verdict, judge
-from prunetune.report.page import headline, page_text
+from prunetune.analysis.verdict import Verdict
+from prunetune.report.answer import answers
+from prunetune.report.page import page_text
 from prunetune.report.text import whys
 from prunetune.report.write_report import Report, write_report
 from prunetune.rows import Results
@@ -67,11 +68,10 @@ def test_hostile_names_are_text(text, page):
         assert where in page.text
 
 
-def test_it_leads_with_the_verdict(report, page):
+def test_it_leads_with_the_answer_and_then_the_verdict(report, page):
     words = page.text
-    assert (
-        words.index("A winning ticket?") < words.index("Learning rate 0.01") < words.index("What to train the sparse")
-    )
+    said = report.text.splitlines()[0]
+    assert words.index(said) < words.index("Cost") < words.index("Learning rate 0.01") < words.index("Starts side by")
     badges = [element["data-verdict"] for element in page.all("span") if element.get("class") == "badge"]
     assert badges == [verdict.winning_property for verdict in report.verdicts]
     assert len(badges) == 4
@@ -100,7 +100,7 @@ def test_everything_that_a_reader_needs_is_on_it(page):
 def test_every_figure_is_on_it_and_is_a_file(report, page):
     files = {path.stem for path in (report.page.parent / "figures").glob("*.svg")}
     assert {(element.get("id") or "").removeprefix("figure-") for element in page.all("figure")} == files
-    assert len(page.all("svg")) == len(files) == 8 + 8 + 4 + 1
+    assert len(page.all("svg")) == len(files) == 8 + 8 + 4 + 1 + 1
 
 
 def test_it_can_be_read_out(page):
@@ -127,41 +127,16 @@ def ruled(verdict: Verdict, answer: Any) -> Verdict:
 
 def test_a_study_without_the_arms_of_the_property_is_told_as_one_that_does_not_ask(tmp_path):
     text = _text(planted(arms=("ticket", "finetune"), seeds=3), tmp_path).replace("\N{NO-BREAK SPACE}", " ")
-    assert "A winning ticket? Not asked at learning rate" in text
+    assert "Not asked at 0.1; at 0.01 the dense network is insufficient." in text
     assert "To have it judged, add to the study's arms: reinit." in text
     assert "has no result in seed" not in text
 
 
-def test_headlines():
-    results = planted()
-    verdicts = judge(results.trials)
-    low, high = verdicts
-    assert headline([]) == "No verdict: there is no sparse training to judge"
-    say = {"holds": "yes", "fails": "no", "inconclusive": "not decided"}
-    for first in say:
-        for second in say:
-            pair = [
-                dataclasses.replace(low, winning_property=first),
-                dataclasses.replace(high, winning_property=second),
-            ]
-            said = headline(pair).replace("\N{NO-BREAK SPACE}", " ")
-            if first == second:
-                assert said == f"A winning ticket? {say[first].capitalize()} at learning rate 0.01 and 0.1."
-            else:
-                parts = f"{say[first].capitalize()} at learning rate 0.01; {say[second]} at learning rate 0.1."
-                assert said == f"A winning ticket? {parts}"
-    mixed = [
-        dataclasses.replace(low, winning_property="holds"),
-        dataclasses.replace(low, winning_property="fails", mask="x"),
-    ]
-    assert "Depends on the masks at learning rate" in headline(mixed)
-
-
 def test_mixed_environments_are_flagged():
     results = planted(seeds=1)
-    assert "Mixed environments" not in Page(page_text(results, (), (), Rule(), ())).text
+    assert "Mixed environments" not in Page(page_text(results, answers(results), ())).text
     mixed = dataclasses.replace(results, environment=results.environment | {"mixed": ["torch: 2.12, 2.13"]})
-    assert "Mixed environments" in Page(page_text(mixed, (), (), Rule(), ())).text
+    assert "Mixed environments" in Page(page_text(mixed, answers(mixed), ())).text
 
 
 def _text(results: Results, folder: Path) -> str:

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from prunetune.analysis.paper.scale import off_paper, retention_text
+from prunetune.report.answer import answers
 from prunetune.report.results_files import read_results, results_text
 from prunetune.report.write_report import render_again
 from prunetune.training.recipe import RecipeSummary
@@ -44,7 +45,7 @@ def test_the_words():
 def test_an_older_file_is_read_with_kappa_computed(tmp_path):
     """6 epochs at weight decay 1e-4: Σ of the factors is by hand, step by step in tests/training."""
     found = planted()
-    text = json.loads(results_text(found, (), ()))
+    text = json.loads(results_text(found, answers(found)))
     del text["recipes"]
     (tmp_path / "results.json").write_text(json.dumps(text))
     read = read_results(tmp_path / "results.json").recipes
@@ -58,7 +59,7 @@ def test_an_older_file_is_read_with_kappa_computed(tmp_path):
 
 
 def test_what_a_file_says_is_kept(tmp_path):
-    text = json.loads(results_text(planted(), (), ()))
+    text = json.loads(results_text(planted(), answers(planted())))
     text["recipes"] = [{"learning_rate": 0.1, "steps": 7, "kappa": None, "retention": None}]
     (tmp_path / "results.json").write_text(json.dumps(text))
     assert read_results(tmp_path / "results.json").recipes == (RecipeSummary(0.1, 7, None, None),)
@@ -80,7 +81,7 @@ def test_a_small_kappa_is_not_rounded_to_another(kappa, said):
 
 
 def test_the_page_does_not_say_that_kappa_alone_decides_r_p(tmp_path):
-    text = json.loads(results_text(planted(), (), ()))
+    text = json.loads(results_text(planted(), answers(planted())))
     del text["recipes"]  # as in an older file: κ is then computed
     (tmp_path / "results.json").write_text(json.dumps(text))
     page = render_again(tmp_path).page.read_text()

@@ -13,7 +13,7 @@ from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.data import TensorExamples
-from prunetune.report.page import headline
+from prunetune.report.answer import winning_text
 from prunetune.report.text import choice_text, exceeds_text, recommendation_text, summary, whys
 from prunetune.report.write_report import write_report
 from prunetune.rows import Results, Trial
@@ -51,7 +51,7 @@ def test_a_ticket_that_exceeds_is_told_so_everywhere_with_the_warning(tmp_path: 
     assert "the ticket exceeds the dense network: +9.10" in whys(verdict)[0]
     assert "At 75 % sparsity the ticket exceeds the dense network" in exceeds_text(verdict, RULE)
     assert "the dense network is not converged" in exceeds_text(verdict, RULE)
-    assert headline([verdict]).endswith(", where the ticket exceeds a dense network that is not converged.")
+    assert winning_text([verdict]).endswith(", where the ticket exceeds a dense network that is not converged.")
     text = said(trials)
     assert "the dense network is not converged, trained too little to be the yardstick" in text
     assert "  exceeds  " in text
@@ -66,7 +66,7 @@ def test_a_ticket_that_exceeds_is_told_so_everywhere_with_the_warning(tmp_path: 
 def test_a_ticket_that_matches_gets_no_warning() -> None:
     trials = study({0.75: spread(0.2, 0.3)}, {0.75: spread(2.0, 0.3)})
     assert exceeds_text(one(trials), RULE) == ""
-    assert "converged" not in headline([one(trials)])
+    assert "converged" not in winning_text([one(trials)])
     assert "not converged" not in said(trials)
 
 
@@ -81,7 +81,8 @@ def test_a_dense_network_shown_to_have_converged_is_not_called_unconverged(gain:
     verdict = one([*trials, *longer])
     assert verdict.exceeds_dense == (0.75,)
     assert verdict.winning_property == "holds"
-    for text in (exceeds_text(verdict, RULE), headline([verdict]), said([*trials, *longer])):
+    assert (winning_text([verdict]) == "At 0.1 the dense network is insufficient.") == (gain == 3.0)
+    for text in (exceeds_text(verdict, RULE), said([*trials, *longer])):
         assert ("not converged" in text) is not converged
         assert ("that has converged" in text or "that is converged" in text) is converged
 

@@ -64,8 +64,8 @@ def test_a_study_of_two_rates_literally() -> None:
 def test_one_seed_gives_differences_without_bounds() -> None:
     trials = [trial("dense", 0, 80.0), trial("ticket", 0, 80.5, 0.5), trial("reinit", 0, 79.0, 0.5)]
     text = said(trials)
-    assert "\n\nNot decided: " in text
-    assert "  50 %      +0.50           ?         +1.50            ?       ?" in text
+    assert "\n\nUndecided: " in text
+    assert "  50 %      +0.50           undecided  +1.50            undecided  undecided" in text
     assert "a tie" in text
 
 

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
+from prunetune.report.answer import answers
 from prunetune.report.figures.accuracy import Drawing
 from prunetune.report.figures.layers import (
     STRONGEST,
@@ -70,7 +71,7 @@ def test_absent_data_have_no_figure_no_table_and_no_section(report, tmp_path):
 
 def test_a_file_of_before_reads_as_one_without_them(results, tmp_path):
     path = tmp_path / "results.json"
-    path.write_text(results_text(results, (), ()))
+    path.write_text(results_text(results, answers(results)))
     assert read_results(path).mask_overlap == results.mask_overlap
     old = {name: value for name, value in json.loads(path.read_text()).items() if name not in VIEWS}
     path.write_text(json.dumps(old))
@@ -83,8 +84,8 @@ def test_rows_are_sorted_whatever_their_order(results):
         random.Random(3).shuffle(rows)
     shuffled = dataclasses.replace(results, **{name: tuple(rows) for name, rows in mixed.items()})
     assert shuffled != results
-    assert results_text(shuffled, (), ()) == results_text(results, (), ())
-    written = json.loads(results_text(shuffled, (), ()))["overlap_by_layer"]
+    assert results_text(shuffled, answers(shuffled)) == results_text(results, answers(results))
+    written = json.loads(results_text(shuffled, answers(shuffled)))["overlap_by_layer"]
     assert [row["layer"] for row in written[:3]] == list(LAYERS)
 
 

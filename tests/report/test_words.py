@@ -80,9 +80,9 @@ def test_no_winning_ticket_and_a_high_correlation_at_the_best_rate_literally() -
 def test_one_seed_literally() -> None:
     [verdict] = judge(study({0.75: [0.0]}, {0.75: [2.0]}), RULE)
     assert verdict_words(verdict, RULE) == (
-        "Not decided: at learning rate 0.1 with iterative masks, it is not known whether this network has a winning "
+        "Undecided: at learning rate 0.1 with iterative masks, it is not known whether this network has a winning "
         "ticket. One seed is never a verdict, for it shows no spread; 5 seeds are usual. "
-        "Pre-training (the dense training) at learning rate 0.1: inconclusive. "
+        "Pre-training (the dense training) at learning rate 0.1: undecided. "
         "Not worse than the best rate tried: undecided. Only one "
         "learning rate was tried, so its dense accuracy has nothing to be compared with. "
         f"{NOT_LONGER}"
@@ -101,7 +101,7 @@ def test_the_words_are_true_in_every_combination(
 ) -> None:
     verdict = first(two_rates({0.5: (dense, reinit), 0.75: ("no", "yes")}, LOWER[pretraining]), value)
     text = verdict_words(verdict, RULE)
-    opening = {"holds": "Yes: ", "fails": "No: ", "inconclusive": "Not decided: "}[verdict.winning_property]
+    opening = {"holds": "Yes: ", "fails": "No: ", "inconclusive": "Undecided: "}[verdict.winning_property]
     assert text.startswith(opening)
     at_half = text.partition("At 50 %, ")[2].partition("At 75 %, ")[0]
     assert {
@@ -115,7 +115,8 @@ def test_the_words_are_true_in_every_combination(
         "undecided": "and may or may not notably beat freshly drawn weights",
     }[reinit] in at_half
     assert verdict.pretraining == pretraining
-    assert f"Pre-training (the dense training) at learning rate 0.01: {pretraining}. " in text
+    said = "undecided" if pretraining == "inconclusive" else pretraining
+    assert f"Pre-training (the dense training) at learning rate 0.01: {said}. " in text
     assert ("(R_p; by chance" in text) == (value is not None)
     assert "sufficient. " not in text.replace("insufficient. ", "")  # without a longer dense run it is never shown
     assert_well_formed(text)
@@ -155,7 +156,7 @@ def test_missing_arms_and_trivial_sparsities_are_told() -> None:
     assert "Not asked: at learning rate 0.01 with " in text
     assert "To have it judged, add to the study's arms: reinit." in text
     trivial = verdict_words(judge(two_rates({0.3: ("yes", "yes")}, 0.0), RULE)[0], RULE)
-    assert trivial.startswith("Not decided: ")
+    assert trivial.startswith("Undecided: ")
     assert "No sparsity of at least 50 % was tried." in trivial
     for words in (text, trivial):
         assert_well_formed(words)

@@ -30,6 +30,11 @@ def test_exact_zero_and_one_of_any_type_are_bits(dtype: torch.dtype) -> None:
     assert torch.equal(mask["w"], BITS)
 
 
+def test_its_repr_is_one_line_of_counts() -> None:
+    mask = Mask({"a": torch.tensor([1, 0, 0]), "b": torch.ones(1, 1)})
+    assert repr(mask) == "<Mask of 2 tensors: 2 of 4 weights kept, 50 % sparse>"
+
+
 def test_a_mask_is_its_own_copy() -> None:
     bits = BITS.clone()
     mask = Mask({"w": bits})

@@ -219,7 +219,7 @@ def _check(name: CheckName, found: Comparison, finding: str, limit: float) -> Ch
 
 def _forgotten(overlaps: Sequence[Overlap], rule: Rule) -> Check:
     """Is the excess of R_p(theta_0, theta_T) over chance surely below `NEAR_CHANCE`, or (no) surely above it?"""
-    overlap = _usual(overlaps)
+    overlap = usual_overlap(overlaps)
     if overlap is None:
         return Check("forgotten", "undecided", "R_p of the weights before and after was not measured", NEAR_CHANCE)
     sample = Sample.of(overlap.excesses)
@@ -254,14 +254,14 @@ def _overlaps(correlations: Sequence[Correlation], rate: float) -> tuple[Overlap
     )
 
 
-def _usual(overlaps: Sequence[Overlap]) -> Overlap | None:
+def usual_overlap(overlaps: Sequence[Overlap]) -> Overlap | None:
     """R_p at the measured p nearest to the paper's; None when it was not measured."""
     return min(overlaps, key=lambda row: abs(row.p - USUAL_P), default=None)
 
 
 def explanation(before: Pretraining) -> str | None:
     """What R_p of the dense run says in words, at the p that the check uses; None when it was not measured."""
-    overlap = _usual(before.overlaps)
+    overlap = usual_overlap(before.overlaps)
     if overlap is None:
         return None
     means = _meaning(before.checks[-1])

@@ -329,8 +329,8 @@ def _unasked(evidence: Evidence) -> tuple[str, ...]:
 
 def _next_look(now: int, rule: Rule) -> str:
     if now < rule.looks[-1]:
-        return f"Not decided by {now} seeds; up to {rule.looks[-1]} may be added."
-    return f"Not decided by {now} seeds, the most that were to be added."
+        return f"Undecided by {now} seeds; up to {rule.looks[-1]} may be added."
+    return f"Undecided by {now} seeds, the most that were to be added."
 
 
 def _no_forecast(now: int, halves: Sequence[Pairs]) -> tuple[int | None, str]:

@@ -28,5 +28,8 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
         return getattr(import_module(homes[name]), name)
 
-    public = sorted(homes)
-    return getattr_, lambda: sorted({*vars(sys.modules[package]), *public}), public
+    def dir_() -> list[str]:
+        """The public names, and those that every module has."""
+        return sorted({*(name for name in vars(sys.modules[package]) if name.startswith("__")), *homes})
+
+    return getattr_, dir_, sorted(homes)

@@ -1,5 +1,6 @@
 """The page of a report: one HTML file that opens offline, loads nothing, and needs no script; and its short form."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +8,26 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range
 from prunetune.analysis.paper.check_claims import PaperRow, scale_of
 from prunetune.analysis.paper.scale import off_paper, retention_text
 from prunetune.analysis.pretraining import explanation
-from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule, plan_looks
 from prunetune.analysis.verdict import Verdict
 from prunetune.core.metric import METRIC_KEYS
 from prunetune.errors import counted
 from prunetune.report import tables, verdict_tables
+from prunetune.report.answer import (
+    SHOWN,
+    Answers,
+    first_lines,
+    headline,
+    standings_table,
+    weights_text,
+    winning_text,
+)
 from prunetune.report.figures.accuracy import Drawing, Group
 from prunetune.report.figures.connectivity import connectivity_table
 from prunetune.report.figures.layers import agreement_table
@@ -27,11 +36,9 @@ from prunetune.report.figures.training import trajectory_table
 from prunetune.report.quantity_tables import quantity_tables
 from prunetune.report.tables import paper_table
 from prunetune.report.text import (
-    STARTS,
     choice_text,
     confidence,
     definition_text,
-    dense_converged,
     examples,
     exceeds_text,
     family_text,
@@ -39,6 +46,7 @@ from prunetune.report.text import (
     lead_text,
     looks_text,
     recommendation_text,
+    sufficiency,
     whys,
 )
 from prunetune.rows import Results
@@ -67,7 +75,6 @@ def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
 
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
-_SHORT = {"holds": "yes", "fails": "no", "inconclusive": "not decided", "not asked": "not asked"}
 
 
 @dataclass(frozen=True)
@@ -85,19 +92,19 @@ class Card:
 
 
 def page_text(
-    results: Results,
-    verdicts: Sequence[Verdict],
-    recommendation: Sequence[Recommendation],
-    rule: Rule,
-    drawn: Sequence[tuple[Drawing, str]],
-    paper: Sequence[PaperRow] = (),
+    results: Results, found: Answers, drawn: Sequence[tuple[Drawing, str]], paper: Sequence[PaperRow] = ()
 ) -> str:
     """The whole page. `drawn` are the drawings with their standalone SVG text, `paper` what the paper says beside."""
+    rule, verdicts = found.rule, found.verdicts
     quantities = quantity_tables(results.quantities, [layer.name for layer in results.layers], rule.metric)
     return render(
         "page.html",
-        **_answer(verdicts, recommendation, rule),
+        **_answer(found),
         results=results,
+        first_lines=[(term, typeset(text)) for term, text in first_lines(found, results)],
+        winning=winning_text(verdicts, found.choices[0].mask if found.choices else None),
+        invariants=_invariants_text(results),
+        weights=typeset(weights_text(verdicts)),
         family=emphasised(family_text(verdicts, rule)),
         facts=_facts(results, rule),
         lead_over_reinit=lead_text(rule),
@@ -107,7 +114,7 @@ def page_text(
         definition=definition_text(rule),
         meanings=_meanings(verdicts),
         retentions=[(f"{row.learning_rate:g}", retention_text(row), off_paper(row)) for row in results.recipes],
-        tables=_tables(results, verdicts, recommendation, rule) | {"paper": paper_table(paper, rule)} | quantities,
+        tables=_tables(results, found) | {"paper": paper_table(paper, rule)} | quantities,
         quantities=tuple(quantities),
         scale=scale_of(results),
         figures=inlined(drawn),
@@ -116,79 +123,55 @@ def page_text(
     )
 
 
-def notebook_html(
-    results: Results,
-    verdicts: Sequence[Verdict],
-    recommendation: Sequence[Recommendation],
-    rule: Rule,
-    drawn: Sequence[tuple[Drawing, str]],
-    page: Path,
-) -> str:
-    """The verdicts, the recommendation and the `drawn` figures as one element for a notebook, in either theme.
+def notebook_html(results: Results, found: Answers, drawn: Sequence[tuple[Drawing, str]], page: Path) -> str:
+    """The headline, the verdicts, the recommendation and the `drawn` figures as one element for a notebook.
 
-    It loads nothing, and its style holds for itself alone. It names the `page` that shows the rest.
+    It loads nothing, is in either theme, and its style holds for itself alone. It names the `page` that shows the rest.
     """
     return render(
         "notebook.html",
         "notebook.css",
-        **_answer(verdicts, recommendation, rule),
+        **_answer(found),
         name=results.study.get("name", "a study"),
         figures=inlined(drawn),
         page=str(page),
     )
 
 
-def _answer(verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule) -> dict[str, Any]:
+def _answer(found: Answers) -> dict[str, Any]:
     """What a template needs to show the headline, the verdict cards and the recommendation."""
+    rule = found.rule
     return {
         "rule": rule,
-        "headline": headline(verdicts),
-        "cards": _cards(verdicts),
+        "headline": headline(found),
+        "cards": _cards(found.verdicts),
         "signs": _SIGNS,
+        "shown": SHOWN,
         "lead": lead,
         "whys": whys,
         "looks_text": looks_text,
+        "sufficiency": sufficiency,
         "exceeds_text": exceeds_text,
-        "best": _best(recommendation),
-        "recommended": recommendation_text(recommendation, rule).splitlines(),
-        "choice": choice_text(recommendation),
+        "recommended": recommendation_text(found.recommendation, rule).splitlines(),
+        "choice": choice_text(found.recommendation),
         "metric": rule.metric,
         "examples": examples(rule.metric),
         "scores": "accuracy" if rule.metric.is_accuracy else "scores",
     }
 
 
-def headline(verdicts: Sequence[Verdict]) -> str:
-    """The answer in a few words, rate by rate, and where the dense network is no yardstick."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for rate in sorted({verdict.learning_rate for verdict in verdicts}):
-        here = [verdict for verdict in verdicts if verdict.learning_rate == rate]
-        answers = {verdict.shown for verdict in here}
-        word = _SHORT[answers.pop()] if len(answers) == 1 else "depends on the masks"
-        above = [verdict for verdict in here if verdict.exceeds_dense]
-        warning = _warning(above[0]) if above else ""
-        found.setdefault((word, warning), []).append(f"{rate:g}")
-    if not found:
-        return "No verdict: there is no sparse training to judge"
-    parts = (
-        f"{word} at learning rate\N{NO-BREAK SPACE}{' and '.join(rates)}{warning}"
-        for (word, warning), rates in found.items()
-    )
-    return f"A winning ticket? {'; '.join(parts).capitalize()}."
-
-
-def _warning(verdict: Verdict) -> str:
-    """That the ticket is better than the dense network by surely more than the margin."""
-    exceeds = verdict.tests[0].dense.metric.exceeds
-    if dense_converged(verdict):
-        return f", where the ticket {exceeds} the dense network, though that is converged"
-    return f", where the ticket {exceeds} a dense network that is not converged"
-
-
 def spec_text(study: Mapping[str, Any]) -> str:
     """The resolved spec as YAML that runs again: without what the study says of its metric."""
     spec = {name: value for name, value in study.items() if name not in METRIC_KEYS}
     return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96)
+
+
+def typeset(text: str) -> Markup:
+    """The text with what follows an underscore of R or θ set lower, everything else escaped."""
+    first, *parts = re.split(r"(?<=[Rθ])_([\w.]+)", text)
+    return Markup("").join(
+        [escape(first), *(Markup("<sub>{}</sub>").format(x) if i % 2 == 0 else escape(x) for i, x in enumerate(parts))]
+    )
 
 
 def emphasised(text: str) -> Markup:
@@ -200,26 +183,6 @@ def emphasised(text: str) -> Markup:
 def _cards(verdicts: Sequence[Verdict]) -> list[Card]:
     rates = sorted({verdict.learning_rate for verdict in verdicts})
     return [Card(f"{rate:g}", tuple(v for v in verdicts if v.learning_rate == rate)) for rate in rates]
-
-
-def _best(recommendation: Sequence[Recommendation]) -> list[tuple[str, str, str]]:
-    """The recommendation in brief, as start weights, what with, and where; equal ones together."""
-    where: dict[tuple[str, str], list[Recommendation]] = {}
-    for row in recommendation:
-        start = f"{STARTS[row.arm]} ({row.arm})" if row.arm in STARTS else row.arm
-        where.setdefault((start, f"{row.mask} masks, learning rate {row.learning_rate:g}"), []).append(row)
-    return [(*found, _where(rows)) for found, rows in where.items()]
-
-
-def _where(rows: Sequence[Recommendation]) -> str:
-    """`best at 50 %; at 75 % and 87.5 % a tie with the runner-up`."""
-    ahead, tied = ([percent(row.sparsity) for row in rows if row.tie is tie] for tie in (False, True))
-    best = [f"best at {_listed(ahead)} sparsity"] if ahead else []
-    return "; ".join([*best, *([f"at {_listed(tied)} a tie with the runner-up"] if tied else [])])
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _facts(results: Results, rule: Rule) -> list[str]:
@@ -237,6 +200,15 @@ def _seeds(results: Results, rule: Rule) -> str:
     return f"{seed_range(results.trials)} seeds"
 
 
+def _invariants_text(results: Results) -> str:
+    """How many rules were checked, how often, and how often they were broken."""
+    checked = [rule for rule in results.invariants if rule.checked]
+    times, breaches = sum(rule.checked for rule in checked), sum(len(rule.breaches) for rule in checked)
+    return (
+        f"{counted(len(checked), 'rule')} checked {counted(times, 'time')}; {counted(breaches, 'breach', 'breaches')}."
+    )
+
+
 def _meanings(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     """What R_p of the dense runs says, for every learning rate."""
     by_rate = {verdict.learning_rate: verdict.dense for verdict in verdicts if verdict.dense}
@@ -252,13 +224,13 @@ def inlined(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str,
     return found
 
 
-def _tables(
-    results: Results, verdicts: Sequence[Verdict], recommendation: Sequence[Recommendation], rule: Rule
-) -> dict[str, tables.Table]:
+def _tables(results: Results, found: Answers) -> dict[str, tables.Table]:
+    rule, verdicts = found.rule, found.verdicts
     evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks), metric=rule.metric)
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
-        "recommendation": verdict_tables.recommendation_table(recommendation, rule),
+        "recommendation": verdict_tables.recommendation_table(found.recommendation, rule),
+        "standings": standings_table(found.standings, rule),
         "comparisons": verdict_tables.comparison_table(verdicts, rule),
         "dense": verdict_tables.dense_table(verdicts, evidence, rule),
         "pretraining": verdict_tables.pretraining_table(verdicts, rule),

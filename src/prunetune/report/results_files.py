@@ -20,10 +20,10 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 from pydantic import ValidationError
 
 from prunetune.analysis.paper.check_claims import PaperRow
-from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.core.metric import Metric
 from prunetune.errors import ConfigError
+from prunetune.report.answer import Answers
 from prunetune.rows import (
     READ_VERSIONS,
     SCHEMA_VERSION,
@@ -85,23 +85,26 @@ def canonical(results: Results) -> Results:
 
 def results_text(
     results: Results,
-    verdicts: Sequence[Verdict],
-    recommendation: Sequence[Recommendation],
+    found: Answers,
     paper: Sequence[PaperRow] = (),
 ) -> str:
     """The content of `results.json`."""
-    found = _plain(_sorted(results))
+    rows, verdicts = _plain(_sorted(results)), found.verdicts
     content = {
         "schema_version": SCHEMA_VERSION,
-        **{name: found[name] for name in ("study", "environment", "trials", "correlations")},
-        "verdicts": [{name: getattr(verdict, name) for name in VERDICT_FIELDS} for verdict in verdicts],
-        "recommendation": [{name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in recommendation],
-        **{name: found[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
+        **{name: rows[name] for name in ("study", "environment", "trials", "correlations")},
+        "verdicts": [_fields(verdict, VERDICT_FIELDS) for verdict in verdicts],
+        "recommendation": [
+            {name: getattr(row, name) for name in RECOMMENDATION_FIELDS} for row in found.recommendation
+        ],
+        "standings": list(found.standings),
+        "choices": list(found.choices),
+        **{name: rows[name] for name in ("budget", "layers", "invariants", "missing", "notes", "controls")},
         "comparisons": [row for verdict in verdicts for test in verdict.tests for row in _comparisons(verdict, test)],
         "pretraining": _pretraining(verdicts),
         "paper": list(paper),
-        **{name: found[name] for name in LATER_ROWS},
-        **({"quantities": found["quantities"]} if results.quantities else {}),  # only where a study asks for them
+        **{name: rows[name] for name in LATER_ROWS},
+        **({"quantities": rows["quantities"]} if results.quantities else {}),  # only where a study asks for them
         **_looks(verdicts),
     }
     return json_text(content) + "\n"
@@ -192,9 +195,11 @@ def _correlation_order(row: Correlation) -> tuple[Any, ...]:
 def _comparisons(verdict: Verdict, test: SparsityTest) -> list[dict[str, Any]]:
     place = {"learning_rate": verdict.learning_rate, "mask": verdict.mask, "sparsity": test.sparsity}
     halves = (test.dense, test.reinit)
-    return [
-        place | {name: getattr(half, name) for name in COMPARISON_FIELDS} | {"p_holm": test.p_holm} for half in halves
-    ]
+    return [place | _fields(half, COMPARISON_FIELDS) | {"p_holm": test.p_holm} for half in halves]
+
+
+def _fields(row: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
 
 
 def _pretraining(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

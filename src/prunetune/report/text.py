@@ -55,20 +55,20 @@ def lead_text(rule: Rule) -> str:
 
 
 def family_text(verdicts: Sequence[Verdict], rule: Rule) -> str:
-    """How many verdicts there are, and how often some `holds` among them is false."""
+    """How many verdicts there are, and how often some `yes` among them is false."""
     asked = [verdict for verdict in verdicts if not verdict.unasked]
     if not asked:
         return ""
     error = percent(rule.family_error(len(asked)))
     if len(asked) == 1:
-        return f"One verdict; a *holds* is false with a nominal probability of at most {error}."
+        return f"One verdict; a *yes* is false with a nominal probability of at most {error}."
     if rule.family == "study":
         tests = asked[0].corrected_for if not rule.looks else max(verdict.corrected_for for verdict in asked)
         how = f"Holm's correction runs over all {tests} tests of the study"
     else:
         how = f"each is corrected for its own sparsities alone, at {percent(rule.alpha)}"
     chance = f"with a nominal probability of at most {error}"
-    return f"{len(asked)} verdicts; some *holds* among them is false {chance}: {how}."
+    return f"{len(asked)} verdicts; some *yes* among them is false {chance}: {how}."
 
 
 def exceeds_text(verdict: Verdict, rule: Rule) -> str:
@@ -122,7 +122,7 @@ def looks_text(verdict: Verdict, rule: Rule) -> str:
     if not verdict.looks:
         return ""
     *_, last = verdict.looks
-    how = "Left open" if verdict.winning_property == "inconclusive" else "Decided"
+    how = "Undecided" if verdict.winning_property == "inconclusive" else "Decided"
     return (
         f"{how} at look {len(verdict.looks)} of {len(rule.looks)}, by {last.seeds} seeds; "
         f"{last.spent:.2g} of the error rate of {rule.alpha:g} is spent."
@@ -140,7 +140,12 @@ def lead(verdict: Verdict) -> str:
         return f"No: {where}, this network has no winning ticket at {tried} sparsity."
     if verdict.unasked:
         return f"Not asked: {where}, this study does not have the arms that tell a winning ticket."
-    return f"Not decided: {where}, it is not known whether this network has a winning ticket."
+    return f"Undecided: {where}, it is not known whether this network has a winning ticket."
+
+
+def sufficiency(verdict: Verdict) -> str:
+    """The label of pre-training as it is shown: what no check decides is `undecided`, as everywhere."""
+    return "undecided" if verdict.pretraining == "inconclusive" else verdict.pretraining
 
 
 def pretraining_text(verdict: Verdict) -> str:
@@ -148,7 +153,7 @@ def pretraining_text(verdict: Verdict) -> str:
     if verdict.dense is None:
         return ""
     rate = f"at learning rate {verdict.learning_rate:g}"
-    opening = f"Pre-training (the dense training) {rate}: {verdict.pretraining}."
+    opening = f"Pre-training (the dense training) {rate}: {sufficiency(verdict)}."
     notes = [f"{_capital(note)}." for note in verdict.dense.notes]
     return " ".join(filter(None, [opening, *verdict.dense.lines, *notes, explanation(verdict.dense)]))
 
@@ -238,9 +243,6 @@ def _listed(sparsities: Sequence[float], word: str) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {word} {texts[-1]}"
 
 
-_SIGNS: dict[Answer, str] = {"yes": "yes", "no": "no", "undecided": "?"}
-
-
 def summary(
     trials: Sequence[Trial],
     verdicts: Sequence[Verdict],
@@ -308,7 +310,7 @@ def _verdict(verdict: Verdict, rule: Rule) -> str:
             percent(test.sparsity),
             *_half(test.dense, rule.metric.exceeds if test.exceeds else ""),
             *_half(test.reinit),
-            _SIGNS[test.answer],
+            test.answer,
         ]
         for test in verdict.tests
         if "ticket" not in verdict.unasked
@@ -338,7 +340,7 @@ def _pretraining(verdicts: Sequence[Verdict], recipes: Sequence[RecipeSummary]) 
     lines = []
     for rate, verdict in sorted(rates.items()):
         checks = [*(verdict.dense.lines if verdict.dense else ()), *([kappas[rate]] if rate in kappas else [])]
-        lines += [f"  {rate:g}  {verdict.pretraining}", *(f"    {check}" for check in checks)]
+        lines += [f"  {rate:g}  {sufficiency(verdict)}", *(f"    {check}" for check in checks)]
     return ["\n".join(["Pre-training, by learning rate:", *lines])] if lines else []
 
 
@@ -375,11 +377,11 @@ def _lead(row: Recommendation) -> str:
 def _half(half: Comparison, answer: str = "") -> tuple[str, str]:
     """The mean difference with its bounds, and the answer that follows, or the given word for it."""
     if half.mean is None:
-        return "no pairs", _SIGNS[half.answer]
+        return "no pairs", half.answer
     digits, known = half.metric.digits, half.low is not None and half.high is not None
     bounds = f" [{signed(half.low, digits)}, {signed(half.high, digits)}]" if known else ""
     errors = "" if half.error_change is None else f", {errors_changed(half.error_change)}"
-    return f"{signed(half.mean, digits)}{bounds}{errors}", answer or _SIGNS[half.answer]
+    return f"{signed(half.mean, digits)}{bounds}{errors}", answer or half.answer
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

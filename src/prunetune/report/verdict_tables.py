@@ -19,7 +19,7 @@ from prunetune.report.table_format import (
     signed,
 )
 from prunetune.report.tables import MASKS, RATE, SPARSITY
-from prunetune.report.text import direction_text, examples
+from prunetune.report.text import direction_text, examples, sufficiency
 
 
 def recommendation_table(rows: Sequence[Recommendation], rule: Rule) -> Table:
@@ -171,7 +171,7 @@ def _dense_row(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
     if compared:
         difference = signed(compared.mean, digits), bounds(compared.low, compared.high, digits)
     score = number(mean_of(values), digits)
-    return f"{verdict.learning_rate:g}", str(len(values)), score, *difference, verdict.pretraining
+    return f"{verdict.learning_rate:g}", str(len(values)), score, *difference, sufficiency(verdict)
 
 
 def _check_row(rate: float, check: Check, rule: Rule) -> tuple[str, ...]:

@@ -3,15 +3,14 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from prunetune.analysis.pairing import guessing
 from prunetune.analysis.paper.check_claims import paper_rows
-from prunetune.analysis.recommend import Recommendation, recommend
+from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
-from prunetune.analysis.verdict import Verdict, judge
+from prunetune.analysis.verdict import Verdict
 from prunetune.errors import ConfigError
-from prunetune.report.figures.accuracy import drawings
+from prunetune.report.answer import answers, headline
+from prunetune.report.figures.accuracy import answer_figure, drawings
 from prunetune.report.figures.connectivity import connectivity_figures
 from prunetune.report.figures.layers import agreement_figures, layer_figures
 from prunetune.report.figures.style import standalone
@@ -48,23 +47,17 @@ class Report:
     page: Path
 
 
-def answers(results: Results) -> tuple[Rule, tuple[Verdict, ...], tuple[Recommendation, ...]]:
-    """The rule that stands in the study, its verdicts and its recommendation."""
-    rule = Rule.of(results.study)
-    known: Any = {"missing": results.missing, **guessing(results.environment, rule.metric)}
-    verdicts = judge(results.trials, rule, correlations=results.correlations, **known)
-    return rule, verdicts, recommend(results.trials, rule, controls=results.controls, **known)
-
-
 def write_report(results: Results, out: Path) -> Report:
     """Judge the results and write results.json, trials.csv, correlations.csv, figures/*.svg and report.html to `out`.
 
     Equal results give equal bytes. Raises ConfigError where `out` cannot be written.
     """
     results = canonical(results)
-    rule, verdicts, recommendation = answers(results)
+    found = answers(results)
+    rule, verdicts = found.rule, found.verdicts
     paper = paper_rows(results, verdicts, rule)
     drawn = (
+        *(answer_figure(results, best.learning_rate, best.mask, rule) for best in found.choices[:1]),
         *drawings(results, verdicts, rule),
         *residual_drawings(results.residuals),
         *connectivity_figures(results.connectivity),
@@ -74,26 +67,26 @@ def write_report(results: Results, out: Path) -> Report:
     )
     svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
 
-    write_text(out / RESULTS, results_text(results, verdicts, recommendation, paper))
+    write_text(out / RESULTS, results_text(results, found, paper))
     write_text(out / TRIALS, csv_text(results.trials, Trial))
     write_text(out / CORRELATIONS, csv_text(results.correlations, Correlation))
     write_figures(svgs, out / FIGURES)
     page = out / PAGE
     drawn_texts = [(d, svgs[d.name]) for d in drawn]
-    write_text(page, page_text(results, verdicts, recommendation, rule, drawn_texts, paper))
-    text = summary(results.trials, verdicts, recommendation, rule, results.layers, results.recipes)
-    return Report(verdicts, recommendation, text, page)
+    write_text(page, page_text(results, found, drawn_texts, paper))
+    text = summary(results.trials, verdicts, found.recommendation, rule, results.layers, results.recipes)
+    return Report(verdicts, found.recommendation, f"{headline(found)}\n\n{text}", page)
 
 
 def notebook_report(results: Results, page: Path) -> str:
     """The answer as an HTML element for a notebook: verdict cards, recommendation and accuracy figures."""
     results = canonical(results)
-    rule, verdicts, recommendation = answers(results)
+    found = answers(results)
     mark = hashlib.sha256(json_text(results).encode()).hexdigest()[:8]  # two audits in a notebook share no ids
-    found = drawings(results, verdicts, rule)
-    drawn = [d._replace(name=f"audit-{mark}-{d.name}") for d in found if d.group == "accuracy"]
+    figures = drawings(results, found.verdicts, found.rule)
+    drawn = [d._replace(name=f"audit-{mark}-{d.name}") for d in figures if d.group == "accuracy"]
     texts = [(d, standalone(d.figure, d.name, d.title, d.description)) for d in drawn]
-    return notebook_html(results, verdicts, recommendation, rule, texts, page)
+    return notebook_html(results, found, texts, page)
 
 
 def render_again(out: Path, latex: bool = False) -> Report:

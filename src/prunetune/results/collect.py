@@ -11,7 +11,7 @@ from prunetune.errors import counted
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
 from prunetune.plan.budget import budget
-from prunetune.plan.compile import Plan
+from prunetune.plan.compile import Plan, labels
 from prunetune.plan.context import chance_of
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
@@ -83,6 +83,14 @@ def _sizes(step: Measure, stored: Stored, layers: Sequence[Layer]) -> Mapping[st
     return whole | {name: counts["kept"] for name, counts in stored[step.mask.key].metrics["layers"].items()}
 
 
+def failed_measurements(plan: Plan, failures: Mapping[str, str]) -> tuple[str, ...]:
+    """One line for every measuring step that failed; what it measures may be several rows."""
+    names = labels(plan)
+    measured = (*plan.correlations, *plan.trajectory, *plan.connections, *plan.quantities)
+    keys = dict.fromkeys(row.step.key for row in measured if row.step.key in failures)
+    return tuple(f"{names[key]}: {failures[key]}" for key in keys)
+
+
 def residuals(plan: Plan, stored: Stored) -> tuple[Residuals, ...]:
     """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
     found: dict[tuple[float, str, float, int], Train] = {}
@@ -125,6 +133,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
             *_data_notes(plan),
             *_emptied(plan, stored),
             *_paths_left_out(plan, stored, failures),
+            *(f"a measurement failed, {line}" for line in failed_measurements(plan, failures)),
         ),
         controls=tuple(name for name, arm in plan.spec.named_arms.items() if arm.control),
         residuals=residuals(plan, stored),

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from prunetune.core.files import replace_file
-from prunetune.errors import ConfigError, unknown
+from prunetune.errors import ConfigError, counted, unknown
 from prunetune.sparsity.argument_checks import as_path, require_type, wrong_type
 from prunetune.sparsity.model_state import memory_of
 
@@ -83,7 +83,7 @@ def elements(name: str, bits: Tensor, shape: Any) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=total).view(bool)).reshape(sizes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask(Mapping[str, Tensor]):
     """Parameter name -> bool tensor of the parameter's shape, on the CPU; True = kept.
 
@@ -102,6 +102,11 @@ class Mask(Mapping[str, Tensor]):
     """
 
     tensors: Mapping[str, Tensor]
+
+    def __repr__(self) -> str:
+        """One line, whatever the size: `<Mask of 2 tensors: 15 of 60 weights kept, 75 % sparse>`."""
+        tensors = counted(len(self.tensors), "tensor")
+        return f"<Mask of {tensors}: {self.kept} of {self.total} weights kept, {100 * self.sparsity:.4g} % sparse>"
 
     def __post_init__(self) -> None:
         require_type("mask", self.tensors, Mapping, "a Mask, or a dict of parameter names to tensors of bool or 0/1")

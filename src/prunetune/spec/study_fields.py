@@ -38,7 +38,7 @@ class VerdictRule(StrictModel):
     gap: _Difference = 0.5
     """The least estimated lead over `reinit` that is called notable."""
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
-    """The error rate of each bound, and of a false *holds* over the tests that are corrected together."""
+    """The error rate of each bound, and of a false *yes* over the tests that are corrected together."""
     nontrivial_sparsity: Annotated[Number, Field(ge=0, lt=1)] = 0.5
     """Sparsities from here on count."""
     family: Literal["study", "cell"] = "study"

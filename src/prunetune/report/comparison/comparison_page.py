@@ -29,7 +29,6 @@ from prunetune.report.table_format import NONE, Column, Table, bounds, mean, num
 from prunetune.report.write_report import FIGURES, write_figures
 
 PAGE = "comparison.html"
-_WORDS = {"yes": "holds", "no": "fails", "undecided": "not decided", None: "not asked"}
 _VERDICTS: dict[Explanation, str] = {"holds": "holds", "fails": "fails", "not decided": "inconclusive"}
 
 
@@ -240,7 +239,7 @@ def _regimes_table(found: Found) -> Table:
             row.study, f"{row.learning_rate:g}", row.mask, f"{100 * row.sparsity:.4g}", f"{row.epochs}",
             NONE if row.kappa is None else kappa_text(row.kappa), signed(row.mean_excess, 3),
             number(mean(list(row.dense.values())), metric.digits),
-            *(signed(row.mean(lead), metric.digits) for lead in leads), _WORDS[row.winning],
+            *(signed(row.mean(lead), metric.digits) for lead in leads), row.winning or "not asked",
         )
         for row in found.regimes
     )  # fmt: skip

@@ -29,9 +29,9 @@ from prunetune.analysis.statistics import USUAL_RULE, Rule
 from prunetune.analysis.thesis import Thesis, judge_thesis
 from prunetune.core.metric import ACCURACY, LOWER, Metric
 from prunetune.errors import ConfigError, counted, unknown
+from prunetune.report.answer import answers
 from prunetune.report.results_files import RESULTS, json_text, read_results, shown_again
 from prunetune.report.table_format import bounds, number, p_value, signed
-from prunetune.report.write_report import answers
 
 COMPARISON, REGIMES = "comparison.json", "regimes.csv"
 BASELINES = ("reinit", "ticket")
@@ -39,7 +39,7 @@ SCHEMA_VERSION = 1
 ANSWERS = {
     "holds": "the paper's explanation holds",
     "fails": "the paper's explanation fails",
-    "not decided": "the paper's explanation is not decided here",
+    "not decided": "whether the paper's explanation holds is undecided here",
 }
 
 
@@ -221,7 +221,8 @@ def _study(path: Path, name: str) -> Study:
 
 
 def _judged(results: Any, name: str) -> Study:
-    rule, verdicts, _ = answers(results)
+    found = answers(results)
+    rule, verdicts = found.rule, found.verdicts
     held: Answers = {(v.learning_rate, v.mask, test.sparsity): test.answer for v in verdicts for test in v.tests}
     chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
     evidence = Evidence(results.trials, results.missing, chance, bool(rule.looks), rule.metric)

@@ -50,6 +50,7 @@ PAIRS = {  # pair -> words and the role of its colour
 }
 
 Group = Literal[
+    "answer",
     "difference",
     "accuracy",
     "masks",
@@ -92,6 +93,13 @@ def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple
         arms = [arm for arm in ("finetune", "ticket") if any(place[0] == arm for place in evidence.places)]
         found += [mask_figure(evidence, arm, rate, with_range) for arm in arms for rate in rates]
     return tuple(drawing for drawing in found if drawing.description)
+
+
+def answer_figure(results: Results, rate: float, mask: str, rule: Rule) -> Drawing:
+    """The scores against sparsity where the answer of the page is: at one rate, one kind of masks, without controls."""
+    here = [row for row in results.trials if row.learning_rate == rate and row.mask in (None, mask)]
+    evidence = Evidence([row for row in here if row.arm not in results.controls], metric=rule.metric)
+    return accuracy_figure(evidence, rate, mask, _score_range(evidence))._replace(name="answer", group="answer")
 
 
 def arm_order(arms: Iterable[str]) -> list[str]:

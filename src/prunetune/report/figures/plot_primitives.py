@@ -192,11 +192,9 @@ def draw_points(
         _draw_points(axes, points, shift)
     for value, label, role in limits:
         axes.axhline(value, color=colour(role), linewidth=1.1, linestyle=(0, (2, 2)), label=label)
-    words = {"yes": "holds", "no": "fails", "undecided": "open"}
     for sparsity, answer in answers.items():
-        text = words.get(answer, answer)
         place = log_density(sparsity)
-        axes.text(place, 1.02, text, transform=axes.get_xaxis_transform(), ha="center", size=9.5, weight="bold")
+        axes.text(place, 1.02, answer, transform=axes.get_xaxis_transform(), ha="center", size=9.5, weight="bold")
 
 
 def draw_bars(axes: Axes, bars: Bars) -> None:
