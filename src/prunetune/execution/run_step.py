@@ -217,6 +217,7 @@ def _train(step: Train, inputs: Inputs, asked: StepContext) -> StepResult:
         mask=mask,
         counted=counted,
         penalty=step.penalty,
+        teacher=_teacher(step, inputs),
         snapshots=asked.points,
         on_epoch=report,
         on_notice=notice,
@@ -288,6 +289,15 @@ _WORK: dict[type[Step], Callable[..., StepResult]] = {
     Connect: _connect,
     **dict.fromkeys(QUANTITIES, _quantity),
 }
+
+
+def _teacher(step: Train, inputs: Inputs) -> nn.Module | None:
+    """The network that the training is taught by; it may be another kind than the one that is trained."""
+    if step.teacher is None:
+        return None
+    model = _model(step.teacher.step)
+    model.load_state_dict(inputs.state(step.teacher))
+    return model
 
 
 def _check_training(

@@ -228,7 +228,8 @@ def _dense_trials(states: DenseStates, longer: int) -> Iterator[PlannedTrial]:
     )
     yield dense
     if longer:
-        step = states.trainer.train(states.recipe.lasting(states.recipe.epochs * longer), states.theta_0)
+        recipe = states.recipe.without_teacher
+        step = states.trainer.train(recipe.lasting(recipe.epochs * longer), states.theta_0)
         yield replace(dense, arm=DENSE_LONGER, step=step)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -64,11 +64,12 @@ class StudyContext:
         again = self._draw(seed, "reinit")
         if self.spec.pretrained is None:
             first = self._draw(seed, "init")
-            dense = trainer.train(recipe, first)
+            dense = trainer.train(recipe.without_teacher, first)
             then = Weights(dense, self.rewind) if self.rewind.value else first
-            return DenseStates(first, again, then, Weights(dense), recipe, trainer)
+            return DenseStates(first, again, then, Weights(dense), recipe, replace(trainer, teacher=Weights(dense)))
         first, then, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_k", "theta_T"))
         end = given(last, "theta_T is the only state that a user must give")
+        trainer = replace(trainer, teacher=end)
         return DenseStates(first, again, then if self.rewind.value else first, end, recipe, trainer)
 
     def _draw(self, seed: int, purpose: str) -> Weights:

@@ -1,7 +1,7 @@
 """What a task is: how a batch is predicted, what is minimised, and what the predictions score."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,19 @@ class Task(Protocol):
 
     def guessing(self, examples: Examples) -> float | None:
         """What a network scores on these examples that looks at no input; None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class ClassTask(Protocol):
+    """A task whose loss is a mean cross entropy; its recipe may smooth labels and have a teacher."""
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Those of everything that is to be classified, shape (N, classes, …)."""
+        ...
+
+    def classes(self, batch: Batch) -> Tensor:
+        """What they are to be, int64 of shape (N, …), IGNORED where none counts."""
         ...
 
 
@@ -100,10 +113,24 @@ def precise(values: Tensor) -> Tensor:
     return values.float() if values.device.type == "mps" else values.double()
 
 
-def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean over targets that are not IGNORED, 0 where all are; logits of shape (N, classes, …)."""
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+def mean_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean over targets that are not IGNORED, 0 where all are; logits of shape (N, classes, …).
+
+    Smoothing ε: a target is its class by 1 − ε, and any class alike by ε (Szegedy et al. 2016, arXiv 1512.00567).
+    """
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
     return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+def mean_divergence(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """T² KL(teacher ‖ student) of the softmax of logits / T, a mean as in `mean_cross_entropy`.
+
+    T² keeps its gradients of one size whatever T is (Hinton et al. 2015, arXiv 1503.02531, sec. 2.1).
+    """
+    ours, theirs = (F.log_softmax(logits.float() / temperature, 1) for logits in (student, teacher))
+    counted = targets != IGNORED
+    each = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (each * counted).sum() / counted.sum().clamp(min=1)
 
 
 def kind(targets: Any) -> str:
