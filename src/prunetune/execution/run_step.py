@@ -39,7 +39,7 @@ from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate, score_path
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.numerics import reproducible
-from prunetune.training.objective import loss_by
+from prunetune.training.objective import loss_by, training_inputs
 from prunetune.training.recipe import Recipe, TrainingTime
 
 
@@ -72,7 +72,8 @@ def probe_metrics(probe: Probe | None) -> dict[str, str]:
 
 
 def _batches(probe: Probe) -> list[tuple[Nest, Batch]]:
-    return probe_batches(load_examples(probe.data), _shown(probe), probe.batch_size, probe.device)
+    found = probe_batches(load_examples(probe.data), _shown(probe), probe.batch_size, probe.device)
+    return [(training_inputs(probe.task, batch), batch) for _, batch in found]
 
 
 def _shown(probe: Probe) -> Tensor:

@@ -254,6 +254,12 @@ class Spec(StrictModel):
         if self.devices > 1 and not getattr(task_of(self.task), "mean_of_examples", True):
             what = f"task '{self.task}' averages over what counts in a batch, which is not shared evenly; must be 1"
             raise ConfigError(f"devices: {self.devices}; {what}")
+        if not getattr(task_of(self.task), "loss_in_evaluation", True) and (
+            self.connectivity or "curvature" in self.measure
+        ):
+            field, value = ("connectivity", self.connectivity) if self.connectivity else ("measure", ("curvature",))
+            what = f"networks of task '{self.task}' give no loss in evaluation, which that is about; leave it out"
+            raise ConfigError(f"{field}: {', '.join(value)}; {what}")
         for name, value in (("margin", self.verdict.margin), ("gap", self.verdict.gap)):
             if value > HUNDRED and self.metric.unit == "%":
                 raise ConfigError(f"verdict.{name}: {value:g}; must be less than or equal to {HUNDRED}")

@@ -20,6 +20,12 @@ class Task(Protocol):
     """A kind of question that networks are trained for.
 
     A score is exact over all examples: `statistics` of batches add up, and `score` reads their sum.
+
+    What a task may have beside: `training_inputs(batch)`, what a network in training is called with where that is not
+    the batch's inputs; `rows = True`, where statistics have a row for each thing and are put one below the other
+    in place of added up; `mean_of_examples = False`, where a loss is a mean of other things than examples;
+    `loss_in_evaluation = False`, where a network in evaluation gives nothing that a loss could be made of, and the
+    loss is NaN; and what a ClassTask has.
     """
 
     metric: ClassVar[Metric]
@@ -62,13 +68,10 @@ TASKS: Registry[Task] = Registry("task")
 """Tasks by name."""
 
 CLASSIFICATION = "classification"  # of which nothing is said anywhere: a spec's default
-LATER = "detection"  # named so that who asks for it is told
 
 
 def task_of(name: str) -> Task:
     """A registered task, or what `package.module:callable` returns; ConfigError for an unknown or unfit one."""
-    if name == LATER:
-        raise ConfigError(f"task: '{LATER}' is not built in yet; give a task of your own as package.module:callable")
     if name in TASKS:
         return TASKS[name]
     if not is_callable_name(name):

@@ -31,7 +31,7 @@ from prunetune.training.numerics import (
     seeded,
     strided_depthwise_in_float32,
 )
-from prunetune.training.objective import build_optimizer, in_parts, training_loss, user_errors
+from prunetune.training.objective import build_optimizer, in_parts, training_inputs, training_loss, user_errors
 from prunetune.training.recipe import Recipe, TrainingTime, factor
 from prunetune.training.training_state import Checkpoints, State, TrainingState, copied_state
 from prunetune.training.zero_check import PrunedZeroCheck
@@ -247,7 +247,7 @@ class _Training:
         count = len(first_tensor(batch.inputs))
         for part, share in in_parts(self.recipe, batch) if self.recipe.accumulate else [(batch, None)]:
             with autocast(self.recipe, self.device):
-                loss = self.batch_loss(self.outputs(part.inputs), part)
+                loss = self.batch_loss(self.outputs(training_inputs(self.recipe.task, part)), part)
             loss = loss if share is None else loss * share
             loss.backward()
             self.total += loss.detach() * count

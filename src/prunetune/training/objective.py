@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from prunetune.core.metric import Metric
 from prunetune.core.references import Ref, load_callable
 from prunetune.data import Batch
-from prunetune.data.examples import first_tensor, mapped
+from prunetune.data.examples import Nest, first_tensor, mapped
 from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, given, one_line
 from prunetune.sparsity.forward_pass import call
 from prunetune.tasks import Task, predictions, task_of
@@ -87,6 +87,7 @@ class Objective:
     loss: Callable[[Any, Batch], Tensor]
     statistics: Callable[[Any, Batch], Tensor]
     score: Callable[[Tensor], float]
+    rows: bool  # whether statistics are put one below the other
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -96,7 +97,15 @@ def objective_of(recipe: Recipe) -> Objective:
     """
     task = _task(recipe)
     own = recipe.metric and partial(_user_statistics, _per_example(recipe.metric))
-    return Objective(loss_by(recipe.loss, recipe.task), own or task.statistics, task.score)
+    return Objective(
+        loss_by(recipe.loss, recipe.task), own or task.statistics, task.score, getattr(task, "rows", False)
+    )
+
+
+def training_inputs(task: Ref | None, batch: Batch) -> Nest:
+    """What a network in training is called with: the batch's inputs, unless the task says otherwise."""
+    own = getattr(task_of(task.name), "training_inputs", None) if task else None
+    return own(batch) if own else batch.inputs
 
 
 def metric_of(recipe: Recipe) -> Metric:
