@@ -56,7 +56,8 @@ class Spec(StrictModel):
     model_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the model, such as `{width: 32}`."""
     data: str
-    """A registered data set, `imagefolder:DIR`, `hf:REPO`, or `package.module:callable`, which is imported and run."""
+    """A registered data set, `imagefolder:DIR`, `folder:DIR`, `csv:FILE`, `hf:REPO`, or `package.module:callable`,
+    which is imported and run."""
     data_args: dict[str, Any] = Field(default_factory=dict)
     """`root: DIR`, `train_limit: N`, `validation: SHARE`, and the data set's own arguments."""
     task: str = CLASSIFICATION
