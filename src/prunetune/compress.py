@@ -81,7 +81,7 @@ class Network:
     """A network as it is measured and shipped, with what is known of its trainings."""
 
     trial: Trial
-    accuracies: tuple[float, ...]
+    scores: tuple[float, ...]
     whole: nn.Module  # with its zeros, in the shapes of the user's model
     mask: Mask | None
     shipped: nn.Module  # `whole`, or the smaller network without its zero channels
@@ -241,7 +241,7 @@ def _few(inputs: Nest, count: int = 2) -> Nest:
 
 
 def _network(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures: list[str]) -> Network:
-    """The network of the first seed, from the store, with the accuracies of all.
+    """The network of the first seed, from the store, with the scores of all.
 
     One whose channels cannot be taken out after all ships whole, with a line in `failures`.
     """
@@ -258,8 +258,8 @@ def _network(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures
             shipped = shrink(whole, mask, _few(images))
         except Exception as error:  # surgery on a network of somebody's
             failures.append(_failed(f"{percent(trial.sparsity)}: its channels stay in", error))
-    accuracies = tuple(t.score for t in trials if t.score is not None)
-    return Network(trial, accuracies, whole, mask, shipped)
+    scores = tuple(t.score for t in trials if t.score is not None)
+    return Network(trial, scores, whole, mask, shipped)
 
 
 def _timings(networks: Sequence[Network], images: Nest) -> list[tuple[Timing, ...]]:
@@ -288,7 +288,8 @@ def _row(
         sparsity=trial.sparsity,
         density=trial.density,
         seed=trial.seed,
-        accuracies=network.accuracies,
+        accuracies=network.scores if prepared.plan.spec.metric.is_accuracy else None,
+        scores=network.scores,
         parameters=counts.parameters,
         nonzeros=counts.nonzeros,
         macs=counts.macs,

@@ -71,7 +71,7 @@ def test_the_file_is_the_identity(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n3,x\n5,6\n", {"target": "a"}, "data", ["row 3", "b", "x", "exclude"]),
         ("a,b\n1,2\n3\n5,6\n", {}, "data", ["row 3", 2]),
-        ("a,b\n1,2\n", {}, "data", ["1 rows"]),
+        ("a,b\n1,2\n", {}, "data", ["1 row"]),
         ("a,a\n1,2\n3,4\n5,6\n", {}, "data", ["each once"]),
         ("", {}, "data", ["[]"]),
         ("a,b\n1,2\n3,4\n5,6\n", {"target": "c"}, "data_args.target", ["c"]),
@@ -91,3 +91,5 @@ def test_what_is_no_table_of_numbers_is_refused(
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with refused("data", "csv:FILE"):
         identify(f"csv:{tmp_path / 'no.csv'}")
+    with refused("data", "csv:FILE"):
+        identify("csv:")

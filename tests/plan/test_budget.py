@@ -71,3 +71,14 @@ def test_an_imported_pair_costs_nothing(tmp_path: Path):
     )
     assert {row[3]: epochs(spent) for row, spent in table.items()} == {"dense": (0, 0, 0), "finetune": (0, 0, 6)}
     assert {spent.note for spent in table.values()} == {"the pre-trained pair is imported"}
+
+
+def test_a_teacher_is_paid_for_by_every_row_but_the_dense_runs():
+    fields = {"masks": [{"kind": "one_shot", "criterion": "synflow"}], "sparsities": [0.5], "learning_rates": [0.1]}
+    taught = {"epochs": 6, "batch_size": 64, "distill": {"weight": 0.5, "temperature": 4}}
+    alone, rows = ledger(**fields, arms=["reinit"]), ledger(**fields, arms=["reinit"], recipe=taught)
+    (row,) = (row for row in rows if row[3] == "reinit")
+    assert epochs(alone[row]) == (0, 0, 6)  # its mask is found at the start
+    assert epochs(rows[row]) == (6, 0, 6)
+    assert "teacher" in rows[row].note
+    assert "teacher" not in rows[0.1, None, 0.0, "dense"].note + alone[row].note

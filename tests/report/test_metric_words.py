@@ -192,6 +192,6 @@ def test_a_trade_off_speaks_of_the_metric(tmp_path: Path) -> None:
     assert_says_nothing_of_accuracy(found.text)
     assert "Perplexity (lower is better) against the dense network's 120.50, after 3 more epochs" in found.text
     assert "+5.50 at 90 %" in found.text
-    one_seed = [dataclasses.replace(each, accuracies=each.accuracies[:1]) for each in rows]
+    one_seed = [dataclasses.replace(each, scores=each.scores[:1]) for each in rows]
     single = Tradeoff("n", "m", "d", "one_shot", "unstructured", 0.1, 3, tuple(one_seed), (), study, {"cpu": "c"})
     assert "one seed, so differences below 0.5 mean little" in tradeoff_summary(single)[0]

@@ -1,5 +1,6 @@
 """What a trade-off says and shows, from planted rows."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from prunetune.report.tradeoff.tradeoff_figures import layers_figure
 from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import (
+    TRADEOFF,
     ModelFile,
     ModelRow,
     ParameterDensity,
@@ -83,7 +85,7 @@ def test_a_slow_network_s_times_are_whole_milliseconds(found: Tradeoff) -> None:
 
 
 def test_one_seed_is_said_to_be_one(found: Tradeoff) -> None:
-    single = replace(found, rows=tuple(replace(row, accuracies=row.accuracies[:1]) for row in found.rows))
+    single = replace(found, rows=tuple(replace(row, scores=row.scores[:1]) for row in found.rows))
     assert "one seed, so differences of a few tenths mean little" in tradeoff_summary(single)[0]
 
 
@@ -142,3 +144,18 @@ def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "tradeoff.json").write_text(content)
     with refused(str(tmp_path / "tradeoff.json")):
         read_tradeoff(tmp_path / "tradeoff.json")
+
+
+def test_scores_are_those_of_any_metric_and_of_older_files_their_accuracies(found: Tradeoff, tmp_path: Path) -> None:
+    write_tradeoff(found, tmp_path)
+    path = tmp_path / TRADEOFF
+    written = json.loads(path.read_text())
+    assert all(one["scores"] == one["accuracies"] for one in written["rows"])
+    for one in written["rows"]:
+        del one["scores"]  # as files had it
+    path.write_text(json.dumps(written))
+    assert read_tradeoff(path) == found
+    for one in written["rows"]:
+        one["accuracies"], one["scores"] = None, [120.5]
+    path.write_text(json.dumps(written))
+    assert {(one.accuracies, one.score) for one in read_tradeoff(path).rows} == {(None, 120.5)}

@@ -280,7 +280,7 @@ def test_a_line_of_the_store_says_what_each_found(done: Store) -> None:
         ("MeasureMovement", r"signs flipped [0-9.e-]+, cosine [0-9.e-]+"),
         ("MeasureBarrier", r"loss barrier [0-9.]+"),
         ("MeasureCurvature", r"largest eigenvalue [0-9.e+-]+, trace [0-9.e+-]+"),
-        ("MeasureSensitivity", r"sensitivity of 2 layers, whole [0-9.]+ %"),
+        ("MeasureSensitivity", r"sensitivity of 2 layers, whole [0-9.]+"),
     ):
         assert re.fullmatch(form, lines[kind]), lines[kind]
 

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
+from prunetune.analysis import regimes
 from prunetune.api import plan_study
 from prunetune.data import load_examples
 from prunetune.execution.run_step import execute
 from prunetune.plan.compile import Plan
+from prunetune.report.comparison.comparison_figures import axis_label
 from prunetune.report.write_report import Report, write_report
 from prunetune.results.collect import collect
 from prunetune.rows import Results
@@ -52,6 +54,21 @@ def test_lines_have_scores_whose_barrier_is_a_rise(study: tuple[Plan, Store, Res
     barriers = [row.values for row in results.quantities if row.kind == "barriers"]
     assert barriers
     assert all(values["accuracy_barrier"] is None and values["score_barrier"] is not None for values in barriers)
+
+
+def test_a_barrier_in_score_is_what_regimes_can_be_ordered_by(study: tuple[Plan, Store, Results, Report]) -> None:
+    made, _, results, _ = study
+    found = regimes._quantities(results, 0.01, "one_shot", 0.5)
+    wanted = {
+        row.seed: row.values["score_barrier"]
+        for row in results.quantities
+        if (row.kind, row.of) == ("barriers", "theta_T/ticket_T")
+    }
+    assert len(wanted) == 2
+    assert found["barriers.score_barrier"] == wanted
+    assert "barriers.accuracy_barrier" not in found
+    label = axis_label("barriers.score_barrier", made.spec.metric)
+    assert label == "perplexity barrier from θ_T to the ticket's final"
 
 
 def test_guessing_is_that_of_the_tokens_frequencies(study: tuple[Plan, Store, Results, Report]) -> None:

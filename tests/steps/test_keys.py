@@ -26,7 +26,7 @@ from prunetune.steps.steps import (
     describe,
 )
 from prunetune.training.admm import Penalty
-from prunetune.training.recipe import Recipe, Schedule, TrainingTime
+from prunetune.training.recipe import Distill, Recipe, Schedule, TrainingTime
 
 MODEL = Ref.of("lenet", {"width": 2})
 DATA = Ref.of("images", {"train_limit": 9}, digest="abc", root="/somewhere")
@@ -52,6 +52,11 @@ IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/thet
 SHOWN = replace(PRUNE, criterion=Ref.of("snip"), probe=Probe(DATA, 30, 4, seed=5, loss=None))
 CONNECT = Connect(Weights(TICKET), Weights(replace(TICKET, order_seed=8, augment_seed=9)), PRUNE, DATA, RECIPE)
 SHARED = replace(DENSE, devices=2)
+TAUGHT = replace(
+    TICKET,
+    recipe=replace(RECIPE, accumulate=2, label_smoothing=0.1, distill=Distill(0.5, 4.0)),
+    teacher=Weights(DENSE),
+)
 STEPS = [
     INIT,
     DENSE,
@@ -70,6 +75,7 @@ STEPS = [
     TWO_FOUR,
     CONNECT,
     SHARED,
+    TAUGHT,
 ]
 
 
@@ -180,6 +186,9 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     assert describe(LIKE)["like"] == NEXT.key
     assert "devices" not in describe(DENSE)
     assert describe(SHARED) == describe(DENSE) | {"devices": 2}
+    assert not {"teacher", "accumulate", "label_smoothing", "distill"} & {*describe(DENSE), *describe(DENSE)["recipe"]}
+    assert describe(TAUGHT)["teacher"] == {"at": None, "step": DENSE.key, "transform": None}
+    assert describe(TAUGHT)["recipe"]["distill"] == {"temperature": 4.0, "weight": 0.5}
     assert "part" not in describe(DENSE)["recipe"]["schedule"]
     assert describe(PART)["recipe"]["schedule"]["part"] == [1, 3]
     assert "pattern" not in describe(PENALISED)["penalty"]
@@ -201,6 +210,7 @@ def test_parents_are_the_steps_that_are_read_once_each():
     assert set(NEXT.parents) == {TICKET, PRUNE}
     assert set(SIGNS.parents) == {INIT, DENSE, PRUNE}
     assert set(LIKE.parents) == {DENSE, NEXT}
+    assert set(TAUGHT.parents) == {INIT, PRUNE, DENSE}
     assert set(MEASURE.parents) == {INIT, TICKET, PRUNE}
     assert set(CONNECT.parents) == {TICKET, CONNECT.second.step, PRUNE}
     assert Measure(Weights(INIT), Weights(INIT), None, (0.1,), Scope()).parents == (INIT,)

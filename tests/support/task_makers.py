@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from prunetune.data import Batch
+from prunetune.tasks import collate_boxes
 
 HERE = __name__
 
@@ -191,3 +192,89 @@ def counting() -> dict[str, Any]:
 def language_model(outputs: int) -> nn.Module:
     """Each token by the one before it."""
     return nn.Sequential(nn.Embedding(outputs, 16), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, outputs))
+
+
+# --- boxes ----------------------------------------------------------------------------------------------------------
+
+SIDE, CELL = 24, 4
+
+
+class Squares(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """None to three bright (class 0) or dark squares (class 1) on noise, as torchvision's detectors take them."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        source = draws(seed)
+        self.examples = [self._drawn(source) for _ in range(count)]
+
+    def _drawn(self, source: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        image, boxes, labels = 0.3 * torch.randn(1, SIDE, SIDE, generator=source), [], []
+        for _ in range(int(torch.randint(0, 4, (1,), generator=source))):
+            x, y, size, label = (int(torch.randint(low, high, (1,), generator=source)) for low, high in DRAWN)
+            image[0, y : y + size, x : x + size] = 1.5 - 3 * label
+            boxes.append([x, y, x + size, y + size])
+            labels.append(label)
+        return image, {"boxes": torch.tensor(boxes).reshape(-1, 4).float(), "labels": torch.tensor(labels).long()}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.examples[i]
+
+
+DRAWN = ((0, 15), (0, 15), (5, 9), (0, 2))  # x, y, size, class
+
+
+def squares() -> dict[str, Any]:
+    """Read example by example."""
+    return {"train": Squares(96, 1), "test": Squares(32, 2), "collate": collate_boxes, "workers": 0}
+
+
+def padded_squares() -> dict[str, Any]:
+    """The same as tensors."""
+    return {part: collate_boxes(examples.examples) for part, examples in squares().items() if part in ("train", "test")}
+
+
+class Detector(nn.Module):
+    """In each cell of a grid a class or none, and a box around the cell's middle, whose centre lies in it."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.classes = outputs
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.head = nn.Conv2d(32, outputs + 1 + 4, 1)
+        middle = CELL * (torch.arange(SIDE // CELL) + 0.5)
+        y, x = torch.meshgrid(middle, middle, indexing="ij")
+        self.middles = torch.stack([x, y, x, y], -1).view(-1, 4)
+
+    def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
+        found = self.head(self.body(images)).flatten(2).transpose(1, 2)
+        logits, offsets = found.split([self.classes + 1, 4], 2)
+        if targets is None:
+            return [self.detections(*one) for one in zip(logits, offsets, strict=True)]
+        wanted = torch.full(logits.shape[:2], self.classes)
+        boxes = torch.zeros_like(offsets)
+        for i, target in enumerate(targets):
+            centres = (target["boxes"][:, :2] + target["boxes"][:, 2:]) / 2 // CELL
+            places = (centres[:, 1] * (SIDE // CELL) + centres[:, 0]).long()
+            wanted[i, places] = target["labels"]
+            boxes[i, places] = (target["boxes"] - self.middles[places]) / CELL
+        there = wanted != self.classes
+        return {
+            "classes": nn.functional.cross_entropy(logits.transpose(1, 2), wanted),
+            "boxes": (offsets - boxes)[there].abs().sum() / there.sum().clamp(min=1),
+        }
+
+    def detections(self, logits: Tensor, offsets: Tensor) -> dict[str, Tensor]:
+        """The six surest cells."""
+        scores, labels = logits.softmax(1)[:, : self.classes].max(1)
+        surest = scores.topk(6).indices
+        boxes = self.middles + CELL * offsets
+        return {"boxes": boxes[surest], "labels": labels[surest], "scores": scores[surest]}

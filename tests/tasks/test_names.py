@@ -125,7 +125,6 @@ def test_a_task_of_ones_own_is_called_for() -> None:
 @pytest.mark.parametrize(
     ("task", "mentions"),
     [
-        ("detection", ["detection", "package.module:callable"]),
         ("regresion", ["regresion", "regression"]),
         ("nowhere.at:all", ["nowhere.at:all"]),
         (f"{HERE}:unfinished", ["metric", "score"]),

@@ -194,7 +194,18 @@ def test_a_loss_of_ones_own_gets_the_whole_batch() -> None:
     assert float(task_makers.absolute_error(outputs, Batch(*batch))) == pytest.approx(doubled / 5)
 
 
+SYNFLOW = {"masks": [{"kind": "one_shot", "criterion": "synflow"}]}
 REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
+    (
+        {"task": "causal_lm", "model": f"{HERE}:language_model", "data": f"{HERE}:counting"} | SYNFLOW,
+        "masks.0.criterion",
+        ["synflow", "int64"],
+    ),
+    (
+        {"task": "regression", "model": f"{HERE}:TwoInputs", "data": f"{HERE}:two_inputs"} | SYNFLOW,
+        "masks.0.criterion",
+        ["synflow", "several"],
+    ),
     ({"model": f"{HERE}:mlp", "data": f"{__name__}:read_rows", "devices": 2}, "devices", ["2", "example by example"]),
     ({"model": f"{HERE}:mlp", "data": f"{__name__}:other_test"}, "data", ["test", "RuntimeError"]),
     *(

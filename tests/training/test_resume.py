@@ -10,7 +10,7 @@ from torch import nn
 
 from prunetune.training.admm import Penalty
 from prunetune.training.loop import EpochEnd, Trained, train
-from prunetune.training.recipe import Schedule, TrainingTime
+from prunetune.training.recipe import Distill, Schedule, TrainingTime
 from tests.support.train_makers import RECIPE, Killed, Shelf, dataset, half_mask, network
 
 EPOCHS = 4
@@ -46,6 +46,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "masked adam": {"mask": True, "recipe": replace(PLAIN, optimizer="adam", learning_rate=0.002)},
     "admm": {"penalty": Penalty(0.5, rho=0.5, update_every=0.75, rho_every=1.25)},
     "dropout": {"model": dropping},
+    "in parts, smoothed, taught": {
+        "model": dropping,
+        "teacher": True,
+        "recipe": replace(PLAIN, accumulate=3, label_smoothing=0.1, distill=Distill(0.5, 2.0)),
+    },
 }
 
 
@@ -65,6 +70,7 @@ def run(kind: str, shelf: Shelf | None = None, seen: list[int] | None = None) ->
         augment_seed=4,
         mask=half_mask(model) if "mask" in settings else None,
         penalty=settings.get("penalty"),
+        teacher=network(1) if "teacher" in settings else None,
         snapshots=MOMENTS,
         on_epoch=note,
         checkpoints=shelf,

@@ -35,6 +35,7 @@ QUANTITIES = {  # `kind.figure` of the rows `quantities` of results.json; `kind`
     "movement.cosine": Axis(DENSE_PAIR, "cosine of θ_0 and θ_T"),
     "barriers.loss_barrier": Axis("theta_T/ticket_T", "loss barrier from θ_T to the ticket's final"),
     "barriers.accuracy_barrier": Axis("theta_T/ticket_T", "accuracy barrier from θ_T to the ticket's final, points"),
+    "barriers.score_barrier": Axis("theta_T/ticket_T", "score barrier from θ_T to the ticket's final, points"),
     "curvature.largest": Axis("ticket_T", "largest Hessian eigenvalue at the ticket's final"),
     "curvature.trace": Axis("ticket_T", "Hessian trace at the ticket's final"),
 }

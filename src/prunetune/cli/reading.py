@@ -106,8 +106,8 @@ def compare(
             "--x",
             metavar="QUANTITY",
             help="Also draw ticket − reinit over this: movement.sign_flips, movement.distance, movement.cosine, "
-            "barriers.loss_barrier, barriers.accuracy_barrier, curvature.largest or curvature.trace, of studies whose "
-            "spec has it in `measure`.",
+            "barriers.loss_barrier, barriers.accuracy_barrier (of another metric barriers.score_barrier), "
+            "curvature.largest or curvature.trace, of studies whose spec has it in `measure`.",
         ),
     ] = None,
     pair: Annotated[

@@ -63,8 +63,8 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The name as a heading."""
-        return f"{self.name[0].upper()}{self.name[1:]}"
+        """The name as a heading; one such as mAP stays as it is."""
+        return self.name if self.name[1:2].isupper() else f"{self.name[0].upper()}{self.name[1:]}"
 
     @property
     def column(self) -> str:

@@ -4,6 +4,7 @@ from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
 from prunetune.data.dataset import DATA, Dataset, ExampleSets, Facts, Source, TrainingData
 from prunetune.data.examples import Batch, Examples, TensorExamples
 from prunetune.data.fashion import FashionMini, FashionMNIST
+from prunetune.data.folder import Folder
 from prunetune.data.huggingface import HuggingFace
 from prunetune.data.imagefolder import ImageFolder
 from prunetune.data.resolve import facts, identify, load, load_examples
@@ -16,6 +17,7 @@ DATA.register("cifar100")(Cifar(CIFAR100))
 DATA.register("hf")(HuggingFace())
 DATA.register("csv")(Table())
 DATA.register("imagefolder")(ImageFolder())
+DATA.register("folder")(Folder())
 
 __all__ = [
     "DATA", "Batch", "Dataset", "ExampleSets", "Examples", "Facts", "Source", "TensorExamples", "TrainingData",

@@ -1,4 +1,4 @@
-"""`hf:REPO`: an image classification set of the Hugging Face hub, or a local copy, through the library `datasets`."""
+"""`hf:REPO`: images or texts of the Hugging Face hub, or a local copy, through the library `datasets`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunetune.data.dataset import GREY_MODES, Dataset, Source, stack_images
+from prunetune.data.dataset import GREY_MODES, Dataset, ExampleSets, Source, stack_images
+from prunetune.data.huggingface_text import LENGTH, TextColumns, read_texts
 from prunetune.errors import ConfigError
 from prunetune.sparsity.model_state import digest_tensors
 
@@ -22,9 +23,22 @@ class HuggingFace(Source):
     `config` names the repository's configuration where it has several; `image` and `label` the columns, by default the
     one of images and the one of classes. `root` is a folder with a copy of the repository (its parquet files), read in
     place of the hub. Images that are all greyscale give one channel, others three (RGB). No code of its is run.
+
+    With `text`, a column of texts or lists of words, examples are token ids by `tokenizer`, padded and cut to `length`.
     """
 
-    options = MappingProxyType({"repo": str, "config": str, "image": str, "label": str, "root": str})
+    options = MappingProxyType(
+        {
+            "repo": str,
+            "config": str,
+            "image": str,
+            "label": str,
+            "root": str,
+            "text": str,
+            "tokenizer": str,
+            "length": int,
+        }
+    )
 
     def digest(self, **options: Any) -> str:
         """SHA-256 of the pixels and labels."""
@@ -32,12 +46,16 @@ class HuggingFace(Source):
 
     def read(
         self, repo: str = "", config: str = "", image: str = "", label: str = "", root: str = "", **options: Any
-    ) -> tuple[Dataset, str]:
-        """Read and decode all images; ConfigError when the extra is missing or the repository is not as it must be."""
+    ) -> tuple[Dataset | ExampleSets, str]:
+        """Read all images or texts; ConfigError when an extra is missing or the repository is not as it must be."""
         if not repo:
             raise ConfigError("data: 'hf' needs a repository; write hf:REPO")
         splits = _load(repo, config, root)
         features = splits["train"].features
+        if text := options.get("text"):
+            given = label or _column("label", label, features, "ClassLabel")
+            asked = TextColumns(text, given, options.get("tokenizer", ""), options.get("length", LENGTH))
+            return read_texts(splits, repo, asked)
         columns = _column("image", image, features, "Image"), _column("label", label, features, "ClassLabel")
         pixels = {split: [_decoded(value) for value in splits[split][columns[0]]] for split in SPLITS}
         grey = all(array.ndim == 2 for arrays in pixels.values() for array in arrays)

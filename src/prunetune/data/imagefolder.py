@@ -40,10 +40,10 @@ class ImageFolder(Source):
 
     def digest(self, root: str = "", size: int | None = None, **options: Any) -> str:
         """SHA-256 over the relative paths and the contents of all images, and which of them are turned."""
-        _check_size(size)
+        check_size(size)
         whole = hashlib.sha256()
         for path, _, _ in _listing(_folder(root)):
-            _add(whole, path, root, path.read_bytes())
+            add_file(whole, path, root, path.read_bytes())
         return whole.hexdigest()
 
     def read(self, root: str = "", size: int | None = None, **options: Any) -> tuple[Dataset, str]:
@@ -55,12 +55,12 @@ class ImageFolder(Source):
         held = 0  # bytes, that are copied once when they are put together
         for path, split, label in _listing(_folder(root)):
             content = path.read_bytes()
-            _add(whole, path, root, content)
-            array = _decode(content, path, size)
+            add_file(whole, path, root, content)
+            array = decode(content, path, size)
             held += array.nbytes
             require_memory(2 * held, f"the images up to {path}", "give data_args.size, or fewer of them")
             first = first or (path, array.shape[:2])
-            _check_agrees(path, array.shape[:2], first)
+            require_agreement(path, array.shape[:2], first)
             arrays[split].append(array)
             labels[split].append(label)
         grey = all(array.ndim == 2 for part in arrays.values() for array in part)
@@ -88,7 +88,7 @@ def _listing(folder: Path) -> Iterator[tuple[Path, str, int]]:
                 raise ConfigError(
                     f"data: {folder / split / name} is a class without training images; add train/{name}/"
                 )
-            for path in _files(folder / split / name):
+            for path in files_in(folder / split / name):
                 yield path, split, known[name]
 
 
@@ -99,7 +99,8 @@ def _classes(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """Its files, sorted, hidden ones left out; ConfigError for none, or a folder among them."""
     found = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
     paths = sorted(entry for entry in found if entry.name.lower() not in LEFT_BEHIND)
     if not paths:
@@ -109,7 +110,8 @@ def _files(folder: Path) -> list[Path]:
     return paths
 
 
-def _add(whole: "hashlib._Hash", path: Path, root: str, content: bytes) -> None:
+def add_file(whole: "hashlib._Hash", path: Path, root: str, content: bytes) -> None:
+    """Let the digest of a data set know a file: its path from the root, its content, and whether it is turned."""
     name = path.relative_to(root).as_posix()
     turned = "\0turned" if _is_turned(content) else ""  # of others the digest is what it was before they were turned
     line = f"{name}\0{hashlib.sha256(content).hexdigest()}{turned}\n"
@@ -121,16 +123,16 @@ def _is_turned(content: bytes) -> bool:
     if not any(sign in content for sign in EXIF_SIGNS):
         return False
     try:
-        with _no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9)
-    except Exception:  # `_decode` says what is wrong with it
+    except Exception:  # `decode` says what is wrong with it
         return False
 
 
-def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
+def decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
     """Pixels of shape (height, width) when greyscale, else (height, width, 3)."""
     try:
-        with _no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with no_bombs(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.mode.startswith(DEEP):
                 raise ValueError(f"its pixels have mode {image.mode}; images of 8 bits are read")
             upright = ImageOps.exif_transpose(image) if _is_turned(content) else image
@@ -145,12 +147,13 @@ def _decode(content: bytes, path: Path, size: int | None) -> np.ndarray:
     return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR) if size else pixels)
 
 
-def _no_bombs() -> AbstractContextManager[Any]:
+def no_bombs() -> AbstractContextManager[Any]:
     """Where Pillow only warns of an image that unpacks to hundreds of megabytes, it refuses it."""
     return warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
 
 
-def _check_agrees(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[int, ...]]) -> None:
+def require_agreement(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[int, ...]]) -> None:
+    """ConfigError unless an image has the size (height, width) of the first one."""
     if size != first[1]:
         raise ConfigError(
             f"data: {path} is {size[1]} x {size[0]} pixels and {first[0].name} {first[1][1]} x {first[1][0]}; "
@@ -158,6 +161,7 @@ def _check_agrees(path: Path, size: tuple[int, ...], first: tuple[Path, tuple[in
         )
 
 
-def _check_size(size: int | None) -> None:
+def check_size(size: int | None) -> None:
+    """ConfigError for a `data_args.size` that is none."""
     if size is not None and not 1 <= size <= LARGEST:
         raise ConfigError(f"data_args.size: {size} pixels; want 1 or more, and at most {LARGEST}")

@@ -13,26 +13,27 @@ from prunetune.data.function import Function
 from prunetune.data.split import SPLIT_OPTIONS, checked_options, drawn_by_class, split, split_facts
 from prunetune.errors import ConfigError, short, shown, unknown
 
-FOLDER_PREFIX = "imagefolder:"
 HUB_PREFIX = "hf:"
 TABLE_PREFIX = "csv:"
+PLACES = {"imagefolder:": "folder", "folder:": "folder", TABLE_PREFIX: "file"}  # what follows a prefix
 KEPT_SETS = 4  # data sets that a process keeps in memory
 
 
 def identify(name: str, arguments: Mapping[str, Any] | None = None) -> Ref:
-    """Resolve a registered name, `imagefolder:DIR`, `csv:FILE`, `hf:REPO` or `package.module:callable`, to one Ref.
+    """Resolve a registered name, a prefix with a place (`csv:FILE`), or `package.module:callable`, to one Ref.
 
     The Ref holds the arguments that change anything, the digest of the content (OFFICIAL for official content, also
     where the files are absent), and apart from those, and not part of any key, the folder `root` as an absolute path.
     ConfigError for an unknown name or argument, a wrong value, or a folder that is not as it must be.
     """
     given = dict(arguments or {})
-    for prefix in (FOLDER_PREFIX, TABLE_PREFIX):
+    for prefix, what in PLACES.items():
         if not name.startswith(prefix):
             continue
         if "root" in given:
-            what = "folder" if prefix == FOLDER_PREFIX else "file"
             raise ConfigError(f"data_args.root: '{name}' names its {what} already; leave root out")
+        if name == prefix:
+            raise ConfigError(f"data: '{name}' names no {what}; write {prefix}{'FILE' if what == 'file' else 'DIR'}")
         name, given["root"] = prefix.rstrip(":"), name.removeprefix(prefix)
     if name.startswith(HUB_PREFIX):
         name, given["repo"] = HUB_PREFIX.rstrip(":"), name.removeprefix(HUB_PREFIX)

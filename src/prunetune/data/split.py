@@ -38,16 +38,17 @@ def drawn_by_class(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_facts(whole: Facts, options: Mapping[str, Any]) -> Facts:
-    """The counts that are left; ConfigError when there are fewer images than `options` asks for."""
+    """The counts that are left; ConfigError when there are fewer examples than `options` asks for."""
+    what = "images" if whole.images else "examples"
     limit, share = _limit(options, whole.train), options.get("validation", 0)
     if limit > whole.train:
-        raise ConfigError(f"data_args.train_limit: {limit}; the data set has {whole.train} training images")
+        raise ConfigError(f"data_args.train_limit: {limit}; the data set has {whole.train} training {what}")
     held = round(share * limit)
     if share and whole.validation:
-        raise ConfigError("data_args.validation: this data set brings its own validation images; leave it out")
+        raise ConfigError(f"data_args.validation: this data set brings its own validation {what}; leave it out")
     if share and not 0 < held < limit:
         raise ConfigError(
-            f"data_args.validation: {share} of {limit} training images is {held}; some must be left in both parts"
+            f"data_args.validation: {share} of {limit} training {what} is {held}; some must be left in both parts"
         )
     return whole._replace(train=limit - held, validation=held or whole.validation)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prunetune.data.dataset import ExampleSets, Source
 from prunetune.data.examples import TensorExamples
-from prunetune.errors import ConfigError, shown, unknown
+from prunetune.errors import ConfigError, counted, shown, unknown
 
 TEST_SHARE = 0.2  # of the rows, drawn by a seed of its own: the same in every repetition
 TEST_SEED = 20210213
@@ -85,7 +85,9 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         if len(row) != len(names):
             raise ConfigError(f"data: 'csv:{path}': row {number} has {len(row)} values; want {len(names)}")
     if len(rows) < 3:
-        raise ConfigError(f"data: 'csv:{path}': has {len(rows)} rows; want some to train on and some to test")
+        raise ConfigError(
+            f"data: 'csv:{path}': has {counted(len(rows), 'row')}; want some to train on and some to test"
+        )
     return names, rows
 
 

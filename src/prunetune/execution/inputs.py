@@ -73,7 +73,7 @@ def refuse_diverged(source: Step, store: StoreReader) -> None:
 def weights_read(step: Step) -> tuple[Weights, ...]:
     """The states that a step reads."""
     if isinstance(step, Train):
-        return step.start.states
+        return step.start.states + ((step.teacher,) if step.teacher else ())
     if isinstance(step, Prune):
         return (step.source,)
     if isinstance(step, Quantity):

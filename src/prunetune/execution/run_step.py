@@ -39,7 +39,7 @@ from prunetune.training.distributed import SINGLE, World
 from prunetune.training.evaluate import Score, evaluate, score_path
 from prunetune.training.loop import EpochEnd, Trained, train
 from prunetune.training.numerics import reproducible
-from prunetune.training.objective import loss_by
+from prunetune.training.objective import loss_by, training_inputs
 from prunetune.training.recipe import Recipe, TrainingTime
 
 
@@ -72,7 +72,8 @@ def probe_metrics(probe: Probe | None) -> dict[str, str]:
 
 
 def _batches(probe: Probe) -> list[tuple[Nest, Batch]]:
-    return probe_batches(load_examples(probe.data), _shown(probe), probe.batch_size, probe.device)
+    found = probe_batches(load_examples(probe.data), _shown(probe), probe.batch_size, probe.device)
+    return [(training_inputs(probe.task, batch), batch) for _, batch in found]
 
 
 def _shown(probe: Probe) -> Tensor:
@@ -217,6 +218,7 @@ def _train(step: Train, inputs: Inputs, asked: StepContext) -> StepResult:
         mask=mask,
         counted=counted,
         penalty=step.penalty,
+        teacher=_teacher(step, inputs),
         snapshots=asked.points,
         on_epoch=report,
         on_notice=notice,
@@ -288,6 +290,15 @@ _WORK: dict[type[Step], Callable[..., StepResult]] = {
     Connect: _connect,
     **dict.fromkeys(QUANTITIES, _quantity),
 }
+
+
+def _teacher(step: Train, inputs: Inputs) -> nn.Module | None:
+    """The network that the training is taught by; it may be another kind than the one that is trained."""
+    if step.teacher is None:
+        return None
+    model = _model(step.teacher.step)
+    model.load_state_dict(inputs.state(step.teacher))
+    return model
 
 
 def _check_training(

@@ -46,6 +46,7 @@ def _spent(cell: Cell, trials: Sequence[PlannedTrial], owners: Mapping[str, Sequ
         "the pre-trained pair is imported" * imported,
         "no arm starts from it: it tests whether the dense run has converged" * (arm == DENSE_LONGER),
         "pre-training is the dense run, shared by every row at its rate" * bool(dense),
+        "every step takes a forward pass of the teacher, the dense run, too" * _is_taught(trials[0].step),
         _finding_note(finding, owners),
         _same_note(cell, owners[trials[0].step.key]),
     ]
@@ -66,6 +67,10 @@ def _is_dense(step: Step) -> bool:
     if not isinstance(step, Train) or not isinstance(step.start.step, Init):
         return False
     return step.mask is None and step.penalty is None
+
+
+def _is_taught(step: Step) -> bool:
+    return isinstance(step, Train) and step.teacher is not None
 
 
 def _finding_note(finding: Iterable[Step], owners: Mapping[str, Sequence[Cell]]) -> str:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
+from torch import Tensor
+
 from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.errors import counted
+from prunetune.errors import ConfigError, counted
 from prunetune.models import argument, draw
 from prunetune.plan import measurements
 from prunetune.plan.context import StudyContext
@@ -25,7 +27,7 @@ from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
 from prunetune.sparsity.scope import list_parameters
-from prunetune.spec.mask_fields import MaskSpec
+from prunetune.spec.mask_fields import MaskSpec, criterion_label, criterion_of
 from prunetune.spec.recipe_fields import steps_per_epoch, summarise
 from prunetune.spec.study import Spec
 from prunetune.steps import graph
@@ -128,6 +130,7 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
     """
     context = StudyContext.of(spec, device)
     _require_patterns_fit(context)
+    _require_inputs_fit(context)
     require_moments(context)
     require_held_out(context)
     states_at, arms = cache(context.dense_states), spec.named_arms
@@ -196,6 +199,18 @@ def _require_patterns_fit(context: StudyContext) -> None:
         require_channels(channel_groups(model, trial_inputs(context.data, context.facts.input_shape), context.scope))
 
 
+def _require_inputs_fit(context: StudyContext) -> None:
+    """Refuse a criterion that feeds ones to the network where its inputs are no one floating tensor."""
+    for i, mask in enumerate(context.spec.masks):
+        if "flow" not in criterion_of(mask.criterion).needs:
+            continue
+        inputs = trial_inputs(context.data, context.facts.input_shape)
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            kind = str(inputs.dtype).removeprefix("torch.") if isinstance(inputs, Tensor) else "several"
+            what = f"it feeds the network ones, and its inputs are {kind}; must be floating, in one tensor"
+            raise ConfigError(f"masks.{i}.criterion: '{criterion_label(mask.criterion)}'; {what}")
+
+
 def _masks(context: StudyContext, mask: MaskSpec, states: DenseStates) -> Iterator[MaskAt]:
     """The masks of one algorithm, one for every sparsity of the study, found on `states`."""
     sparsities = context.spec.sparsities
@@ -228,7 +243,8 @@ def _dense_trials(states: DenseStates, longer: int) -> Iterator[PlannedTrial]:
     )
     yield dense
     if longer:
-        step = states.trainer.train(states.recipe.lasting(states.recipe.epochs * longer), states.theta_0)
+        recipe = states.recipe.without_teacher
+        step = states.trainer.train(recipe.lasting(recipe.epochs * longer), states.theta_0)
         yield replace(dense, arm=DENSE_LONGER, step=step)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunetune import data, models
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.data import Batch, Examples, ExampleSets, Facts
+from prunetune.data import Batch, Examples, ExampleSets, Facts, TrainingData
 from prunetune.data.examples import class_labels
 from prunetune.data.resolve import TABLE_PREFIX
 from prunetune.errors import ConfigError, given, shown
@@ -26,7 +26,7 @@ from prunetune.steps.steps import DenseStates, Import, Init, Trainer, Weights
 from prunetune.tasks import task_of
 from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.batches import trial_inputs
-from prunetune.training.objective import objective_of, user_errors
+from prunetune.training.objective import Objective, objective_of, training_inputs, user_errors
 from prunetune.training.recipe import Recipe, TrainingTime
 
 
@@ -64,11 +64,12 @@ class StudyContext:
         again = self._draw(seed, "reinit")
         if self.spec.pretrained is None:
             first = self._draw(seed, "init")
-            dense = trainer.train(recipe, first)
+            dense = trainer.train(recipe.without_teacher, first)
             then = Weights(dense, self.rewind) if self.rewind.value else first
-            return DenseStates(first, again, then, Weights(dense), recipe, trainer)
+            return DenseStates(first, again, then, Weights(dense), recipe, replace(trainer, teacher=Weights(dense)))
         first, then, last = (self._import(field, seed, recipe) for field in ("theta_0", "theta_k", "theta_T"))
         end = given(last, "theta_T is the only state that a user must give")
+        trainer = replace(trainer, teacher=end)
         return DenseStates(first, again, then if self.rewind.value else first, end, recipe, trainer)
 
     def _draw(self, seed: int, purpose: str) -> Weights:
@@ -143,31 +144,55 @@ def trial_of(spec: Spec, device: str, dataset: Ref, facts: Facts) -> Callable[[n
     """Two examples of every part through a network, the loss and the score; None where images are to be classified."""
     if facts.images and spec.task == CLASSIFICATION:
         return None
-    objective = objective_of(spec.recipe.at(spec.learning_rates[0], device, task_ref(spec.task)))
-    loaded = data.load_examples(dataset)
-    prepare = loaded.preparation(torch.device("cpu"))
+    recipe = spec.recipe.at(spec.learning_rates[0], device, task_ref(spec.task))
+    return _Trial(recipe.task, objective_of(recipe), data.load_examples(dataset))
 
-    def score(model: nn.Module, part: Examples) -> None:
-        stored = part.gather(torch.arange(min(2, len(part))))
-        batch = Batch(prepare(stored.inputs), stored.targets)
+
+@dataclass(frozen=True)
+class _Trial:
+    """Tries a network in evaluation mode; ConfigError says what does not go together."""
+
+    task: Ref | None
+    objective: Objective
+    data: TrainingData
+
+    def __call__(self, model: nn.Module) -> None:
+        self._learn(model)
+        self._score(model, self.data.train)
+        for name, part in (("test", self.data.test), ("validation", self.data.validation)):
+            if len(part):
+                what = f"data: two examples of {name}, unlike those of train, cannot go through the network: it"
+                with user_errors(what):
+                    self._score(model, part)
+
+    def _learn(self, model: nn.Module) -> None:
+        """Where a network in training is called otherwise than in evaluation."""
+        batch = self._two_of(self.data.train)
+        inputs = training_inputs(self.task, batch)
+        if inputs is batch.inputs:
+            return
+        outputs = call(model.train(), inputs)
+        model.eval()
+        with user_errors(f"task: '{self._name}': of two examples its loss"):
+            self.objective.loss(outputs, batch)
+
+    def _score(self, model: nn.Module, part: Examples) -> None:
+        batch = self._two_of(part)
         outputs = call(model, batch.inputs)
-        with user_errors(f"task: '{spec.task}': of two examples its loss or statistics"):
-            loss, statistics = objective.loss(outputs, batch), objective.statistics(outputs, batch)
+        with user_errors(f"task: '{self._name}': of two examples its loss or statistics"):
+            loss, statistics = self.objective.loss(outputs, batch), self.objective.statistics(outputs, batch)
             sound = isinstance(loss, Tensor) and not loss.dim() and isinstance(statistics, Tensor)
             if not sound or not statistics.is_floating_point():
                 what = "its loss must be a scalar tensor and its statistics floating ones"
-                raise ConfigError(f"task: '{spec.task}'; {what}")
+                raise ConfigError(f"task: '{self._name}'; {what}")
 
-    def try_out(model: nn.Module) -> None:
-        score(model, loaded.train)
-        for name, part in (("test", loaded.test), ("validation", loaded.validation)):
-            if len(part):
-                with user_errors(
-                    f"data: two examples of {name}, unlike those of train, cannot go through the network: it"
-                ):
-                    score(model, part)
+    def _two_of(self, part: Examples) -> Batch:
+        stored = part.gather(torch.arange(min(2, len(part))))
+        return Batch(self.data.preparation(torch.device("cpu"))(stored.inputs), stored.targets)
 
-    return try_out
+    @property
+    def _name(self) -> str:
+        return self.task.name if self.task else CLASSIFICATION
 
 
 def training_steps(spec: Spec, facts: Facts) -> int:

@@ -54,6 +54,7 @@ LATER_FIELDS = (
     "score",
     "validation_score",
     "score_barrier",
+    "scores",
     "quantities",
     *LATER_ROWS,
 )  # that older files lack; each has a default

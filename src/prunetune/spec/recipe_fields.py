@@ -13,7 +13,7 @@ from prunetune.spec.base import StrictModel
 from prunetune.tasks import TASKS
 from prunetune.tasks.task import CLASSIFICATION
 from prunetune.training.augment import AUGMENTATIONS
-from prunetune.training.recipe import Precision, Recipe, RecipeSummary, Schedule, decay_exponent, retention
+from prunetune.training.recipe import Distill, Precision, Recipe, RecipeSummary, Schedule, decay_exponent, retention
 
 PAPER_MILESTONES = ("8/15", "12/15")  # 80 and 120 of the paper's 150 epochs
 
@@ -81,6 +81,15 @@ def _within(name: str, value: object, epochs: int) -> float:
     return moment
 
 
+class DistillSpec(StrictModel):
+    """Knowledge distillation (Hinton et al. 2015): the dense run's final network teaches every other training."""
+
+    weight: Annotated[Number, Field(gt=0, le=1)]
+    """What is learned from the teacher, as a share of the loss; the task's own loss has the rest."""
+    temperature: Annotated[Number, Field(gt=0)]
+    """What the logits of both are divided by."""
+
+
 class RecipeSpec(StrictModel):
     """How every network of a study is trained; the learning rate is the study's axis. Defaults: the paper's."""
 
@@ -104,6 +113,12 @@ class RecipeSpec(StrictModel):
     """The largest norm that the gradient of all weights together may have: a longer one is shortened to it."""
     decay_norms: Annotated[bool, Field(strict=True)] = True
     """Whether weight decay takes hold of biases and normalisation too: of all parameters of one dimension."""
+    accumulate: Count = 1
+    """Parts in which a batch goes through the network before a step: less memory, the same gradient."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Weight of all classes alike in the targets of a training; tests are scored without it."""
+    distill: DistillSpec | None = None
+    """`{weight, temperature}`: θT of the same seed and rate teaches every training but the dense ones."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """`auto` is bf16 on CUDA and f32 elsewhere."""
     loss: str | None = None
@@ -137,6 +152,12 @@ class RecipeSpec(StrictModel):
             raise ConfigError("nesterov: True needs a momentum; must be false where momentum is 0")
         return self
 
+    @model_validator(mode="after")
+    def _parts_are_not_empty(self) -> "RecipeSpec":
+        if self.accumulate > self.batch_size:
+            raise ConfigError(f"accumulate: {self.accumulate}; must be at most batch_size, {self.batch_size}")
+        return self
+
     def at(self, learning_rate: float, device: str, task: Ref | None = None) -> Recipe:
         """The recipe of trainings for a task at one learning rate; precision `auto` is bf16 on CUDA and f32 elsewhere.
 
@@ -158,6 +179,9 @@ class RecipeSpec(StrictModel):
             task=task,
             clip_norm=None if self.clip_norm is None else float(self.clip_norm),
             decay_norms=None if self.decay_norms else False,
+            accumulate=self.accumulate if self.accumulate > 1 else None,
+            label_smoothing=float(self.label_smoothing) or None,
+            distill=self.distill and Distill(float(self.distill.weight), float(self.distill.temperature)),
         )
 
 

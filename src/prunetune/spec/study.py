@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from prunetune.core.files import slug
 from prunetune.core.limits import DIGITS, MAX_COUNT, Count, Number, looks
 from prunetune.core.metric import Metric
-from prunetune.errors import ConfigError, unknown
+from prunetune.errors import ConfigError, shown, unknown
 from prunetune.spec.base import StrictModel, config_error
 from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.recipe_fields import RecipeSpec, epochs_of
@@ -27,7 +27,7 @@ from prunetune.spec.study_fields import (
 )
 from prunetune.steps.arms import Arm
 from prunetune.tasks import task_of
-from prunetune.tasks.task import CLASSIFICATION
+from prunetune.tasks.task import CLASSIFICATION, ClassTask
 from prunetune.training.recipe import TrainingTime
 
 _Positive = Annotated[Number, Field(gt=0)]
@@ -56,7 +56,8 @@ class Spec(StrictModel):
     model_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the model, such as `{width: 32}`."""
     data: str
-    """A registered data set, `imagefolder:DIR`, `hf:REPO`, or `package.module:callable`, which is imported and run."""
+    """A registered data set, `imagefolder:DIR`, `folder:DIR`, `csv:FILE`, `hf:REPO`, or `package.module:callable`,
+    which is imported and run."""
     data_args: dict[str, Any] = Field(default_factory=dict)
     """`root: DIR`, `train_limit: N`, `validation: SHARE`, and the data set's own arguments."""
     task: str = CLASSIFICATION
@@ -254,9 +255,34 @@ class Spec(StrictModel):
         if self.devices > 1 and not getattr(task_of(self.task), "mean_of_examples", True):
             what = f"task '{self.task}' averages over what counts in a batch, which is not shared evenly; must be 1"
             raise ConfigError(f"devices: {self.devices}; {what}")
+        if not getattr(task_of(self.task), "loss_in_evaluation", True) and (
+            self.connectivity or "curvature" in self.measure
+        ):
+            field, value = ("connectivity", self.connectivity) if self.connectivity else ("measure", ("curvature",))
+            what = f"networks of task '{self.task}' give no loss in evaluation, which that is about; leave it out"
+            raise ConfigError(f"{field}: {', '.join(value)}; {what}")
         for name, value in (("margin", self.verdict.margin), ("gap", self.verdict.gap)):
             if value > HUNDRED and self.metric.unit == "%":
                 raise ConfigError(f"verdict.{name}: {value:g}; must be less than or equal to {HUNDRED}")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_can_be_changed(self) -> "Spec":
+        recipe, task = self.recipe, task_of(self.task)
+        of_classes = isinstance(task, ClassTask)
+        for field, value in (("label_smoothing", recipe.label_smoothing), ("distill", recipe.distill)):
+            if value and not of_classes:
+                what = f"task '{self.task}' has no cross entropy of classes, which it is about; leave it out"
+                raise ConfigError(f"recipe.{field}: {shown(recipe.model_dump()[field])}; {what}")
+        if recipe.label_smoothing and recipe.loss:
+            raise ConfigError(f"recipe.label_smoothing: {recipe.label_smoothing:g}; must be 0 with a loss of your own")
+        if recipe.accumulate > 1 and self.devices > 1:
+            raise ConfigError(
+                f"recipe.accumulate: {recipe.accumulate}; must be 1 where {self.devices} devices share a batch"
+            )
+        if recipe.accumulate > 1 and not of_classes and not getattr(task, "mean_of_examples", True):
+            what = f"the losses of task '{self.task}' are no mean over examples; must be 1"
+            raise ConfigError(f"recipe.accumulate: {recipe.accumulate}; {what}")
         return self
 
     @model_validator(mode="after")

@@ -133,6 +133,7 @@ class Train(Step):
     penalty: Penalty | None = None
     device: str = "cpu"
     devices: int | None = field(default=None, metadata=KEYED_WHERE_SET)  # ranks that share every batch; None is one
+    teacher: Weights | None = field(default=None, metadata=KEYED_WHERE_SET)  # where the recipe has a part for one
 
 
 @dataclass(frozen=True)
@@ -232,12 +233,16 @@ def _steps_of(value: object) -> tuple[Step, ...]:
 
 @dataclass(frozen=True)
 class Trainer:
-    """The part of a training that all trainings of a seed share, the dense run too: data, their order, the devices."""
+    """The part of a training that all trainings of a seed share, the dense run too: data, their order, the devices.
+
+    Those by a recipe with `distill`, all but the dense ones, share the teacher too.
+    """
 
     data: Ref
     seed: int
     device: str
     devices: int
+    teacher: Weights | None = None  # θT, once there is one; for recipes that have a part for it
 
     def train(self, recipe: Recipe, start: Weights, mask: Prune | None = None, penalty: Penalty | None = None) -> Train:
         """The step that trains `start` under `mask` (None: dense) by `recipe`."""
@@ -251,6 +256,9 @@ class Trainer:
             penalty=penalty,
             device=self.device,
             devices=self.devices if self.devices > 1 else None,
+            teacher=given(self.teacher, "a recipe with a teacher's part is trained once there is a teacher")
+            if recipe.distill
+            else None,
         )
 
 

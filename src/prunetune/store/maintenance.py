@@ -239,7 +239,7 @@ def _quantity_summary(metrics: dict[str, Any]) -> str:
     if "largest" in metrics:
         return f"largest eigenvalue {_figure(metrics['largest'])}, trace {_figure(metrics['trace'])}"
     if "units" in metrics:
-        return f"sensitivity of {counted(len(metrics['units']), 'layer')}, whole {_figure(metrics['whole'])} %"
+        return f"sensitivity of {counted(len(metrics['units']), 'layer')}, whole {_figure(metrics['whole'])}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from prunetune.core.metric import Metric
 from prunetune.tasks.classification import Classification
+from prunetune.tasks.detection import Detection, collate_boxes
 from prunetune.tasks.multilabel import Multilabel
 from prunetune.tasks.regression import Regression
 from prunetune.tasks.segmentation import Segmentation
@@ -14,5 +15,6 @@ TASKS.register("regression")(Regression())
 TASKS.register("segmentation")(Segmentation())
 TASKS.register("token_classification")(TokenClassification())
 TASKS.register("causal_lm")(CausalLM())
+TASKS.register("detection")(Detection())
 
-__all__ = ["TASKS", "Metric", "Task", "predictions", "task_of"]
+__all__ = ["TASKS", "Metric", "Task", "collate_boxes", "predictions", "task_of"]

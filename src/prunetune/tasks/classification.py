@@ -22,6 +22,14 @@ class Classification:
             require_targets("classification", targets, 1, "one class an example, int64 of shape (N,)")
         return 1 + highest_class(examples)
 
+    def logits(self, outputs: Any) -> Tensor:
+        """One row an example."""
+        return predictions(outputs)
+
+    def classes(self, batch: Batch) -> Tensor:
+        """The targets."""
+        return batch.targets
+
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Cross entropy, the mean over examples."""
         return F.cross_entropy(predictions(outputs), batch.targets)

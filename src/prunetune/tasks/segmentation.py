@@ -30,9 +30,17 @@ class Segmentation:
             require_targets("segmentation", targets, 3, "one class a pixel, int64 of shape (N, H, W)")
         return 1 + highest_class(examples)
 
+    def logits(self, outputs: Any) -> Tensor:
+        """One for every pixel and class."""
+        return predictions(outputs)
+
+    def classes(self, batch: Batch) -> Tensor:
+        """The pixels' classes."""
+        return batch.targets
+
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Cross entropy, the mean over pixels that are not ignored."""
-        return mean_cross_entropy(predictions(outputs), batch.targets)
+        return mean_cross_entropy(self.logits(outputs), self.classes(batch))
 
     def statistics(self, outputs: Any, batch: Batch) -> Tensor:
         """How many pixels of each class (row) are predicted to be of which (column): shape (classes, classes)."""

@@ -1,7 +1,7 @@
 """What a task is: how a batch is predicted, what is minimised, and what the predictions score."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,12 @@ class Task(Protocol):
     """A kind of question that networks are trained for.
 
     A score is exact over all examples: `statistics` of batches add up, and `score` reads their sum.
+
+    What a task may have beside: `training_inputs(batch)`, what a network in training is called with where that is not
+    the batch's inputs; `rows = True`, where statistics have a row for each thing and are put one below the other
+    in place of added up; `mean_of_examples = False`, where a loss is a mean of other things than examples;
+    `loss_in_evaluation = False`, where a network in evaluation gives nothing that a loss could be made of, and the
+    loss is NaN; and what a ClassTask has.
     """
 
     metric: ClassVar[Metric]
@@ -45,17 +51,27 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class ClassTask(Protocol):
+    """A task whose loss is a mean cross entropy; its recipe may smooth labels and have a teacher."""
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Those of everything that is to be classified, shape (N, classes, …)."""
+        ...
+
+    def classes(self, batch: Batch) -> Tensor:
+        """What they are to be, int64 of shape (N, …), IGNORED where none counts."""
+        ...
+
+
 TASKS: Registry[Task] = Registry("task")
 """Tasks by name."""
 
 CLASSIFICATION = "classification"  # of which nothing is said anywhere: a spec's default
-LATER = "detection"  # named so that who asks for it is told
 
 
 def task_of(name: str) -> Task:
     """A registered task, or what `package.module:callable` returns; ConfigError for an unknown or unfit one."""
-    if name == LATER:
-        raise ConfigError(f"task: '{LATER}' is not built in yet; give a task of your own as package.module:callable")
     if name in TASKS:
         return TASKS[name]
     if not is_callable_name(name):
@@ -100,10 +116,24 @@ def precise(values: Tensor) -> Tensor:
     return values.float() if values.device.type == "mps" else values.double()
 
 
-def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean over targets that are not IGNORED, 0 where all are; logits of shape (N, classes, …)."""
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+def mean_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean over targets that are not IGNORED, 0 where all are; logits of shape (N, classes, …).
+
+    Smoothing ε: a target is its class by 1 − ε, and any class alike by ε (Szegedy et al. 2016, arXiv 1512.00567).
+    """
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
     return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+def mean_divergence(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """T² KL(teacher ‖ student) of the softmax of logits / T, a mean as in `mean_cross_entropy`.
+
+    T² keeps its gradients of one size whatever T is (Hinton et al. 2015, arXiv 1503.02531, sec. 2.1).
+    """
+    ours, theirs = (F.log_softmax(logits.float() / temperature, 1) for logits in (student, teacher))
+    counted = targets != IGNORED
+    each = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (each * counted).sum() / counted.sum().clamp(min=1)
 
 
 def kind(targets: Any) -> str:

@@ -34,9 +34,17 @@ class TokenClassification:
             require_targets("token_classification", targets, 2, _EACH)
         return 1 + highest_class(examples)
 
+    def logits(self, outputs: Any) -> Tensor:
+        """Of every token: shape (N, classes, length)."""
+        return predictions(outputs).transpose(1, 2)
+
+    def classes(self, batch: Batch) -> Tensor:
+        """The tokens' classes."""
+        return batch.targets
+
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Cross entropy, the mean over tokens that are not ignored."""
-        return mean_cross_entropy(predictions(outputs).transpose(1, 2), batch.targets)
+        return mean_cross_entropy(self.logits(outputs), self.classes(batch))
 
     def statistics(self, outputs: Any, batch: Batch) -> Tensor:
         """The number of tokens that are right, and of those that count."""
@@ -70,14 +78,22 @@ class CausalLM:
             require_targets("causal_lm", targets, 2, _EACH)
         return 1 + highest_class(examples)
 
+    def logits(self, outputs: Any) -> Tensor:
+        """Of every position but the last: shape (N, vocabulary, length − 1)."""
+        return predictions(outputs)[:, :-1].transpose(1, 2)
+
+    def classes(self, batch: Batch) -> Tensor:
+        """Every token but the first."""
+        return batch.targets[:, 1:]
+
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Cross entropy of the next token, the mean over tokens that are not ignored."""
-        return mean_cross_entropy(_next(outputs), batch.targets[:, 1:])
+        return mean_cross_entropy(self.logits(outputs), self.classes(batch))
 
     def statistics(self, outputs: Any, batch: Batch) -> Tensor:
         """The sum of the tokens' cross entropies in nats, and how many they are."""
-        targets = batch.targets[:, 1:]
-        losses = F.cross_entropy(_next(outputs).float(), targets, ignore_index=IGNORED, reduction="none")
+        targets = self.classes(batch)
+        losses = F.cross_entropy(self.logits(outputs).float(), targets, ignore_index=IGNORED, reduction="none")
         return torch.stack([precise(losses).sum(), precise((targets != IGNORED).sum())])
 
     def score(self, statistics: Tensor) -> float:
@@ -91,8 +107,3 @@ class CausalLM:
         counts = class_counts(examples, skip=1)
         shares = counts[counts > 0] / counts.sum()
         return math.exp(-float((shares * shares.log()).sum()))
-
-
-def _next(outputs: Any) -> Tensor:
-    """Logits of all positions but the last, as cross entropy takes them: (N, vocabulary, length − 1)."""
-    return predictions(outputs)[:, :-1].transpose(1, 2)

@@ -42,25 +42,25 @@ def evaluate(
     model.eval()
     try:
         with reproducible(device), torch.no_grad(), enough_memory(*MEMORY):
-            totals, shape = _totals(model, examples, data, recipe, objective, device)
+            found, losses = _per_batch(model, examples, data, recipe, objective, device)
+            statistics, loss = _rows(found, losses) if objective.rows else _sums(found, losses)
     finally:
         model.train(training)
-    *statistics, loss = totals.double().sum(0)
     with user_errors("task: its score"):
-        value = float(objective.score(torch.stack(statistics).view(shape)))
+        value = float(objective.score(statistics))
     return Score(value, float(loss) / len(examples))
 
 
-def _totals(
+def _per_batch(
     model: nn.Module,
     examples: Examples,
     data: TrainingData,
     recipe: Recipe,
     objective: Objective,
     device: torch.device,
-) -> tuple[Tensor, torch.Size]:
-    """A row for every batch, on the CPU: its statistics, flat, and the sum of its losses; and the statistics' shape."""
-    prepare, totals, shape = data.preparation(device), [], torch.Size()
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The statistics of every batch, and the sum of its losses, on the device."""
+    prepare, found, losses = data.preparation(device), [], []
     for stored in examples.in_order(BATCH):
         inputs, targets = moved(stored, device)
         batch = Batch(prepare(inputs), targets)
@@ -68,11 +68,22 @@ def _totals(
         with autocast(recipe, device), user_errors(f"task: a batch of {count} cannot be scored: it", first):
             outputs = call(model, batch.inputs)
             statistics, mean = objective.statistics(outputs, batch), objective.loss(outputs, batch)
-        shape = statistics.shape
-        loss = mean.to(statistics.dtype) * count
-        totals.append(torch.cat([statistics.flatten(), loss.view(1)]))
+        found.append(statistics)
+        losses.append(mean.to(statistics.dtype) * count)
         heartbeat()
-    return torch.stack(totals).cpu(), shape
+    return found, losses
+
+
+def _sums(found: Sequence[Tensor], losses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Statistics and losses added up in double precision on the CPU, where the device is waited for once."""
+    totals = [torch.cat([one.flatten(), loss.view(1)]) for one, loss in zip(found, losses, strict=True)]
+    *statistics, loss = torch.stack(totals).cpu().double().sum(0)
+    return torch.stack(statistics).view(found[0].shape), loss
+
+
+def _rows(found: Sequence[Tensor], losses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Statistics one below the other, and the losses added up."""
+    return torch.cat(list(found)).cpu().double(), torch.stack(list(losses)).cpu().double().sum()
 
 
 IMAGES = 2048  # training images, the first ones, over which running statistics are recomputed

@@ -31,7 +31,7 @@ from prunetune.training.numerics import (
     seeded,
     strided_depthwise_in_float32,
 )
-from prunetune.training.objective import build_optimizer, objective_of, user_errors
+from prunetune.training.objective import build_optimizer, in_parts, training_inputs, training_loss, user_errors
 from prunetune.training.recipe import Recipe, TrainingTime, factor
 from prunetune.training.training_state import Checkpoints, State, TrainingState, copied_state
 from prunetune.training.zero_check import PrunedZeroCheck
@@ -84,6 +84,7 @@ def train(
     mask: Mask | None = None,
     counted: Collection[str] | None = None,
     penalty: Penalty | None = None,
+    teacher: nn.Module | None = None,
     snapshots: Collection[TrainingTime] = (),
     on_epoch: Callable[[EpochEnd], None] | None = None,
     on_notice: Callable[[str], None] = lambda notice: None,
@@ -95,11 +96,12 @@ def train(
     Epoch e sees the examples in the order that (order_seed, e) fixes, whatever else differs; augmentation and dropout
     draw from `augment_seed`. No generator of the caller's is touched. With a `mask`, pruned weights are zero from
     before the first step on, and the model stays held; `counted` are the mask's tensors over which density is measured,
-    by default all. A snapshot is the state after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op
-    thread is used, whatever the caller has set. On CUDA the steps are replayed as a graph, or run as they are where
-    that cannot be, and `on_notice` is told why. `on_epoch` is called after every epoch. With `checkpoints` the training
-    goes on from the state that they have, and offers them its own after every epoch but the last. Several `ranks` call
-    this with equal arguments, each on a share of every batch; the first one's result is the training's.
+    by default all. A `teacher` is the trained network that the recipe's `distill` asks for. A snapshot is the state
+    after `point.step(steps_per_epoch)` optimizer steps. On the CPU one intra-op thread is used, whatever the caller has
+    set. On CUDA the steps are replayed as a graph, or run as they are where that cannot be, and `on_notice` is told
+    why. `on_epoch` is called after every epoch. With `checkpoints` the training goes on from the state that they have,
+    and offers them its own after every epoch but the last. Several `ranks` call this with equal arguments, each on a
+    share of every batch; the first one's result is the training's.
 
     Raises ConfigError for a snapshot after the end, a mask that does not fit the model, a recipe that cannot be set
     up, a batch that the ranks cannot share, a loss or metric of the user's that returns a wrong shape, and batches that
@@ -117,6 +119,7 @@ def train(
             mask=mask,
             counted=counted,
             penalty=penalty,
+            teacher=teacher,
             snapshots=snapshots,
             ranks=ranks,
             on_notice=on_notice,
@@ -145,6 +148,7 @@ class _Training:
         mask: Mask | None,
         counted: Collection[str] | None,
         penalty: Penalty | None,
+        teacher: nn.Module | None,
         snapshots: Collection[TrainingTime],
         ranks: World,
         on_notice: Callable[[str], None],
@@ -161,7 +165,9 @@ class _Training:
         due = _by_step(snapshots, self.batches.steps_per_epoch, recipe.epochs)
         self.layout = choose_layout(model, example_inputs(data, device))
         self.optimizer = build_optimizer(model.parameters(), recipe)
-        self.loss = objective_of(recipe).loss
+        if teacher is not None:
+            choose_layout(teacher.to(device).eval(), example_inputs(data, device))
+        self.loss = training_loss(recipe, teacher)
         self.counted = mask if mask is None or counted is None else mask.subset(counted)
         if mask is not None:
             clips = recipe.clip_norm is not None  # by a norm, which must count what is kept alone
@@ -226,10 +232,8 @@ class _Training:
         inputs, targets = self.batches.gather(batch)
         if isinstance(inputs, Tensor):
             inputs = inputs.contiguous(memory_format=self.layout)
-        with autocast(self.recipe, self.device):
-            loss = self.batch_loss(self.outputs(inputs), Batch(inputs, targets))
         self.optimizer.zero_grad()
-        loss.backward()
+        self.backward(Batch(inputs, targets))
         if self.admm is not None:
             self.admm.add_gradient()
         if self.recipe.clip_norm is not None:
@@ -237,7 +241,16 @@ class _Training:
         self.optimizer.step()
         if self.zero_check is not None:
             self.zero_check.check()
-        self.total += loss.detach() * len(batch.indices)
+
+    def backward(self, batch: Batch) -> None:
+        """The gradient of the batch's loss, as a whole or as the sum over its parts. Adds the loss to the epoch's."""
+        count = len(first_tensor(batch.inputs))
+        for part, share in in_parts(self.recipe, batch) if self.recipe.accumulate else [(batch, None)]:
+            with autocast(self.recipe, self.device):
+                loss = self.batch_loss(self.outputs(training_inputs(self.recipe.task, part)), part)
+            loss = loss if share is None else loss * share
+            loss.backward()
+            self.total += loss.detach() * count
 
     def outputs(self, inputs: Nest) -> Any:
         """What the network gives in training mode; its own errors as one line, where no other rank has a part in it."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from prunetune.core.metric import Metric
 from prunetune.core.references import Ref, load_callable
 from prunetune.data import Batch
-from prunetune.data.examples import first_tensor
-from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, one_line
-from prunetune.tasks import predictions, task_of
-from prunetune.tasks.task import CLASSIFICATION
+from prunetune.data.examples import Nest, first_tensor, mapped
+from prunetune.errors import ConfigError, CorruptionError, DivergedSourceError, InvariantError, given, one_line
+from prunetune.sparsity.forward_pass import call
+from prunetune.tasks import Task, predictions, task_of
+from prunetune.tasks.task import CLASSIFICATION, IGNORED, ClassTask, mean_cross_entropy, mean_divergence
 from prunetune.training.numerics import is_short
 from prunetune.training.recipe import Recipe
 
@@ -85,6 +87,7 @@ class Objective:
     loss: Callable[[Any, Batch], Tensor]
     statistics: Callable[[Any, Batch], Tensor]
     score: Callable[[Tensor], float]
+    rows: bool  # whether statistics are put one below the other
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -92,14 +95,77 @@ def objective_of(recipe: Recipe) -> Objective:
 
     ConfigError for a task or a callable that cannot be imported.
     """
-    task = task_of(recipe.task.name if recipe.task else CLASSIFICATION)
+    task = _task(recipe)
     own = recipe.metric and partial(_user_statistics, _per_example(recipe.metric))
-    return Objective(loss_by(recipe.loss, recipe.task), own or task.statistics, task.score)
+    return Objective(
+        loss_by(recipe.loss, recipe.task), own or task.statistics, task.score, getattr(task, "rows", False)
+    )
+
+
+def training_inputs(task: Ref | None, batch: Batch) -> Nest:
+    """What a network in training is called with: the batch's inputs, unless the task says otherwise."""
+    own = getattr(task_of(task.name), "training_inputs", None) if task else None
+    return own(batch) if own else batch.inputs
 
 
 def metric_of(recipe: Recipe) -> Metric:
     """The metric of the recipe's task."""
-    return task_of(recipe.task.name if recipe.task else CLASSIFICATION).metric
+    return _task(recipe).metric
+
+
+def _task(recipe: Recipe) -> Task:
+    return task_of(recipe.task.name if recipe.task else CLASSIFICATION)
+
+
+def training_loss(recipe: Recipe, teacher: nn.Module | None = None) -> Callable[[Any, Batch], Tensor]:
+    """The loss that a training minimises: the objective's, labels smoothed and a teacher heard as the recipe says.
+
+    With a `teacher`, a network in evaluation mode on the batch's device, (1 − weight) · loss + weight · divergence
+    from what it gives for the same inputs. Scores and criteria know nothing of either.
+    """
+    task, loss = _task(recipe), objective_of(recipe).loss
+    if not isinstance(task, ClassTask) or not (recipe.label_smoothing or recipe.distill):
+        return loss
+    if epsilon := recipe.label_smoothing:
+        loss = partial(_smoothed, task, epsilon)
+    if recipe.distill is None:
+        return loss
+    weight, temperature = recipe.distill.weight, recipe.distill.temperature
+    taught_by = given(teacher, "a training with a teacher's part in its loss is given the teacher")
+
+    def distilled(outputs: Any, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            told = task.logits(call(taught_by, batch.inputs))
+        divergence = mean_divergence(task.logits(outputs), told, task.classes(batch), temperature)
+        return (1 - weight) * loss(outputs, batch) + weight * divergence
+
+    return distilled
+
+
+def _smoothed(task: ClassTask, epsilon: float, outputs: Any, batch: Batch) -> Tensor:
+    return mean_cross_entropy(task.logits(outputs), task.classes(batch), epsilon)
+
+
+def in_parts(recipe: Recipe, batch: Batch) -> list[tuple[Batch, Tensor]]:
+    """The batch in `accumulate` parts of consecutive examples, each with its share of what the batch's loss is over.
+
+    The shares make the sum of the parts' mean losses the mean of the batch: shares of the examples, and of the targets
+    that count where a loss is a mean over these.
+    """
+    count = len(first_tensor(batch.inputs))
+    pieces = min(recipe.accumulate or 1, count)
+    ends = [count * piece // pieces for piece in range(pieces + 1)]
+    parts = [Batch(*mapped(tuple(batch), lambda t, a=a, b=b: t[a:b])) for a, b in pairwise(ends)]
+    task = _task(recipe)
+    over = torch.stack([_counted(task, part) for part in parts]).float()
+    return list(zip(parts, over / over.sum().clamp(min=1), strict=True))
+
+
+def _counted(task: Task, batch: Batch) -> Tensor:
+    """How many targets the mean loss of a batch is over."""
+    if isinstance(task, ClassTask):
+        return (task.classes(batch) != IGNORED).sum()
+    return torch.tensor(len(first_tensor(batch.inputs)), device=first_tensor(batch.inputs).device)
 
 
 def loss_by(ref: Ref | None, task: Ref | None) -> Callable[[Any, Batch], Tensor]:

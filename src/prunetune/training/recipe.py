@@ -65,6 +65,14 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """A trained teacher's part in the loss of a training (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    weight: float  # of what is learned from the teacher; the task's own loss has the rest, 1 − weight
+    temperature: float  # by which the logits of both are divided
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training's settings, resolved, as a step's key holds them; docs/explanation/paper.md gives the paper's."""
 
@@ -83,6 +91,14 @@ class Recipe:
     task: Ref | None = field(default=None, metadata=KEYED_WHERE_SET)  # None is classification
     clip_norm: float | None = field(default=None, metadata=KEYED_WHERE_SET)  # the largest norm of all gradients
     decay_norms: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # None: biases and norms are decayed too
+    accumulate: int | None = field(default=None, metadata=KEYED_WHERE_SET)  # parts of a batch; None is one, the whole
+    label_smoothing: float | None = field(default=None, metadata=KEYED_WHERE_SET)  # of the loss of a training alone
+    distill: Distill | None = field(default=None, metadata=KEYED_WHERE_SET)  # of trainings that have a teacher
+
+    @property
+    def without_teacher(self) -> "Recipe":
+        """The recipe of the dense run, which is what others are taught by."""
+        return replace(self, distill=None)
 
     def lasting(self, epochs: int) -> "Recipe":
         """The recipe over another number of epochs, milestones and warm-up in proportion."""

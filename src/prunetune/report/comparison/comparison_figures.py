@@ -32,13 +32,15 @@ MIXED_AXIS = "α, the weight of θ_0 in the start"
 
 
 def axis_label(predictor: str, metric: Metric) -> str:
-    """A predictor's words on an axis; a barrier in accuracy is one in the metric of the studies."""
+    """A predictor's words on an axis; a barrier in accuracy or score is one in the metric of the studies."""
     if predictor not in QUANTITIES:
         return {"R_p excess": EXCESS_AXIS, "kappa": "κ"}[predictor]
     label = QUANTITIES[predictor].label
     if metric.is_accuracy:
         return label
-    return label.replace("accuracy", metric.name).replace(", points", f", {metric.difference_unit}".rstrip(", "))
+    return re.sub("^(accuracy|score)", metric.name, label).replace(
+        ", points", f", {metric.difference_unit}".rstrip(", ")
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def curve_figure(found: Tradeoff) -> Drawing:
     metric = found.metric
     lines = [_line("dense", "ink", [dense], metric), _line("pruned & fine-tuned", "finetune", found.pruned, metric)]
     title = f"{metric.title} against sparsity, {found.mask} masks"
-    seeds = len(dense.accuracies)
+    seeds = len(dense.scores)
     with drawing_style():
         figure, axes = panel(
             title, f"test {metric.axis}" + (": mean of seeds, band from lowest to highest" * (seeds > 1))
@@ -70,8 +70,8 @@ def layers_figure(row: ModelRow) -> Drawing:
 
 
 def _line(label: str, role: str, rows: Sequence[ModelRow], metric: Metric) -> Line:
-    lows, highs = [min(row.accuracies) for row in rows], [max(row.accuracies) for row in rows]
-    return Line(label, role, [row.sparsity for row in rows], [row.accuracy for row in rows], lows, highs, metric)
+    lows, highs = [min(row.scores) for row in rows], [max(row.scores) for row in rows]
+    return Line(label, role, [row.sparsity for row in rows], [row.score for row in rows], lows, highs, metric)
 
 
 def _size(row: ModelRow) -> tuple[float, float, float]:
@@ -87,19 +87,17 @@ def _cost_figure(name: str, axis: str, found: Tradeoff, costs: Sequence[tuple[fl
         figure, axes = panel(title, f"test {metric.axis}; further left is cheaper")
         for row, cost in zip(rows, costs, strict=True):
             _draw_network(axes, row, *cost)
-        _room(axes, costs, [row.accuracy for row in rows], metric.margin)
+        _room(axes, costs, [row.score for row in rows], metric.margin)
         axes.set_xlabel(axis, size=10)
-    words = (
-        f"{row.label}: {metric.text(row.accuracy)} at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True)
-    )
+    words = (f"{row.label}: {metric.text(row.score)} at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True))
     return Drawing(name, "cost", title, f"By {axis}. {' '.join(words)}", figure)
 
 
 def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float) -> None:
     paint, marker, side = (colour("finetune"), "D", 8) if row.sparsity else (colour("ink"), "o", -17)
-    axes.plot([low, high], [row.accuracy] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
-    axes.plot([middle], [row.accuracy], marker, color=paint, markersize=6.5)
-    axes.annotate(row.label, (middle, row.accuracy), (0, side), textcoords="offset points", ha="center", size=9.5)
+    axes.plot([low, high], [row.score] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
+    axes.plot([middle], [row.score], marker, color=paint, markersize=6.5)
+    axes.annotate(row.label, (middle, row.score), (0, side), textcoords="offset points", ha="center", size=9.5)
 
 
 def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], scores: Sequence[float], least: float) -> None:

@@ -103,7 +103,7 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
 
 
 def _facts(found: Tradeoff) -> list[str]:
-    seeds = max((len(row.accuracies) for row in found.rows), default=1)
+    seeds = max((len(row.scores) for row in found.rows), default=1)
     how = [f"{found.mask} masks", f"pattern {found.pattern}", f"learning rate {found.learning_rate:g}"]
     return [found.model, found.data, *how, counted(found.epochs, "epoch"), counted(seeds, "seed")]
 

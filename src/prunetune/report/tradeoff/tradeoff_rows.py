@@ -69,15 +69,15 @@ class ModelFile:
 class ModelRow:
     """One network: the dense one (sparsity 0) or one that was pruned & fine-tuned.
 
-    Accuracies in percent (of another task: scores) are one per seed that did not diverge; all else is of the network of
-    `seed`. MACs are of one example; effective ones are those with a weight that is not zero. `shrunk`: what is counted,
-    timed and put into graphs is the smaller network in which no channel is zero.
+    Scores are one per seed that did not diverge, accuracies the same where they are that, in percent; all else is of
+    the network of `seed`. MACs are of one example; effective ones are those with a weight that is not zero. `shrunk`:
+    what is counted, timed and put into graphs is the smaller network in which no channel is zero.
     """
 
     sparsity: float
     density: float  # measured, over the prunable weights
     seed: int
-    accuracies: tuple[float, ...]
+    accuracies: tuple[float, ...] | None  # None where another metric is scored
     parameters: int
     nonzeros: int
     macs: int
@@ -88,6 +88,12 @@ class ModelRow:
     timings: tuple[Timing, ...]
     layers: tuple[ParameterDensity, ...]
     files: tuple[ModelFile, ...]
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Give a row with accuracies, such as one of a file of before there were scores, its scores."""
+        if not self.scores and self.accuracies is not None:
+            object.__setattr__(self, "scores", self.accuracies)
 
     @property
     def label(self) -> str:
@@ -95,16 +101,14 @@ class ModelRow:
         return percent(self.sparsity) if self.sparsity else "dense"
 
     @property
-    def accuracy(self) -> float:
+    def score(self) -> float:
         """The mean over seeds."""
-        return fmean(self.accuracies)
+        return fmean(self.scores)
 
     def score_text(self, metric: Metric) -> str:
         """`91.20`, with the lowest and the highest seed where there are several."""
-        low, mean, high = (
-            number(score, metric.digits) for score in (min(self.accuracies), self.accuracy, max(self.accuracies))
-        )
-        return f"{mean} ({low} to {high})" if len(self.accuracies) > 1 else mean
+        low, mean, high = (number(score, metric.digits) for score in (min(self.scores), self.score, max(self.scores)))
+        return f"{mean} ({low} to {high})" if len(self.scores) > 1 else mean
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def headline(found: Tradeoff) -> str:
     if dense is None or not pruned:
         return "No pruned network: see what is left out"
     row = pruned[-1]
-    change = found.metric.text_difference(row.accuracy - dense.accuracy)
+    change = found.metric.text_difference(row.score - dense.score)
     of_metric = "" if found.metric.is_accuracy else f" of {found.metric.axis}"
     packed = dense.compressed_bytes / row.compressed_bytes
     quick = [timing for timing in row.timings if faster(timing)]
@@ -198,13 +202,13 @@ def faster(timing: Timing) -> bool:
 
 
 def _score_text(metric: Metric, epochs: int, dense: ModelRow, pruned: Sequence[ModelRow]) -> str:
-    changes = [f"{metric.text_difference(row.accuracy - dense.accuracy)} at {row.label}" for row in pruned]
-    seeds = len(dense.accuracies)
+    changes = [f"{metric.text_difference(row.score - dense.score)} at {row.label}" for row in pruned]
+    seeds = len(dense.scores)
     little = "of a few tenths" if metric.is_accuracy else f"below {metric.amount(metric.margin)}"
     caution = "" if seeds > 1 else f"; one seed, so differences {little} mean little"
     longer = f"after {counted(epochs, 'more epoch')} of training"
     lower = "" if metric.higher_is_better else f" ({LOWER})"
-    against = f"{metric.title}{lower} against the dense network's {metric.text(dense.accuracy)}"
+    against = f"{metric.title}{lower} against the dense network's {metric.text(dense.score)}"
     return f"{against}, {longer}: {', '.join(changes)}{caution}."
 
 
