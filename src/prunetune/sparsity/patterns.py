@@ -11,8 +11,9 @@ from torch import Tensor
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_coupling import ChannelGroup
-from prunetune.sparsity.mask import Mask, keep_top, largest
+from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
+from prunetune.sparsity.selection import largest
 
 Select = Callable[[Mapping[str, Tensor], Mapping[str, int]], Mask]
 """Scores and kept counts per layer to a mask with exactly these counts: the highest scores that the pattern allows."""

@@ -15,7 +15,7 @@ from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.enforce import get_mask, is_held
 from prunetune.sparsity.forward_pass import ExampleInputs
 from prunetune.sparsity.gradients import Batches, Gathered, Loss, gather
-from prunetune.sparsity.mask import Mask, keep_top
+from prunetune.sparsity.mask import Mask, keep_top, keep_top_of_all, own_mask
 from prunetune.sparsity.model_state import require_ranks
 from prunetune.sparsity.patterns import (
     CHANNEL,
@@ -82,7 +82,7 @@ def choose(
         raise ConfigError(f"density: {density} is not a kept share; it must lie in (0, 1]")
     if not weights:
         raise ConfigError("scope: nothing is prunable; widen it with include patterns")
-    select = PATTERNS[pattern]
+    _ = PATTERNS[pattern]  # refuses an unknown name
     allocate = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
     if isinstance(allocation, str):
         require_density(pattern, allocation, density)
@@ -92,13 +92,23 @@ def choose(
     scores = scoring.among(parent_mask)
     if pattern == CHANNEL and groups is not None:
         return keep_channels(scores, groups, density)
-    counts = allocate(scores, density)
+    mask = _chosen(scores, density, allocate, pattern)
+    return own_mask({name: mask[name] for name in weights})
+
+
+def _chosen(scores: Mapping[str, Tensor], density: float, allocate: Allocate, pattern: str) -> Mask:
+    """The mask of scores, minus infinity where nothing may be kept; ParentMaskError where that would be needed."""
+    if allocate is ALLOCATIONS["global"] and pattern == "unstructured":  # one threshold; by counts it would be two
+        mask = keep_top_of_all(scores, density)
+        counts: Mapping[str, int] = {name: int(kept.count_nonzero()) for name, kept in mask.items()}
+    else:
+        mask, counts = None, allocate(scores, density)
     for name, score in scores.items():
         _require_survivors(name, counts[name], _alive(score))
-    mask = select(scores, counts)
+    mask = mask or PATTERNS[pattern](scores, counts)
     for name, score in scores.items():
         _require_alive(name, pattern, score, mask[name])
-    return Mask({name: mask[name] for name in weights})
+    return mask
 
 
 def compute_mask(
@@ -198,7 +208,9 @@ def _mask_in_force(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | No
     if earlier.keys().isdisjoint(weights):
         return None
     found = {name: earlier.get(name) for name in weights}
-    return Mask({n: torch.ones(weights[n].shape, dtype=torch.bool) if k is None else k.cpu() for n, k in found.items()})
+    return own_mask(
+        {n: torch.ones(weights[n].shape, dtype=torch.bool) if k is None else k.cpu() for n, k in found.items()}
+    )
 
 
 def _gatherer(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> GatherEvidence | None:
@@ -226,12 +238,9 @@ class _Scoring:
         gathered: Gathered = {}
         if self.gather_evidence is not None and self.criterion.needs > {"weight"}:
             gathered = self.gather_evidence(self.criterion, parent_mask)
-        scores = {name: self._score(name, gathered.get(name, {})) for name in sorted(self.weights)}
-        if parent_mask is None:
-            return scores
-        return {name: _among_survivors(name, score, parent_mask) for name, score in scores.items()}
+        return {name: self._score(name, gathered.get(name, {}), parent_mask) for name in sorted(self.weights)}
 
-    def _score(self, name: str, gathered: Mapping[str, Tensor]) -> Tensor:
+    def _score(self, name: str, gathered: Mapping[str, Tensor], parent_mask: Mask | None) -> Tensor:
         kind, weight = type(self.criterion).__name__, self.weights[name].detach().cpu()
         if missing := sorted(self.criterion.needs - {"weight"} - gathered.keys()):
             what = f"{kind} needs {', '.join(missing)}"
@@ -239,15 +248,18 @@ class _Scoring:
         score = self.criterion.score(Evidence(weight, generator=self.generator, **gathered))
         if score.shape != weight.shape:
             raise ConfigError(f"criterion: {kind} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}")
-        if not score.isfinite().all():
+        if score.numel() and not all(end.isfinite() for end in score.aminmax()):  # a NaN would be both
             raise ConfigError(f"criterion: {kind} scores '{name}' as NaN or infinite; is it diverged?")
-        return _zeros_last(score, weight == 0) if self.zeros_last else score
+        if self.zeros_last:
+            score = _zeros_last(score, weight)
+        return score if parent_mask is None else _among_survivors(name, score, parent_mask)
 
 
-def _zeros_last(score: Tensor, zeros: Tensor) -> Tensor:
-    if zeros.all() or not score.is_floating_point():
+def _zeros_last(score: Tensor, weight: Tensor) -> Tensor:
+    others = int(weight.count_nonzero())
+    if others in (0, weight.numel()) or not score.is_floating_point():
         return score
-    return score.masked_fill(zeros, torch.finfo(score.dtype).min)
+    return score.masked_fill(weight == 0, torch.finfo(score.dtype).min)
 
 
 def _before_the_last_round(
@@ -265,7 +277,9 @@ def _before_the_last_round(
 
 
 def _alive(score: Tensor) -> int:
-    return int((score > -torch.inf).sum())
+    """How many weights may be kept."""
+    pruned = score.numel() and score.min() == -torch.inf
+    return int((score > -torch.inf).sum()) if pruned else score.numel()
 
 
 def _among_survivors(name: str, score: Tensor, parent_mask: Mask) -> Tensor:
@@ -286,6 +300,6 @@ def _require_survivors(name: str, count: int, survivors: int) -> None:
 
 def _require_alive(name: str, pattern: str, score: Tensor, kept: Tensor) -> None:
     """A pattern may find too few survivors where it needs them, though the layer has enough."""
-    if (score[kept] == -torch.inf).any():
+    if _alive(score) < score.numel() and (kept & (score == -torch.inf)).any():
         needed = f"'{pattern}' needs weights of '{name}'"
         raise ParentMaskError(f"pattern: {needed} in places where none survive in the parent mask")
