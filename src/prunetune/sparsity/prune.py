@@ -44,6 +44,7 @@ def choose(
     generator: torch.Generator | None = None,
     gather_evidence: GatherEvidence | None = None,
     groups: Sequence[ChannelGroup] | None = None,
+    round_to: int | None = None,
     zeros_last: bool = False,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
@@ -66,6 +67,7 @@ def choose(
         gather_evidence: Called with the criterion and the mask so far, where the criterion needs more than weights.
         groups: The coupled channels under the pattern `channel`; `weights` are then what `patterns.scored` lists, and
             the mask names biases and batch norms too.
+        round_to: Of what the widths of `groups` are multiples; see `patterns.kept_channels`.
         zeros_last: Weights that are zero rank behind all others of their layer, whatever the criterion; a layer of
             zeros alone is one that was not trained yet.
 
@@ -91,7 +93,7 @@ def choose(
         parent_mask = _before_the_last_round(scoring, density, allocate, parent_mask)
     scores = scoring.among(parent_mask)
     if pattern == CHANNEL and groups is not None:
-        return keep_channels(scores, groups, density)
+        return keep_channels(scores, groups, density, round_to)
     mask = _chosen(scores, density, allocate, pattern)
     return own_mask({name: mask[name] for name in weights})
 
@@ -121,6 +123,7 @@ def compute_mask(
     batches: Batches | None = None,
     loss: Loss = F.cross_entropy,
     example_inputs: ExampleInputs | None = None,
+    round_to: int | None = None,
 ) -> Mask:
     """The mask that prunes the share `sparsity` of the prunable weights of `model`. Changes nothing.
 
@@ -148,6 +151,8 @@ def compute_mask(
         loss: Outputs and targets of a batch to their mean loss, a scalar.
         example_inputs: What the model is called with once under the pattern `channel`, to show which channels are
             coupled: a tensor of shape (batch, ...), or a tuple or dict of such.
+        round_to: Under the pattern `channel`, of what the number of channels that a group keeps is a multiple, such as
+            8; a group with fewer channels keeps all, and of attention heads the width counts. None rounds nothing.
 
     Returns:
         A mask with a bool tensor for every prunable parameter, under its name and of its shape, on the CPU.
@@ -163,6 +168,7 @@ def compute_mask(
     require_module(model)
     sparsity = as_share("sparsity", sparsity, "a share of weights to prune", example=0.9)
     _require_names(allocation, pattern)
+    _require_round_to(round_to, pattern)
     names = require_prunable(model, scope)
     require_layers(pattern, list_parameters(model, scope))
     coupled = (
@@ -181,6 +187,7 @@ def compute_mask(
             parent_mask=_mask_in_force(model, weights),
             gather_evidence=_gatherer(model, tuple(weights), batches, loss),
             groups=coupled,
+            round_to=round_to,
             zeros_last=pattern != CHANNEL,
         )
     except ParentMaskError as error:
@@ -190,6 +197,15 @@ def compute_mask(
 def _require_names(allocation: object, pattern: object) -> None:
     require_type("allocation", allocation, str, "a name, such as 'uniform'")
     require_type("pattern", pattern, str, "a name, such as 'unstructured' or '2:4'")
+
+
+def _require_round_to(round_to: object, pattern: str) -> None:
+    if round_to is None:
+        return
+    if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
+        raise wrong_type("round_to", round_to, "a whole number of at least 1, such as 8")
+    if pattern != CHANNEL:
+        raise ConfigError(f"round_to: {round_to}; pattern '{pattern}' removes no channels; leave it out")
 
 
 def _criterion(criterion: str | Criterion) -> Criterion:
