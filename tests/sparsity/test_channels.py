@@ -104,6 +104,7 @@ def step(density: float) -> Any:
         key = "0" * 64
         label = "Prune 000000000000"
         pattern = "channel"
+        round_to = None
 
     Step.density = density  # type: ignore[attr-defined]
     return Step()

@@ -168,8 +168,8 @@ def test_widths_are_rounded_under_the_pattern_channel_alone_and_named_where_they
     entry = {"kind": "one_shot", "pattern": "channel", "round_to": 8}
     assert MaskSpec.model_validate(entry).resolved()["round_to"] == 8
     assert "round_to" not in MaskSpec.model_validate(entry | {"round_to": None}).resolved()
-    with refused("round_to", "8", "unstructured", "channels"):
-        MaskSpec.model_validate(entry | {"pattern": "unstructured"})
+    with refused("masks.0.round_to", "8", "unstructured", "channels"):
+        load_spec(spec(masks=[entry | {"pattern": "unstructured"}]))
 
 
 @pytest.mark.parametrize(
