@@ -78,12 +78,13 @@ def blocks_of(model: nn.Module) -> tuple[Block, ...]:
 
 def take_out(model: nn.Module, block: Block, gone: Tensor) -> None:
     """Remove the channels `gone`, (channels,) of bool and not all, from the parameters and sizes of a block."""
+    channels = cast(list[int], gone.nonzero().flatten().tolist())
     for rows in block.rows:
         name, _, leaf = rows.parameter.rpartition(".")
         owner = cast(Any, model.get_submodule(name))
         old = cast(nn.Parameter, getattr(owner, leaf))
         kept = torch.ones(old.shape[rows.dim], dtype=torch.bool)
-        kept[places_of(rows, gone.nonzero().flatten().tolist())] = False
+        kept[places_of(rows, channels)] = False
         new = old.detach().index_select(rows.dim, kept.nonzero().flatten().to(old.device)).contiguous()
         setattr(owner, leaf, nn.Parameter(new, old.requires_grad))
         if leaf == "weight":
