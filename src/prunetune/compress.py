@@ -117,7 +117,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
     scope = Scope(spec.scope.include, spec.scope.exclude)
     images = images_like(plan.input_shape) if facts(plan.data).images else _few(_inputs(load_examples(plan.data)))
     for sparsity in spec.sparsities:
-        yield channel_savings(model, sparsity, images, scope)
+        yield channel_savings(model, sparsity, images, scope, spec.masks[0].round_to)
 
 
 def compress(

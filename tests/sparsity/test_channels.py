@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prunetune.errors import ConfigError
 from prunetune.execution.invariants import mask_counts
+from prunetune.sparsity.channel_blocks import Block, Rows
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.criteria import CRITERIA, Magnitude
 from prunetune.sparsity.enforce import apply_mask
@@ -103,6 +104,7 @@ def step(density: float) -> Any:
         key = "0" * 64
         label = "Prune 000000000000"
         pattern = "channel"
+        round_to = None
 
     Step.density = density  # type: ignore[attr-defined]
     return Step()
@@ -230,7 +232,44 @@ def test_more_channels_than_survive_cannot_be_kept() -> None:
     ("channels", "density", "kept"), [(4, 0.5, 2), (5, 0.5, 2), (7, 0.5, 4), (10, 0.01, 1), (3, 1.0, 3), (1, 0.1, 1)]
 )
 def test_counts(channels: int, density: float, kept: int) -> None:
-    assert kept_channels(channels, density) == kept
+    assert kept_channels(ChannelGroup("a", tuple(range(channels)), (), None), density) == kept
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "density", "kept"),
+    [
+        (32, 1, 0.5, 16),
+        (32, 1, 0.3, 8),  # of 9.6
+        (32, 1, 0.375, 16),  # of 12: of two the larger
+        (32, 1, 0.01, 8),
+        (20, 1, 0.9, 16),  # the most of 20
+        (7, 1, 0.5, 7),  # not as wide as one multiple
+        (4, 64, 0.5, 2),  # of heads that are wide enough
+        (8, 4, 0.4, 4),  # of heads of four: pairs
+        (6, 12, 0.5, 4),
+    ],
+)
+def test_counts_are_rounded_so_that_widths_are_multiples_of_eight(
+    channels: int, width: int, density: float, kept: int
+) -> None:
+    block = Block("m", channels, (Rows("m.a.weight", 0, width),), None)
+    assert kept_channels(ChannelGroup("m.a", tuple(range(channels)), (), None, block), density, 8) == kept
+
+
+def test_a_width_that_is_rounded_stays_a_multiple_in_every_round() -> None:
+    model, inputs = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)), torch.randn(2, 6)
+    mask = compute_mask(model, 0.3, pattern="channel", example_inputs=inputs, round_to=8)
+    assert int(mask["0.weight"].any(1).sum()) == 32  # of 28
+    apply_mask(model, mask)
+    further = compute_mask(model, 0.7, pattern="channel", example_inputs=inputs, round_to=8)
+    assert int(further["0.weight"].any(1).sum()) == 16  # of 12
+    assert not (further["0.weight"] & ~mask["0.weight"]).any()
+
+
+@pytest.mark.parametrize(("value", "pattern"), [(0, "channel"), (True, "channel"), (8.0, "channel"), (8, "2:4")])
+def test_what_round_to_cannot_be(value: Any, pattern: str) -> None:
+    with refused("round_to", str(value)):
+        compute_mask(nn.Linear(8, 8), 0.5, pattern=pattern, round_to=value)
 
 
 def test_scores_are_shares_of_each_layer() -> None:

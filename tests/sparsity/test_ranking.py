@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunetune.sparsity.mask import largest
+from prunetune.sparsity.selection import largest
 
 
 def by_sorting(scores: Tensor, k: int) -> list[bool]:

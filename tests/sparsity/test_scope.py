@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from prunetune.sparsity.correlation import correlation
+from prunetune.sparsity.enforce import apply_mask
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope, ScopeRow, list_parameters, prunable
 from tests.support.refusals import refused
@@ -171,3 +173,46 @@ def test_what_is_pruned_on_request_says_how(name: str) -> None:
     wanted = str(caught.value).split("'")[-2]
     mask = compute_mask(model, 0.5, scope=Scope(include=(wanted,)))
     assert 0.4 < mask.density < 0.6
+
+
+class Reader(nn.Module):
+    """Of tokens: an embedding, a recurrent layer, and what reads its last step."""
+
+    def __init__(self, kind: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 6, padding_idx=0)
+        self.rnn = kind(6, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.rnn(self.embed(ids))[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_embeddings_and_recurrent_weights_that_are_asked_for_are_pruned_held_and_correlated(
+    kind: Callable[..., nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    model, ids = Reader(kind), torch.randint(0, 9, (4, 7))
+    scope = Scope(include=("embed.weight", "rnn.weight_*"))
+    mask = compute_mask(model, 0.5, scope=scope)
+    recurrent = {name for name, _ in model.named_parameters() if name.startswith("rnn.weight_")}
+    assert set(mask) == {"embed.weight", "head.weight"} | recurrent
+    assert len(recurrent) == 8  # two layers, two directions, of inputs and of states
+    for name, kept in mask.items():
+        weight = model.get_parameter(name).detach().abs()
+        assert int(kept.sum()) == round(0.5 * kept.numel())
+        if name != "embed.weight":  # whose padding is zeros already
+            assert weight[kept].min() >= weight[~kept].max()
+    assert not mask["embed.weight"][0].any()
+    before = {name: tensor.clone() for name, tensor in mask.apply(model.state_dict()).items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    apply_mask(model, mask, optimizer)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(ids), ids[:, 0] % 3).backward()
+        optimizer.step()
+    assert all((model.get_parameter(name)[~kept] == 0).all() for name, kept in mask.items())
+    found = correlation(before, model, 0.3, mask)
+    assert set(found.per_layer) == set(mask)
+    assert 0.3 < found.value <= 1

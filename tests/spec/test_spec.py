@@ -14,6 +14,7 @@ from prunetune.spec import presets
 from prunetune.spec.load import load_spec
 from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.study import Spec
+from tests.support.refusals import refused
 from tests.support.study_specs import SMALL, spec
 
 DESIGNS_SPEC = """
@@ -156,10 +157,19 @@ def test_a_number_written_another_way_is_the_same_study():
         ({"kind": "admm", "learning_rate": 0.1}, "admm@0.1"),
         ({"kind": "admm", "epochs": 20, "learning_rate": 1}, "admm-epochs=20@1"),
         ({"kind": "admm", "rho": 0.5, "name": "soft"}, "soft"),
+        ({"kind": "one_shot", "pattern": "channel", "round_to": 8}, "one_shot-channel-round_to=8"),
     ],
 )
 def test_a_masks_label_says_what_is_not_default(fields: Any, label: str):
     assert MaskSpec.model_validate(fields).label == label
+
+
+def test_widths_are_rounded_under_the_pattern_channel_alone_and_named_where_they_are():
+    entry = {"kind": "one_shot", "pattern": "channel", "round_to": 8}
+    assert MaskSpec.model_validate(entry).resolved()["round_to"] == 8
+    assert "round_to" not in MaskSpec.model_validate(entry | {"round_to": None}).resolved()
+    with refused("masks.0.round_to", "8", "unstructured", "channels"):
+        load_spec(spec(masks=[entry | {"pattern": "unstructured"}]))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ SIGNS = replace(TICKET, start=Weights(INIT, None, Transform("sign_reinit", 0, We
 MIXED = replace(TICKET, start=Weights(INIT, None, Transform.of("mixed", second=Weights(DENSE), alpha=0.5)))
 LIKE = replace(PRUNE, like=NEXT)
 SEQUENCES = replace(PRUNE, pattern="channel", sequences=True)
+HEADS = replace(SEQUENCES, heads=True, round_to=8)
 PART = replace(DENSE, recipe=replace(RECIPE, schedule=replace(RECIPE.schedule, part=(1, 3))))
 MEASURE = Measure(Weights(INIT), Weights(TICKET), PRUNE, (0.1, 0.2), Scope())
 IMPORT = Import(MODEL, (1, 5, 5), 3, DATA, "f" * 64, RECIPE, path="/home/me/theta.safetensors")
@@ -71,6 +72,7 @@ STEPS = [
     MIXED,
     LIKE,
     SEQUENCES,
+    HEADS,
     PART,
     TWO_FOUR,
     CONNECT,
@@ -182,6 +184,7 @@ def test_a_field_that_came_later_is_in_the_key_only_where_it_is_set():
     assert describe(MIXED)["start"]["transform"] == mixed
     assert "sequences" not in describe(PRUNE)
     assert describe(SEQUENCES) == describe(PRUNE) | {"pattern": "channel", "sequences": True}
+    assert describe(HEADS) == describe(SEQUENCES) | {"heads": True, "round_to": 8}
     assert "like" not in describe(PRUNE)
     assert describe(LIKE)["like"] == NEXT.key
     assert "devices" not in describe(DENSE)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunetune.deploy.sizes import count
 from prunetune.errors import ConfigError
+from prunetune.sparsity.channel_blocks import take_out
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups, read_groups, walk
 from prunetune.sparsity.channel_trace import trace
 from prunetune.sparsity.enforce import remove_mask
@@ -27,10 +28,11 @@ TOLERANCE = 1000  # rounding errors of the outputs' type, times their largest ma
 def shrink(model: nn.Module, mask: Mapping[str, Tensor], example_inputs: ExampleInputs) -> nn.Module:
     """A copy of `model` without the channels that `mask`, of the pattern `channel`, prunes. `model` is not touched.
 
-    Torch-Pruning takes them out, group by group. Every parameter that is left is then exactly the kept part of the
-    masked one, and the outputs for `example_inputs`, in evaluation mode and at least in single precision, are compared
-    with those of the masked model: no element may differ by more than 1000 rounding errors (1.2e-4 in single precision)
-    of the largest. The copy has the modes and the device of `model`, and holds no mask.
+    Torch-Pruning takes them out, group by group; attention heads go as `channel_blocks` knows them. Every parameter
+    that is left is then exactly the kept part of the masked one, and the outputs for `example_inputs`, in evaluation
+    mode and at least in single precision, are compared with those of the masked model: no element may differ by more
+    than 1000 rounding errors (1.2e-4 in single precision) of the largest. The copy has the modes and the device of
+    `model`, and holds no mask.
 
     ConfigError for a mask that prunes anything but whole channels with all that belongs to them (the first parameter
     that does not fit is named), where the outputs differ (with the layers whose channels are to blame), and without
@@ -116,12 +118,17 @@ def _take_out(graph: Any, model: nn.Module, groups: Sequence[ChannelGroup], remo
     """Prune all groups in place. Each layer is cut once, so that one group does not move the numbers of another."""
     cuts: dict[Any, tuple[Any, set[int]]] = {}
     for group, gone in zip(groups, removed, strict=True):
+        if group.block is not None:
+            continue
         layer = model.get_submodule(group.layer)
         outputs = torch.tensor(group.outputs)[gone].tolist()
         for edge, places, _ in walk(graph, layer, outputs).met if outputs else ():
             cuts.setdefault((edge.target.module, edge.handler), (edge, set()))[1].update(places)
     for dependency, places in cuts.values():
         dependency(sorted(places))
+    for group, gone in zip(groups, removed, strict=True):
+        if group.block is not None and gone.any():
+            take_out(model, group.block, gone)
 
 
 def _require_kept_values(masked: nn.Module, small: nn.Module, mask: Mask) -> None:
@@ -220,12 +227,15 @@ def channel_savings(
     sparsity: float,
     example_inputs: ExampleInputs,
     scope: Scope = Scope(),  # noqa: B008 - frozen
+    round_to: int | None = None,
 ) -> Savings:
     """What shrinking saves when channels are chosen by magnitude; another choice takes as many of each group.
 
     The surgery is really done, on copies, and outputs are compared. ConfigError as `compute_mask` and `shrink` say.
     """
-    mask = compute_mask(model, sparsity, pattern="channel", scope=scope, example_inputs=example_inputs)
+    mask = compute_mask(
+        model, sparsity, pattern="channel", scope=scope, example_inputs=example_inputs, round_to=round_to
+    )
     small = shrink(model, mask, example_inputs)
     whole = {group.layer: group.whole for group in channel_groups(model, example_inputs, scope) if group.whole}
     return Savings(sparsity, count(model, example_inputs).macs, count(small, example_inputs).macs, whole)

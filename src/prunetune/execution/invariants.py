@@ -141,7 +141,7 @@ def mask_is_nested(step: Step, mask: Mask, within: Mask) -> str | None:
 def mask_counts(step: Prune, mask: Mask, groups: Sequence[ChannelGroup] | None = None) -> str | None:
     """N is the original number of weights, whatever earlier rounds have pruned."""
     if groups is not None:
-        return next(_wrong_channels(step.density, mask, groups), None)
+        return next(_wrong_channels(step, mask, groups), None)
     sizes = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
     if step.allocation != "uniform":
         sizes = {"all layers": (mask.kept, mask.total)}
@@ -246,7 +246,7 @@ def _uneven_group(pattern: str, mask: Mask) -> str | None:
     return None
 
 
-def _wrong_channels(density: float, mask: Mask, groups: Sequence[ChannelGroup]) -> Iterator[str]:
+def _wrong_channels(step: Prune, mask: Mask, groups: Sequence[ChannelGroup]) -> Iterator[str]:
     """What is wrong with the groups of coupled channels, looked up in the mask's own bits."""
     for group in groups:
         kept = torch.zeros(group.channels, dtype=torch.bool)
@@ -255,7 +255,7 @@ def _wrong_channels(density: float, mask: Mask, groups: Sequence[ChannelGroup]) 
             kept[piece.channels] |= seen
         if torn := [piece.parameter for piece, seen in along if not torch.equal(seen, kept[piece.channels])]:
             yield f"'{torn[0]}' keeps other channels than '{group.layer}', with which it is coupled"
-        asked = kept_channels(group.channels, density)
+        asked = kept_channels(group, step.density, step.round_to)
         if not group.whole and int(kept.sum()) != asked:
             yield f"'{group.layer}' keeps {int(kept.sum())} of {group.channels} channels; {asked} were asked for"
     for name, tensor in mask.items():

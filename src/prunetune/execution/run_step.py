@@ -249,6 +249,7 @@ def _prune(step: Prune, inputs: Inputs, asked: StepContext) -> StepResult:
         generator=generator,
         gather_evidence=evidence_gatherer(step.probe, model, origin(step), tuple(weights)),
         groups=groups,
+        round_to=step.round_to,
     )
     held.append(invariants.mask_counts(step, mask, groups))
     held += [invariants.mask_is_nested(step, mask, within)] if within else []

@@ -222,6 +222,8 @@ def _masks(context: StudyContext, mask: MaskSpec, states: DenseStates) -> Iterat
         seed=derive(states.trainer.seed, "prune"),
         probe=mask.shown(states, context.facts),
         sequences=context.sequences,
+        heads=context.heads,
+        round_to=mask.round_to,
     )
     prunes = mask.algorithm.emit(states, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
     for sparsity, prune in zip(sparsities, prunes, strict=True):

@@ -16,6 +16,7 @@ from prunetune.data import Batch, Examples, ExampleSets, Facts, TrainingData
 from prunetune.data.examples import class_labels
 from prunetune.data.resolve import TABLE_PREFIX
 from prunetune.errors import ConfigError, given, shown
+from prunetune.sparsity.channel_blocks import blocks_of
 from prunetune.sparsity.channel_trace import reads_sequences
 from prunetune.sparsity.forward_pass import call
 from prunetune.sparsity.patterns import CHANNEL
@@ -41,6 +42,7 @@ class StudyContext:
     model: Ref
     scope: Scope
     sequences: bool | None  # whether the pattern `channel` meets linear layers on (N, L, C), where it is asked for
+    heads: bool | None  # whether it meets attention heads
     rewind: TrainingTime
 
     @classmethod
@@ -55,7 +57,8 @@ class StudyContext:
         scope = written_out(network, Scope(spec.scope.include, spec.scope.exclude))  # refuses one without a match
         by_channel = any(mask.pattern == CHANNEL for mask in spec.masks)
         sequences = (by_channel and reads_sequences(network, trial_inputs(dataset, facts.input_shape))) or None
-        return cls(spec, device, dataset, facts, model, scope, sequences, _rewind(spec, facts))
+        heads = (by_channel and bool(blocks_of(network))) or None
+        return cls(spec, device, dataset, facts, model, scope, sequences, heads, _rewind(spec, facts))
 
     def dense_states(self, seed: int, learning_rate: float) -> DenseStates:
         """The states that exist before any mask does, at one seed and learning rate."""

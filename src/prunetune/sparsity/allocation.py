@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import torch
-from torch import Tensor
 
 from prunetune.core.registry import Registry
-from prunetune.sparsity.mask import largest
+from prunetune.sparsity.mask import keep_top_of_all
 
-Allocate = Callable[[Mapping[str, Tensor], float], Mapping[str, int]]
+Allocate = Callable[[Mapping[str, torch.Tensor], float], Mapping[str, int]]
 """Scores per layer and the density (kept share of the original weights, in (0, 1]) to kept counts per layer.
 
 Every layer's scores have its full, original shape; positions that may not be kept score minus infinity.
@@ -22,7 +21,7 @@ BY_SHAPE = frozenset({"uniform", "erk"})  # whose counts follow from the shapes 
 
 
 @ALLOCATIONS.register("uniform")
-def uniform(scores: Mapping[str, Tensor], density: float) -> dict[str, int]:
+def uniform(scores: Mapping[str, torch.Tensor], density: float) -> dict[str, int]:
     """The same share of every layer: round(density * N_l) of its original N_l (Liu et al. 2021).
 
     >>> uniform({"a": torch.rand(10), "b": torch.rand(3, 5)}, 0.2)
@@ -32,22 +31,17 @@ def uniform(scores: Mapping[str, Tensor], density: float) -> dict[str, int]:
 
 
 @ALLOCATIONS.register("global")
-def globally(scores: Mapping[str, Tensor], density: float) -> dict[str, int]:
+def globally(scores: Mapping[str, torch.Tensor], density: float) -> dict[str, int]:
     """One threshold for all layers: the round(density * sum N_l) highest scores, ties by (layer name, flat index).
 
     >>> globally({"a": torch.tensor([9.0, 8.0]), "b": torch.tensor([1.0, 2.0, 7.0, 3.0])}, 0.5)
     {'a': 2, 'b': 1}
     """
-    names = sorted(scores)
-    everything = torch.cat([scores[name].flatten() for name in names])
-    chosen = largest(everything, round(density * everything.numel()))
-    parts = torch.split(chosen, [scores[name].numel() for name in names])
-    counts = {name: int(part.sum()) for name, part in zip(names, parts, strict=True)}
-    return {name: counts[name] for name in scores}
+    return {name: int(kept.count_nonzero()) for name, kept in keep_top_of_all(scores, density).items()}
 
 
 @ALLOCATIONS.register("erk")
-def erk(scores: Mapping[str, Tensor], density: float) -> dict[str, int]:
+def erk(scores: Mapping[str, torch.Tensor], density: float) -> dict[str, int]:
     """Erdős–Rényi-Kernel: layer density eps * (sum of its dimensions) / (their product), at most 1.
 
     Mocanu et al. 2018, with the kernel's dimensions as in RigL (Evci et al. 2020, section 3). A layer with dimensions

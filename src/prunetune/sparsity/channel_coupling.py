@@ -4,6 +4,8 @@ A channel is an output of a convolution or linear layer with all that only it ha
 its depthwise filter, and the slices of the layers that read it. What is added or multiplied is coupled: the channels of
 all its summands go or stay together. A group in which the channels are not what they seem is kept whole, with a reason.
 
+Attention heads, and what else is known by its module's kind, are those of `channel_blocks`.
+
 Torch-Pruning's own walk through its graph follows lists of indices until none is new; where a concatenation runs along
 another dimension than it supposes, these grow without end. Here every node takes an index once, and none beyond its
 width.
@@ -23,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from prunetune.errors import ConfigError
+from prunetune.sparsity.channel_blocks import Block, blocks_of, places_of
 from prunetune.sparsity.channel_operations import LIMIT, ChannelPad, layout_of, obstacle, torch_pruning, width_of
 from prunetune.sparsity.channel_trace import Entry, trace
 from prunetune.sparsity.forward_pass import ExampleInputs
@@ -139,6 +142,12 @@ class ChannelGroup:
     outputs: tuple[int, ...]  # all of the layer's, but those that are in another group
     pieces: tuple[Piece, ...]  # of every parameter, the layer's own first; empty for a group that is kept whole
     whole: str | None
+    block: Block | None = None  # of attention heads and the like, and `outputs` are their numbers
+
+    @property
+    def width(self) -> int:
+        """How many outputs of the layer one channel is."""
+        return self.block.rows[0].width if self.block else 1
 
     @property
     def channels(self) -> int:
@@ -176,13 +185,18 @@ def channel_groups(
 def read_groups(graph: Any, model: nn.Module, scope: Scope = Scope()) -> tuple[ChannelGroup, ...]:  # noqa: B008 - frozen
     """The groups of a graph that `trace` made of `model`."""
     reader = _Reader(graph, model, scope)
+    blocks = blocks_of(model)
+    covered = {name for block in blocks for name in block.covered}
     layers = [
-        module for module in reader.names if module in graph.module2node and isinstance(module, _ConvNd | nn.Linear)
+        module
+        for module, name in reader.names.items()
+        if module in graph.module2node and isinstance(module, _ConvNd | nn.Linear) and name not in covered
     ]
     layers.sort(key=graph.get_out_channels, reverse=True)  # what is coupled with two others in parts comes before these
     found = [group for layer in layers for group in reader.groups(layer)]
     why = "the channels of transformers' Conv1D are not followed"
-    others = [(module, name) for module, name in reader.names.items() if is_conv1d(module)]
+    others = [(m, name) for m, name in reader.names.items() if is_conv1d(m) and name not in covered]
+    found += [group for block in blocks for group in reader.block(block)]
     found += [ChannelGroup(name, tuple(range(module.weight.shape[1])), (), why) for module, name in others]
     order = {name: i for i, name in enumerate(reader.names.values())}
     return tuple(sorted(found, key=lambda group: (order[group.layer], group.outputs)))
@@ -231,9 +245,39 @@ class _Reader:
             pieces = tuple(piece for part in parts for piece in self._pieces(part))
             yield from _split(ChannelGroup(self.names[layer], tuple(outputs), pieces, None))
 
+    def block(self, block: Block) -> Iterator[ChannelGroup]:
+        """The channels of a block as a group; where they stay whole, one for each layer that has them."""
+        barred = (self._barred_at(rows.parameter) for rows in block.rows)
+        if why := block.whole or next(filter(None, barred), None):
+            for rows in block.rows[:-1]:
+                layer, _, leaf = rows.parameter.rpartition(".")
+                if leaf == "weight" and rows.parameter in self.parameters:
+                    outputs = range(self.parameters[rows.parameter].shape[rows.dim])
+                    yield ChannelGroup(layer, tuple(outputs), (), why)
+            return
+        numbers = tuple(range(block.channels))
+        pieces = tuple(
+            Piece(
+                rows.parameter,
+                tuple(self.parameters[rows.parameter].shape),
+                rows.dim,
+                torch.tensor(places_of(rows, numbers)),
+                torch.tensor(numbers).repeat_interleave(rows.width * len(rows.starts)),
+            )
+            for rows in block.rows
+        )
+        yield ChannelGroup(block.layer, numbers, pieces, None, block)
+
+    def _barred_at(self, name: str) -> str | None:
+        """Why a parameter of a block keeps all channels whole."""
+        computed = None if name in self.parameters else f"'{name}' is computed, not a parameter"
+        return computed or self._excluded(name)
+
     def _barred(self, layer: nn.Module) -> str | None:
         """Why a layer's own weight keeps its channels whole, whatever they are coupled with."""
-        name = self._parameter(layer, "weight")
+        return self._excluded(self._parameter(layer, "weight"))
+
+    def _excluded(self, name: str) -> str | None:
         pattern = matching(self.scope.exclude, [name])
         return f"'{name}' is excluded by '{pattern}'" if pattern else self.tied.get(name)
 

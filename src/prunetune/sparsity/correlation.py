@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from prunetune.errors import ConfigError, unknown
 from prunetune.sparsity.argument_checks import as_share, require_type, wrong_type
-from prunetune.sparsity.mask import as_mask, largest, require_tensor
+from prunetune.sparsity.mask import as_mask, require_tensor
 from prunetune.sparsity.model_state import FLOAT8, require_values
+from prunetune.sparsity.selection import largest
 
 State = Mapping[str, Tensor]
 _ROUNDING = 0.02  # of sin² + cos² in half precision

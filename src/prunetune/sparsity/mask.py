@@ -24,26 +24,7 @@ from prunetune.core.files import replace_file
 from prunetune.errors import ConfigError, counted, unknown
 from prunetune.sparsity.argument_checks import as_path, require_type, wrong_type
 from prunetune.sparsity.model_state import memory_of
-
-
-def largest(scores: Tensor, k: int) -> Tensor:
-    """The k largest elements as a bool tensor of the shape of `scores` on the CPU; ties go to the lower flat index.
-
-    `scores` must hold no NaN, and 0 <= k <= its size. `torch.topk` promises nothing about ties; the k-th largest value
-    is unique, so everything above it is in and the elements equal to it fill up from the front. Linear time.
-
-    >>> largest(torch.tensor([2.0, 3.0, 2.0, 2.0]), 3)
-    tensor([ True,  True,  True, False])
-    """
-    flat = scores.detach().cpu().flatten()
-    if k == 0:
-        return torch.zeros(scores.shape, dtype=torch.bool)
-    threshold = flat.kthvalue(flat.numel() - k + 1).values
-    chosen = flat > threshold
-    ties = (flat == threshold).nonzero().flatten()
-    chosen[ties[: k - int(chosen.sum())]] = True
-    return chosen.reshape(scores.shape)
-
+from prunetune.sparsity.selection import largest, largest_of_all
 
 SHAPES = "shapes"
 
@@ -176,7 +157,7 @@ class Mask(Mapping[str, Tensor]):
         listed = list(names)
         if lacking := [name for name in listed if name not in self.tensors]:
             raise unknown("names", lacking[0], self)
-        return Mask({name: self[name] for name in listed})
+        return own_mask({name: self[name] for name in listed})
 
     def apply(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A copy of a state dict with exact zeros at the pruned positions, even where a weight is not finite.
@@ -220,6 +201,18 @@ def as_mask(mask: Mapping[str, Tensor]) -> Mask:
     return mask if isinstance(mask, Mask) else Mask(mask)
 
 
+def own_mask(tensors: Mapping[str, Tensor]) -> Mask:
+    """The Mask of these bool tensors on the CPU, which nobody else changes: they are not copied.
+
+    ConfigError for no position at all.
+    """
+    if not sum(tensor.numel() for tensor in tensors.values()):
+        return Mask(tensors)
+    mask = object.__new__(Mask)
+    object.__setattr__(mask, "tensors", dict(tensors))
+    return mask
+
+
 def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     """Keep the `counts[name]` highest scores of every tensor; ties keep the lower flat index.
 
@@ -232,7 +225,20 @@ def keep_top(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
     if scores.keys() != counts.keys():
         odd = sorted(scores.keys() ^ counts.keys())[0]
         raise ConfigError(f"counts: '{odd}' has a score or a count but not both")
-    return Mask({name: _keep_top_of(name, score, counts[name]) for name, score in scores.items()})
+    return own_mask({name: _keep_top_of(name, score, counts[name]) for name, score in scores.items()})
+
+
+def keep_top_of_all(scores: Mapping[str, Tensor], density: float) -> Mask:
+    """Keep the round(density * N) highest of all N scores; ties keep the tensor first in order of names, as `keep_top`.
+
+    >>> mask = keep_top_of_all({"b": torch.tensor([2.0, 1.0]), "a": torch.tensor([2.0, 3.0])}, 0.5)
+    >>> mask["a"], mask["b"]
+    (tensor([True, True]), tensor([False, False]))
+    """
+    names = sorted(scores)
+    total = sum(score.numel() for score in scores.values())
+    kept = dict(zip(names, largest_of_all([scores[name] for name in names], round(density * total)), strict=True))
+    return own_mask({name: kept[name] for name in scores})
 
 
 def require_tensor(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> None:
@@ -248,7 +254,7 @@ def require_tensor(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> No
 
 
 def _keep_top_of(name: str, score: Tensor, count: int) -> Tensor:
-    if score.isnan().any():
+    if score.numel() and score.max().isnan():
         raise ConfigError(f"scores: '{name}' holds NaN; every score must be a number")
     if not 0 <= count <= score.numel():
         raise ConfigError(f"counts: '{name}' asks for {count} kept weights; it has {score.numel()}")

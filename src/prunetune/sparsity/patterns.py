@@ -1,5 +1,6 @@
 """Patterns: which weights may be kept together: any, N of every M neighbours, or whole channels."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from torch import Tensor
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
 from prunetune.sparsity.channel_coupling import ChannelGroup
-from prunetune.sparsity.mask import Mask, keep_top, largest
+from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
+from prunetune.sparsity.selection import largest
 
 Select = Callable[[Mapping[str, Tensor], Mapping[str, int]], Mask]
 """Scores and kept counts per layer to a mask with exactly these counts: the highest scores that the pattern allows."""
@@ -141,9 +143,18 @@ def require_density(pattern: str, allocation: str, density: float) -> None:
 _SHOWN = 2  # reasons in one line
 
 
-def kept_channels(channels: int, density: float) -> int:
-    """How many of a group's channels stay: round(density * channels), at least one."""
-    return max(1, round(density * channels))
+def kept_channels(group: ChannelGroup, density: float, round_to: int | None = None) -> int:
+    """How many of a group's channels stay: round(density * channels), at least one.
+
+    With `round_to` it is the nearest such number, of two the larger, at which the width is a multiple; all of a group
+    that is not as wide as one multiple.
+    """
+    count = max(1, round(density * group.channels))
+    if round_to is None:
+        return count
+    step = round_to // math.gcd(round_to, group.width)  # of a head, of which one is wider than `round_to`, 1
+    most = group.channels - group.channels % step
+    return min(max((2 * count + step) // (2 * step) * step, step), most) if most else group.channels
 
 
 def scored(names: Iterable[str], groups: Sequence[ChannelGroup]) -> tuple[str, ...]:
@@ -151,7 +162,9 @@ def scored(names: Iterable[str], groups: Sequence[ChannelGroup]) -> tuple[str, .
     return tuple(dict.fromkeys([*names, *(piece.parameter for group in groups for piece in group.weights)]))
 
 
-def keep_channels(scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], density: float) -> Mask:
+def keep_channels(
+    scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], density: float, round_to: int | None = None
+) -> Mask:
     """The mask that keeps the `kept_channels` best channels of every group, ties to the lower number.
 
     `scores` has the full shape of every weight in `scored`; a channel all of whose weights score minus infinity was
@@ -159,7 +172,7 @@ def keep_channels(scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], 
     could go. ConfigError where more channels are asked for than survive, and where there is nothing to remove.
     """
     require_channels(groups)
-    removed = [~_best(group, scores, density) for group in groups]
+    removed = [~_best(group, scores, density, round_to) for group in groups]
     return without(groups, removed, {name: score.shape for name, score in scores.items()})
 
 
@@ -205,10 +218,10 @@ def without(groups: Sequence[ChannelGroup], removed: Sequence[Tensor], shapes: M
     return Mask(kept)
 
 
-def _best(group: ChannelGroup, scores: Mapping[str, Tensor], density: float) -> Tensor:
+def _best(group: ChannelGroup, scores: Mapping[str, Tensor], density: float, round_to: int | None) -> Tensor:
     if group.whole:
         return torch.ones(group.channels, dtype=torch.bool)
-    worth, count = channel_scores(group, scores), kept_channels(group.channels, density)
+    worth, count = channel_scores(group, scores), kept_channels(group, density, round_to)
     survivors = int((worth > -torch.inf).sum())
     if count > survivors:
         asked = f"it asks for {count} channels of '{group.layer}'"

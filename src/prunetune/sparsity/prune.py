@@ -15,7 +15,7 @@ from prunetune.sparsity.criteria import CRITERIA, Criterion, Evidence, rounds_of
 from prunetune.sparsity.enforce import get_mask, is_held
 from prunetune.sparsity.forward_pass import ExampleInputs
 from prunetune.sparsity.gradients import Batches, Gathered, Loss, gather
-from prunetune.sparsity.mask import Mask, keep_top
+from prunetune.sparsity.mask import Mask, keep_top, keep_top_of_all, own_mask
 from prunetune.sparsity.model_state import require_ranks
 from prunetune.sparsity.patterns import (
     CHANNEL,
@@ -44,6 +44,7 @@ def choose(
     generator: torch.Generator | None = None,
     gather_evidence: GatherEvidence | None = None,
     groups: Sequence[ChannelGroup] | None = None,
+    round_to: int | None = None,
     zeros_last: bool = False,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
@@ -66,6 +67,7 @@ def choose(
         gather_evidence: Called with the criterion and the mask so far, where the criterion needs more than weights.
         groups: The coupled channels under the pattern `channel`; `weights` are then what `patterns.scored` lists, and
             the mask names biases and batch norms too.
+        round_to: Of what the widths of `groups` are multiples; see `patterns.kept_channels`.
         zeros_last: Weights that are zero rank behind all others of their layer, whatever the criterion; a layer of
             zeros alone is one that was not trained yet.
 
@@ -82,7 +84,7 @@ def choose(
         raise ConfigError(f"density: {density} is not a kept share; it must lie in (0, 1]")
     if not weights:
         raise ConfigError("scope: nothing is prunable; widen it with include patterns")
-    select = PATTERNS[pattern]
+    _ = PATTERNS[pattern]  # refuses an unknown name
     allocate = ALLOCATIONS[allocation] if isinstance(allocation, str) else allocation
     if isinstance(allocation, str):
         require_density(pattern, allocation, density)
@@ -91,14 +93,24 @@ def choose(
         parent_mask = _before_the_last_round(scoring, density, allocate, parent_mask)
     scores = scoring.among(parent_mask)
     if pattern == CHANNEL and groups is not None:
-        return keep_channels(scores, groups, density)
-    counts = allocate(scores, density)
+        return keep_channels(scores, groups, density, round_to)
+    mask = _chosen(scores, density, allocate, pattern)
+    return own_mask({name: mask[name] for name in weights})
+
+
+def _chosen(scores: Mapping[str, Tensor], density: float, allocate: Allocate, pattern: str) -> Mask:
+    """The mask of scores, minus infinity where nothing may be kept; ParentMaskError where that would be needed."""
+    if allocate is ALLOCATIONS["global"] and pattern == "unstructured":  # one threshold; by counts it would be two
+        mask = keep_top_of_all(scores, density)
+        counts: Mapping[str, int] = {name: int(kept.count_nonzero()) for name, kept in mask.items()}
+    else:
+        mask, counts = None, allocate(scores, density)
     for name, score in scores.items():
         _require_survivors(name, counts[name], _alive(score))
-    mask = select(scores, counts)
+    mask = mask or PATTERNS[pattern](scores, counts)
     for name, score in scores.items():
         _require_alive(name, pattern, score, mask[name])
-    return Mask({name: mask[name] for name in weights})
+    return mask
 
 
 def compute_mask(
@@ -111,6 +123,7 @@ def compute_mask(
     batches: Batches | None = None,
     loss: Loss = F.cross_entropy,
     example_inputs: ExampleInputs | None = None,
+    round_to: int | None = None,
 ) -> Mask:
     """The mask that prunes the share `sparsity` of the prunable weights of `model`. Changes nothing.
 
@@ -138,6 +151,8 @@ def compute_mask(
         loss: Outputs and targets of a batch to their mean loss, a scalar.
         example_inputs: What the model is called with once under the pattern `channel`, to show which channels are
             coupled: a tensor of shape (batch, ...), or a tuple or dict of such.
+        round_to: Under the pattern `channel`, of what the number of channels that a group keeps is a multiple, such as
+            8; a group with fewer channels keeps all, and of attention heads the width counts. None rounds nothing.
 
     Returns:
         A mask with a bool tensor for every prunable parameter, under its name and of its shape, on the CPU.
@@ -153,6 +168,7 @@ def compute_mask(
     require_module(model)
     sparsity = as_share("sparsity", sparsity, "a share of weights to prune", example=0.9)
     _require_names(allocation, pattern)
+    _require_round_to(round_to, pattern)
     names = require_prunable(model, scope)
     require_layers(pattern, list_parameters(model, scope))
     coupled = (
@@ -171,6 +187,7 @@ def compute_mask(
             parent_mask=_mask_in_force(model, weights),
             gather_evidence=_gatherer(model, tuple(weights), batches, loss),
             groups=coupled,
+            round_to=round_to,
             zeros_last=pattern != CHANNEL,
         )
     except ParentMaskError as error:
@@ -180,6 +197,15 @@ def compute_mask(
 def _require_names(allocation: object, pattern: object) -> None:
     require_type("allocation", allocation, str, "a name, such as 'uniform'")
     require_type("pattern", pattern, str, "a name, such as 'unstructured' or '2:4'")
+
+
+def _require_round_to(round_to: object, pattern: str) -> None:
+    if round_to is None:
+        return
+    if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
+        raise wrong_type("round_to", round_to, "a whole number of at least 1, such as 8")
+    if pattern != CHANNEL:
+        raise ConfigError(f"round_to: {round_to}; pattern '{pattern}' removes no channels; leave it out")
 
 
 def _criterion(criterion: str | Criterion) -> Criterion:
@@ -198,7 +224,9 @@ def _mask_in_force(model: nn.Module, weights: Mapping[str, Tensor]) -> Mask | No
     if earlier.keys().isdisjoint(weights):
         return None
     found = {name: earlier.get(name) for name in weights}
-    return Mask({n: torch.ones(weights[n].shape, dtype=torch.bool) if k is None else k.cpu() for n, k in found.items()})
+    return own_mask(
+        {n: torch.ones(weights[n].shape, dtype=torch.bool) if k is None else k.cpu() for n, k in found.items()}
+    )
 
 
 def _gatherer(model: nn.Module, names: tuple[str, ...], batches: Batches | None, loss: Loss) -> GatherEvidence | None:
@@ -226,12 +254,9 @@ class _Scoring:
         gathered: Gathered = {}
         if self.gather_evidence is not None and self.criterion.needs > {"weight"}:
             gathered = self.gather_evidence(self.criterion, parent_mask)
-        scores = {name: self._score(name, gathered.get(name, {})) for name in sorted(self.weights)}
-        if parent_mask is None:
-            return scores
-        return {name: _among_survivors(name, score, parent_mask) for name, score in scores.items()}
+        return {name: self._score(name, gathered.get(name, {}), parent_mask) for name in sorted(self.weights)}
 
-    def _score(self, name: str, gathered: Mapping[str, Tensor]) -> Tensor:
+    def _score(self, name: str, gathered: Mapping[str, Tensor], parent_mask: Mask | None) -> Tensor:
         kind, weight = type(self.criterion).__name__, self.weights[name].detach().cpu()
         if missing := sorted(self.criterion.needs - {"weight"} - gathered.keys()):
             what = f"{kind} needs {', '.join(missing)}"
@@ -239,15 +264,18 @@ class _Scoring:
         score = self.criterion.score(Evidence(weight, generator=self.generator, **gathered))
         if score.shape != weight.shape:
             raise ConfigError(f"criterion: {kind} scores '{name}' as {tuple(score.shape)}, not {tuple(weight.shape)}")
-        if not score.isfinite().all():
+        if score.numel() and not all(end.isfinite() for end in score.aminmax()):  # a NaN would be both
             raise ConfigError(f"criterion: {kind} scores '{name}' as NaN or infinite; is it diverged?")
-        return _zeros_last(score, weight == 0) if self.zeros_last else score
+        if self.zeros_last:
+            score = _zeros_last(score, weight)
+        return score if parent_mask is None else _among_survivors(name, score, parent_mask)
 
 
-def _zeros_last(score: Tensor, zeros: Tensor) -> Tensor:
-    if zeros.all() or not score.is_floating_point():
+def _zeros_last(score: Tensor, weight: Tensor) -> Tensor:
+    others = int(weight.count_nonzero())
+    if others in (0, weight.numel()) or not score.is_floating_point():
         return score
-    return score.masked_fill(zeros, torch.finfo(score.dtype).min)
+    return score.masked_fill(weight == 0, torch.finfo(score.dtype).min)
 
 
 def _before_the_last_round(
@@ -265,7 +293,9 @@ def _before_the_last_round(
 
 
 def _alive(score: Tensor) -> int:
-    return int((score > -torch.inf).sum())
+    """How many weights may be kept."""
+    pruned = score.numel() and score.min() == -torch.inf
+    return int((score > -torch.inf).sum()) if pruned else score.numel()
 
 
 def _among_survivors(name: str, score: Tensor, parent_mask: Mask) -> Tensor:
@@ -286,6 +316,6 @@ def _require_survivors(name: str, count: int, survivors: int) -> None:
 
 def _require_alive(name: str, pattern: str, score: Tensor, kept: Tensor) -> None:
     """A pattern may find too few survivors where it needs them, though the layer has enough."""
-    if (score[kept] == -torch.inf).any():
+    if _alive(score) < score.numel() and (kept & (score == -torch.inf)).any():
         needed = f"'{pattern}' needs weights of '{name}'"
         raise ParentMaskError(f"pattern: {needed} in places where none survive in the parent mask")

@@ -104,6 +104,8 @@ class MaskSpec(StrictModel):
     """How a sparsity is spread over layers: `uniform`, `global`, `erk`."""
     pattern: str = _RULE["pattern"]
     """Which weights go together: `unstructured`, `N:M`, `channel`."""
+    round_to: Count | None = None
+    """Under the pattern `channel`, of what the widths that are left are multiples, such as 8; by default of nothing."""
     learning_rate: Annotated[Number, Field(gt=0)] | None = None
     """Rate at which the mask is found; by default the one at which the arms are trained."""
     probe: Count | None = None
@@ -138,10 +140,16 @@ class MaskSpec(StrictModel):
                 raise ConfigError(f"{name}: not a setting of '{self.kind}'; did you mean 'criterion.{name}'?")
             if name not in settings:
                 raise unknown(name, name, [*MaskSpec.model_fields, *settings])
+        _ = self.algorithm  # refuses wrong settings
+        return self
+
+    @model_validator(mode="after")
+    def _of_use(self) -> "MaskSpec":
         if self.probe is not None and not reads_images(criterion_of(self.criterion)):
             what = f"criterion '{self.criterion.name}' looks at no images"
             raise ConfigError(f"probe: {self.probe}; {what}; leave it out")
-        _ = self.algorithm  # refuses wrong settings
+        if self.round_to is not None and self.pattern != CHANNEL:
+            raise ConfigError(f"round_to: {self.round_to}; pattern '{self.pattern}' removes no channels; leave it out")
         return self
 
     def shown(self, states: DenseStates, facts: Facts) -> Probe | None:
@@ -177,7 +185,8 @@ class MaskSpec(StrictModel):
 
     def resolved(self) -> dict[str, Any]:
         """The entry with every default filled in."""
-        own = {name: getattr(self, name) for name in MaskSpec.model_fields} | {"criterion": spelled(self.criterion)}
+        fields_set = (name for name in MaskSpec.model_fields if name != "round_to" or self.round_to is not None)
+        own = {name: getattr(self, name) for name in fields_set} | {"criterion": spelled(self.criterion)}
         return own | asdict(self.algorithm)  # type: ignore[call-overload]
 
     @cached_property
@@ -198,5 +207,5 @@ class MaskSpec(StrictModel):
             if getattr(algorithm, f.name) != by_criterion.get(f.name, f.default)
         ]
         rate = "" if self.learning_rate is None else f"@{self.learning_rate:g}"
-        probe = [] if self.probe is None else [f"probe={self.probe}"]
-        return "-".join([self.kind, *rule, *probe, *settings]) + rate
+        own = [f"{name}={value}" for name in ("probe", "round_to") if (value := getattr(self, name)) is not None]
+        return "-".join([self.kind, *rule, *own, *settings]) + rate

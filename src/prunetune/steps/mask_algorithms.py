@@ -28,6 +28,8 @@ class Choice:
     seed: int  # for criteria that draw
     probe: Probe | None = None  # for criteria that look at data
     sequences: bool | None = None  # where whole channels of (N, L, C) can go
+    heads: bool | None = None  # where attention heads can go
+    round_to: int | None = None  # of which the widths are multiples
 
     def prune(self, source: Weights, density: float, within: Prune | None = None) -> Prune:
         """The step that chooses `density` of the weights of `source`, only among those that `within` keeps."""
@@ -43,6 +45,8 @@ class Choice:
             seed=self.seed,
             probe=self.probe,
             sequences=self.sequences if self.pattern == CHANNEL else None,
+            heads=self.heads if self.pattern == CHANNEL else None,
+            round_to=self.round_to,
         )
 
 

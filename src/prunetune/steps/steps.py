@@ -164,6 +164,8 @@ class Prune(Step):
     like: "Prune | None" = field(default=None, metadata=KEYED_WHERE_SET)  # its layer counts, not the allocation's
     probe: Probe | None = field(default=None, metadata=KEYED_WHERE_SET)  # None for criteria that look at no data
     sequences: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where channels of (N, L, C) can go
+    heads: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where attention heads can go
+    round_to: int | None = field(default=None, metadata=KEYED_WHERE_SET)  # widths are multiples of it
 
 
 @dataclass(frozen=True, eq=False)
