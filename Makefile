@@ -64,14 +64,17 @@ audit-dependencies: $(VENV)/.installed-dev
 	$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit || true
 	PATH="$(VENV)/audit/bin:$$PATH" $(BIN)/python scripts/audit_dependencies.py $(AUDIT)
 
+# Only what is imported is compiled, when it is: most of what the extras bring never is.
+PIP_INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prunetune needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(PIP_INSTALL) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP_INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:

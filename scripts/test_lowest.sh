@@ -6,11 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=.venv/lowest
 "${PYTHON:-python3}" -m venv "$folder"
-"$folder/bin/pip" install --quiet uv
+"$folder/bin/pip" install --quiet --no-compile uv
 "$folder/bin/uv" pip compile --quiet --no-deps --no-header --no-annotate --resolution lowest pyproject.toml |
     grep -v '^torch==' >"$folder/lowest.txt"
 grep '^torch==' constraints.txt >>"$folder/lowest.txt"
-"$folder/bin/pip" install --quiet --constraint "$folder/lowest.txt" --editable .
-"$folder/bin/pip" install --quiet pytest pytest-timeout pytest-xdist hypothesis psutil
+"$folder/bin/pip" install --quiet --no-compile --constraint "$folder/lowest.txt" --editable .
+"$folder/bin/pip" install --quiet --no-compile pytest pytest-timeout pytest-xdist hypothesis psutil
 cat "$folder/lowest.txt"
 "$folder/bin/python" -m pytest -n auto --dist worksteal -o filterwarnings=default -m 'not slow and not cluster and not browser' "$@"

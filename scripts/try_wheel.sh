@@ -8,7 +8,7 @@ folder=$(mktemp --directory)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 "${PYTHON:-python3}" -m venv env
-env/bin/pip install --quiet --constraint "$constraints" "$wheel"
+env/bin/pip install --quiet --no-compile --constraint "$constraints" "$wheel"
 mkdir empty
 cd empty
 ../env/bin/python -I -c 'from importlib.resources import files; assert (files("prunetune") / "py.typed").is_file()'

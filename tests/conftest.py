@@ -7,9 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from prunetune.execution.executors import launch, local
 from prunetune.execution.run_step import execute
 from prunetune.store.store import Store
+from tests.support.forked import start_worker
 from tests.support.toy_study import small_study
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick() -> Iterator[None]:
+    """Workers of the local executor are forked, and no disk is waited for: nobody pulls the plug while tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "start", start_worker)
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def started_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as users' are: interpreters of their own."""
+    monkeypatch.setattr(local, "start", launch.start)
 
 
 @pytest.fixture

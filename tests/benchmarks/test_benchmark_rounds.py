@@ -13,11 +13,13 @@ from tests.support.benchmark_records import clocks
 
 
 def counting(start: int) -> Callable[[], tuple[int, int]]:
-    """Counts calls in its process."""
+    """Counts calls in its process, which the third one ends."""
     calls = [start]
 
     def call() -> tuple[int, int]:
         calls[0] += 1
+        if calls[0] > start + 2:
+            os._exit(3)
         return calls[0], os.getpid()
 
     return call
@@ -27,11 +29,6 @@ def setting() -> Callable[[], tuple[int, str | None]]:
     """Threads and allocator setting of its process, found after something was printed."""
     print("libraries print what they like")
     return lambda: (torch.get_num_threads(), os.environ.get("MALLOC_TRIM_THRESHOLD_"))
-
-
-def dying() -> Callable[[], float]:
-    """Ends its process when called."""
-    return lambda: os._exit(3)
 
 
 def test_every_round_starts_with_another_variant_after_one_warm_up_each() -> None:
@@ -52,11 +49,13 @@ def test_every_round_starts_with_another_variant_after_one_warm_up_each() -> Non
     assert found.baseline == "a"
 
 
-def test_a_served_variant_keeps_its_state_in_a_process_of_its_own() -> None:
+def test_a_served_variant_keeps_its_state_in_a_process_of_its_own_whose_death_is_an_error() -> None:
     with served(partial(counting, 5)) as call:
         (first, pid), (second, again) = call(), call()
-    assert (first, second) == (6, 7)
-    assert pid == again != os.getpid()
+        assert (first, second) == (6, 7)
+        assert pid == again != os.getpid()
+        with pytest.raises(RuntimeError, match="status 3"):
+            call()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -66,8 +65,3 @@ def test_a_served_variant_has_the_settings_asked_for(monkeypatch: pytest.MonkeyP
     with served(setting, USUAL) as usual, served(setting, PRODUCT) as product:
         assert usual() == (1, None)
         assert product() == (1, str(2**31))
-
-
-def test_a_served_variant_that_dies_is_an_error() -> None:
-    with served(dying) as call, pytest.raises(RuntimeError, match="status 3"):
-        call()

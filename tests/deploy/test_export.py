@@ -116,11 +116,14 @@ def transformer() -> Case:
 
 CASES: dict[str, Callable[[], Case]] = {
     "mlp": cache(lambda: of_images(mlp)),
-    "resnet20": cache(lambda: of_images(lambda: MODELS["resnet20"]((1, 28, 28), 10, width=4))),
+    "resnet": cache(lambda: of_images(lambda: MODELS["resnet"]((1, 28, 28), 10, depth=8, width=4))),
     "vgg11": cache(lambda: of_images(lambda: MODELS["vgg11"]((1, 32, 32), 10, width=8), padded=2)),
     "mobilenetv2": cache(lambda: of_images(lambda: MODELS["mobilenetv2"]((1, 28, 28), 10, width=0.25))),
     "transformer": cache(transformer),
 }
+
+
+SLOW = ("vgg11", "mobilenetv2", "transformer")  # seconds each to become a graph
 
 
 class Made(NamedTuple):
@@ -128,7 +131,9 @@ class Made(NamedTuple):
     done: Exported
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     case = CASES[request.param]()
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
@@ -219,7 +224,7 @@ def test_the_file_is_one_and_has_no_batch_norm_left_and_no_trace_of_the_machine(
     assert done.bytes < 1.2 * weights + 20_000
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "transformer"])
+@pytest.mark.parametrize("name", ["mlp", "resnet", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_a_program_gives_the_masked_models_outputs(name: str, tmp_path: Path) -> None:
     case = CASES[name]()
     done = pt.export(case.model, case.mask, tmp_path / "model.pt2", take(case.inputs, slice(4)))
@@ -416,7 +421,7 @@ def test_what_makes_no_graph_gets_one_line_and_the_old_file_stays(
 
 
 def test_a_difference_above_the_tolerance_is_an_error(tmp_path: Path) -> None:
-    case = CASES["resnet20"]()
+    case = CASES["mlp"]()
     with refused("tolerance", "0", "allowed"):
         pt.export(case.model, case.mask, tmp_path / "m.onnx", case.inputs[:4], tolerance=0.0)
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from prunetune.execution.scheduler import Schedule
 from prunetune.steps.steps import Step, Weights
 from prunetune.store.store import Store
 from tests.support.disks import Disk, mounted
-from tests.support.toy_study import ONE_EPOCH, Work, dense, init, prune, sparse
+from tests.support.toy_study import IMAGES, ONE_EPOCH, Work, dense, init, prune, recipe, sparse
 
-START = init(0)
-DENSE = dense(START)
-STUDY = Work((START, DENSE, prune(DENSE), sparse(Weights(START), prune(DENSE))), {DENSE.key: frozenset({ONE_EPOCH})})
+START, HOW = init(0), replace(recipe(), batch_size=IMAGES)  # two epochs of one step each: it is trained many times
+DENSE = dense(START, HOW)
+STEPS = (START, DENSE, prune(DENSE), sparse(Weights(START), prune(DENSE), HOW))
+STUDY = Work(STEPS, {DENSE.key: frozenset({ONE_EPOCH})})
 
 
 def study(root: Path, between: Callable[[], None] = lambda: None) -> list[Event]:

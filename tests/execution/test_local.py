@@ -257,6 +257,7 @@ def test_a_step_that_kills_twice_fails(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds workers in /proc")
+@pytest.mark.usefixtures("started_workers")
 def test_a_worker_that_hangs_is_replaced_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first training hangs once, the second one again and again: stopped in the middle of an epoch."""
     start = init(0, "slow_net")
@@ -352,7 +353,7 @@ def test_ctrl_c_lets_trainings_end_with_their_epoch(store: Store, tmp_path: Path
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("listening")
+@pytest.mark.usefixtures("listening", "started_workers")
 @pytest.mark.parametrize("grace", [0.0, 1e6])
 def test_an_epoch_without_end_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch, grace: float) -> None:
     """Either the time is up, or a second Ctrl-C comes."""
@@ -446,6 +447,7 @@ def test_kill_9_of_the_parent_leaves_no_orphan_and_loses_nothing(tmp_path: Path)
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("started_workers")
 def test_closing_the_iterator_ends_the_workers(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     events = LocalExecutor(1).run(Work((init(0, "slow_net"), dense(init(0, "slow_net"), recipe(epochs=50)))), store)
@@ -457,6 +459,7 @@ def test_closing_the_iterator_ends_the_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("started_workers")
 def test_workers_see_the_parents_modules_and_none_of_its_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, cast
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,6 +25,7 @@ from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import read_state
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import list_parameters
+from tests.support.forked import run_ranks
 from tests.support.refusals import refused
 
 Make = Callable[[Any], Optimizer]
@@ -386,7 +386,7 @@ def train_in_parallel(rank: int, held_first: bool) -> nn.Module:
 
 
 def test_data_parallel_in_two_processes(tmp_path: Path) -> None:
-    spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    assert run_ranks(one_of_two, 2, str(tmp_path)) == [0, 0]
     first, *others = (torch.load(path, weights_only=True) for path in sorted(tmp_path.glob("*.pt")))
     assert len(others) == 3
     assert all(torch.equal(first[name], other[name]) for other in others for name in first)

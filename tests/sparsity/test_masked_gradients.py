@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from prunetune.sparsity.enforce import apply_mask, masks_gradients, remove_mask
+from tests.support.forked import run_ranks
 
 Mask = dict[str, Tensor]
 
@@ -299,4 +299,4 @@ def compare_wrapped(rank: int) -> None:
 
 
 def test_data_parallel_averages_masked_gradients(tmp_path: Path) -> None:
-    spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    assert run_ranks(one_of_two, 2, str(tmp_path)) == [0, 0]

@@ -43,8 +43,7 @@ def planned(seeds: int) -> Plan:
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_a_plan_is_looked_up_with_one_look_a_step(seeds: int, store: Store, count: Count, monkeypatch: Any) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+def test_a_plan_is_looked_up_with_one_look_a_step(seeds: int, store: Store, count: Count) -> None:
     made = planned(seeds)
     assert count(lambda: made.remaining(store)) == {"open": len(made.steps)}
     for step in made.steps[::2]:
@@ -54,10 +53,7 @@ def test_a_plan_is_looked_up_with_one_look_a_step(seeds: int, store: Store, coun
     assert made.remaining(store).left == tuple(lacking)
 
 
-def test_a_list_opens_as_many_files_a_step_and_lists_no_more_than_the_shelves(
-    store: Store, count: Count, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+def test_a_list_opens_as_many_files_a_step_and_lists_no_more_than_the_shelves(store: Store, count: Count) -> None:
     counted = []
     for seeds in (range(300), range(300, 600)):
         for seed in seeds:

@@ -51,6 +51,18 @@ def test_layout_is_readable_without_prunetune(store: Store) -> None:
     assert torch.equal(safetensors.torch.load_file(folder / "state.safetensors")["w"], STATE["w"])
 
 
+def test_a_step_is_on_the_disk_before_it_has_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, synced = store.folder(init().key), set[int]()
+
+    def sync(descriptor: int) -> None:
+        if not folder.exists():
+            synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    store.write(init(), {"steps": 8}, state=STATE)
+    assert {path.stat().st_ino for path in (folder, *folder.iterdir())} <= synced
+
+
 def test_a_mask_is_stored_as_bits(store: Store) -> None:
     mask, key = Mask({"w": torch.arange(800).reshape(20, 40) % 3 == 0}), init().key
     store.write(init(), {}, mask=mask)

@@ -8,14 +8,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-IMPORTED = ["prunetune.api", "prunetune.compress", "prunetune.cli.main", "prunetune.execution.run_step"]
+from fsspec.config import conf, set_conf_env
+
+from prunetune.execution.executors import launch, worker
+from prunetune.store.store import StoreWriter
+
+IMPORTED = [
+    *("prunetune.api", "prunetune.compress", "prunetune.cli.main", "prunetune.execution.run_step"),
+    *("prunetune.execution.executors.worker", "matplotlib.figure", "torch._dynamo"),
+]
 
 
 def environment() -> dict[str, str]:
@@ -29,6 +39,16 @@ def server() -> tuple[ForkServerContext, Mapping[str, str]]:
     context = get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     return context, environment()
+
+
+def run_ranks(function: Callable[..., None], count: int, *arguments: Any) -> list[int]:
+    """Call a function with 0, 1, … first, each in a process of its own and all at once; the exit codes."""
+    processes = [server()[0].Process(target=function, args=(rank, *arguments)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode or 0 for process in processes]
 
 
 def run_forked(function: Callable[..., None], *arguments: Any) -> int:
@@ -64,3 +84,59 @@ def _command(arguments: list[str], cwd: Path, out: Path, err: Path) -> None:
     from prunetune.cli.main import main
 
     main()
+
+
+class Worker:
+    """A forked worker of the local executor, with what that uses of `subprocess.Popen`."""
+
+    def __init__(self, store: StoreWriter, log: Path, place: int) -> None:
+        context = server()[0]
+        commands, self.stdin = _pipe(context, "wb")
+        events, self.stdout = _pipe(context, "rb")
+        circumstances = str(Path.cwd()), launch.environment(place, 1), sys.path
+        self._process = context.Process(target=_work, args=(commands, events, str(store.root), str(log), circumstances))
+        self._process.start()
+        for end in (commands, events):  # the worker's now
+            end.close()
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, negative for a signal; TimeoutExpired after so many seconds."""
+        self._process.join(timeout)
+        self.returncode = self._process.exitcode
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+        return self.returncode
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        self._process.kill()
+
+
+def start_worker(store: StoreWriter, log: Path, place: int, ranks: int, resources: ExitStack) -> Any:
+    """What `launch.start` does, in a moment."""
+    return Worker(store, log, place) if ranks == 1 else launch.start(store, log, place, ranks, resources)
+
+
+def _pipe(context: ForkServerContext, mode: str) -> tuple[Connection, Any]:
+    """The worker's end of a new pipe, and ours as a file."""
+    reader, writer = context.Pipe(duplex=False)
+    theirs, ours = (reader, writer) if mode == "wb" else (writer, reader)
+    file = os.fdopen(os.dup(ours.fileno()), mode)
+    ours.close()
+    return theirs, file
+
+
+def _work(
+    commands: Connection, events: Connection, store: str, log: str, here: tuple[str, Mapping[str, str], list[str]]
+) -> None:
+    folder, variables, path = here
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    set_conf_env(conf)  # the environment of fsspec, which was imported in another
+    sys.path[:] = path
+    for end, stream in ((commands, 0), (events, 1)):
+        os.dup2(end.fileno(), stream)
+        end.close()
+    worker.main(store, log, "")

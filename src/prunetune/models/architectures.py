@@ -23,8 +23,11 @@ def initialise(model: nn.Module) -> nn.Module:
     """Draw the weights by He et al. 2015 (arXiv 1502.01852, eq. 10), in place; returns `model`.
 
     Weights of convolutions and linear layers: normal, mean 0, variance 2 / fan_in, as OpenLTH's `kaiming_normal`.
-    Biases 0. Batch norm: weight 1, bias 0. All draws come from torch's global generator.
+    Biases 0. Batch norm: weight 1, bias 0. All draws come from torch's global generator. A network on torch's meta
+    device, which has shapes and no values, stays as it is: to "draw" there, torch would import sympy for two seconds.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return model
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)

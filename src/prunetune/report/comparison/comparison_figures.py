@@ -1,12 +1,12 @@
 """The pictures of a comparison: a point for every regime, the ticket's lead by κ and sparsity, and the arm `mixed`."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from prunetune.analysis.comparison import sample_of
 from prunetune.analysis.pairing import Pairs, percent, signed
@@ -20,6 +20,9 @@ from prunetune.report.comparison.comparison_rows import Found
 from prunetune.report.figures.accuracy import Drawing, Group, legend, short
 from prunetune.report.figures.plot_primitives import panel
 from prunetune.report.figures.style import colour, drawing_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROLES = ("ticket", "reinit", "finetune", "rewind", "shuffle", "other-1", "other-2", "other-3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")

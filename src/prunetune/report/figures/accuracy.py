@@ -4,15 +4,12 @@ Sparsity axes are spaced by the logarithm of the density, as in the lottery-tick
 what is kept by the same distance.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
-
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from prunetune.analysis.pairing import Evidence, mean_of, percent
 from prunetune.analysis.verdict import Comparison, Rule, Verdict
@@ -35,6 +32,12 @@ from prunetune.report.figures.plot_primitives import (
 )
 from prunetune.report.figures.style import OTHERS, drawing_style
 from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Results
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 ARMS = ("ticket", "reinit", "rewind", "finetune", "finetune_chain", "shuffle")
 MIXED_STEPS = (0.375, 0.625)  # between the colours of mixes: .25, .5 and .75 have one each

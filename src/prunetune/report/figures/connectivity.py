@@ -1,11 +1,12 @@
 """Linear mode connectivity on the page: the loss along the line between sibling runs, and its barriers."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
@@ -16,6 +17,9 @@ from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.results_files import trial_order
 from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, span
 from prunetune.rows import Connectivity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ALPHA_AXIS = "α, from the network (0) to its sibling run (1)"
 LEAST_HEIGHT = 0.1  # of a panel above 0, in loss, so that noise does not look like a barrier

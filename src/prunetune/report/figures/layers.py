@@ -1,13 +1,11 @@
 """Heat maps, layer by layer: R_p, masks, where a training has left its start; accuracy lost by pruning one alone."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from typing import TYPE_CHECKING, Any
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
@@ -28,6 +26,10 @@ from prunetune.report.figures.plot_primitives import (
 from prunetune.report.figures.style import OTHERS, colour, drawing_style
 from prunetune.report.table_format import NONE, Column, Table, number, numeric, signed
 from prunetune.rows import LayerOverlap, MaskOverlap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TICKET_PAIR = "ticket_0/finetune_T"
 MOST_ROWS, MOST_COLUMNS = 40, 10  # what a panel shows and a reader can read
@@ -143,6 +145,8 @@ def _cut(rows: Sequence[LayerOverlap], grid: Grid, axis: str) -> str:
 def _draw(
     axes: Axes, grid: Grid, paint: Callable[[float], dict[str, Any]], write: Callable[[float | None], str]
 ) -> None:
+    from matplotlib.patches import Rectangle
+
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
@@ -156,6 +160,8 @@ def _draw(
 
 
 def _key(figure: Figure, full: float) -> None:
+    from matplotlib.patches import Patch
+
     patches = [Patch(**_paint(excess, full), label=_excess(excess)) for excess in KEY if excess <= full]
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.1 * HEIGHT / figure.get_figheight()), "borderpad": 0.1}
     figure.legend(handles=patches, ncols=len(patches), frameon=False, fontsize=9.5, columnspacing=1.2, **place)

@@ -1,17 +1,20 @@
 """The marks of which figures are made: lines with bands, points with bounds, bars with a chance level."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from typing import TYPE_CHECKING, TypeVar
 
 from prunetune.analysis.pairing import percent, signed
 from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.style import colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 WIDTH, HEIGHT = 5.0, 3.75  # inches of 72 points: small enough to be read on a phone without shrinking
 BOX = (0.115, 0.25, 0.87, 0.56)  # of the axes in the panel
@@ -109,6 +112,8 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
 
     At another `height` (inches) all of it but the axes keeps its size; `left` is the room of the vertical labels.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(WIDTH, height))
     scale = HEIGHT / height
     figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12)

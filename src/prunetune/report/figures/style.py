@@ -4,16 +4,19 @@ A drawing is made once, in the light theme, each role of colour with a hexadecim
 keep those on white paper. In a page every value becomes `var(--role)`, so that the page's theme colours the drawing.
 """
 
+from __future__ import annotations
+
 import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 SPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -71,6 +74,8 @@ def css_variables(theme: int) -> str:
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """matplotlib's settings while a figure is drawn or saved; whatever the user has set is back afterwards."""
+    import matplotlib as mpl  # costs half a second, which every command would pay
+
     ink, muted, rule = colour("ink"), colour("muted"), colour("rule")
     colours = {"text.color": ink, "axes.labelcolor": muted, "xtick.color": muted, "ytick.color": muted}
     with mpl.rc_context(), warnings.catch_warnings():
@@ -83,6 +88,8 @@ def drawing_style() -> Iterator[None]:
 
 def standalone(figure: Figure, name: str, title: str, description: str) -> str:
     """The SVG file of a figure: equal figures give equal bytes. `name` makes its ids differ from other figures'."""
+    import matplotlib as mpl
+
     text = io.StringIO()
     figure.patch.set_gid("paper")
     with drawing_style(), mpl.rc_context({"svg.hashsalt": name}):

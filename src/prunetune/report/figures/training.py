@@ -1,11 +1,10 @@
 """What changes along a training: R_p with the start, in the dense run, and the residuals of ADMM."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from typing import TYPE_CHECKING, NamedTuple
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
@@ -14,6 +13,9 @@ from prunetune.report.figures.plot_primitives import CHANCE, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.table_format import Table, mean, number, numeric, signed, span
 from prunetune.rows import MomentOverlap, Residuals
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LINES = 4  # in one panel at most
 AXIS = "updates of the sparse target Z"
@@ -29,6 +31,8 @@ def residual_drawings(rows: Sequence[Residuals]) -> list[Drawing]:
 
 
 def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
+    from matplotlib.ticker import NullFormatter
+
     title, words = f"Learning rate {rate:g}, {mask} masks", []
     with drawing_style():
         figure, axes = panel(title, "distance to the sparse target, ‖W − Z‖ / ‖W‖; band: all seeds")

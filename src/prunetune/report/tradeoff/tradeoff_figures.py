@@ -1,8 +1,9 @@
 """The pictures of a trade-off: score against sparsity, size and time, and the densities of the layers."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from matplotlib.axes import Axes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prunetune.core.metric import Metric
 from prunetune.errors import given
@@ -11,6 +12,9 @@ from prunetune.report.figures.layers import LEFT, MOST_ROWS, ROW, shortened
 from prunetune.report.figures.plot_primitives import BOX, HEIGHT, Line, draw_lines, panel, sparsity_axis, spread
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ParameterDensity, Tradeoff
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHOWN_LAYERS = 6  # panels of densities: of uniform masks they are all alike
 
