@@ -213,9 +213,14 @@ def _best(recommendation: Sequence[Recommendation]) -> list[tuple[str, str, str]
 
 def _where(rows: Sequence[Recommendation]) -> str:
     """`best at 50 %; at 75 % and 87.5 % a tie with the runner-up`."""
-    ahead, tied = ([percent(row.sparsity) for row in rows if row.tie is tie] for tie in (False, True))
-    best = [f"best at {_listed(ahead)} sparsity"] if ahead else []
-    return "; ".join([*best, *([f"at {_listed(tied)} a tie with the runner-up"] if tied else [])])
+    said = {
+        "best at {} sparsity": [row for row in rows if not row.tie],
+        "at {} a tie with the runner-up": [row for row in rows if row.tie and not row.behind],
+        "at {} behind the runner-up on the test data": [row for row in rows if row.behind],
+    }
+    return "; ".join(
+        words.format(_listed([percent(row.sparsity) for row in found])) for words, found in said.items() if found
+    )
 
 
 def _listed(words: Sequence[str]) -> str:
