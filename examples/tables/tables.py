@@ -1,5 +1,7 @@
 """Two tables that come with scikit-learn: handwritten digits, and patients with diabetes a year later."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
@@ -8,13 +10,13 @@ from torch import nn
 
 def digits():
     """64 grey values of a digit, and which it is; the last fifth is the test part."""
-    table = load_digits()
+    table: Any = load_digits()
     return parts(table.data / 16, table.target)
 
 
 def diabetes():
     """Ten measurements of a patient, and how far the disease has gone, as a standardised number."""
-    table = load_diabetes()
+    table: Any = load_diabetes()
     return parts(table.data / table.data.std(0), (table.target - table.target.mean()) / table.target.std())
 
 

@@ -57,6 +57,6 @@ def network(outputs: int, width: int = 64, layers: int = 1):
         num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=LENGTH,
-        num_labels=outputs,
     )
+    config.num_labels = outputs
     return BertForTokenClassification(config)

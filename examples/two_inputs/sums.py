@@ -1,5 +1,7 @@
 """Two handwritten digits, and what they add up to: a network with two inputs by name and a dict of outputs."""
 
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from prunetune.data import Batch
 
 def pairs(train: int = 3000, test: int = 500):
     """Random pairs of scikit-learn's digits; the test pairs are of digits that no training pair has."""
-    table = load_digits()
+    table: Any = load_digits()
     images, numbers = torch.tensor(table.images / 16).float(), torch.tensor(table.target)
     draw = torch.Generator().manual_seed(0)  # the same pairs at every call: a study must find what it saw before
 
