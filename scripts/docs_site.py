@@ -25,7 +25,7 @@ from pydantic import BaseModel
 ROOT = Path(__file__).parents[1]
 LONG_LIST = 6  # a default of as many entries shows the first two and the last
 STUDIES = "studies/README.md"  # a page of the site that lies outside of docs/
-GENERATED = re.compile(r"<!-- generated: (\w+)(?: ([\w.]+))? -->")
+GENERATED = re.compile(r"<!-- generated: (\w+)(?: ([\w./-]+))? -->")
 _LINK = re.compile(r"(\]\(|src=\")([^)\"#\s]+)(#[^)\"]*)?([)\"])")
 _SECTIONS = ("Spec", "RecipeSpec", "ScheduleSpec", "MaskSpec", "ArmSpec", "ScopeSpec", "Rounds", "SeedRange")
 SPEC_MODELS = (*_SECTIONS, "VerdictRule", "PretrainingSpec", "PretrainedSpec", "ScaledSpec")
@@ -56,12 +56,19 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def generated(what: str, name: str | None = None) -> Iterator[str]:
-    """The lines of Markdown that stand for a `generated` comment: `cli`, `fields`, or `api` of a module."""
+    """The lines of Markdown for a `generated` comment: `cli`, `fields`, `file` of the repository, `api` of a module."""
     if what == "cli":
         return command_line()
     if what == "fields":
         return spec_fields()
+    if what == "file":
+        return shown_file(ROOT / str(name))
     return api(str(name))
+
+
+def shown_file(path: Path) -> Iterator[str]:
+    """A file as a block of code."""
+    yield from (f"```{ {'.py': 'python', '.yaml': 'yaml'}[path.suffix] }", path.read_text().rstrip("\n"), "```")
 
 
 def command_line() -> Iterator[str]:

@@ -33,6 +33,16 @@ def test_every_field_is_described(site: ModuleType) -> None:
     assert [row for row in site.spec_fields() if row.endswith("|  |")] == []
 
 
+def test_a_file_that_a_page_asks_for_is_shown_whole(site: ModuleType) -> None:
+    pages = [(page, page.read_text()) for page in sorted((ROOT / "docs").rglob("*.md"))]
+    asked = [(page, found[2]) for page, text in pages for found in site.GENERATED.finditer(text) if found[1] == "file"]
+    assert {Path(name).parts[0] for _, name in asked} == {"examples"}
+    for page, name in asked:
+        _, *lines, _ = "\n".join(site.generated("file", name)).split("\n")
+        assert "\n".join(lines) + "\n" == (ROOT / name).read_text()
+        assert f"](../../{name})" in page.read_text(), f"{page.name} links no {name}"
+
+
 def test_every_public_module_is_in_the_reference() -> None:
     pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
     names = (ROOT / "tests" / "docs" / "test_public_names.py").read_text()

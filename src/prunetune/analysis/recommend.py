@@ -45,6 +45,12 @@ class Recommendation:
         return None if self.difference is None else self.metric.oriented(self.difference)
 
     @property
+    def behind(self) -> bool:
+        """Whether it is surely worse than the runner-up on the test data, though better on those it was chosen by."""
+        best = self.high if self.metric.higher_is_better else self.low
+        return best is not None and self.metric.oriented(best) < 0.0
+
+    @property
     def flattered(self) -> bool:
         """Whether `score` is of the best of several by the very data that it is reported on."""
         return self.candidates > 1 and self.chosen_on == "test"

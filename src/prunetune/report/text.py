@@ -191,12 +191,19 @@ def _ahead(row: Recommendation, rule: Rule) -> str:
     if row.runner_up is None or row.lead is None:
         return "with nothing to compare it with"
     metric = row.metric
-    ahead = f"{f'{row.lead:.{metric.digits}f} {metric.difference_unit}'.rstrip()} {metric.better} {row.runner_up}"
+    amount, side = f"{abs(row.lead):.{metric.digits}f}", metric.better if row.lead >= 0 else metric.worse
+    ahead = f"{f'{amount} {metric.difference_unit}'.rstrip()} {side} {row.runner_up}"
     if row.low is None or row.high is None:
         return f"{ahead}, a tie as far as one seed can tell"
     interval = f"{percent(1 - rule.alpha)} interval {bounds(row.low, row.high, metric.digits)}"
-    tie = ", a tie" if row.tie else ""
-    return f"{ahead}{tie} ({interval})"
+    return f"{ahead}{standing(row)} ({interval})"
+
+
+def standing(row: Recommendation) -> str:
+    """What follows a difference that is no lead: `, a tie`, or that the runner-up is surely better on the test data."""
+    if row.behind:
+        return f", so behind it on the test {examples(row.metric)}"
+    return ", a tie" if row.tie else ""
 
 
 def whys(verdict: Verdict) -> list[str]:
@@ -371,7 +378,7 @@ def _lead(row: Recommendation) -> str:
     digits, over = row.metric.digits, "over" if row.metric.higher_is_better else "from"
     known = row.low is not None and row.high is not None
     interval = f" [{signed(row.low, digits)}, {signed(row.high, digits)}]" if known else ""
-    return f"{signed(row.difference, digits)}{interval} {over} {row.runner_up}{', a tie' if row.tie else ''}"
+    return f"{signed(row.difference, digits)}{interval} {over} {row.runner_up}{standing(row)}"
 
 
 def _half(half: Comparison, answer: str = "") -> tuple[str, str]:

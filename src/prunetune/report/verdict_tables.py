@@ -128,7 +128,7 @@ def _recommended(row: Recommendation) -> tuple[str, ...]:
         _chosen(row),
         signed(row.difference, row.metric.digits),
         bounds(row.low, row.high, row.metric.digits),
-        "tie" if row.tie else "no",
+        "behind" if row.behind else "tie" if row.tie else "no",
         row.runner_up or NONE,
     )
 
