@@ -44,6 +44,7 @@ def choose(
     generator: torch.Generator | None = None,
     gather_evidence: GatherEvidence | None = None,
     groups: Sequence[ChannelGroup] | None = None,
+    group_densities: Sequence[float] | None = None,
     zeros_last: bool = False,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
@@ -66,6 +67,7 @@ def choose(
         gather_evidence: Called with the criterion and the mask so far, where the criterion needs more than weights.
         groups: The coupled channels under the pattern `channel`; `weights` are then what `patterns.scored` lists, and
             the mask names biases and batch norms too.
+        group_densities: The kept share of each group's channels, where it is not `density` in all.
         zeros_last: Weights that are zero rank behind all others of their layer, whatever the criterion; a layer of
             zeros alone is one that was not trained yet.
 
@@ -91,7 +93,7 @@ def choose(
         parent_mask = _before_the_last_round(scoring, density, allocate, parent_mask)
     scores = scoring.among(parent_mask)
     if pattern == CHANNEL and groups is not None:
-        return keep_channels(scores, groups, density)
+        return keep_channels(scores, groups, density if group_densities is None else group_densities)
     counts = allocate(scores, density)
     for name, score in scores.items():
         _require_survivors(name, counts[name], _alive(score))

@@ -12,6 +12,7 @@ from prunetune.errors import ConfigError, counted, given, shown
 from prunetune.sparsity.criteria import Place
 from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
+from prunetune.steps.quantities import MeasureSensitivity
 from prunetune.steps.steps import DenseStates, Probe, Prune, Train, Trainer, Weights
 from prunetune.training.admm import RHO_LEVELS, RHO_TIMES_RATE, UPDATES, Penalty
 from prunetune.training.recipe import Recipe
@@ -28,6 +29,7 @@ class Choice:
     seed: int  # for criteria that draw
     probe: Probe | None = None  # for criteria that look at data
     sequences: bool | None = None  # where whole channels of (N, L, C) can go
+    losses: MeasureSensitivity | None = None  # where the allocation goes by it
 
     def prune(self, source: Weights, density: float, within: Prune | None = None) -> Prune:
         """The step that chooses `density` of the weights of `source`, only among those that `within` keeps."""
@@ -43,6 +45,7 @@ class Choice:
             seed=self.seed,
             probe=self.probe,
             sequences=self.sequences if self.pattern == CHANNEL else None,
+            losses=self.losses,
         )
 
 
@@ -138,6 +141,9 @@ class Admm:
         if choice.pattern == CHANNEL:
             others = "one_shot, iterative or gradual"
             raise ConfigError(f"pattern: 'channel' has no projection for the penalty of 'admm'; use it with {others}")
+        if choice.losses is not None:
+            what = f"'{choice.allocation}' has no projection for the penalty of 'admm'"
+            raise ConfigError(f"allocation: {what}; use it with one_shot, iterative or gradual")
         recipe = states.recipe.lasting(self.epochs or states.recipe.epochs)
         return tuple(self._one(states, choice, recipe, density) for density in densities)
 

@@ -62,7 +62,23 @@ class MeasureSensitivity(Step):
     device: str = "cpu"
 
 
-Quantity = MeasureMovement | MeasureBarrier | MeasureCurvature | MeasureSensitivity
+@dataclass(frozen=True, eq=False)
+class MeasureBlocks(Step):
+    """Score on held-out or on test data, whole and with one block of the examples left out at a time.
+
+    There are about `blocks` of them, as equal as can be: the delete-a-group jackknife says by them what the choice of
+    the examples does to a score (Shao & Tu 1995, The Jackknife and Bootstrap, sec. 2.3).
+    """
+
+    weights: Weights
+    part: str  # `validation` or `test`
+    data: Ref
+    recipe: Recipe  # for its loss, metric and precision
+    blocks: int = 50
+    device: str = "cpu"
+
+
+Quantity = MeasureMovement | MeasureBarrier | MeasureCurvature | MeasureSensitivity | MeasureBlocks
 
 
 def states_read(step: Quantity) -> tuple[Weights, ...]:

@@ -163,6 +163,7 @@ class Prune(Step):
     like: "Prune | None" = field(default=None, metadata=KEYED_WHERE_SET)  # its layer counts, not the allocation's
     probe: Probe | None = field(default=None, metadata=KEYED_WHERE_SET)  # None for criteria that look at no data
     sequences: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where channels of (N, L, C) can go
+    losses: Step | None = field(default=None, metadata=KEYED_WHERE_SET)  # MeasureSensitivity, of that allocation
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,18 +37,44 @@ def evaluate(
     The model is in evaluation mode meanwhile, nothing of it is changed, and no random number is drawn. A batch's loss
     counts by its size. ConfigError when the user's loss or metric returns the wrong shape, or memory is short.
     """
-    device = torch.device(device)
-    training, objective = model.training, objective_of(recipe)
+    objective = objective_of(recipe)
+    totals, shape = _in_evaluation(model, examples, data, recipe, objective, torch.device(device), BATCH)
+    *statistics, loss = totals.double().sum(0)
+    return Score(_score(objective, torch.stack(statistics), shape), float(loss) / len(examples))
+
+
+def score_blocks(
+    model: nn.Module, examples: Examples, data: TrainingData, recipe: Recipe, device: torch.device | str, blocks: int
+) -> tuple[float, list[float]]:
+    """The score on all examples, and without each of about so many blocks of consecutive ones, of at most `BATCH`."""
+    objective, size = objective_of(recipe), min(BATCH, math.ceil(len(examples) / blocks))
+    totals, shape = _in_evaluation(model, examples, data, recipe, objective, torch.device(device), size)
+    statistics = totals.double()[:, :-1]
+    whole = statistics.sum(0)
+    return _score(objective, whole, shape), [_score(objective, whole - own, shape) for own in statistics]
+
+
+def _score(objective: Objective, statistics: Tensor, shape: torch.Size) -> float:
+    with user_errors("task: its score"):
+        return float(objective.score(statistics.view(shape)))
+
+
+def _in_evaluation(
+    model: nn.Module,
+    examples: Examples,
+    data: TrainingData,
+    recipe: Recipe,
+    objective: Objective,
+    device: torch.device,
+    at_once: int,
+) -> tuple[Tensor, torch.Size]:
+    training = model.training
     model.eval()
     try:
         with reproducible(device), torch.no_grad(), enough_memory(*MEMORY):
-            totals, shape = _totals(model, examples, data, recipe, objective, device)
+            return _totals(model, examples, data, recipe, objective, device, at_once)
     finally:
         model.train(training)
-    *statistics, loss = totals.double().sum(0)
-    with user_errors("task: its score"):
-        value = float(objective.score(torch.stack(statistics).view(shape)))
-    return Score(value, float(loss) / len(examples))
 
 
 def _totals(
@@ -58,10 +84,11 @@ def _totals(
     recipe: Recipe,
     objective: Objective,
     device: torch.device,
+    at_once: int,
 ) -> tuple[Tensor, torch.Size]:
     """A row for every batch, on the CPU: its statistics, flat, and the sum of its losses; and the statistics' shape."""
     prepare, totals, shape = data.preparation(device), [], torch.Size()
-    for stored in examples.in_order(BATCH):
+    for stored in examples.in_order(at_once):
         inputs, targets = moved(stored, device)
         batch = Batch(prepare(inputs), targets)
         count, first = len(first_tensor(batch.inputs)), first_tensor(batch.inputs)
