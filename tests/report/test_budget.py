@@ -125,11 +125,11 @@ def test_the_answer_and_the_one_look_at_the_test_data_are_in_words() -> None:
     lines = budget_summary(search(candidate("strong", 0.5, 0.2, 1.6)))
     assert lines[0] == (
         "Returned: strong 50 %, 2.50x [2.38, 2.62] as fast at batch 1; on 900 held-out images and 2 seeds its accuracy "
-        "is −0.20 points against the dense network's, and with confidence 95% no worse than −0.40 points."
+        "is −0.20 points against the dense network's, and with confidence 95 % no worse than −0.40 points."
     )
     assert lines[1] == (
         "On the test images, looked at once and for this network alone: 90.20 % against 90.45 %, −0.25 points "
-        "(−0.60 points to +0.10 points, an interval of 95% for whichever of 1 candidate was chosen)."
+        "(−0.60 points to +0.10 points, an interval of 95 % for whichever of 1 candidate was chosen)."
     )
 
 

@@ -42,6 +42,13 @@ AXES = {  # what a network costs, by the target's quantity
     "size": "file of the weights with zeros as bits, kB",
     "params": "share of the dense network's parameters",
 }
+TITLES = {
+    "speedup": "the time of a call",
+    "latency": "the time of a call",
+    "macs": "multiply-accumulates",
+    "size": "the size of the file",
+    "params": "parameters",
+}
 UNITS = {"speedup": 1e3, "latency": 1e3, "size": 1e-3}  # of an axis
 
 
@@ -168,7 +175,7 @@ def frontier_figure(found: BudgetSearch, shown: Sequence[Candidate]) -> Drawing:
     """Held-out drop against what a network costs; bars reach up to the bound, filled marks are within the drop."""
     quantity, metric = found.quantity or "params", found.metric
     unit = UNITS.get(quantity, 1.0)
-    title = f"Drop against {AXES[quantity].partition(',')[0]}"
+    title = f"Drop against {TITLES[quantity]}"
     with drawing_style():
         figure, axes = panel(title, f"how much worse on held-out {data_word(found)}{metric.in_unit}; left is cheaper")
         for mask, role in zip(dict.fromkeys(one.mask for one in shown), ROLES * len(shown), strict=False):

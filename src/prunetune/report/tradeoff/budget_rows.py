@@ -193,7 +193,7 @@ def _answer(found: BudgetSearch) -> list[str]:
         return [
             f"Returned: {best.label}, {won_text(found, best)}; on {found.held_out} held-out {data_word(found)} and "
             f"{counted(found.seeds, 'seed')} its {metric.name} is {drop} against the dense network's, and with "
-            f"confidence {1 - found.alpha:.0%} no worse than {high}."
+            f"confidence {percent(1 - found.alpha)} no worse than {high}."
         ]
     within = [one for one in found.candidates if one.answer == WITHIN]
     lines = [f"No network that was tried keeps the budget ({budget_text(found)}); none is returned."]
@@ -243,8 +243,8 @@ def _test_text(found: BudgetSearch) -> list[str]:
         between = " to ".join(metric.text_difference(end) for end in ends)
     lines = [
         f"On the test {data_word(found)}, looked at once and for this network alone: {score} against {dense}, {drop} "
-        f"({between}, an interval of {1 - found.alpha:.0%} for whichever of {counted(test.candidates, 'candidate')} "
-        "was chosen)."
+        f"({between}, an interval of {percent(1 - found.alpha)} for whichever of "
+        f"{counted(test.candidates, 'candidate')} was chosen)."
     ]
     if test.drop > found.max_drop:
         lines.append(
@@ -288,4 +288,4 @@ def data_word(found: BudgetSearch) -> str:
 
 def drop_text(found: BudgetSearch, value: float | None) -> str:
     """A drop or bound as a number, above 0 where worse."""
-    return number(value, found.metric.digits)
+    return number(value, found.metric.digits).replace("-", "−")
