@@ -53,7 +53,7 @@ def test_without_sharing_alpha_the_error_would_be_seen(simulation: ModuleType, m
 
 def test_good_networks_are_returned(simulation: ModuleType) -> None:
     world = simulation.World("no drop", simulation.NONE, simulation.EVEN, choice=0.05)
-    false, some = simulation.error_rates(world, 5, 4, 300, np.random.default_rng(4))
+    false, some = simulation.error_rates(world, 10, 4, 200, np.random.default_rng(4))
     assert (false, some > 0.9) == (0.0, True)
 
 
