@@ -98,7 +98,9 @@ def preflight_search(search: Search, formats: Sequence[str] = (), out: str | Pat
     """The report's folder (None: runs/NAME-budget), once nothing of somebody else's lies in the place of its files."""
     default = Path("runs") / f"{search.spec.name}-budget"
     folder = as_path("out", out, "runs/mine") if out is not None else default
-    return preflight(search.prepared, folder, (BUDGET, PAGE, *best_files(formats)), listed_files(folder))
+    return preflight(
+        search.prepared, folder, (BUDGET, PAGE, *best_files(written_formats(search, formats))), listed_files(folder)
+    )
 
 
 def blocks_of(trial: PlannedTrial, part: Part) -> MeasureBlocks:
@@ -162,6 +164,13 @@ def _drawn(prepared: Prepared, inputs: Nest) -> tuple[nn.Module, int]:
 def on_device(device: str, inputs: Nest) -> Nest:
     """The inputs on a device."""
     return mapped(inputs, lambda tensor: tensor.to(device))
+
+
+def written_formats(search: Search, formats: Sequence[str]) -> tuple[str, ...]:
+    """Those that are asked for, and of a target in bytes the one that is counted."""
+    target = search.budget.target
+    counted = ("bitmask",) if target and target.quantity == "size" else ()
+    return all_formats((*formats, *counted))
 
 
 def best_files(formats: Sequence[str] = tuple(SUFFIXES)) -> Iterator[str]:

@@ -14,10 +14,9 @@ from typing import Any
 
 from prunetune.analysis.noninferiority import Drop, interval, seeds_needed
 from prunetune.api import Prepared
-from prunetune.budget_plan import BEST, Part, Search, best_files, blocks_of, narrowed_to, on_device
+from prunetune.budget_plan import BEST, Part, Search, best_files, blocks_of, narrowed_to, on_device, written_formats
 from prunetune.compress import (
     Network,
-    all_formats,
     exported,
     inputs_of,
     listed_files,
@@ -319,6 +318,8 @@ def _found(
 
 def _rule(search: Search) -> str:
     alpha, chains = search.spec.verdict.alpha, len(search.chains)
+    if not chains:
+        return "Nothing was trained: no way of pruning can reach the target at any of the sparsities."
     shared = (
         f"alpha {alpha:g}"
         if chains == 1
@@ -342,7 +343,7 @@ def _with_files(
     chain, network = given(chosen, "a chosen candidate was measured")
     place = given(found.chosen, "there is a chosen one")
     row = given(found.candidates[place].network, "a chosen candidate was measured")
-    (row,), failed = exported(chain, [(network, row)], all_formats(formats), folder, BEST)
+    (row,), failed = exported(chain, [(network, row)], written_formats(search, formats), folder, BEST)
     candidates = [replace(one, network=row) if i == place else one for i, one in enumerate(found.candidates)]
     return replace(found, candidates=tuple(candidates), missing=(*found.missing, *failed)), failed
 

@@ -1,6 +1,7 @@
 """Non-inferiority of drops: bounds against scipy's own t test, and seeds that more would take."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def test_the_bound_is_that_of_scipys_one_sided_t_test(n: int, level: float) -> N
 
 @pytest.mark.parametrize("max_drop", [0.1, 0.2, 0.3, 0.35, 0.5, 1.0])
 def test_a_drop_is_within_where_the_test_against_the_most_rejects(max_drop: float) -> None:
-    p = stats.ttest_1samp(DROPS, max_drop, alternative="less").pvalue
+    p: Any = stats.ttest_1samp(DROPS, max_drop, alternative="less")[1]
     for level in (0.05, 0.01):
         assert Drop.of(DROPS, level).within(max_drop) is bool(p <= level)
 
@@ -68,3 +69,22 @@ def test_seeds_needed_is_the_least_number_with_room_for_an_unlucky_mean(max_drop
 def test_no_number_of_seeds_helps_a_mean_that_is_not_within() -> None:
     assert seeds_needed(DROPS, 0.05, 0.1) is None
     assert seeds_needed((0.0, 10.0, -9.7), 0.05, 0.2) is None  # more than a hundred
+
+
+def test_the_examples_add_the_jackknifes_variance() -> None:
+    """The two variances of the mean, added, with Satterthwaite's degrees of freedom, written out."""
+    left_out = (0.08, 0.11, 0.13, 0.07, 0.1, 0.12)
+    n, blocks = len(DROPS), len(left_out)
+    seeds = np.var(DROPS, ddof=1) / n
+    examples = (blocks - 1) / blocks * np.sum((np.array(left_out) - np.mean(left_out)) ** 2)
+    freedom = math.floor((seeds + examples) ** 2 / (seeds**2 / (n - 1) + examples**2 / (blocks - 1)))
+    found = Drop.of(DROPS, 0.05, left_out)
+    assert found.high == pytest.approx(np.mean(DROPS) + stats.t.ppf(0.95, freedom) * math.sqrt(seeds + examples))
+    assert (found.of_seeds, found.of_examples) == pytest.approx((math.sqrt(seeds), math.sqrt(examples)))
+
+
+def test_of_a_mean_the_jackknife_is_the_usual_variance() -> None:
+    """Of examples scored alone: var / m, which a delete-one jackknife of their mean gives exactly."""
+    scores = np.random.default_rng(0).normal(0.2, 1.0, 40)
+    left_out = [(scores.sum() - one) / 39 for one in scores]
+    assert Drop.of(DROPS, 0.05, left_out).of_examples == pytest.approx(math.sqrt(scores.var(ddof=1) / 40))

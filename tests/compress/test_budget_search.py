@@ -37,7 +37,10 @@ SMALL: dict[str, Any] = {"model": "small", "data": "fashion-mini", "epochs": 1}
     ],
 )
 def test_a_target_is_read_with_its_unit(quantity: Any, text: str, limit: float) -> None:
-    assert read_budget(0.5, {quantity: text}) == Budget(0.5, Target(quantity, pytest.approx(limit)))
+    found = read_budget(0.5, {quantity: text})
+    assert found is not None
+    assert found.target is not None
+    assert (found.max_drop, found.target.quantity, found.target.limit) == (0.5, quantity, pytest.approx(limit))
 
 
 def test_amounts_are_written_as_they_are_asked_for() -> None:
