@@ -16,6 +16,7 @@ from benchmarks.findings import Comparison, Findings, Goal, Measured, spread
 from benchmarks.material import SPARSITY
 from benchmarks.rounds import Options, Variant, compare
 from benchmarks.serving import USUAL, served
+from prunetune.errors import given
 from prunetune.sparsity.enforce import apply_mask, remove_mask
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.prune import compute_mask
@@ -56,7 +57,7 @@ class Large:
             )
             for layer in model:
                 del layer._forward_pre_hooks[next(iter(layer._forward_pre_hooks))]
-                layer.weight = layer._parameters.pop("weight_orig")
+                layer.weight = given(layer._parameters.pop("weight_orig"), "it was put there")
                 del layer._buffers["weight_mask"]
             return cost
 

@@ -115,7 +115,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
         return
     model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
     scope = Scope(spec.scope.include, spec.scope.exclude)
-    images = images_like(plan.input_shape) if facts(plan.data).images else _few(_inputs(load_examples(plan.data)))
+    images = images_like(plan.input_shape) if facts(plan.data).images else few_of(inputs_of(load_examples(plan.data)))
     for sparsity in spec.sparsities:
         yield channel_savings(model, sparsity, images, scope, spec.masks[0].round_to)
 
@@ -149,12 +149,12 @@ def compress(
         learning_rate=spec.learning_rates[0],
         epochs=spec.recipe.epochs,
         rows=tuple(row for _, row in measured),
-        missing=(*_missing(results), *failures),
+        missing=(*missing_of(results), *failures),
         study=results.study,
         environment=results.environment,
     )
     write_tradeoff(found, folder)  # before anything is exported, which may fail in many ways
-    rows, failed = _exported(prepared, measured, _formats(formats), folder)
+    rows, failed = exported(prepared, measured, all_formats(formats), folder)
     found = replace(found, rows=rows, missing=(*found.missing, *failed))
     return Shipped(write_tradeoff(found, folder), (*failures_of(results), *failures, *failed))
 
@@ -163,8 +163,8 @@ def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: 
     """The report's folder (None: runs/NAME-pruned), once nothing of somebody else's lies in the place of its files."""
     folder = output_folder(prepared, out)
     sparsities = prepared.plan.spec.sparsities
-    models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in _formats(formats)]
-    return preflight(prepared, folder, (TRADEOFF, PAGE, *models), _listed(folder))
+    models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in all_formats(formats)]
+    return preflight(prepared, folder, (TRADEOFF, PAGE, *models), listed_files(folder))
 
 
 def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
@@ -180,7 +180,7 @@ def require_formats(formats: Sequence[str]) -> Sequence[str]:
     return formats
 
 
-def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+def all_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["safetensors", *require_formats(formats)]))
 
 
@@ -190,7 +190,7 @@ def _model_path(prepared: Prepared, sparsity: float, name: str) -> str:
     return f"{MODELS}/{stem}{SUFFIXES[name]}"
 
 
-def _listed(folder: Path) -> frozenset[str]:
+def listed_files(folder: Path) -> frozenset[str]:
     """The models in a report's folder that are ours, from that folder."""
     return frozenset(f"{MODELS}/{name}" for name in listed_models(folder / MODELS)) | _models_of_report(folder)
 
@@ -209,7 +209,7 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _failed(what: str, error: Exception) -> str:
+def failure_line(what: str, error: Exception) -> str:
     """A line of what failed; of an error that is not ours its kind too."""
     kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
     return f"{what}: {kind}{one_line(str(error))}"
@@ -219,28 +219,28 @@ def _measured(prepared: Prepared, results: Results) -> tuple[list[tuple[Network,
     """Every network that trained, measured together, the dense one first; with a line for all that failed."""
     failures: list[str] = []
     sound = [trial for trial in results.trials if not trial.diverged and trial.score is not None]
-    images = _inputs(load_examples(prepared.plan.data))
+    images = inputs_of(load_examples(prepared.plan.data))
     networks = [
-        _network(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
+        network_of(prepared, [trial for trial in sound if trial.sparsity == sparsity], images, failures)
         for sparsity in sorted({trial.sparsity for trial in sound})
     ]
     device = next(trial.step.device for trial in prepared.plan.trials)
-    timings = _timings(networks, mapped(images, lambda tensor: tensor.to(device)))
+    timings = timings_of(networks, mapped(images, lambda tensor: tensor.to(device)))
     rows = zip(networks, timings, strict=True)
-    return [(network, _row(prepared, network, times, images)) for network, times in rows], failures
+    return [(network, row_of(prepared, network, times, images)) for network, times in rows], failures
 
 
-def _inputs(data: TrainingData) -> Nest:
+def inputs_of(data: TrainingData) -> Nest:
     """As many test examples as the largest batch, as a network takes them; repeated where there are fewer."""
     shown = data.test.gather(torch.arange(max(BATCHES)) % len(data.test)).inputs
     return data.preparation(torch.device("cpu"))(shown)
 
 
-def _few(inputs: Nest, count: int = 2) -> Nest:
+def few_of(inputs: Nest, count: int = 2) -> Nest:
     return mapped(inputs, lambda tensor: tensor[:count])
 
 
-def _network(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures: list[str]) -> Network:
+def network_of(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures: list[str]) -> Network:
     """The network of the first seed, from the store, with the scores of all.
 
     One whose channels cannot be taken out after all ships whole, with a line in `failures`.
@@ -255,17 +255,17 @@ def _network(prepared: Prepared, trials: Sequence[Trial], images: Nest, failures
     shipped = whole
     if mask and removes:
         try:
-            shipped = shrink(whole, mask, _few(images))
+            shipped = shrink(whole, mask, few_of(images))
         except Exception as error:  # surgery on a network of somebody's
-            failures.append(_failed(f"{percent(trial.sparsity)}: its channels stay in", error))
+            failures.append(failure_line(f"{percent(trial.sparsity)}: its channels stay in", error))
     scores = tuple(t.score for t in trials if t.score is not None)
     return Network(trial, scores, whole, mask, shipped)
 
 
-def _timings(networks: Sequence[Network], images: Nest) -> list[tuple[Timing, ...]]:
+def timings_of(networks: Sequence[Network], images: Nest) -> list[tuple[Timing, ...]]:
     """The times of all networks at every batch size, each against the first's (the dense one's)."""
     models = {str(i): network.shipped.to(first_tensor(images).device) for i, network in enumerate(networks)}
-    by_batch = {batch: latencies(models, _few(images, batch)) for batch in BATCHES} if models else {}
+    by_batch = {batch: latencies(models, few_of(images, batch)) for batch in BATCHES} if models else {}
     found = [tuple(_timing(batch, times["0"], times[name]) for batch, times in by_batch.items()) for name in models]
     for network in networks:
         network.shipped.cpu()
@@ -276,13 +276,13 @@ def _timing(batch: int, dense: Latency, own: Latency) -> Timing:
     return Timing(batch, own.median, own.low, own.high, own.rounds, *speedup(dense, own))
 
 
-def _row(
+def row_of(
     prepared: Prepared,
     network: Network,
     timings: tuple[Timing, ...],
     images: Nest,
 ) -> ModelRow:
-    trial, counts = network.trial, count(network.shipped, _few(images))
+    trial, counts = network.trial, count(network.shipped, few_of(images))
     sizes = file_sizes(network.shipped.state_dict())
     return ModelRow(
         sparsity=trial.sparsity,
@@ -298,7 +298,7 @@ def _row(
         compressed_bytes=sizes.compressed,
         shrunk=network.shipped is not network.whole,
         timings=timings,
-        layers=_densities(prepared, network, _few(images)),
+        layers=_densities(prepared, network, few_of(images)),
         files=(),
     )
 
@@ -326,38 +326,45 @@ def _reason(row: ParameterRow, whole: Mapping[str, str]) -> str:
     return whole.get(row.name.rpartition(".")[0], row.reason) if row.reason == KEPT else row.reason
 
 
-def _exported(
-    prepared: Prepared, measured: Sequence[tuple[Network, ModelRow]], formats: Sequence[str], folder: Path
+def exported(
+    prepared: Prepared,
+    measured: Sequence[tuple[Network, ModelRow]],
+    formats: Sequence[str],
+    folder: Path,
+    stem: str | None = None,
 ) -> tuple[tuple[ModelRow, ...], list[str]]:
-    """The rows with their exported files, and a line for every file that could not be made; the others are."""
-    images = _few(_inputs(load_examples(prepared.plan.data)))
+    """The rows with their exported files, and a line for every file that could not be made; the others are.
+
+    Files have the name `stem`, else that of the model and the sparsity.
+    """
+    images = few_of(inputs_of(load_examples(prepared.plan.data)))
     rows, failures = [], []
     for network, row in measured:
         made = []
         for name in formats if network.mask else ():
             raise_lost()  # exporters may swallow an exception that is not theirs
             try:
-                made.append(_file(prepared, network, images, name, folder))
+                where = f"{MODELS}/{stem}{SUFFIXES[name]}" if stem else _model_path(prepared, row.sparsity, name)
+                made.append(_file(network, images, name, folder, where))
             except Exception as error:  # exporters fail in ways of their own
-                failures.append(_failed(f"export {name} of {row.label}", error))
+                failures.append(failure_line(f"export {name} of {row.label}", error))
         rows.append(replace(row, files=tuple(made)))
     return tuple(rows), failures
 
 
-def _file(prepared: Prepared, network: Network, inputs: Nest, name: str, folder: Path) -> ModelFile:
+def _file(network: Network, inputs: Nest, name: str, folder: Path, where: str) -> ModelFile:
     """An exported file: a graph of the network that ships, or weights in the shapes of the user's model."""
     graph = name in GRAPHS and network.shipped is not network.whole
     model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
-    where = _model_path(prepared, network.trial.sparsity, name)
     target = folder / where
-    require_ours(folder, [where], _listed(folder))
+    require_ours(folder, [where], listed_files(folder))
     announce_models(target.parent, [target.name])
     made = export(model, mask, target, inputs)
     note_model(target)
     return ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact)
 
 
-def _missing(results: Results) -> tuple[str, ...]:
+def missing_of(results: Results) -> tuple[str, ...]:
     """What there is not, in words: a training that diverged, and what needed one that did or failed."""
     diverged = (f"{_place(trial)}: diverged" for trial in results.trials if trial.diverged)
     return (*diverged, *(f"{_place(row)}: {row.why}" for row in results.missing))

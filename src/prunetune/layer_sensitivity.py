@@ -17,6 +17,7 @@ from prunetune.execution.measure_quantities import free_groups
 from prunetune.execution.progress import Progress, is_watched
 from prunetune.models import draw
 from prunetune.plan.compile import narrowed
+from prunetune.plan.context import meets_heads
 from prunetune.plan.planned_quantities import SENSITIVITIES, PlannedQuantity
 from prunetune.report.figures.layers import sensitivity_figure
 from prunetune.report.figures.style import standalone
@@ -168,11 +169,13 @@ def plan_sensitivity(
 def _narrowed(prepared: Prepared, pattern: str, sparsities: tuple[float, ...]) -> Prepared:
     """Without arms, masks and other measurements. A dense run that is stored is taken without its other moments."""
     dense: dict[tuple[float, int], PlannedQuantity] = {}
-    for planned in prepared.plan.quantities:
+    whole = prepared.plan
+    heads = meets_heads(draw(whole.model, whole.input_shape, whole.outputs, seed=0)) if pattern == CHANNEL else None
+    for planned in whole.quantities:
         if isinstance(planned.step, MeasureSensitivity):
-            step = replace(planned.step, pattern=pattern, sparsities=sparsities)
+            step = replace(planned.step, pattern=pattern, sparsities=sparsities, heads=heads)
             dense[planned.learning_rate, planned.seed] = replace(planned, of=f"theta_T, {pattern}", step=step)
-    plan = narrowed(prepared.plan, tuple(dense.values()))
+    plan = narrowed(whole, tuple(dense.values()))
     missing = {key: points for key, points in plan.snapshots.items() if not prepared.store.has(key)}
     plan = replace(plan, snapshots=missing)
     remaining = plan.remaining(prepared.store)

@@ -32,6 +32,6 @@ def test_a_resolved_spec_names_a_key_only_where_it_is_given() -> None:
     fields = {"model": "small", "data": "fashion-mini", "seeds": 1, "learning_rates": [0.1]}
     for given in ({"theta_0": "a", "theta_T": "b"}, {"theta_0": "a", "theta_T": "b", "key": "ema"}):
         spec = load_spec({**fields, "pretrained": given})
-        assert spec.pretrained == PretrainedSpec(**given)
+        assert spec.pretrained == PretrainedSpec.model_validate(given)
         assert ("key" in spec.resolved()["pretrained"]) == ("key" in given)
         assert load_spec(spec.resolved()).resolved() == spec.resolved()

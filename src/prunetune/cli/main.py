@@ -36,6 +36,7 @@ from prunetune.cli.options import (
     share,
     shares,
 )
+from prunetune.cli.prune_verb import DryRun, Latency, Macs, MaxDrop, Params, Size, Speedup, prune_grid, search_budget
 from prunetune.cli.reading import reading_app, store_app
 from prunetune.cli.sensitivity_verb import sensitivity
 from prunetune.core.interrupts import Listener, ignore_all, listening
@@ -218,6 +219,13 @@ def prune(
     store: StoreDir = None,
     jobs: Jobs = None,
     device: Device = "auto",
+    max_drop: MaxDrop = None,
+    speedup: Speedup = None,
+    latency: Latency = None,
+    macs: Macs = None,
+    size: Size = None,
+    params: Params = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Prune & fine-tune a model, measure what that costs and wins on this machine, and export it.
 
@@ -231,12 +239,27 @@ def prune(
         prunetune prune study.yaml --mask admm --pattern 2:4
 
         prunetune prune quick --learning-rate 0.1 --pattern channel --sparsity 0.5 --export pt2
+
+    With --max-drop, finds the smallest or fastest network that loses at most so much, with confidence; exit code 1
+    where none does.
+
+        prunetune prune --model small --data fashion-mini --epochs 6 --max-drop 1 --size 30kB
+
+        prunetune prune quick --learning-rate 0.1 --mask one_shot --max-drop 0.5 --speedup 1.5 --dry-run
     """
-    from prunetune.compress import compress, plan_compression, preflight_compression, require_formats
-    from prunetune.report.tradeoff.tradeoff_page import file_text
+    from prunetune.compress import require_formats
     from prunetune.spec.compression import CompressionRequest
+    from prunetune.spec.compression_budget import read_budget
 
     require_formats(formats or ())
+    targets: dict[Any, str | None] = {
+        "speedup": speedup,
+        "latency": latency,
+        "macs": macs,
+        "size": size,
+        "params": params,
+    }
+    budget = read_budget(max_drop, targets)
     asked = CompressionRequest(
         model=model,
         data=data,
@@ -250,15 +273,9 @@ def prune(
         seeds=seeds,
         scale=scale,
     )
-    prepared = plan_compression(source, changes or (), asked, store=store, device=device, tell=lambda it: say(str(it)))
-    folder = preflight_compression(prepared, formats or (), out)
-    with progress_of(prepared, jobs) as progress:
-        shipped = compress(prepared, folder, formats or (), jobs=jobs, on_event=progress, command=_command())
-    say(f"\n{shipped}\n")
-    for path, file in shipped.files:
-        say(f"Model: {path} ({file_text(file)})")
-    say(f"Report: {shipped.report.page}")
-    raise typer.Exit(exit_code(shipped.failures, progress.said))
+    if budget:
+        search_budget(source, changes or (), asked, budget, formats or (), out, store, jobs, device, dry_run)
+    prune_grid(source, changes or (), asked, formats or (), out, store, jobs, device, dry_run)
 
 
 app.command()(sensitivity)

@@ -69,15 +69,23 @@ def report(
         bool, typer.Option("--latex", help="Write the accuracies of an audit to DIR/table.tex too (needs booktabs).")
     ] = False,
 ) -> None:
-    """Render figures, tables and page again from a folder's results.json or tradeoff.json. Trains nothing."""
+    """Render figures, tables and page again from a folder's results.json, tradeoff.json or budget.json.
+
+    Trains nothing.
+    """
+    from prunetune.report.tradeoff.budget_page import render_budget_again
+    from prunetune.report.tradeoff.budget_rows import BUDGET
     from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again
     from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF
     from prunetune.report.write_report import LATEX, render_again
 
-    if not (folder / TRADEOFF).exists():
+    of_prune = (folder / TRADEOFF).exists() or (folder / BUDGET).exists()
+    if not of_prune:
         rendered = render_again(folder, latex)
     elif latex:
         raise ConfigError(f"--latex: '{folder}' is of `prune`; only an audit has a table of arms")
+    elif (folder / BUDGET).exists():
+        rendered = render_budget_again(folder)
     else:
         rendered = render_tradeoff_again(folder)
     say(f"{rendered.text}\n\nReport: {rendered.page}")

@@ -19,7 +19,7 @@ from prunetune.models import draw
 from prunetune.plan.compile import Plan, Remaining
 from prunetune.sparsity.scope import prunable
 from prunetune.steps import graph
-from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureSensitivity
+from prunetune.steps.quantities import MeasureBarrier, MeasureBlocks, MeasureCurvature, MeasureSensitivity
 from prunetune.steps.steps import Connect, Prune, Step, Train
 from prunetune.store.layout import StoreReader
 from prunetune.training.evaluate import IMAGES
@@ -33,13 +33,15 @@ MEASURE_SECONDS = 0.05  # a step that does not train reads and writes a few stat
 STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a block of the disk each
 
 
-Evaluating = Train | Connect | MeasureBarrier | MeasureCurvature | MeasureSensitivity  # images pass through a network
+# images pass through a network
+Evaluating = Train | Connect | MeasureBarrier | MeasureCurvature | MeasureSensitivity | MeasureBlocks
 UNITS: dict[type[Step], str] = {
     Train: "an epoch",
     Connect: "a point",
     MeasureBarrier: "a point",
     MeasureCurvature: "a product",
     MeasureSensitivity: "a sparsity",
+    MeasureBlocks: "a part of the data",
 }
 
 
@@ -218,6 +220,8 @@ def _epochs_a_unit(plan: Plan, step: Step) -> float:
     if isinstance(step, MeasureSensitivity):
         layers = len(prunable(_meta_model(plan), step.scope))
         return EVALUATION_COST * layers * images.validation / images.train
+    if isinstance(step, MeasureBlocks):
+        return EVALUATION_COST * (images.test if step.part == "test" else images.validation) / images.train
     return 0.0
 
 
@@ -237,7 +241,7 @@ def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
     per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train))
     work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
     work += sum(step.points for step in timed if isinstance(step, Connect | MeasureBarrier)) * per_point
-    measuring = (step for step in timed if isinstance(step, MeasureCurvature | MeasureSensitivity))
+    measuring = (step for step in timed if isinstance(step, MeasureCurvature | MeasureSensitivity | MeasureBlocks))
     work += sum(_units(step) * _epochs_a_unit(plan, step) for step in measuring) * alone
     return max(work / jobs, remaining.longest_epochs * per_epoch) + others
 

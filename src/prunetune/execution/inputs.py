@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from prunetune.errors import DivergedSourceError
-from prunetune.sparsity.allocation import Allocate
+from prunetune.sparsity.allocation import Allocate, LayerLosses
 from prunetune.sparsity.mask import Mask
-from prunetune.steps.quantities import Quantity, states_read
+from prunetune.steps.quantities import MeasureSensitivity, Quantity, states_read
 from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, Train, Weights
 from prunetune.steps.transforms import TRANSFORMS
-from prunetune.store.layout import MASK, StoreReader, state_file
+from prunetune.store.layout import MASK, METRICS, StoreReader, state_file
 from prunetune.store.store import StoreWriter
+from prunetune.tasks import task_of
+from prunetune.tasks.task import CLASSIFICATION
 
 
 class Inputs:
@@ -43,8 +45,25 @@ class Inputs:
         """What decides on the counts of a mask: its allocation, or the mask that it is to be like."""
         like = self.mask(step.like)
         if like is None:
-            return step.allocation
+            losses = self.losses(step)
+            return step.allocation if losses is None else losses.counts
         return lambda scores, density: {name: int(like[name].sum()) for name in scores}
+
+    def losses(self, step: Prune) -> LayerLosses | None:
+        """What layers or groups of channels lose alone, where the mask's allocation goes by that."""
+        measured = step.losses
+        if not isinstance(measured, MeasureSensitivity):
+            return None
+        self._record(measured, METRICS)
+        found = self.store.metrics(measured.key)
+        metric = task_of(measured.recipe.task.name if measured.recipe.task else CLASSIFICATION).metric
+        if found["whole"] is None:
+            raise DivergedSourceError(f"diverged source: {measured.weights.step.label} scores nothing finite")
+        lost = {
+            name: [None if score is None else metric.oriented(found["whole"] - score) for score in scores]
+            for name, scores in found["units"].items()
+        }
+        return LayerLosses(measured.sparsities, lost)
 
     def _record(self, step: Step, file: str) -> None:
         self.read[f"{step.key}/{file}"] = self.store.manifest(step.key)["files"][file]["sha256"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.errors import InvariantError
+from prunetune.sparsity.allocation import LayerLosses
 from prunetune.sparsity.channel_coupling import ChannelGroup
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_state import digest_tensors
@@ -138,10 +139,22 @@ def mask_is_nested(step: Step, mask: Mask, within: Mask) -> str | None:
     "A mask keeps round(density · N) weights: of every layer (uniform), or in all. Under N:M, N in every group; under "
     "`channel`, that share of the channels of every coupled group, at least one, in all its layers alike.",
 )
-def mask_counts(step: Prune, mask: Mask, groups: Sequence[ChannelGroup] | None = None) -> str | None:
+def mask_counts(
+    step: Prune,
+    mask: Mask,
+    groups: Sequence[ChannelGroup] | None = None,
+    densities: Sequence[float] | None = None,
+    losses: LayerLosses | None = None,
+) -> str | None:
     """N is the original number of weights, whatever earlier rounds have pruned."""
     if groups is not None:
-        return next(_wrong_channels(step, mask, groups), None)
+        return next(_wrong_channels(step, densities or [step.density] * len(groups), mask, groups), None)
+    if losses is not None:
+        asked = losses.counts(mask, step.density)
+        wrong = (name for name, kept in mask.items() if int(kept.sum()) != asked[name])
+        return next(
+            (f"'{name}' keeps other than the {asked[name]} weights that were asked for" for name in wrong), None
+        )
     sizes = {name: (int(kept.sum()), kept.numel()) for name, kept in mask.items()}
     if step.allocation != "uniform":
         sizes = {"all layers": (mask.kept, mask.total)}
@@ -246,16 +259,18 @@ def _uneven_group(pattern: str, mask: Mask) -> str | None:
     return None
 
 
-def _wrong_channels(step: Prune, mask: Mask, groups: Sequence[ChannelGroup]) -> Iterator[str]:
+def _wrong_channels(
+    step: Prune, densities: Sequence[float], mask: Mask, groups: Sequence[ChannelGroup]
+) -> Iterator[str]:
     """What is wrong with the groups of coupled channels, looked up in the mask's own bits."""
-    for group in groups:
+    for group, density in zip(groups, densities, strict=True):
         kept = torch.zeros(group.channels, dtype=torch.bool)
         along = [(piece, _any_along(mask[piece.parameter], piece.dim)[piece.places]) for piece in group.pieces]
         for piece, seen in along:
             kept[piece.channels] |= seen
         if torn := [piece.parameter for piece, seen in along if not torch.equal(seen, kept[piece.channels])]:
             yield f"'{torn[0]}' keeps other channels than '{group.layer}', with which it is coupled"
-        asked = kept_channels(group, step.density, step.round_to)
+        asked = kept_channels(group, density, step.round_to)
         if not group.whole and int(kept.sum()) != asked:
             yield f"'{group.layer}' keeps {int(kept.sum())} of {group.channels} channels; {asked} were asked for"
     for name, tensor in mask.items():

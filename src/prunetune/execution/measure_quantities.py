@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,11 +19,17 @@ from prunetune.sparsity.movement import Movement, movement
 from prunetune.sparsity.patterns import CHANNEL, require_channels, scored
 from prunetune.sparsity.prune import choose
 from prunetune.sparsity.scope import Scope, prunable
-from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureMovement, MeasureSensitivity
+from prunetune.steps.quantities import (
+    MeasureBarrier,
+    MeasureBlocks,
+    MeasureCurvature,
+    MeasureMovement,
+    MeasureSensitivity,
+)
 from prunetune.steps.steps import Prune, Step, Weights
 from prunetune.training.batches import probe_batches, shown_indices, trial_inputs
 from prunetune.training.curvature import curvature
-from prunetune.training.evaluate import PathScores, evaluate, score_path
+from prunetune.training.evaluate import PathScores, evaluate, score_blocks, score_path
 from prunetune.training.numerics import reproducible
 from prunetune.training.objective import objective_of
 from prunetune.training.recipe import Recipe
@@ -98,6 +104,21 @@ def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Modu
     }
 
 
+def measure_blocks(step: MeasureBlocks, inputs: Inputs, model: nn.Module) -> Metrics:
+    """The score whole, and without each block."""
+    data = load_examples(step.data)
+    examples = data.test if step.part == "test" else data.validation
+    model.load_state_dict(inputs.state(step.weights))
+    model.to(step.device)
+    whole, left_out = score_blocks(model, examples, data, step.recipe, step.device, step.blocks)
+    return {
+        "whole": finite(whole),
+        "left_out": list(map(finite, left_out)),
+        "examples": len(examples),
+        "invariants": [],
+    }
+
+
 Cut = Callable[[float], State]  # a sparsity to the tensors that change by it
 
 
@@ -137,6 +158,11 @@ def free_groups(model: nn.Module, scope: Scope, shown: ExampleInputs) -> dict[st
     """
     groups = channel_groups(model, shown, scope)
     require_channels(groups)
+    return named_groups(groups)
+
+
+def named_groups(groups: Sequence[ChannelGroup]) -> dict[str, ChannelGroup]:
+    """Those that may be pruned, each under its layer's name; see `free_groups`."""
     free = [group for group in groups if group.whole is None]
     layers = Counter(group.layer for group in free)
     return {group.layer if layers[group.layer] == 1 else _with_range(group): group for group in free}
@@ -165,5 +191,6 @@ QUANTITIES: dict[type[Step], Callable[..., Metrics]] = {
     MeasureBarrier: measure_barrier,
     MeasureCurvature: measure_curvature,
     MeasureSensitivity: measure_sensitivity,
+    MeasureBlocks: measure_blocks,
 }
 """By the kind of step: the step, its inputs and a network of the kind of its states, to its metrics."""

@@ -18,8 +18,9 @@ from prunetune.errors import ConfigError
 from prunetune.execution import invariants
 from prunetune.execution.events import Event, Notice, Progress
 from prunetune.execution.inputs import Inputs, origin, transformed
-from prunetune.execution.measure_quantities import QUANTITIES, finite, line_metrics
+from prunetune.execution.measure_quantities import QUANTITIES, finite, line_metrics, named_groups
 from prunetune.models import build, draw
+from prunetune.sparsity.allocation import LayerLosses
 from prunetune.sparsity.channel_coupling import ChannelGroup, channel_groups
 from prunetune.sparsity.correlation import TooSparseError, correlation
 from prunetune.sparsity.criteria import Criterion
@@ -27,7 +28,7 @@ from prunetune.sparsity.gradients import Gathered, gather
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.sparsity.model_state import digest_tensors
-from prunetune.sparsity.patterns import CHANNEL, scored
+from prunetune.sparsity.patterns import CHANNEL, scored, weights_with
 from prunetune.sparsity.prune import GatherEvidence, choose
 from prunetune.sparsity.scope import prunable
 from prunetune.spec.mask_fields import criterion_of
@@ -236,6 +237,7 @@ def _prune(step: Prune, inputs: Inputs, asked: StepContext) -> StepResult:
     names, groups = prunable(model, step.scope), _groups(step, model)
     weights = {name: state[name] for name in scored(names, groups or ())}
     held = [invariants.source_is_finite(step, weights)]
+    densities = _group_densities(groups, inputs.losses(step), step.density)
     criterion = criterion_of(step.criterion)
     generator = Generator().manual_seed(step.seed)
     model.load_state_dict(state)
@@ -250,8 +252,9 @@ def _prune(step: Prune, inputs: Inputs, asked: StepContext) -> StepResult:
         gather_evidence=evidence_gatherer(step.probe, model, origin(step), tuple(weights)),
         groups=groups,
         round_to=step.round_to,
+        group_densities=densities,
     )
-    held.append(invariants.mask_counts(step, mask, groups))
+    held.append(invariants.mask_counts(step, mask, groups, densities, inputs.losses(step)))
     held += [invariants.mask_is_nested(step, mask, within)] if within else []
     layers = {name: {"kept": int(kept.sum()), "total": kept.numel()} for name, kept in mask.items()}
     metrics = {"density": mask.subset(names).density, "digest": mask.digest, "layers": layers, "invariants": held}
@@ -265,6 +268,18 @@ def _groups(step: Prune, model: nn.Module) -> tuple[ChannelGroup, ...] | None:
     shape = origin(step).input_shape
     shown = trial_inputs(step.probe.data, shape) if step.probe else torch.zeros(1, *shape)
     return channel_groups(model, shown, step.scope)
+
+
+def _group_densities(
+    groups: Sequence[ChannelGroup] | None, losses: LayerLosses | None, density: float
+) -> list[float] | None:
+    """What each group keeps of its channels, where that goes by its losses; a group counts by the weights that go."""
+    if groups is None or losses is None:
+        return None
+    free = named_groups(groups)
+    shares = losses.shares({name: weights_with(group) for name, group in free.items()}, density)
+    by_group = {group: shares[name] for name, group in free.items()}
+    return [by_group.get(group, 1.0) for group in groups]
 
 
 def _measure(step: Measure, inputs: Inputs, asked: StepContext) -> StepResult:

@@ -1,6 +1,6 @@
 """A study compiled to its steps: each distinct computation once, in an order in which it can be run."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
@@ -22,8 +22,15 @@ from prunetune.plan.measurements import (
     moments,
     require_moments,
 )
-from prunetune.plan.planned_quantities import PlannedQuantity, quantities, require_held_out
+from prunetune.plan.planned_quantities import (
+    SENSITIVITIES,
+    PlannedQuantity,
+    quantities,
+    require_held_out,
+    sensitivity_of,
+)
 from prunetune.rows import DENSE, DENSE_LONGER
+from prunetune.sparsity.allocation import SENSITIVITY
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
 from prunetune.sparsity.scope import list_parameters
@@ -33,6 +40,7 @@ from prunetune.spec.study import Spec
 from prunetune.steps import graph
 from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
+from prunetune.steps.quantities import MeasureSensitivity
 from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train
 from prunetune.training.batches import trial_inputs
 from prunetune.training.recipe import RecipeSummary, TrainingTime
@@ -161,18 +169,36 @@ def narrowed(whole: Plan, asked: Collection[PlannedQuantity]) -> Plan:
     An audit of the study finds its dense runs stored; arms, masks and other measurements are left out.
     """
     steps = graph.closure([quantity.step for quantity in asked])
+    trials = tuple(trial for trial in whole.trials if trial.step in set(steps))
+    return _part(whole, steps, trials, tuple(asked), whole.snapshots)
+
+
+def joined(plans: Sequence[Plan], trials: Sequence[PlannedTrial], more: Iterable[Step] = ()) -> Plan:
+    """The part of several plans, of one model and data, that these trials and `more` steps rest on."""
+    moments = {key: points for plan in plans for key, points in plan.snapshots.items()}
+    steps = graph.closure([*(trial.step for trial in trials), *more])
+    return _part(plans[0], steps, tuple(trials), (), moments)
+
+
+def _part(
+    whole: Plan,
+    steps: Sequence[Step],
+    trials: tuple[PlannedTrial, ...],
+    asked: tuple[PlannedQuantity, ...],
+    snapshots: Mapping[str, frozenset[TrainingTime]],
+) -> Plan:
     keys = {step.key for step in steps}
     priority = graph.longest_below(steps, graph.epochs_of)
     trainings, epochs = graph.trainings(steps), graph.total_epochs(steps)
     return replace(
         whole,
         steps=graph.by_priority(steps, priority),
-        trials=tuple(trial for trial in whole.trials if trial.step.key in keys),
+        trials=trials,
         correlations=(),
         connections=(),
         trajectory=(),
-        quantities=tuple(asked),
-        snapshots={key: points for key, points in whole.snapshots.items() if key in keys},
+        quantities=asked,
+        snapshots={key: points for key, points in snapshots.items() if key in keys},
         notes=(),
         trainings=trainings,
         epochs=epochs,
@@ -224,10 +250,23 @@ def _masks(context: StudyContext, mask: MaskSpec, states: DenseStates) -> Iterat
         sequences=context.sequences,
         heads=context.heads,
         round_to=mask.round_to,
+        losses=_losses(context, mask, states),
     )
     prunes = mask.algorithm.emit(states, choice, [round(1 - sparsity, DIGITS) for sparsity in sparsities])
     for sparsity, prune in zip(sparsities, prunes, strict=True):
         yield MaskAt(mask.label, sparsity, prune)
+
+
+def _losses(context: StudyContext, mask: MaskSpec, states: DenseStates) -> MeasureSensitivity | None:
+    """The step that measures by what the mask's allocation spreads a sparsity, if it is that one."""
+    if mask.allocation != SENSITIVITY:
+        return None
+    if (most := context.spec.sparsities[-1]) > SENSITIVITIES[-1]:
+        what = f"allocation '{SENSITIVITY}' of '{mask.label}' must be at most {SENSITIVITIES[-1]:g}"
+        raise ConfigError(f"sparsities: {most:g}; {what}, to which layers are measured")
+    of = states.theta_t
+    recipe, device = (of.step.recipe, of.step.device) if isinstance(of.step, Train | Import) else (states.recipe, "cpu")
+    return sensitivity_of(of, recipe, mask.pattern, context.scope, context.data, device, context.heads)
 
 
 def _dense_trials(states: DenseStates, longer: int) -> Iterator[PlannedTrial]:
@@ -269,7 +308,7 @@ def _assembled(
     trajectory: tuple[PlannedMoment, ...],
 ) -> Plan:
     joined = tuple(measurements.connections(trials, context.spec.connectivity))
-    asked = tuple(quantities(context.spec, context.scope, trials, measured))
+    asked = tuple(quantities(context.spec, context.scope, context.heads, trials, measured))
     steps = graph.closure([row.step for row in (*trials, *measured, *trajectory, *joined, *asked)])
     priority = graph.longest_below(steps, graph.epochs_of)
     alone = [graph.closure([trial.step]) for trial in trials]

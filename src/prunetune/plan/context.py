@@ -57,7 +57,7 @@ class StudyContext:
         scope = written_out(network, Scope(spec.scope.include, spec.scope.exclude))  # refuses one without a match
         by_channel = any(mask.pattern == CHANNEL for mask in spec.masks)
         sequences = (by_channel and reads_sequences(network, trial_inputs(dataset, facts.input_shape))) or None
-        heads = (by_channel and bool(blocks_of(network))) or None
+        heads = meets_heads(network) if by_channel else None
         return cls(spec, device, dataset, facts, model, scope, sequences, heads, _rewind(spec, facts))
 
     def dense_states(self, seed: int, learning_rate: float) -> DenseStates:
@@ -141,6 +141,11 @@ def chance_of(task: str, dataset: Ref) -> float | None:
     if found is None or (isinstance(found, int | float) and math.isfinite(found)):
         return found
     raise ConfigError(f"task: '{task}': its guessing(examples) gives {shown(found)}; want a number or None")
+
+
+def meets_heads(network: nn.Module) -> bool | None:
+    """True where the pattern `channel` meets attention heads; else None, so that other steps keep their keys."""
+    return bool(blocks_of(network)) or None
 
 
 def trial_of(spec: Spec, device: str, dataset: Ref, facts: Facts) -> Callable[[nn.Module], None] | None:

@@ -4,11 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.errors import ConfigError
 from prunetune.plan.context import StudyContext
 from prunetune.plan.measurements import DENSE_PAIR, PlannedCorrelation, PlannedTrial
 from prunetune.rows import DENSE
+from prunetune.sparsity.allocation import SENSITIVITY
+from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope
 from prunetune.spec.study import Spec
 from prunetune.steps.quantities import (
@@ -19,6 +22,7 @@ from prunetune.steps.quantities import (
     Quantity,
 )
 from prunetune.steps.steps import Train, Weights
+from prunetune.training.recipe import Recipe
 
 ROUNDS = ("ticket", "rewind", "finetune_chain")  # the arms that a round of iterative pruning may be
 CURVATURE_IMAGES = 512  # training images over which the loss's curvature is taken
@@ -38,9 +42,22 @@ class PlannedQuantity:
     step: Quantity
 
 
+def sensitivity_of(
+    weights: Weights, recipe: Recipe, pattern: str, scope: Scope, data: Ref, device: str, heads: bool | None
+) -> MeasureSensitivity:
+    """What a layer, or under `channel` a group of coupled channels, alone costs a network of the study.
+
+    `heads` says whether the network has attention heads that can go.
+    """
+    if pattern == CHANNEL:
+        return MeasureSensitivity(weights, SENSITIVITIES, scope, CHANNEL, data, recipe, device, heads)
+    return MeasureSensitivity(weights, SENSITIVITIES, scope, "unstructured", data, recipe, device)
+
+
 def require_held_out(context: StudyContext) -> None:
     """ConfigError where sensitivity is asked for and there are no images to measure it on."""
-    if "sensitivity" in context.spec.measure and not context.facts.validation:
+    asked = "sensitivity" in context.spec.measure or any(m.allocation == SENSITIVITY for m in context.spec.masks)
+    if asked and not context.facts.validation:
         raise ConfigError(
             "data_args.validation: 0; sensitivity is measured on held-out images: set the share of the training images "
             "to hold out, such as 0.1"
@@ -48,7 +65,11 @@ def require_held_out(context: StudyContext) -> None:
 
 
 def quantities(
-    spec: Spec, scope: Scope, trials: Sequence[PlannedTrial], correlations: Iterable[PlannedCorrelation]
+    spec: Spec,
+    scope: Scope,
+    heads: bool | None,
+    trials: Sequence[PlannedTrial],
+    correlations: Iterable[PlannedCorrelation],
 ) -> Iterator[PlannedQuantity]:
     """Those that the spec asks for, in the order of the trials. Networks without a mask of the study's have none.
 
@@ -58,7 +79,7 @@ def quantities(
         "movement": lambda: _movements(scope, trials, correlations),
         "barriers": lambda: _barriers(trials),
         "curvature": lambda: _curvatures(trials),
-        "sensitivity": lambda: _sensitivities(spec, scope, trials),
+        "sensitivity": lambda: _sensitivities(spec, scope, heads, trials),
     }
     for kind in spec.measure:
         if kind in planners:
@@ -112,17 +133,17 @@ def _curvatures(trials: Iterable[PlannedTrial]) -> Iterator[PlannedQuantity]:
             yield _at("curvature", f"{trial.arm}_T", trial, found)
 
 
-def _sensitivities(spec: Spec, scope: Scope, trials: Iterable[PlannedTrial]) -> Iterator[PlannedQuantity]:
+def _sensitivities(
+    spec: Spec, scope: Scope, heads: bool | None, trials: Iterable[PlannedTrial]
+) -> Iterator[PlannedQuantity]:
     """Of θT, a layer at a time, and where a mask of the study takes whole channels a group of them at a time."""
-    patterns = sorted({"channel" if mask.pattern == "channel" else "unstructured" for mask in spec.masks})
+    patterns = sorted({CHANNEL if mask.pattern == CHANNEL else "unstructured" for mask in spec.masks})
     for trial in trials:
         step = trial.step
         if trial.arm != DENSE:
             continue
         for pattern in patterns:
-            found = MeasureSensitivity(
-                Weights(step), SENSITIVITIES, scope, pattern, step.data, step.recipe, step.device
-            )
+            found = sensitivity_of(Weights(step), step.recipe, pattern, scope, step.data, step.device, heads)
             yield _at("sensitivity", f"theta_T, {pattern}", trial, found)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunetune.core.registry import Registry
 from prunetune.errors import ConfigError
+from prunetune.sparsity.allocation import SENSITIVITY
 from prunetune.sparsity.channel_coupling import ChannelGroup
 from prunetune.sparsity.mask import Mask, keep_top
 from prunetune.sparsity.scope import INPUTS_FIRST, ScopeRow
@@ -131,7 +132,10 @@ def require_layers(pattern: str, rows: Iterable[ScopeRow]) -> None:
 def require_density(pattern: str, allocation: str, density: float) -> None:
     """ConfigError where the pattern fixes the density or the share of every layer, and something else is asked for."""
     select = PATTERNS[pattern]
-    if (pattern == CHANNEL or isinstance(select, Groups)) and allocation != "uniform":
+    if pattern == CHANNEL and allocation not in ("uniform", SENSITIVITY):
+        what = f"'{allocation}' has no say under pattern '{pattern}'; it must be 'uniform' or '{SENSITIVITY}'"
+        raise ConfigError(f"allocation: {what}")
+    if isinstance(select, Groups) and allocation != "uniform":
         raise ConfigError(f"allocation: '{allocation}' has no say under pattern '{pattern}'; it must be 'uniform'")
     if not isinstance(select, Groups):
         return
@@ -157,22 +161,33 @@ def kept_channels(group: ChannelGroup, density: float, round_to: int | None = No
     return min(max((2 * count + step) // (2 * step) * step, step), most) if most else group.channels
 
 
+def weights_with(group: ChannelGroup) -> int:
+    """How many weights of convolutions and linear layers go with all channels of a group."""
+    return sum(len(piece.places) * math.prod(piece.shape) // piece.shape[piece.dim] for piece in group.weights)
+
+
 def scored(names: Iterable[str], groups: Sequence[ChannelGroup]) -> tuple[str, ...]:
     """The weights that channels are judged by, `names` and what else groups have, such as the first convolution's."""
     return tuple(dict.fromkeys([*names, *(piece.parameter for group in groups for piece in group.weights)]))
 
 
 def keep_channels(
-    scores: Mapping[str, Tensor], groups: Sequence[ChannelGroup], density: float, round_to: int | None = None
+    scores: Mapping[str, Tensor],
+    groups: Sequence[ChannelGroup],
+    density: float | Sequence[float],
+    round_to: int | None = None,
 ) -> Mask:
     """The mask that keeps the `kept_channels` best channels of every group, ties to the lower number.
+
+    `density` is that of all groups, or one for each.
 
     `scores` has the full shape of every weight in `scored`; a channel all of whose weights score minus infinity was
     pruned before. The mask names these weights, and of the groups' biases and batch norms whatever has channels that
     could go. ConfigError where more channels are asked for than survive, and where there is nothing to remove.
     """
     require_channels(groups)
-    removed = [~_best(group, scores, density, round_to) for group in groups]
+    densities = [density] * len(groups) if isinstance(density, float | int) else density
+    removed = [~_best(group, scores, own, round_to) for group, own in zip(groups, densities, strict=True)]
     return without(groups, removed, {name: score.shape for name, score in scores.items()})
 
 

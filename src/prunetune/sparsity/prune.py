@@ -45,6 +45,7 @@ def choose(
     gather_evidence: GatherEvidence | None = None,
     groups: Sequence[ChannelGroup] | None = None,
     round_to: int | None = None,
+    group_densities: Sequence[float] | None = None,
     zeros_last: bool = False,
 ) -> Mask:
     """The mask that keeps the share `density`, in (0, 1], of the original number of `weights`, all prunable.
@@ -68,6 +69,7 @@ def choose(
         groups: The coupled channels under the pattern `channel`; `weights` are then what `patterns.scored` lists, and
             the mask names biases and batch norms too.
         round_to: Of what the widths of `groups` are multiples; see `patterns.kept_channels`.
+        group_densities: The kept share of each group's channels, where it is not `density` in all.
         zeros_last: Weights that are zero rank behind all others of their layer, whatever the criterion; a layer of
             zeros alone is one that was not trained yet.
 
@@ -93,7 +95,7 @@ def choose(
         parent_mask = _before_the_last_round(scoring, density, allocate, parent_mask)
     scores = scoring.among(parent_mask)
     if pattern == CHANNEL and groups is not None:
-        return keep_channels(scores, groups, density, round_to)
+        return keep_channels(scores, groups, density if group_densities is None else group_densities, round_to)
     mask = _chosen(scores, density, allocate, pattern)
     return own_mask({name: mask[name] for name in weights})
 

@@ -1,17 +1,22 @@
 """What `prune` and `sensitivity` ask for, as the spec of a study whose trainings they share with its audit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prunetune.core.limits import DIGITS
 from prunetune.errors import ConfigError, shown
-from prunetune.sparsity.patterns import Groups
+from prunetune.sparsity.allocation import SENSITIVITY
+from prunetune.sparsity.patterns import CHANNEL, Groups
 from prunetune.spec.load import SpecSource, is_papers, load_spec, read_fields, settled_fields
 from prunetune.spec.study import Spec
 
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
+SEEDS, HELD_OUT = 5, 0.1  # of a search within a budget: repetitions, and the share of the training data held out
+LADDER = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # the sparsities that it tries, one after the other
+PATTERNS_TRIED = ("unstructured", CHANNEL)
+ALLOCATIONS_TRIED = {"unstructured": ("global", SENSITIVITY), CHANNEL: ("uniform", SENSITIVITY)}
 _IGNORED = {
     "arms": ["finetune"],
     "connectivity": [],
@@ -41,18 +46,65 @@ class CompressionRequest:
 
 def compression_spec(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
     """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
+    whole, given = _whole_spec(source, overrides, asked, {"seeds": 1}, _pretrained(asked))
+    mask = _mask(whole, asked)
+    one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], given)}
+    return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+
+
+def chain_specs(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> tuple[Spec, ...]:
+    """A spec for every mask algorithm, pattern and allocation that compete within a budget, with the arm `finetune`.
+
+    `mask` and `pattern` of what is asked may be lists with commas; the spec's mask algorithms, or one_shot, compete by
+    default, and each unstructured and by channels. Sparsities are those that are asked for, the spec's, or 0.3 to 0.95.
+    Five seeds by default. Without a spec, a tenth of the training data is held out.
+    """
+    defaults: dict[str, Any] = {"seeds": SEEDS} | ({"data_args": {"validation": HELD_OUT}} if source is None else {})
+    if asked.seeds == 1:
+        raise ConfigError("--seeds: 1; one seed has no spread, and no drop is certain; at least 2, or left out for 5")
+    pretrained = _pretrained(replace(asked, seeds=None))
+    if pretrained:
+        pretrained = {"pretrained": pretrained["pretrained"] | {"shared": True}}
+    whole, given = _whole_spec(source, overrides, asked, defaults, pretrained)
+    if whole.seeds == 1:
+        raise ConfigError("seeds: 1; one seed has no spread, and no drop is certain; must be at least 2")
+    kinds = asked.mask.split(",") if asked.mask else [mask.kind for mask in whole.masks]
+    patterns = asked.pattern.split(",") if asked.pattern else PATTERNS_TRIED
+    entries = [_mask(whole, replace(asked, mask=kind, pattern=None)) for kind in dict.fromkeys(kinds)]
+    chains = [
+        (entry | {"pattern": pattern, "allocation": allocation}, pattern)
+        for entry in entries
+        for pattern in dict.fromkeys(patterns)
+        for allocation in ALLOCATIONS_TRIED.get(pattern, ("uniform",))
+        if not (entry["kind"] == "admm" and allocation == SENSITIVITY)  # whose penalty cannot follow it
+    ]
+    ladder = sorted(set(asked.sparsities)) or (whole.sparsities if given else LADDER)
+    own = whole.resolved() | {"learning_rates": [_rate(whole)]}
+    return tuple(
+        load_spec(own | {"masks": [mask], "sparsities": [_only(groups)] if groups else ladder})
+        for mask, pattern in chains
+        for groups in [Groups.named(pattern)]
+    )
+
+
+def _whole_spec(
+    source: SpecSource,
+    overrides: Sequence[str],
+    asked: CompressionRequest,
+    defaults: dict[str, Any],
+    pretrained: dict[str, Any],
+) -> tuple[Spec, bool]:
+    """The spec before masks, sparsities and rate are narrowed, and whether it gives sparsities itself."""
     changes = [f"epochs={asked.epochs}"] if asked.epochs is not None else []
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
-    given = _fields(source, asked) | {"seeds": 1}
+    given = _fields(source, asked) | defaults
     fields = settled_fields(given, [*overrides, *changes], asked.scale, is_papers(source))
-    fields |= _IGNORED | _pretrained(asked)
+    fields |= _IGNORED | pretrained
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
     if len(whole.looks) > 1:
         raise ConfigError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
-    mask = _mask(whole, asked)
-    one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], "sparsities" in fields)}
-    return load_spec(whole.resolved() | one | {"learning_rates": [_rate(whole)]})
+    return whole, "sparsities" in fields
 
 
 def sensitivity_spec(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
@@ -112,10 +164,15 @@ def _sparsities(spec: Spec, asked: CompressionRequest, pattern: str, given: bool
     if asked.sparsities:
         return sorted(set(asked.sparsities))
     if groups := Groups.named(pattern):
-        return [round(1 - groups.density, DIGITS)]
+        return [_only(groups)]
     if not given:
         raise ConfigError("--sparsity: missing; give the share of weights to remove, such as 0.8 or 0.5,0.8,0.9")
     return list(spec.sparsities)
+
+
+def _only(groups: Groups) -> float:
+    """The one sparsity of a pattern N:M."""
+    return round(1 - groups.density, DIGITS)
 
 
 def _rate(spec: Spec) -> float:

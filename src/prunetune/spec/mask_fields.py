@@ -14,7 +14,7 @@ from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.data import Facts
 from prunetune.errors import ConfigError, shown, unknown
-from prunetune.sparsity.allocation import ALLOCATIONS
+from prunetune.sparsity.allocation import ALLOCATIONS, SENSITIVITY
 from prunetune.sparsity.criteria import CRITERIA, Criterion, place_of
 from prunetune.sparsity.gradients import reads_images
 from prunetune.sparsity.patterns import CHANNEL, PATTERNS
@@ -86,7 +86,7 @@ def _filled(kind: type[Criterion], own: Mapping[str, Any]) -> dict[str, Any]:
 _RULE = {"criterion": "magnitude", "allocation": "uniform", "pattern": "unstructured"}
 IMAGES_PER_CLASS = 10  # that a criterion is shown, as in the papers of GraSP and SynFlow
 EXAMPLES_SHOWN = 100  # that a criterion is shown of a task other than classification
-_CHOICES = {"allocation": ALLOCATIONS, "pattern": PATTERNS}
+_CHOICES = {"allocation": (*ALLOCATIONS, SENSITIVITY), "pattern": PATTERNS}
 
 
 class MaskSpec(StrictModel):
@@ -101,7 +101,7 @@ class MaskSpec(StrictModel):
     criterion: Ref = Ref.of(_RULE["criterion"])
     """What ranks weights: a name, or a mapping of `name` and settings."""
     allocation: str = _RULE["allocation"]
-    """How a sparsity is spread over layers: `uniform`, `global`, `erk`."""
+    """How a sparsity is spread over layers: `uniform`, `global`, `erk`, `sensitivity`."""
     pattern: str = _RULE["pattern"]
     """Which weights go together: `unstructured`, `N:M`, `channel`."""
     round_to: Count | None = None

@@ -334,8 +334,9 @@ class Spec(StrictModel):
         """The spec as strict JSON values, defaults filled in; `load_spec` of it gives the same plan."""
         own = {"masks": [mask.resolved() for mask in self.masks], "arms": [arm.resolved() for arm in self.arms]}
         found = self.model_dump(mode="json") | own
-        if found["pretrained"] and found["pretrained"]["key"] is None:
-            del found["pretrained"]["key"]
+        for name, default in (("key", None), ("shared", False)):
+            if found["pretrained"] and found["pretrained"][name] == default:
+                del found["pretrained"][name]
         return {name: value for name, value in found.items() if name not in _WHERE_SET or value != _WHERE_SET[name]}
 
 

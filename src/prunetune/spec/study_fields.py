@@ -106,6 +106,8 @@ class PretrainedSpec(StrictModel):
     """File of weights from early in training, for `rewind`."""
     key: str | None = None
     """Under which name the files hold the weights, where they hold several states."""
+    shared: bool = False
+    """Whether all seeds begin with one and the same trained network, so that they cover its fine-tuning alone."""
 
     @field_validator("theta_0", "theta_T", "theta_k")
     @classmethod
@@ -121,7 +123,7 @@ class PretrainedSpec(StrictModel):
             path = getattr(self, field)
             if path is None:
                 continue
-            if seeds > 1 and "{seed}" not in path:
+            if seeds > 1 and "{seed}" not in path and not self.shared:
                 raise ConfigError(
                     f"pretrained.{field}: {shown(path)} is one file for {seeds} seeds; write {{seed}} in it"
                 )

@@ -12,6 +12,7 @@ from prunetune.errors import ConfigError, counted, given, shown
 from prunetune.sparsity.criteria import Place
 from prunetune.sparsity.patterns import CHANNEL, Groups, require_density
 from prunetune.sparsity.scope import Scope
+from prunetune.steps.quantities import MeasureSensitivity
 from prunetune.steps.steps import DenseStates, Probe, Prune, Train, Trainer, Weights
 from prunetune.training.admm import RHO_LEVELS, RHO_TIMES_RATE, UPDATES, Penalty
 from prunetune.training.recipe import Recipe
@@ -30,6 +31,7 @@ class Choice:
     sequences: bool | None = None  # where whole channels of (N, L, C) can go
     heads: bool | None = None  # where attention heads can go
     round_to: int | None = None  # of which the widths are multiples
+    losses: MeasureSensitivity | None = None  # where the allocation goes by it
 
     def prune(self, source: Weights, density: float, within: Prune | None = None) -> Prune:
         """The step that chooses `density` of the weights of `source`, only among those that `within` keeps."""
@@ -47,6 +49,7 @@ class Choice:
             sequences=self.sequences if self.pattern == CHANNEL else None,
             heads=self.heads if self.pattern == CHANNEL else None,
             round_to=self.round_to,
+            losses=self.losses,
         )
 
 
@@ -142,6 +145,9 @@ class Admm:
         if choice.pattern == CHANNEL:
             others = "one_shot, iterative or gradual"
             raise ConfigError(f"pattern: 'channel' has no projection for the penalty of 'admm'; use it with {others}")
+        if choice.losses is not None:
+            what = f"'{choice.allocation}' has no projection for the penalty of 'admm'"
+            raise ConfigError(f"allocation: {what}; use it with one_shot, iterative or gradual")
         recipe = states.recipe.lasting(self.epochs or states.recipe.epochs)
         return tuple(self._one(states, choice, recipe, density) for density in densities)
 

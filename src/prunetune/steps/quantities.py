@@ -1,8 +1,8 @@
 """Steps that measure what later work asks of networks besides accuracy: movement, barriers, curvature, sensitivity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from prunetune.core.references import Ref
+from prunetune.core.references import KEYED_WHERE_SET, Ref
 from prunetune.sparsity.scope import Scope
 from prunetune.steps.steps import Prune, Step, Weights
 from prunetune.training.recipe import Recipe
@@ -60,9 +60,26 @@ class MeasureSensitivity(Step):
     data: Ref
     recipe: Recipe  # for its loss, metric and precision
     device: str = "cpu"
+    heads: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where attention heads can go
 
 
-Quantity = MeasureMovement | MeasureBarrier | MeasureCurvature | MeasureSensitivity
+@dataclass(frozen=True, eq=False)
+class MeasureBlocks(Step):
+    """Score on held-out or on test data, whole and with one block of the examples left out at a time.
+
+    There are about `blocks` of them, as equal as can be: the delete-a-group jackknife says by them what the choice of
+    the examples does to a score (Shao & Tu 1995, The Jackknife and Bootstrap, sec. 2.3).
+    """
+
+    weights: Weights
+    part: str  # `validation` or `test`
+    data: Ref
+    recipe: Recipe  # for its loss, metric and precision
+    blocks: int = 50
+    device: str = "cpu"
+
+
+Quantity = MeasureMovement | MeasureBarrier | MeasureCurvature | MeasureSensitivity | MeasureBlocks
 
 
 def states_read(step: Quantity) -> tuple[Weights, ...]:

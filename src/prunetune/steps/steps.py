@@ -166,6 +166,7 @@ class Prune(Step):
     sequences: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where channels of (N, L, C) can go
     heads: bool | None = field(default=None, metadata=KEYED_WHERE_SET)  # True where attention heads can go
     round_to: int | None = field(default=None, metadata=KEYED_WHERE_SET)  # widths are multiples of it
+    losses: Step | None = field(default=None, metadata=KEYED_WHERE_SET)  # MeasureSensitivity, of that allocation
 
 
 @dataclass(frozen=True, eq=False)

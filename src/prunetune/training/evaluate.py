@@ -37,18 +37,48 @@ def evaluate(
     The model is in evaluation mode meanwhile, nothing of it is changed, and no random number is drawn. A batch's loss
     counts by its size. ConfigError when the user's loss or metric returns the wrong shape, or memory is short.
     """
-    device = torch.device(device)
-    training, objective = model.training, objective_of(recipe)
+    objective = objective_of(recipe)
+    found, losses = _in_evaluation(model, examples, data, recipe, objective, torch.device(device), BATCH)
+    statistics, loss = _rows(found, losses) if objective.rows else _sums(found, losses)
+    return Score(_score(objective, statistics), float(loss) / len(examples))
+
+
+def score_blocks(
+    model: nn.Module, examples: Examples, data: TrainingData, recipe: Recipe, device: torch.device | str, blocks: int
+) -> tuple[float, list[float]]:
+    """The score on all examples, and without each of about so many blocks of consecutive ones, of at most `BATCH`."""
+    objective, size = objective_of(recipe), min(BATCH, math.ceil(len(examples) / blocks))
+    found, _ = _in_evaluation(model, examples, data, recipe, objective, torch.device(device), size)
+    each = [statistics.cpu().double() for statistics in found]
+    if objective.rows:
+        whole, others = torch.cat(each), [torch.cat([*each[:i], *each[i + 1 :]]) for i in range(len(each))]
+    else:
+        whole = torch.stack(each).sum(0)
+        others = [whole - own for own in each]
+    return _score(objective, whole), [_score(objective, rest) for rest in others]
+
+
+def _score(objective: Objective, statistics: Tensor) -> float:
+    with user_errors("task: its score"):
+        return float(objective.score(statistics))
+
+
+def _in_evaluation(
+    model: nn.Module,
+    examples: Examples,
+    data: TrainingData,
+    recipe: Recipe,
+    objective: Objective,
+    device: torch.device,
+    at_once: int,
+) -> tuple[list[Tensor], list[Tensor]]:
+    training = model.training
     model.eval()
     try:
         with reproducible(device), torch.no_grad(), enough_memory(*MEMORY):
-            found, losses = _per_batch(model, examples, data, recipe, objective, device)
-            statistics, loss = _rows(found, losses) if objective.rows else _sums(found, losses)
+            return _per_batch(model, examples, data, recipe, objective, device, at_once)
     finally:
         model.train(training)
-    with user_errors("task: its score"):
-        value = float(objective.score(statistics))
-    return Score(value, float(loss) / len(examples))
 
 
 def _per_batch(
@@ -58,10 +88,11 @@ def _per_batch(
     recipe: Recipe,
     objective: Objective,
     device: torch.device,
+    at_once: int,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The statistics of every batch, and the sum of its losses, on the device."""
     prepare, found, losses = data.preparation(device), [], []
-    for stored in examples.in_order(BATCH):
+    for stored in examples.in_order(at_once):
         inputs, targets = moved(stored, device)
         batch = Batch(prepare(inputs), targets)
         count, first = len(first_tensor(batch.inputs)), first_tensor(batch.inputs)

@@ -24,7 +24,7 @@ from prunetune.execution.executors.protocol import Assignment
 from prunetune.execution.executors.worker import do
 from prunetune.execution.runner import WorkerLost, drive
 from prunetune.execution.scheduler import Work
-from prunetune.steps.quantities import MeasureBarrier, MeasureCurvature, MeasureSensitivity
+from prunetune.steps.quantities import MeasureBarrier, MeasureBlocks, MeasureCurvature, MeasureSensitivity
 from prunetune.steps.steps import Connect, Import, Train
 from prunetune.store.checkpoints import EVERY
 from prunetune.store.store import Store, StoreWriter
@@ -37,7 +37,7 @@ except ImportError as error:
 ENDING = 60.0  # seconds for a job to end by itself after its last step
 QUEUED = 100  # steps in the queue at once: clusters limit the jobs of one user
 LONG = (
-    Train | Connect | Import | MeasureBarrier | MeasureCurvature | MeasureSensitivity
+    Train | Connect | Import | MeasureBarrier | MeasureCurvature | MeasureSensitivity | MeasureBlocks
 )  # images pass through a network
 MINUTES = 240  # of a job, where nothing is said
 PARAMETERS: Mapping[str, type] = {

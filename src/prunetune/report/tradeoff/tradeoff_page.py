@@ -114,17 +114,17 @@ def _cells(row: ModelRow, spread: bool, metric: Metric) -> tuple[str, ...]:
         row.score_text(metric),
         f"{row.parameters:,}",
         f"{row.nonzeros:,}",
-        _scaled(row.macs),
-        _scaled(row.effective_macs),
+        scaled(row.macs),
+        scaled(row.effective_macs),
         size(row.raw_bytes),
         size(row.compressed_bytes),
-        *(_milliseconds(t.median) + (f" [{_quartiles(t)}]" if spread else "") for t in row.timings),
+        *(milliseconds(t.median) + (f" [{_quartiles(t)}]" if spread else "") for t in row.timings),
     )
 
 
 def size(count: int) -> str:
     """Bytes for a reader: `398.1 kB`."""
-    return f"{_scaled(count)}B"
+    return f"{scaled(count)}B"
 
 
 def file_text(file: ModelFile) -> str:
@@ -134,7 +134,7 @@ def file_text(file: ModelFile) -> str:
     return f"{size(file.bytes)}, {equal}, {'zeros exact' if file.zeros_exact else 'zeros not found again'}"
 
 
-def _scaled(count: float) -> str:
+def scaled(count: float) -> str:
     """Three or four digits with a decimal prefix: `2.41 M`, `398.1 k`."""
     for prefix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= unit:
@@ -142,27 +142,29 @@ def _scaled(count: float) -> str:
     return f"{count:.0f} "
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """A time in milliseconds for a reader."""
     time = 1000 * seconds
     return f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
 
 
 def _quartiles(timing: Timing) -> str:
-    return f"{_milliseconds(timing.low)}, {_milliseconds(timing.high)}"
+    return f"{milliseconds(timing.low)}, {milliseconds(timing.high)}"
 
 
 def _tables(found: Tradeoff) -> dict[str, Table]:
     facts = {name: value for name, value in found.environment.items() if name != "command"}
     return {
         "rows": rows_table(found),
-        "times": _times_table(found.rows),
-        "layers": _layers_table(found.pruned),
-        "files": _files_table(found.rows),
+        "times": times_table(found.rows),
+        "layers": layers_table(found.pruned),
+        "files": files_table(found.rows),
         "environment": facts_table(facts, "The machine and the versions that this was trained and measured with."),
     }
 
 
-def _times_table(rows: Sequence[ModelRow]) -> Table:
+def times_table(rows: Sequence[ModelRow]) -> Table:
+    """Every network at every batch size."""
     columns = (
         Column("Network"),
         numeric("Batch"),
@@ -176,7 +178,7 @@ def _times_table(rows: Sequence[ModelRow]) -> Table:
         (
             row.label,
             f"{t.batch}",
-            _milliseconds(t.median),
+            milliseconds(t.median),
             _quartiles(t),
             ratio(t) if row.sparsity else "",
             f"{t.rounds}",
@@ -187,7 +189,8 @@ def _times_table(rows: Sequence[ModelRow]) -> Table:
     return Table(caption, columns, tuple(body))
 
 
-def _layers_table(rows: Sequence[ModelRow]) -> Table:
+def layers_table(rows: Sequence[ModelRow]) -> Table:
+    """The density of every parameter of every network, and why it was not pruned."""
     columns = (
         Column("Parameter", "code"),
         Column("Of"),
@@ -207,7 +210,8 @@ def _density(found: dict[str, ParameterDensity], name: str) -> str:
     return f"{found[name].density:.4f}" if name in found else NONE
 
 
-def _files_table(rows: Sequence[ModelRow]) -> Table:
+def files_table(rows: Sequence[ModelRow]) -> Table:
+    """Every file, and what was found when it was read back."""
     columns = (
         Column("Network"),
         Column("Format"),

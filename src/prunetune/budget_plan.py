@@ -1,0 +1,178 @@
+"""A search within a budget before it runs: the chains that compete, which of them can reach the target, and the most
+that it can cost."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from prunetune.analysis.noninferiority import chain_level
+from prunetune.analysis.pairing import percent
+from prunetune.api import Prepared, plan_with_weights, preflight
+from prunetune.compress import MODELS, SUFFIXES, all_formats, few_of, inputs_of, listed_files
+from prunetune.data import facts, load_examples
+from prunetune.data.examples import Nest, mapped
+from prunetune.deploy.bitmask import pack
+from prunetune.deploy.channel_surgery import shrink
+from prunetune.deploy.export import settled
+from prunetune.deploy.latency import latencies, speedup
+from prunetune.deploy.sizes import count
+from prunetune.errors import ConfigError
+from prunetune.models import draw
+from prunetune.plan.compile import Plan, joined
+from prunetune.plan.measurements import PlannedTrial
+from prunetune.report.tradeoff.budget_rows import BUDGET, reaches
+from prunetune.report.write_report import PAGE
+from prunetune.sparsity.argument_checks import as_path
+from prunetune.sparsity.patterns import CHANNEL
+from prunetune.sparsity.prune import compute_mask
+from prunetune.sparsity.scope import Scope
+from prunetune.spec.compression import CompressionRequest, chain_specs
+from prunetune.spec.compression_budget import Budget, Target, amount
+from prunetune.spec.load import SpecSource
+from prunetune.spec.study import Spec
+from prunetune.steps.quantities import MeasureBlocks
+from prunetune.steps.steps import Weights
+
+Part = Literal["validation", "test"]
+BEST = "best"  # the name of the returned network's files
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that is planned and compared with a store: `prepared` is all that it can come to."""
+
+    budget: Budget
+    chains: tuple[Prepared, ...]
+    prepared: Prepared
+    left_out: tuple[str, ...]  # what does not compete, and why
+
+    @property
+    def spec(self) -> Spec:
+        """That of the first chain: all have model, data, recipe, rate and seeds in common."""
+        return self.prepared.spec
+
+    @property
+    def level(self) -> float:
+        """The error rate of each chain."""
+        return chain_level(self.spec.verdict.alpha, max(1, len(self.chains)))
+
+
+def plan_search(
+    source: SpecSource,
+    overrides: Sequence[str],
+    asked: CompressionRequest,
+    budget: Budget,
+    *,
+    store: str | Path | None = None,
+    device: str = "auto",
+) -> Search:
+    """Compile every chain. Trains nothing; networks are drawn and measured to see which chains can reach the target.
+
+    ConfigError for anything that is wrong, no held-out data included. A pattern that nobody asked for and that the
+    model does not have is left out.
+    """
+    planned: list[Prepared] = []
+    left_out: list[str] = []
+    for spec in chain_specs(source, overrides, asked):
+        try:
+            planned.append(plan_with_weights(spec, asked.weights, asked.weights_key, store=store, device=device))
+        except ConfigError as error:
+            if asked.pattern is not None or spec.masks[0].pattern != CHANNEL:
+                raise
+            left_out.append(f"{spec.masks[0].label}: {error}")
+    first = planned[0]
+    if not facts(first.plan.data).validation:
+        what = "the search is decided on held-out data: hold out a share of the training data, such as 0.1"
+        raise ConfigError(f"data_args.validation: 0; {what}")
+    chains, unreached = _able(planned, budget.target)
+    trials = list(dict.fromkeys(trial for chain in chains for trial in chain.plan.trials))
+    plans = [chain.plan for chain in chains] or [first.plan]
+    plan = joined(plans, trials, [blocks_of(trial, "validation") for trial in trials])
+    return Search(budget, tuple(chains), narrowed_to(first, plan), (*left_out, *unreached))
+
+
+def preflight_search(search: Search, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
+    """The report's folder (None: runs/NAME-budget), once nothing of somebody else's lies in the place of its files."""
+    default = Path("runs") / f"{search.spec.name}-budget"
+    folder = as_path("out", out, "runs/mine") if out is not None else default
+    return preflight(
+        search.prepared, folder, (BUDGET, PAGE, *best_files(written_formats(search, formats))), listed_files(folder)
+    )
+
+
+def blocks_of(trial: PlannedTrial, part: Part) -> MeasureBlocks:
+    """What a trial's network scores on a part of the data, and what the choice of its examples does to that."""
+    step = trial.step
+    return MeasureBlocks(Weights(step), part, step.data, step.recipe, device=step.device)
+
+
+def narrowed_to(prepared: Prepared, plan: Plan) -> Prepared:
+    """A part of what is prepared, compared with the store as it is now."""
+    remaining = plan.remaining(prepared.store)
+    return replace(prepared, plan=plan, max_plan=plan, remaining=remaining, cached=remaining.cached)
+
+
+def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prepared], list[str]]:
+    """The chains whose sparsest network, drawn and pruned uniformly by magnitude, can reach the target; why others not.
+
+    No training is needed to know that: sizes and times hang on shapes and zeros, not on values.
+    """
+    if target is None:
+        return list(planned), []
+    first = planned[0]
+    plan, inputs = first.plan, inputs_of(load_examples(first.plan.data))
+    dense = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
+    sparse = {prepared.spec.masks[0].label: _drawn(prepared, inputs) for prepared in planned}
+    device = plan.trials[0].step.device
+    shipped = {"": dense} | {name: small for name, (small, _) in sparse.items()}
+    times = latencies({name: net.to(device) for name, net in shipped.items()}, on_device(device, few_of(inputs, 1)))
+    counts = {name: count(net.cpu(), few_of(inputs)) for name, net in shipped.items()}
+    able, reasons = [], []
+    for prepared in planned:
+        name = prepared.spec.masks[0].label
+        best = {
+            "speedup": speedup(times[""], times[name]).high,
+            "latency": times[name].low,
+            "macs": counts[name].macs / counts[""].macs if counts[""].macs else 1.0,
+            "size": float(sparse[name][1]),
+            "params": counts[name].nonzeros / counts[""].parameters,
+        }[target.quantity]
+        if reaches(target, best):
+            able.append(prepared)
+        else:
+            most = percent(prepared.spec.sparsities[-1])
+            comes_to = amount(target.quantity, best)
+            reasons.append(f"{name}: its sparsest network, at {most}, comes to {comes_to}; {target.text} was asked for")
+    return able, reasons
+
+
+def _drawn(prepared: Prepared, inputs: Nest) -> tuple[nn.Module, int]:
+    """A fresh network at the chain's highest sparsity as it would ship, and the bytes of its bitmask file."""
+    plan, spec = prepared.plan, prepared.spec
+    model, pattern = draw(plan.model, plan.input_shape, plan.outputs, seed=0), spec.masks[0].pattern
+    scope = Scope(spec.scope.include, spec.scope.exclude)
+    examples = few_of(inputs) if pattern == CHANNEL else None
+    mask = compute_mask(model, spec.sparsities[-1], pattern=pattern, scope=scope, example_inputs=examples)
+    whole = settled(model, mask)
+    size = len(pack(whole.state_dict()))
+    return (shrink(whole, mask, few_of(inputs)) if pattern == CHANNEL else whole), size
+
+
+def on_device(device: str, inputs: Nest) -> Nest:
+    """The inputs on a device."""
+    return mapped(inputs, lambda tensor: tensor.to(device))
+
+
+def written_formats(search: Search, formats: Sequence[str]) -> tuple[str, ...]:
+    """Those that are asked for, and of a target in bytes the one that is counted."""
+    target = search.budget.target
+    counted = ("bitmask",) if target and target.quantity == "size" else ()
+    return all_formats((*formats, *counted))
+
+
+def best_files(formats: Sequence[str] = tuple(SUFFIXES)) -> Iterator[str]:
+    """Where the returned network goes, from the report's folder."""
+    yield from (f"{MODELS}/{BEST}{SUFFIXES[name]}" for name in all_formats(formats))
