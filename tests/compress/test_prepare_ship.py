@@ -35,6 +35,11 @@ STUDY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a store of imported weights is written to at once
+
+
 def spec_of(source: Any = None, *changes: str, **asked: Any) -> Spec:
     return plan_compression(source, changes, CompressionRequest(**asked), store="nowhere").spec
 

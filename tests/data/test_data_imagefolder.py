@@ -143,7 +143,7 @@ def test_folders_without_images(tmp_path: Path):
     ("name", "arguments", "message"),
     [
         ("imagefolder", {}, "data: 'imagefolder' needs a folder; write imagefolder:DIR"),
-        ("imagefolder:", {}, "data_args.root: ''; want a folder"),
+        ("imagefolder:", {}, "data: 'imagefolder:' names no folder; write imagefolder:DIR"),
         ("imagefolder:x", {"root": "y"}, "data_args.root: 'imagefolder:x' names its folder already; leave root out"),
         ("imagefolder:x", {"size": 0}, "data_args.size: 0 pixels; want 1 or more, and at most 4096"),
         ("imagefolder:x", {"size": "big"}, "data_args.size: 'big'; want int"),

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
-from torch import Tensor
-
 from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
+from prunetune.data.examples import leaves
 from prunetune.errors import ConfigError, counted
 from prunetune.models import argument, draw
 from prunetune.plan import measurements
@@ -226,14 +225,14 @@ def _require_patterns_fit(context: StudyContext) -> None:
 
 
 def _require_inputs_fit(context: StudyContext) -> None:
-    """Refuse a criterion that feeds ones to the network where its inputs are no one floating tensor."""
+    """Refuse a criterion that feeds ones to the network where an input is no floating tensor."""
     for i, mask in enumerate(context.spec.masks):
         if "flow" not in criterion_of(mask.criterion).needs:
             continue
-        inputs = trial_inputs(context.data, context.facts.input_shape)
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            kind = str(inputs.dtype).removeprefix("torch.") if isinstance(inputs, Tensor) else "several"
-            what = f"it feeds the network ones, and its inputs are {kind}; must be floating, in one tensor"
+        inputs = leaves(trial_inputs(context.data, context.facts.input_shape))
+        if odd := [tensor.dtype for tensor in inputs if not tensor.is_floating_point()]:
+            kind = str(odd[0]).removeprefix("torch.")
+            what = f"it feeds the network ones, and an input is {kind}; all must be floating"
             raise ConfigError(f"masks.{i}.criterion: '{criterion_label(mask.criterion)}'; {what}")
 
 

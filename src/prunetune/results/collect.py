@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -91,6 +92,12 @@ def failed_measurements(plan: Plan, failures: Mapping[str, str]) -> tuple[str, .
     return tuple(f"{names[key]}: {failures[key]}" for key in keys)
 
 
+def _failed_notes(plan: Plan, stored: Stored, failures: Mapping[str, str]) -> tuple[str, ...]:
+    """A note for every measurement that failed; paths between networks have their own."""
+    lines = replace(plan, connections=())
+    return tuple(f"a measurement failed, {line}" for line in failed_measurements(lines, failures))
+
+
 def residuals(plan: Plan, stored: Stored) -> tuple[Residuals, ...]:
     """A row for every mask of the study, at every rate and seed, whose weights were trained under the ADMM penalty."""
     found: dict[tuple[float, str, float, int], Train] = {}
@@ -132,8 +139,8 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
             *_not_defined(plan, stored),
             *_data_notes(plan),
             *_emptied(plan, stored),
+            *_failed_notes(plan, stored, failures),
             *_paths_left_out(plan, stored, failures),
-            *(f"a measurement failed, {line}" for line in failed_measurements(plan, failures)),
         ),
         controls=tuple(name for name, arm in plan.spec.named_arms.items() if arm.control),
         residuals=residuals(plan, stored),
