@@ -79,6 +79,25 @@ def test_noise_leaves_it_undecided() -> None:
     assert choice.leads is None
     assert standings["ticket"].as_good == "undecided"
     assert standings["ticket"].tie
+    assert choice.not_told_apart == ("finetune", "ticket")
+    assert choice.seeds == SEEDS
+    assert choice.seeds_needed is not None
+    assert choice.seeds_needed > SEEDS
+
+
+def test_so_many_seeds_of_the_same_spread_do_decide_it() -> None:
+    means = {"ticket": 80.0, "finetune": 80.1, "reinit": 70.0}
+    few = study(means, noise=3.0)
+    needed = judged(few)[1].seeds_needed
+    assert needed is not None
+    many = [
+        trial(row.arm, row.seed + SEEDS * again, row.score or 0.0)
+        for row in few
+        for again in range(-(-needed // SEEDS))
+    ]
+    assert judged(many)[1].as_good
+    assert not judged(few)[1].as_good
+    assert judged(many)[1].seeds_needed is None
 
 
 def test_one_seed_decides_nothing() -> None:

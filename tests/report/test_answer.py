@@ -43,7 +43,14 @@ def answered(**change: object) -> Answers:
 )
 def test_the_headline_says_what_is_as_good_as_the_best(as_good: tuple[str, ...], said: str) -> None:
     best = {0.5: "ticket", 0.75: "rewind", 0.9: "ticket"}
-    assert headline(answered(as_good=as_good, best=best, learning_rate=0.1)) == said
+    assert headline(answered(as_good=as_good, best=best, learning_rate=0.1, not_told_apart=("ticket",))) == said
+
+
+def test_an_undecided_headline_names_what_is_not_told_apart_and_the_seeds_it_would_take() -> None:
+    found = answered(as_good=(), not_told_apart=("finetune", "ticket"), seeds=5, seeds_needed=9)
+    said = "5 seeds do not tell finetune and ticket apart."
+    assert headline(found).endswith(f", {said}")
+    assert dict(first_lines(found, planted()))["Start"] == "Undecided. --seeds 9 would probably decide it."
 
 
 def test_one_arm_is_not_called_the_best() -> None:

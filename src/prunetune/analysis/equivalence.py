@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prunetune.analysis.comparison import as_scored
+from prunetune.analysis.noninferiority import seeds_needed
 from prunetune.analysis.pairing import Answer, Chance, Evidence, Place, mean_of
 from prunetune.analysis.statistics import USUAL_RULE, Estimate, Rule, Sample, holm, plain
 from prunetune.errors import given
@@ -61,6 +62,9 @@ class BestStarts:
     as_good: tuple[str, ...]  # as good as the best at every sparsity, the cheapest first
     p_holm: Mapping[str, float]  # of every candidate, over all sparsities, corrected for the number of candidates
     leads: tuple[float, float] | None  # least and most mean lead of `as_good` over reinit; None unless all are sure
+    not_told_apart: tuple[str, ...]  # not told from the best at any sparsity, in the order of `as_good`
+    seeds: int  # that it rests on
+    seeds_needed: int | None  # in all, at which one would probably be shown; None where one is, or beyond 100
 
     @property
     def start(self) -> str | None:
@@ -129,9 +133,20 @@ class _Rivals:
         corrected = dict(zip(everywhere, p, strict=True))
         costs = _costs(budget, self.cell, sparsities)
         shown = [arm for arm in everywhere if corrected[arm] < self._rule.alpha]
-        as_good = sorted(shown, key=lambda arm: (costs.get(arm, 0), _handiness(arm), arm))
-        best = {at: self._best(at) for at in sparsities}
-        return BestStarts(*self.cell, sparsities, best, tuple(as_good), corrected, self._leads(as_good))
+        ordered = sorted(everywhere, key=lambda arm: (costs.get(arm, 0), _handiness(arm), arm))
+        as_good = tuple(arm for arm in ordered if arm in shown)
+        needed = [n for arm in everywhere if (n := self._seeds_needed(arm, len(everywhere))) is not None]
+        return BestStarts(
+            *self.cell,
+            sparsities,
+            best={at: self._best(at) for at in sparsities},
+            as_good=as_good,
+            p_holm=corrected,
+            leads=self._leads(as_good),
+            not_told_apart=tuple(a for a in ordered if all(self._standing(a, at).tie for at in sparsities)),
+            seeds=max(len(self._evidence.scores(self._place(arm, at))) for at in sparsities for arm in self._arms[at]),
+            seeds_needed=None if as_good else min(needed, default=None),
+        )
 
     def _best(self, sparsity: float) -> str:
         """The candidate with the best mean on the test data."""
@@ -164,6 +179,19 @@ class _Rivals:
         """Of "less than the margin worse than every other candidate"; 1 where there is no other."""
         estimates = [self._estimate(arm, other, sparsity) for other in self.candidates[sparsity] if other != arm]
         return max((1.0 if e is None else e.p_above(-self._rule.margin) for e in estimates), default=1.0)
+
+    def _seeds_needed(self, arm: str, candidates: int) -> int | None:
+        """At how many seeds `arm` would probably be shown, at the level that is left by the correction at its worst."""
+        found: list[int | None] = []
+        for at, rivals in self.candidates.items():
+            for other in rivals:
+                if other != arm:
+                    pairs = self._evidence.pairs(self._place(other, at), self._place(arm, at))
+                    few = len(pairs.differences) < 2
+                    level, margin = self._rule.alpha / candidates, self._rule.margin
+                    found.append(None if few else seeds_needed(pairs.differences, level, margin))
+        known = [seeds for seeds in found if seeds is not None]
+        return max(known) if known and len(known) == len(found) else None
 
     def _leads(self, arms: Sequence[str]) -> tuple[float, float] | None:
         """Over reinit, where each of `arms` is surely better than it at every sparsity."""

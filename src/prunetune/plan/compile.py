@@ -8,11 +8,10 @@ from typing import Protocol
 from prunetune.core.limits import DIGITS
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
-from prunetune.data.examples import leaves
 from prunetune.errors import ConfigError, counted
-from prunetune.models import argument, draw
+from prunetune.models import argument
 from prunetune.plan import measurements
-from prunetune.plan.context import StudyContext
+from prunetune.plan.context import StudyContext, require_inputs_fit, require_patterns_fit
 from prunetune.plan.measurements import (
     PlannedConnection,
     PlannedCorrelation,
@@ -30,10 +29,7 @@ from prunetune.plan.planned_quantities import (
 )
 from prunetune.rows import DENSE, DENSE_LONGER
 from prunetune.sparsity.allocation import SENSITIVITY
-from prunetune.sparsity.channel_coupling import channel_groups
-from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
-from prunetune.sparsity.scope import list_parameters
-from prunetune.spec.mask_fields import MaskSpec, criterion_label, criterion_of
+from prunetune.spec.mask_fields import MaskSpec
 from prunetune.spec.recipe_fields import steps_per_epoch, summarise
 from prunetune.spec.study import Spec
 from prunetune.steps import graph
@@ -41,7 +37,6 @@ from prunetune.steps.arms import Arm
 from prunetune.steps.mask_algorithms import Choice, MaskAt
 from prunetune.steps.quantities import MeasureSensitivity
 from prunetune.steps.steps import DenseStates, Import, Init, Prune, Step, Train
-from prunetune.training.batches import trial_inputs
 from prunetune.training.recipe import RecipeSummary, TrainingTime
 
 Cell = tuple[float, str]
@@ -136,8 +131,8 @@ def plan(spec: Spec, device: str = "cpu", seeds: Mapping[Cell, int] | None = Non
     Raises ConfigError, one line, where the spec asks for what there is not.
     """
     context = StudyContext.of(spec, device)
-    _require_patterns_fit(context)
-    _require_inputs_fit(context)
+    require_patterns_fit(context)
+    require_inputs_fit(context)
     require_moments(context)
     require_held_out(context)
     states_at, arms = cache(context.dense_states), spec.named_arms
@@ -210,30 +205,6 @@ def _part(
 def every_cell(spec: Spec, seeds: int) -> dict[Cell, int]:
     """The same number of seeds for every learning rate and mask algorithm."""
     return {(rate, mask.label): seeds for rate in spec.learning_rates for mask in spec.masks}
-
-
-def _require_patterns_fit(context: StudyContext) -> None:
-    """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
-    named = {mask.pattern for mask in context.spec.masks} - {"unstructured"}
-    if not named:
-        return
-    model = draw(context.model, context.facts.input_shape, context.facts.outputs, seed=0)
-    for pattern in sorted(named):
-        require_layers(pattern, list_parameters(model, context.scope))
-    if CHANNEL in named:
-        require_channels(channel_groups(model, trial_inputs(context.data, context.facts.input_shape), context.scope))
-
-
-def _require_inputs_fit(context: StudyContext) -> None:
-    """Refuse a criterion that feeds ones to the network where an input is no floating tensor."""
-    for i, mask in enumerate(context.spec.masks):
-        if "flow" not in criterion_of(mask.criterion).needs:
-            continue
-        inputs = leaves(trial_inputs(context.data, context.facts.input_shape))
-        if odd := [tensor.dtype for tensor in inputs if not tensor.is_floating_point()]:
-            kind = str(odd[0]).removeprefix("torch.")
-            what = f"it feeds the network ones, and an input is {kind}; all must be floating"
-            raise ConfigError(f"masks.{i}.criterion: '{criterion_label(mask.criterion)}'; {what}")
 
 
 def _masks(context: StudyContext, mask: MaskSpec, states: DenseStates) -> Iterator[MaskAt]:

@@ -13,14 +13,16 @@ from prunetune import data, models
 from prunetune.core.references import Ref
 from prunetune.core.seeding import derive
 from prunetune.data import Batch, Examples, ExampleSets, Facts, TrainingData
-from prunetune.data.examples import class_labels
+from prunetune.data.examples import class_labels, leaves
 from prunetune.data.resolve import TABLE_PREFIX
 from prunetune.errors import ConfigError, given, shown
 from prunetune.sparsity.channel_blocks import blocks_of
+from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.channel_trace import reads_sequences
 from prunetune.sparsity.forward_pass import call
-from prunetune.sparsity.patterns import CHANNEL
-from prunetune.sparsity.scope import Scope, written_out
+from prunetune.sparsity.patterns import CHANNEL, require_channels, require_layers
+from prunetune.sparsity.scope import Scope, list_parameters, written_out
+from prunetune.spec.mask_fields import criterion_label, criterion_of
 from prunetune.spec.recipe_fields import steps_per_epoch, task_ref
 from prunetune.spec.study import Spec
 from prunetune.steps.steps import DenseStates, Import, Init, Trainer, Weights
@@ -141,6 +143,30 @@ def chance_of(task: str, dataset: Ref) -> float | None:
     if found is None or (isinstance(found, int | float) and math.isfinite(found)):
         return found
     raise ConfigError(f"task: '{task}': its guessing(examples) gives {shown(found)}; want a number or None")
+
+
+def require_patterns_fit(context: StudyContext) -> None:
+    """Refuse a pattern that a layer's shape does not have, before anything is trained for it."""
+    named = {mask.pattern for mask in context.spec.masks} - {"unstructured"}
+    if not named:
+        return
+    model = models.draw(context.model, context.facts.input_shape, context.facts.outputs, seed=0)
+    for pattern in sorted(named):
+        require_layers(pattern, list_parameters(model, context.scope))
+    if CHANNEL in named:
+        require_channels(channel_groups(model, trial_inputs(context.data, context.facts.input_shape), context.scope))
+
+
+def require_inputs_fit(context: StudyContext) -> None:
+    """Refuse a criterion that feeds ones to the network where an input is no floating tensor."""
+    for i, mask in enumerate(context.spec.masks):
+        if "flow" not in criterion_of(mask.criterion).needs:
+            continue
+        inputs = leaves(trial_inputs(context.data, context.facts.input_shape))
+        if odd := [tensor.dtype for tensor in inputs if not tensor.is_floating_point()]:
+            kind = str(odd[0]).removeprefix("torch.")
+            what = f"it feeds the network ones, and an input is {kind}; all must be floating"
+            raise ConfigError(f"masks.{i}.criterion: '{criterion_label(mask.criterion)}'; {what}")
 
 
 def meets_heads(network: nn.Module) -> bool | None:

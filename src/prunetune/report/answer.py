@@ -52,6 +52,10 @@ def headline(found: Answers) -> str:
         return f"{where}, train from {choice.start}: nothing else is shown to be within {margin} of the best."
     if len(choice.p_holm) < 2:
         return f"{where}, {listed(choice.p_holm) or 'no start'} is the only one that can be judged."
+    if len(choice.not_told_apart) > 1:
+        these = listed(choice.not_told_apart)
+        seeds = counted(choice.seeds, "seed")
+        return f"{where}, {seeds} do not tell {these} apart."
     best = "; ".join(f"{arm} at {_at(choice, arm)}" for arm in arm_order(set(choice.best.values())))
     return f"{where}, it is undecided what is within {margin} of the best start. Best means: {best}."
 
@@ -70,9 +74,13 @@ def first_lines(found: Answers, results: Results) -> list[tuple[str, str]]:
 
 def _start_text(found: Answers) -> str:
     """What the start is, and by how much it and its equals lead reinit."""
-    if not found.choices or not (start := found.choices[0].start):
+    if not found.choices:
         return ""
     choice, metric = found.choices[0], found.rule.metric
+    start = choice.start
+    if start is None:
+        more = f"--seeds {choice.seeds_needed} would probably decide it." if choice.seeds_needed else ""
+        return f"Undecided. {more}".strip()
     what = f"{start}: {STARTS[start]}" if start in STARTS else start
     if choice.leads is None:
         return f"{what}."
@@ -125,7 +133,7 @@ def _cost_text(results: Results) -> str:
     minutes = sum(trial.seconds for trial in trainings) / 60
     if not trainings:
         return ""
-    return f"{counted(len(trainings), 'training')}, {counted(epochs, 'epoch')}, {minutes:.1f} minutes of training."
+    return f"{counted(len(trainings), 'training')}, {counted(epochs, 'epoch')}, {minutes:.1f} minutes."
 
 
 def standings_table(rows: Sequence[Standing], rule: Rule) -> Table:

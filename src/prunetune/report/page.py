@@ -191,7 +191,7 @@ def _facts(results: Results, rule: Rule) -> list[str]:
     recipe = study.get("recipe") or {}
     facts = [f"{study[name]}" for name in ("model", "data") if name in study]
     facts += [counted(recipe["epochs"], "epoch")] if "epochs" in recipe else []
-    return [*facts, _seeds(results, rule), f"{counted(len(results.trials), 'training')} in the table"]
+    return [*facts, _seeds(results, rule)]
 
 
 def _seeds(results: Results, rule: Rule) -> str:
