@@ -1,6 +1,7 @@
 """Records as Markdown, for a terminal and for the documentation alike."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from benchmarks.findings import Comparison, Goal, Measured, Record, Spread, Tabl
 from benchmarks.load import MOST_OTHERS
 from prunetune.errors import ConfigError
 
+_WIDTH = 120  # columns of a page's source
 _BLOCK = r"(<!-- benchmark: (\w+) -->\n).*?(<!-- end -->)"
 
 
@@ -83,7 +85,12 @@ def _where(record: Record) -> str:
     machine: dict[str, Any] = {**record.machine}
     flags = ", ".join(machine.pop("flags"))
     where = f"{machine['cpu']}, {machine['cores']} cores ({flags}); torch {machine['torch']}, {machine['os']}"
-    return "\n".join(f"- {line}" for line in (*_doubts(record), f"Measured {record.date} on {where}"))
+    return "\n".join(_item(line) for line in (*_doubts(record), f"Measured {record.date} on {where}"))
+
+
+def _item(line: str) -> str:
+    """An item of a list, in lines that fit a page's source."""
+    return textwrap.fill(f"- {line}", _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _doubts(record: Record) -> Iterator[str]:
