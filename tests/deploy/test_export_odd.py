@@ -118,6 +118,39 @@ def test_onnx_has_no_complex_numbers_and_no_texts() -> None:
     assert _of_tensors({"a": X, "b": None}) == {"a": X, "b": None}
 
 
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda y: {"logits": y, "features": 2 * y}, ["logits", "features"]),
+        (lambda y: {"twice": y, "once": y}, ["twice", "once"]),
+        (lambda y: {"x": y}, None),  # the input's
+        (lambda y: {"layer.weight": y}, None),
+        (lambda y: {0: y, 1: 2 * y}, None),
+        (lambda y: {"logits": y, "pair": (y, 2 * y)}, None),
+    ],
+    ids=["two", "one tensor", "an input", "a weight", "numbers", "nested"],
+)
+def test_outputs_have_the_names_of_a_mapping(
+    change: Callable[[Tensor], Any], names: list[str] | None, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra prunetune[onnx]")
+    model = By(change)
+    pt.export(model, None, tmp_path / "m.onnx", X)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    if names is None:  # the exporter's own
+        assert not {output.name for output in session.get_outputs()} & {"logits", "x", "layer.weight", "0"}
+        return
+    assert [output.name for output in session.get_outputs()] == names
+    for name in names:
+        (found,) = session.run([name], {"x": X.numpy()})
+        assert torch.allclose(torch.from_numpy(found), model(X)[name], atol=1e-6)
+
+
+def test_a_list_for_each_example_fixes_the_batch_size(tmp_path: Path) -> None:
+    with refused("model", "list", "each example", "part"):
+        pt.export(By(lambda y: [{"boxes": one} for one in y]), None, tmp_path / "m.pt2", X)
+
+
 def test_the_operator_that_onnx_lacks_is_named() -> None:
     error = RuntimeError("Failed to convert.\nNext steps:")
     error.__cause__ = ValueError("Error when translating node")

@@ -57,7 +57,7 @@ def export(
 
     The file is that of a copy on the CPU in eval mode, without anything of `apply_mask`. Of DataParallel, an
     AveragedModel and a compiled model the graph is that of the network within. Named tuples among its outputs are
-    tuples in a program.
+    tuples in a program; a mapping's keys name the outputs of an ONNX file, unless an input or a weight has such a name.
 
     Args:
         model: Any module, on any device.

@@ -90,7 +90,10 @@ def write_onnx(
     program = _traced(model, batch, _of_tensors)
     try:
         with _quiet():
-            made = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch))
+            names = _output_names(_called(model, batch), program)
+            made = torch.onnx.export(
+                program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch), output_names=names
+            )
         graph = given(made, "the exporter has raised nothing")
         for node in graph.model.graph.all_nodes():
             node.metadata_props.clear()  # how the node came about: half of a small model's file
@@ -141,9 +144,10 @@ def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = 
     except Exception as error:  # the user's own code runs on symbols
         if "Constraints violated (batch)" in str(error):
             raise ConfigError(
-                "model: its code fixes the batch size, so that the file would take no other; let it read the size from "
-                f"its inputs, or, where dimension {batch.dim} of its inputs is not the batch, say by batch_dim which "
-                "is (1 for recurrent layers without batch_first)"
+                "model: its code fixes the batch size (a list with an entry for each example does too), so that the "
+                "file would take no other; let it read the size from its inputs, export the part that gives tensors, "
+                f"or, where dimension {batch.dim} of its inputs is not the batch, say by batch_dim which is (1 for "
+                "recurrent layers without batch_first)"
             ) from error
         if re.search(r"\w*Cache\b.*pytree|pytree.*\w*Cache\b", str(error), re.DOTALL) and hasattr(model, "config"):
             raise ConfigError(
@@ -184,6 +188,14 @@ def _of_tensors(output: Any) -> Any:
     if any(tensor.is_complex() for tensor in tensors):
         raise ConfigError("model: gives complex numbers, which ONNX has not; give torch.view_as_real of them")
     return plain(output) if all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves) else tuple(tensors)
+
+
+def _output_names(output: Any, program: ExportedProgram) -> list[str] | None:
+    """The keys of a mapping of tensors; None, for the exporter's own names, where one is an input's or weight's too."""
+    if not isinstance(output, Mapping) or not all(isinstance(tensor, Tensor) for tensor in output.values()):
+        return None
+    taken = {*program.graph_signature.user_inputs, *program.state_dict, *program.constants}
+    return list(output) if all(isinstance(name, str) and name not in taken for name in output) else None
 
 
 def unwrapped(model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
