@@ -58,9 +58,9 @@ def sensitivity(
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
 ) -> None:
-    """Print how much accuracy the trained network loses with one layer pruned at a time, without retraining.
+    """Print how much worse the trained network scores with one layer pruned at a time, without retraining.
 
-    Accuracy is that on held-out images, which data_args.validation asks for. Only dense networks are trained, those
+    Scores are those on held-out examples, which data_args.validation asks for. Only dense networks are trained, those
     that the store lacks; an audit of the same spec has them already.
 
         prunetune sensitivity quick

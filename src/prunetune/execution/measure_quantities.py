@@ -84,7 +84,7 @@ def measure_sensitivity(step: MeasureSensitivity, inputs: Inputs, model: nn.Modu
     data = load_examples(step.data)
     if not len(data.validation):
         raise ConfigError(
-            "data_args.validation: 0; sensitivity is measured on held-out images: hold out a share, such as 0.1"
+            "data_args.validation: 0; sensitivity is measured on held-out examples: hold out a share, such as 0.1"
         )
     state = inputs.state(step.weights)
     model.to(step.device)

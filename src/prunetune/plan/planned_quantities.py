@@ -59,8 +59,8 @@ def require_held_out(context: StudyContext) -> None:
     asked = "sensitivity" in context.spec.measure or any(m.allocation == SENSITIVITY for m in context.spec.masks)
     if asked and not context.facts.validation:
         raise ConfigError(
-            "data_args.validation: 0; sensitivity is measured on held-out images: set the share of the training images "
-            "to hold out, such as 0.1"
+            "data_args.validation: 0; sensitivity is measured on held-out examples: set the share of the training "
+            "examples to hold out, such as 0.1"
         )
 
 
