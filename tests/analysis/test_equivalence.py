@@ -212,3 +212,15 @@ def test_a_planted_study_has_a_row_for_every_arm_and_place() -> None:
     }
     assert {(row.learning_rate, row.mask, row.sparsity, row.arm) for row in standings} == places
     assert len(choices) == 4
+
+
+def test_a_rate_without_a_candidate_at_the_highest_sparsities_does_not_lead() -> None:
+    results = planted()
+    guessing = [
+        dataclasses.replace(trial, test_accuracy=10.0, score=10.0)
+        if trial.learning_rate == 0.1 and trial.sparsity > 0.8
+        else trial
+        for trial in results.trials
+    ]
+    _, choices = equivalence(guessing, outputs=10, controls=results.controls, budget=results.budget)
+    assert [(choice.learning_rate, len(choice.sparsities)) for choice in choices] == [(0.01, 4), (0.1, 2)]

@@ -93,6 +93,33 @@ def test_patterns_and_allocations_compete_for_every_mask_algorithm() -> None:
     assert labels("masks=[iterative]", source="quick", learning_rate=0.1)[0] == "iterative-global"
 
 
+def test_every_mask_of_a_spec_competes_once_and_under_a_label_of_its_own() -> None:
+    source = {"model": "small", "data": "fashion-mini", "learning_rates": [0.1], "seeds": 2}
+    of_two = source | {"masks": [{"kind": "iterative", "reset": "none"}, {"kind": "iterative", "name": "mine"}]}
+    kinds = ["iterative-global", "iterative-sensitivity"]
+    assert labels(source=of_two, pattern="unstructured") == [*(f"{kind}-reset=none" for kind in kinds), *kinds]
+    of_one = source | {"masks": ["one_shot", {"kind": "one_shot", "pattern": "channel", "name": "mine"}]}
+    assert labels(source=of_one, pattern="unstructured") == ["one_shot-global", "one_shot-sensitivity"]
+
+
+def test_widths_are_rounded_where_channels_go() -> None:
+    mask = {"kind": "one_shot", "pattern": "channel", "round_to": 8}
+    source = {"model": "small", "data": "fashion-mini", "learning_rates": [0.1], "masks": [mask]}
+    assert labels(source=source, pattern="unstructured,channel") == [
+        "one_shot-global",
+        "one_shot-sensitivity",
+        "one_shot-channel-round_to=8",
+        "one_shot-sensitivity-channel-round_to=8",
+    ]
+
+
+@pytest.mark.parametrize("given", [{"mask": ","}, {"mask": "one_shot,"}, {"pattern": ",channel"}])
+def test_a_list_with_an_empty_entry_is_refused(given: dict[str, str]) -> None:
+    ((option, text),) = given.items()
+    with refused(f"--{option}", text):
+        labels(**given)
+
+
 def test_every_chain_is_a_ladder_with_seeds_and_held_out_data() -> None:
     found = chain_specs(None, [], CompressionRequest(**SMALL, pattern="channel,1:4"))
     assert [spec.sparsities for spec in found] == [LADDER, LADDER, (0.75,)]

@@ -39,6 +39,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "text": texts,
             "words": words,
             "tags": [[len(word) for word in own] for own in words],
+            "numbers": [[len(word) for word in own] for own in words],
             "kind": [len(own) % 2 for own in words],
         }
         kinds = datasets.ClassLabel(names=["even", "odd"])
@@ -105,6 +106,9 @@ def test_the_content_is_the_identity(copy: Path) -> None:
         ({"label": "lable"}, "data_args.label", ["lable"]),
         ({"label": "words"}, "data_args.label", ["words"]),
         ({"text": "kind"}, "data_args.text", ["kind"]),
+        ({"label": "tags"}, "data_args.label", ["tags", "text"]),
+        ({"text": "words"}, "data_args.label", ["kind", "words"]),
+        ({"text": "numbers", "label": "tags"}, "data_args.text", ["numbers"]),
         ({"tokenizer": ""}, "data_args.tokenizer", []),
         ({"tokenizer": "/nowhere/at/all"}, "data_args.tokenizer", ["/nowhere/at/all"]),
         ({"length": 1}, "data_args.length", [1]),
@@ -114,3 +118,11 @@ def test_the_content_is_the_identity(copy: Path) -> None:
 def test_what_is_wrong_gets_one_line(more: dict[str, Any], field: str, mentions: list[object], copy: Path) -> None:
     with refused(field, *mentions):
         identify(REPO, arguments(copy, **more))
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused(copy: Path, tmp_path: Path) -> None:
+    transformers: Any = importlib.import_module("transformers")
+    bare = transformers.PreTrainedTokenizerFast(tokenizer_file=str(copy / "tokenizer" / "tokenizer.json"))
+    bare.save_pretrained(tmp_path / "bare")
+    with refused("data_args.tokenizer", "pad_token"):
+        identify(REPO, arguments(copy, tokenizer=str(tmp_path / "bare")))

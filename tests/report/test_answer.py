@@ -59,6 +59,11 @@ def test_one_arm_is_not_called_the_best() -> None:
     )
 
 
+def test_no_arm_is_not_the_only_one() -> None:
+    said = headline(answered(as_good=(), p_holm={}))
+    assert said.endswith("no start has a result better than guessing at every sparsity.")
+
+
 def test_without_a_result_there_is_no_answer() -> None:
     found = dataclasses.replace(answers(planted()), choices=())
     assert headline(found).startswith("No answer: no sparse training has a result in every seed")

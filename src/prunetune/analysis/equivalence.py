@@ -85,6 +85,8 @@ def equivalence(
 ) -> tuple[tuple[Standing, ...], tuple[BestStarts, ...]]:
     """Every arm's standing, and the choice at every learning rate and mask algorithm, the best scores first.
 
+    Before them come those with candidates at more sparsities: a mean without the hardest one is no better for that.
+
     Candidates at a sparsity are the arms besides `controls` that have a result better than guessing in every seed (see
     `judge`). Sparsities count from the rule's non-trivial one. Where seeds were added to some rates and masks only,
     each is judged by its own. `budget` tells the cheapest: the fewest epochs in all; of equals the end of the dense
@@ -100,7 +102,9 @@ def equivalence(
     cells = sorted({(rate, mask) for _, mask, rate, _ in evidence.places if mask is not None})
     found = [_Rivals(evidence, rule, cell, frozenset(controls)) for cell in cells]
     standings = tuple(row for rivals in found for row in rivals.standings())
-    ranked = sorted((rivals for rivals in found if rivals.candidates), key=lambda it: (-it.height, it.cell))
+    ranked = sorted(
+        (rivals for rivals in found if rivals.candidates), key=lambda it: (-len(it.candidates), -it.height, it.cell)
+    )
     return standings, tuple(rivals.choice(budget) for rivals in ranked)
 
 

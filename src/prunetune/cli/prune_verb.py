@@ -89,7 +89,8 @@ def search_budget(
     for line in search.left_out:
         say(f"left out: {line}", err=True)
     if dry_run:
-        say(f"{len(search.chains)} chains compete: {', '.join(chain.spec.masks[0].label for chain in search.chains)}")
+        labels = ", ".join(chain.spec.masks[0].label for chain in search.chains)
+        say(f"Chains that compete: {labels or 'none'}")
         _say_cost(search.prepared, jobs, "at most ")
     folder = preflight_search(search, formats, out)
     said: set[str] = set()

@@ -57,6 +57,9 @@ def _tokenizer(name: str) -> Any:
         raise ConfigError(f"data_args.tokenizer: {shown(name)} cannot be read: {why}") from error
     if found.pad_token is None:
         found.pad_token = found.eos_token  # what GPT-2 and others have; padding is masked, or counts nowhere
+    if found.pad_token is None:
+        what = "has neither a padding token nor an end of text, with which texts are filled up; set its pad_token"
+        raise ConfigError(f"data_args.tokenizer: {shown(name)} {what}")
     return found
 
 
@@ -66,8 +69,13 @@ def _examples(split: Any, tokenizer: Any, asked: TextColumns, repo: str) -> Tens
         return _blocks(_require_texts(texts, asked.text), tokenizer, asked.length, repo)
     labels = list(split[asked.label])
     words = all(isinstance(text, list) for text in texts)
-    if not words:
-        _require_texts(texts, asked.text)
+    _require_texts([word for text in texts for word in text] if words else texts, asked.text)
+    if words and not all(isinstance(own, list) for own in labels):
+        what = f"holds no lists, but '{asked.text}' holds lists of words; want a list of a whole number a word"
+        raise ConfigError(f"data_args.label: column '{asked.label}' {what}")
+    if not words and any(isinstance(own, list) for own in labels):
+        what = f"holds lists, but '{asked.text}' holds whole texts; want one whole number a text"
+        raise ConfigError(f"data_args.label: column '{asked.label}' {what}")
     encoded = tokenizer(
         texts,
         is_split_into_words=words,

@@ -51,7 +51,9 @@ def headline(found: Answers) -> str:
     if choice.start:
         return f"{where}, train from {choice.start}: nothing else is shown to be within {margin} of the best."
     if len(choice.p_holm) < 2:
-        return f"{where}, {listed(choice.p_holm) or 'no start'} is the only one that can be judged."
+        if not choice.p_holm:
+            return f"{where}, no start has a result better than guessing at every sparsity."
+        return f"{where}, {listed(choice.p_holm)} is the only one that can be judged."
     if len(choice.not_told_apart) > 1:
         these = listed(choice.not_told_apart)
         seeds = counted(choice.seeds, "seed")

@@ -68,11 +68,12 @@ def chain_specs(source: SpecSource, overrides: Sequence[str], asked: Compression
     whole, given = _whole_spec(source, overrides, asked, defaults, pretrained)
     if whole.seeds == 1:
         raise ConfigError("seeds: 1; one seed has no spread, and no drop is certain; must be at least 2")
-    kinds = asked.mask.split(",") if asked.mask else [mask.kind for mask in whole.masks]
-    patterns = asked.pattern.split(",") if asked.pattern else PATTERNS_TRIED
-    entries = [_mask(whole, replace(asked, mask=kind, pattern=None)) for kind in dict.fromkeys(kinds)]
+    kinds = _listed("mask", asked.mask)
+    patterns = _listed("pattern", asked.pattern) or PATTERNS_TRIED
+    entries = [_mask(whole, replace(asked, mask=kind, pattern=None)) for kind in kinds]
+    entries = entries or [mask.resolved() for mask in whole.masks]
     chains = [
-        (entry | {"pattern": pattern, "allocation": allocation}, pattern)
+        (_competing(entry, pattern, allocation), pattern)
         for entry in entries
         for pattern in dict.fromkeys(patterns)
         for allocation in ALLOCATIONS_TRIED.get(pattern, ("uniform",))
@@ -82,9 +83,25 @@ def chain_specs(source: SpecSource, overrides: Sequence[str], asked: Compression
     own = whole.resolved() | {"learning_rates": [_rate(whole)]}
     return tuple(
         load_spec(own | {"masks": [mask], "sparsities": [_only(groups)] if groups else ladder})
-        for mask, pattern in chains
+        for i, (mask, pattern) in enumerate(chains)
+        if (mask, pattern) not in chains[:i]
         for groups in [Groups.named(pattern)]
     )
+
+
+def _listed(option: str, given: str | None) -> list[str]:
+    """The entries of a list with commas, each once."""
+    entries = [] if given is None else given.split(",")
+    if "" in entries:
+        raise ConfigError(f"--{option}: {shown(given)} has an empty entry; must be one name, or a list such as a,b")
+    return [*dict.fromkeys(entries)]
+
+
+def _competing(entry: dict[str, Any], pattern: str, allocation: str) -> dict[str, Any]:
+    """A mask's entry as one chain: chains are told apart by their labels, so that a name of the entry's own goes."""
+    dropped = {"name"} if pattern == CHANNEL else {"name", "round_to"}
+    own = {field: value for field, value in entry.items() if field not in dropped}
+    return own | {"pattern": pattern, "allocation": allocation}
 
 
 def _whole_spec(
