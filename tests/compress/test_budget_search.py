@@ -120,6 +120,14 @@ def test_a_list_with_an_empty_entry_is_refused(given: dict[str, str]) -> None:
         labels(**given)
 
 
+def test_the_seeds_of_a_spec_count_and_a_sparsity_that_a_pattern_does_not_have_is_refused() -> None:
+    spec = {"model": "small", "data": "fashion-mini", "data_args": {"validation": 0.1}, "learning_rates": [0.1]}
+    assert all(one.seeds == 2 for one in chain_specs(spec | {"seeds": 2}, (), CompressionRequest()))
+    assert all(one.seeds == 5 for one in chain_specs(spec, (), CompressionRequest()))
+    with refused("--sparsity", "0.9", "2:4", "0.5"):
+        chain_specs(spec, (), CompressionRequest(pattern="2:4", sparsities=(0.9,)))
+
+
 def test_every_chain_is_a_ladder_with_seeds_and_held_out_data() -> None:
     found = chain_specs(None, [], CompressionRequest(**SMALL, pattern="channel,1:4"))
     assert [spec.sparsities for spec in found] == [LADDER, LADDER, (0.75,)]

@@ -57,9 +57,11 @@ def chain_specs(source: SpecSource, overrides: Sequence[str], asked: Compression
 
     `mask` and `pattern` of what is asked may be lists with commas; the spec's mask algorithms, or one_shot, compete by
     default, and each unstructured and by channels. Sparsities are those that are asked for, the spec's, or 0.3 to 0.95.
-    Five seeds by default. Without a spec, a tenth of the training data is held out.
+    The spec's seeds, or five. Without a spec, a tenth of the training data is held out.
     """
-    defaults: dict[str, Any] = {"seeds": SEEDS} | ({"data_args": {"validation": HELD_OUT}} if source is None else {})
+    held_out: dict[str, Any] = {"data_args": {"validation": HELD_OUT}} if source is None else {}
+    own_seeds = source is not None and "seeds" in _fields(source, asked)
+    defaults = held_out if own_seeds else held_out | {"seeds": SEEDS}
     if asked.seeds == 1:
         raise ConfigError("--seeds: 1; one seed has no spread, and no drop is certain; at least 2, or left out for 5")
     pretrained = _pretrained(replace(asked, seeds=None))
@@ -80,6 +82,10 @@ def chain_specs(source: SpecSource, overrides: Sequence[str], asked: Compression
         if not (entry["kind"] == "admm" and allocation == SENSITIVITY)  # whose penalty cannot follow it
     ]
     ladder = sorted(set(asked.sparsities)) or (whole.sparsities if given else LADDER)
+    for pattern in patterns:
+        if (groups := Groups.named(pattern)) and asked.sparsities and ladder != [_only(groups)]:
+            written = ", ".join(f"{sparsity:g}" for sparsity in ladder)
+            raise ConfigError(f"--sparsity: {written}; the only one of pattern '{pattern}' is {_only(groups):g}")
     own = whole.resolved() | {"learning_rates": [_rate(whole)]}
     return tuple(
         load_spec(own | {"masks": [mask], "sparsities": [_only(groups)] if groups else ladder})
