@@ -201,11 +201,6 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
         "masks.0.criterion",
         ["synflow", "int64"],
     ),
-    (
-        {"task": "regression", "model": f"{HERE}:TwoInputs", "data": f"{HERE}:two_inputs"} | SYNFLOW,
-        "masks.0.criterion",
-        ["synflow", "int64"],
-    ),
     ({"model": f"{HERE}:mlp", "data": f"{__name__}:read_rows", "devices": 2}, "devices", ["2", "example by example"]),
     ({"model": f"{HERE}:mlp", "data": f"{__name__}:other_test"}, "data", ["test", "RuntimeError"]),
     *(
