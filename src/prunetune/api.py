@@ -20,7 +20,7 @@ from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.models import build
 from prunetune.plan.compile import Plan, Remaining, every_cell, plan
-from prunetune.report.answer import answers, headline
+from prunetune.report.answer import answers
 from prunetune.report.ownership import require_ours
 from prunetune.report.write_report import REPORT_FILES, Report, notebook_report, write_report
 from prunetune.results.collect import collect, failed_measurements
@@ -88,7 +88,7 @@ class Audit:
         return self.report.text
 
     def __repr__(self) -> str:
-        return f"<Audit of {self.results.study.get('name', 'a study')}: {headline(answers(self.results))}>"
+        return f"<Audit of {self.results.study.get('name', 'a study')}: {str(self).splitlines()[0]}>"
 
     def _repr_html_(self) -> str:
         """The verdict cards, the recommendation and the accuracy figures, as a notebook shows the result of a cell."""

@@ -127,3 +127,9 @@ def test_what_is_no_folder_of_pairs_is_refused(change: Any, mentions: list[str],
     change(made(tmp_path))
     with refused("data", *mentions):
         load_examples(identify(f"folder:{tmp_path}"))
+
+
+@pytest.mark.parametrize("ignore", [-1, 256, 300])
+def test_a_class_that_no_pixel_can_have_is_refused(ignore: int, tmp_path: Path) -> None:
+    with refused("data_args.ignore", ignore, 255):
+        identify(f"folder:{made(tmp_path)}", {"ignore": ignore})

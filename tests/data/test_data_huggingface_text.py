@@ -112,6 +112,8 @@ def test_the_content_is_the_identity(copy: Path) -> None:
         ({"tokenizer": ""}, "data_args.tokenizer", []),
         ({"tokenizer": "/nowhere/at/all"}, "data_args.tokenizer", ["/nowhere/at/all"]),
         ({"length": 1}, "data_args.length", [1]),
+        ({"text": ""}, "data_args.tokenizer", ["data_args.text"]),
+        ({"text": "", "tokenizer": "", "length": 9}, "data_args.length", [9, "data_args.text"]),
         ({"label": "text", "length": 99}, "data", ["99", "data_args.length"]),
     ],
 )

@@ -16,6 +16,7 @@ Nest = Any
 """A tensor, or a list, tuple or mapping of nests; the first dimension of every tensor counts examples."""
 
 AT_ONCE = 500  # examples that are looked at together
+IGNORED = -100  # a target that neither counts in a loss nor in a score, as torch and transformers have it
 
 
 class Batch(NamedTuple):

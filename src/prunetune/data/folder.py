@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from prunetune.data.dataset import Dataset, ExampleSets, Source, mean_and_std, require_memory, stack_images
-from prunetune.data.examples import TensorExamples
+from prunetune.data.examples import IGNORED, TensorExamples
 from prunetune.data.imagefolder import (
     SPLITS,
     add_file,
@@ -27,7 +27,6 @@ from prunetune.errors import ConfigError, short
 
 IMAGES, MASKS = "images", "masks"  # the two folders of a part
 NO_CLASS = 255  # of pixels that belong to none, as in PASCAL VOC; `ignore` says another
-IGNORED = -100  # as tasks have it
 INDEXED = ("P", "L", "1")  # Pillow's modes in which a pixel is one number: an index into a palette, a grey, a bit
 
 
@@ -52,6 +51,8 @@ class Folder(Source):
     def digest(self, root: str = "", size: int | None = None, ignore: int = NO_CLASS, **options: Any) -> str:
         """SHA-256 over the relative paths and the contents of all images and masks."""
         check_size(size)
+        if not 0 <= ignore <= NO_CLASS:
+            raise ConfigError(f"data_args.ignore: {ignore}; want what a pixel of a mask can be, from 0 to {NO_CLASS}")
         whole = hashlib.sha256()
         for pair in _pairs(_root(root)):
             for path in (pair.image, pair.mask):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunetune.data.dataset import GREY_MODES, Dataset, ExampleSets, Source, stack_images
 from prunetune.data.huggingface_text import LENGTH, TextColumns, read_texts
-from prunetune.errors import ConfigError
+from prunetune.errors import ConfigError, shown
 from prunetune.sparsity.model_state import digest_tensors
 
 SPLITS = ("train", "test")
@@ -56,6 +56,10 @@ class HuggingFace(Source):
             given = label or _column("label", label, features, "ClassLabel")
             asked = TextColumns(text, given, options.get("tokenizer", ""), options.get("length", LENGTH))
             return read_texts(splits, repo, asked)
+        if unread := {"tokenizer", "length"} & options.keys():
+            name = sorted(unread)[0]
+            what = "is of texts, and no column of them is named; give data_args.text, or leave it out"
+            raise ConfigError(f"data_args.{name}: {shown(options[name])} {what}")
         columns = _column("image", image, features, "Image"), _column("label", label, features, "ClassLabel")
         pixels = {split: [_decoded(value) for value in splits[split][columns[0]]] for split in SPLITS}
         grey = all(array.ndim == 2 for arrays in pixels.values() for array in arrays)

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from prunetune.data.dataset import ExampleSets
-from prunetune.data.examples import TensorExamples
+from prunetune.data.examples import IGNORED, TensorExamples
 from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.model_state import digest_tensors
 
-IGNORED = -100  # as tasks have it
 LENGTH = 128  # tokens of an example, where nothing else is said
 
 

@@ -10,10 +10,8 @@ from torch import Tensor
 from prunetune.core.metric import Metric
 from prunetune.core.references import is_callable_name, load_callable
 from prunetune.core.registry import Registry
-from prunetune.data.examples import Batch, Examples, target_batches
+from prunetune.data.examples import IGNORED, Batch, Examples, target_batches
 from prunetune.errors import ConfigError, shown, unknown
-
-IGNORED = -100  # a target that neither counts in a loss nor in a score, as torch and transformers have it
 
 
 class Task(Protocol):

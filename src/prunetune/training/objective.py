@@ -165,7 +165,8 @@ def _counted(task: Task, batch: Batch) -> Tensor:
     """How many targets the mean loss of a batch is over."""
     if isinstance(task, ClassTask):
         return (task.classes(batch) != IGNORED).sum()
-    return torch.tensor(len(first_tensor(batch.inputs)), device=first_tensor(batch.inputs).device)
+    first = first_tensor(batch.inputs)
+    return torch.full((), len(first), device=first.device)  # filled there: a number of the host's would be waited for
 
 
 def loss_by(ref: Ref | None, task: Ref | None) -> Callable[[Any, Batch], Tensor]:
