@@ -68,7 +68,7 @@ def dense_states(store: Path) -> dict[int, dict[str, Tensor]]:
 
 
 def score(state: dict[str, Tensor]) -> float:
-    """Percent of the held-out images that the network, by itself, gets right."""
+    """Percent of the held-out examples that the network, by itself, gets right."""
     data = load(identify(SPEC["data"], SPEC["data_args"]))
     pixels = data.train_images.double() / 255
     network = net(SHAPE, OUTPUTS)
@@ -175,7 +175,7 @@ def test_layers_stand_in_the_order_of_the_model() -> None:
 
 def test_the_table_marks_the_layer_that_loses_most(found: Sensitivity) -> None:
     lines = str(found).splitlines()
-    assert lines[0] == f"Dense network, learning rate 0.05: {found.dense[0.05]:.2f} % on 32 held-out images, n = 2."
+    assert lines[0] == f"Dense network, learning rate 0.05: {found.dense[0.05]:.2f} % on 32 held-out examples, n = 2."
     rows = {line.split()[4]: line.split()[5:] for line in lines[-2:]}
     lost = {(row.layer, row.sparsity): row.lost or 0.0 for row in found.rows}
     for i, sparsity in enumerate(ASKED):

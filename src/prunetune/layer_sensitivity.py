@@ -25,7 +25,6 @@ from prunetune.report.ownership import require_ours
 from prunetune.report.quantity_tables import in_order, points_lost, sensitivity_table
 from prunetune.report.results_files import json_text, write_text
 from prunetune.report.table_format import Table, aligned, mean, number
-from prunetune.report.text import examples
 from prunetune.results.quantity_rows import quantities
 from prunetune.results.stored import read_stored
 from prunetune.rows import Quantity
@@ -115,7 +114,7 @@ class Sensitivity:
     def __str__(self) -> str:
         if not self.measured:
             return "Nothing was measured."
-        metric, data = self.metric, f"{self.images} held-out {examples(self.metric)}"
+        metric, data = self.metric, f"{self.images} held-out examples"
         name = "" if metric.is_accuracy else f"{metric.name} "
         dense = (
             f"Dense network, learning rate {rate:g}: {name}{self._score_text(rate)} on {data}, n = {len(here)}."

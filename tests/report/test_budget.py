@@ -93,7 +93,7 @@ def test_the_faster_of_two_that_are_within_is_returned_though_it_drops_more() ->
     found = search(candidate("gentle", 0.5, 0.1, 2.0), candidate("strong", 0.5, 0.2, 1.6))
     assert found.best == found.candidates[1]
     assert budget_headline(found) == (
-        "strong 50 %: 2.50x [2.38, 2.62] as fast at batch 1, and worse by at most 0.4 points on held-out images"
+        "strong 50 %: 2.50x [2.38, 2.62] as fast at batch 1, and worse by at most 0.4 points on held-out examples"
     )
 
 
@@ -124,11 +124,11 @@ def test_neither_the_drop_nor_the_target_alone_qualifies() -> None:
 def test_the_answer_and_the_one_look_at_the_test_data_are_in_words() -> None:
     lines = budget_summary(search(candidate("strong", 0.5, 0.2, 1.6)))
     assert lines[0] == (
-        "Returned: strong 50 %, 2.50x [2.38, 2.62] as fast at batch 1; on 900 held-out images and 2 seeds its accuracy "
-        "is −0.20 points against the dense network's, and with confidence 95 % no worse than −0.40 points."
+        "Returned: strong 50 %, 2.50x [2.38, 2.62] as fast at batch 1; on 900 held-out examples and 2 seeds its "
+        "accuracy is −0.20 points against the dense network's, and with confidence 95 % no worse than −0.40 points."
     )
     assert lines[1] == (
-        "On the test images, looked at once and for this network alone: 90.20 % against 90.45 %, −0.25 points "
+        "On the test examples, looked at once and for this network alone: 90.20 % against 90.45 %, −0.25 points "
         "(−0.60 points to +0.10 points, an interval of 95 % for whichever of 1 candidate was chosen)."
     )
 
@@ -153,7 +153,7 @@ def test_what_more_seeds_or_more_examples_would_show() -> None:
     worse = candidate("worse", 0.5, 0.8, 1.6, within=False)
     text = "\n".join(budget_summary(search(few, noisy, worse)))
     assert "few 50 % may be within the drop: 9 seeds in all would probably show it; 2 were run." in text
-    assert "900 held-out images leaves a standard error of 0.6 points, the seeds 0.1 points; hold out more." in text
+    assert "900 held-out examples leaves a standard error of 0.6 points, the seeds 0.1 points; hold out more." in text
     assert "worse 50 % may" not in text
 
 

@@ -87,7 +87,7 @@ def test_everything_that_a_reader_needs_is_on_it(page):
     assert "R_p at p = 0.2 is left out at 0.875 <b>" in words  # a note of the plan's, escaped
     for heading in HEADINGS:
         assert heading in words
-    assert "They do not cover the choice of the test images" in words
+    assert "They do not cover the choice of the test examples" in words
     assert "Margin 0.5 points, gap 0.5 points, α 0.05." in words
     assert "prunetune audit quick --jobs 2" in words
     assert "milestones: [3.2, 4.8]" in words
@@ -95,6 +95,11 @@ def test_everything_that_a_reader_needs_is_on_it(page):
     assert "AVX2" in words
     tables = {element.get("id") for element in page.all("table")}
     assert {f"table-{name}" for name in TABLES} <= tables
+
+
+def test_it_calls_nothing_an_image_of_which_it_does_not_know_that(page):
+    """Signals and rows of tables are classified too."""
+    assert re.findall(r"[^.]*\bimages?\b[^.]*", page.text.replace("test_images", "")) == []
 
 
 def test_every_figure_is_on_it_and_is_a_file(report, page):

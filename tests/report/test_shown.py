@@ -178,12 +178,12 @@ def candidates(held_out: bool) -> list[Trial]:
 def test_a_best_that_was_chosen_on_the_test_images_is_said_to_be(tmp_path: Path) -> None:
     [row] = recommend(candidates(held_out=False))
     assert (row.candidates, row.chosen_on, row.flattered) == (3, "test", True)
-    assert "% on average (the best of 3, chosen by the same test images)," in recommendation_text([row], RULE)
+    assert "% on average (the best of 3, chosen by the same test examples)," in recommendation_text([row], RULE)
     assert choice_text([row]).startswith("Each accuracy is of the best of up to 3 candidates, chosen by the same test")
     assert choice_text([row]) in said(candidates(held_out=False))
     results = Results({"verdict": {}}, {}, tuple(candidates(held_out=False)), (), (), (), (), (), ())
     page = write_report(results, tmp_path).page.read_text(encoding="utf-8")
-    assert "best of 3 on these test images" in page
+    assert "best of 3 on these test examples" in page
     stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["recommendation"][0]
     assert (stored["candidates"], stored["chosen_on"]) == (3, "test")
 

@@ -196,7 +196,7 @@ def row(**values: object) -> Recommendation:
         ),
         (
             {"difference": -0.85, "low": -1.5, "high": -0.2, "tie": True},  # it was chosen by held-out images
-            "0.85 points below rewind (iterative masks, learning rate 0.1), so behind it on the test images "
+            "0.85 points below rewind (iterative masks, learning rate 0.1), so behind it on the test examples "
             "(95 % interval −1.50 to −0.20).",
         ),
         ({"runner_up": None, "difference": None, "low": None, "high": None}, "with nothing to compare it with."),

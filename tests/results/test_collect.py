@@ -410,6 +410,6 @@ def test_held_out_accuracies_are_those_stored_and_the_page_says_what_they_are_fo
         kept = json.loads((store.root / "steps" / row.key[:2] / row.key / "metrics.json").read_text())
         assert row.validation_accuracy == kept["validation_accuracy"]
         assert row.validation_accuracy is not None
-    assert [note for note in found.notes if "chosen on 16 held-out training images" in note]
+    assert [note for note in found.notes if "chosen on 16 held-out training examples" in note]
     assert {row.validation_accuracy for row in results.trials} == {None}
     assert not [note for note in results.notes if "held-out" in note]

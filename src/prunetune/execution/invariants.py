@@ -214,7 +214,7 @@ def mixed_as_asked(step: Train, plain: State, start: State, other: State, alpha:
 
 @rule(
     "ends are twins",
-    "The two ends of a line are trainings from one start under one mask, which saw the images in different orders.",
+    "The two ends of a line are trainings from one start under one mask, which saw the data in different orders.",
 )
 def ends_are_siblings(step: Connect, first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
     """A sibling run that is the training itself would prove any network connected; one from elsewhere, none."""

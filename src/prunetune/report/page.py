@@ -39,7 +39,6 @@ from prunetune.report.text import (
     choice_text,
     confidence,
     definition_text,
-    examples,
     exceeds_text,
     family_text,
     lead,
@@ -155,7 +154,6 @@ def _answer(found: Answers) -> dict[str, Any]:
         "recommended": recommendation_text(found.recommendation, rule).splitlines(),
         "choice": choice_text(found.recommendation),
         "metric": rule.metric,
-        "examples": examples(rule.metric),
         "scores": "accuracy" if rule.metric.is_accuracy else "scores",
     }
 

@@ -8,7 +8,6 @@ from prunetune.analysis.pairing import percent
 from prunetune.analysis.regimes import DENSE_PAIR
 from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.table_format import NONE, Column, Table, mean, number, numeric, significant
-from prunetune.report.text import examples
 from prunetune.rows import DENSE, Quantity
 
 _PERCENT = 100
@@ -40,7 +39,7 @@ CAPTIONS = {
     "barriers": "By how much the worst point of the straight line between two networks is worse than the line between "
     "its ends: means over seeds, lowest to highest seed of the first{barriers}. “Previous” is the level of pruning "
     "before.",
-    "curvature": "The Hessian of the mean loss on 512 training {examples}, over the weights that are kept: means over "
+    "curvature": "The Hessian of the mean loss on 512 training examples, over the weights that are kept: means over "
     "seeds, lowest to highest seed of the first. In each seed an eigenvalue lies within its residual of the largest. "
     "The trace's error is one standard error.",
     "masks": "The Jaccard index of a mask at a sparsity and the same algorithm's at the sparsity before, which is the "
@@ -64,12 +63,12 @@ def quantity_tables(rows: Sequence[Quantity], layers: Sequence[str], metric: Met
 
 def caption(kind: str, metric: Metric) -> str:
     """What the table of a kind of quantity shows, in the words of the study's metric."""
-    lost = "Points of accuracy on held-out images that the trained dense network loses"
+    lost = "Points of accuracy on held-out examples that the trained dense network loses"
     if not metric.is_accuracy:
         unit = f",{metric.in_unit}," if metric.in_unit else ""
         lost = f"By how much the trained dense network's {metric.name} on held-out examples gets worse{unit}"
     barriers = f"; {metric.name}{metric.in_unit}" if metric.in_unit else ""
-    return CAPTIONS[kind].format(barriers=barriers, lost=lost, examples=examples(metric))
+    return CAPTIONS[kind].format(barriers=barriers, lost=lost)
 
 
 def _table(kind: str, rows: Sequence[Quantity], metric: Metric) -> Table:

@@ -34,7 +34,7 @@ def definition_text(rule: Rule) -> str:
         f"the same sparse network trained from freshly drawn initial weights ({lead_text(rule)}). Sparsity is the "
         f"share of weights removed; it counts from {percent(rule.nontrivial_sparsity)}. Figures are differences of "
         f"test {metric.name}{metric.in_unit} between trainings of the same seed, with a lower and an upper bound of "
-        f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test {examples(metric)}."
+        f"{confidence(rule)} each; the bounds cover the choice of seeds, not of test examples."
         f"{direction_text(metric)}"
     )
 
@@ -42,11 +42,6 @@ def definition_text(rule: Rule) -> str:
 def direction_text(metric: Metric) -> str:
     """How to read the sign of a difference, where lower scores are better; else nothing."""
     return "" if metric.higher_is_better else f" Of {metric.name}, {LOWER}: a negative difference is the first's lead."
-
-
-def examples(metric: Metric) -> str:
-    """What a data set holds: images where accuracy is measured, as far as anybody could tell."""
-    return "images" if metric.is_accuracy else "examples"
 
 
 def lead_text(rule: Rule) -> str:
@@ -101,8 +96,8 @@ def choice_text(recommendations: Sequence[Recommendation]) -> str:
         return ""
     most, metric = max(row.candidates for row in flattered), flattered[0].metric
     return (
-        f"Each {metric.name} is of the best of up to {most} candidates, chosen by the same test {examples(metric)}: it "
-        f"is flattered. Hold out training {examples(metric)} (data_args: {{validation: 0.1}}) and the choice is made "
+        f"Each {metric.name} is of the best of up to {most} candidates, chosen by the same test examples: it "
+        f"is flattered. Hold out training examples (data_args: {{validation: 0.1}}) and the choice is made "
         "on those."
     )
 
@@ -179,8 +174,7 @@ def _recommended(row: Recommendation, rule: Rule) -> str:
 
 
 def _chosen(row: Recommendation) -> str:
-    data = examples(row.metric)
-    return f" (the best of {row.candidates}, chosen by the same test {data})" if row.flattered else ""
+    return f" (the best of {row.candidates}, chosen by the same test examples)" if row.flattered else ""
 
 
 def _left_out(row: Recommendation) -> str:
@@ -202,7 +196,7 @@ def _ahead(row: Recommendation, rule: Rule) -> str:
 def standing(row: Recommendation) -> str:
     """What follows a difference that is no lead: `, a tie`, or that the runner-up is surely better on the test data."""
     if row.behind:
-        return f", so behind it on the test {examples(row.metric)}"
+        return ", so behind it on the test examples"
     return ", a tie" if row.tie else ""
 
 

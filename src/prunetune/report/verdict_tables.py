@@ -19,7 +19,7 @@ from prunetune.report.table_format import (
     signed,
 )
 from prunetune.report.tables import MASKS, RATE, SPARSITY
-from prunetune.report.text import direction_text, examples, sufficiency
+from prunetune.report.text import direction_text, sufficiency
 
 
 def recommendation_table(rows: Sequence[Recommendation], rule: Rule) -> Table:
@@ -138,7 +138,7 @@ def _chosen(row: Recommendation) -> str:
     if row.candidates == 1:
         return NONE
     which = "held-out" if row.chosen_on == "validation" else "these test"
-    return f"best of {row.candidates} on {which} {examples(row.metric)}"
+    return f"best of {row.candidates} on {which} examples"
 
 
 def _compared(verdict: Verdict, test: SparsityTest) -> Iterable[tuple[str, ...]]:

@@ -325,8 +325,7 @@ def _layer_counts(plan: Plan, stored: Stored) -> dict[str, dict[str, dict[str, A
 def _data_notes(plan: Plan) -> tuple[str, ...]:
     """What is to be known of the data: that they are not the published bytes, that some are held out."""
     note, held = load_examples(plan.data).note, facts(plan.data).validation
-    what = "images" if plan.spec.metric.is_accuracy else "examples"
-    held_out = f"the best rate and the recommendation are chosen on {held} held-out training {what}, not on the test's"
+    held_out = f"the best rate and the recommendation are chosen on {held} held-out training examples, not on the test"
     return (*([f"data: {note}"] if note else []), *([held_out] if held else []))
 
 

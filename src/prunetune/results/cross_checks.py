@@ -136,7 +136,7 @@ def arms_share_layer_counts(study: Study) -> Findings:
 
 
 def arms_share_data_order(study: Study) -> Findings:
-    """All trainings of a seed, a learning rate and as many epochs, the dense run too, see images in the same order."""
+    """All trainings of a seed, a learning rate and as many epochs, the dense run too, see data in the same order."""
     order = "its data come in another order"
     yield from _all_equal(_converged(study), _same_ground, lambda row: row.metrics["data_order_digest"], order)
 

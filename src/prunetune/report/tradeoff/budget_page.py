@@ -25,7 +25,6 @@ from prunetune.report.tradeoff.budget_rows import (
     budget_text,
     canonical,
     cost,
-    data_word,
     drop_text,
     read_budget_search,
 )
@@ -114,7 +113,7 @@ def candidates_table(found: BudgetSearch) -> Table:
         numeric("Times as fast"),
     )
     caption = (
-        f"Above 0 is worse than the dense network of the same seed, on {found.held_out} held-out {data_word(found)}; "
+        f"Above 0 is worse than the dense network of the same seed, on {found.held_out} held-out examples; "
         f"mean over seeds and its upper bound at level {found.candidates[0].level:.3g}, both in the metric's unit. "
         "Non-zero weights, MACs of one example, the file with zeros as bits, the median time of a call and the "
         "interval of its ratio to the dense network's, on this machine."
@@ -177,7 +176,7 @@ def frontier_figure(found: BudgetSearch, shown: Sequence[Candidate]) -> Drawing:
     unit = UNITS.get(quantity, 1.0)
     title = f"Drop against {TITLES[quantity]}"
     with drawing_style():
-        figure, axes = panel(title, f"how much worse on held-out {data_word(found)}{metric.in_unit}; left is cheaper")
+        figure, axes = panel(title, f"how much worse on held-out examples{metric.in_unit}; left is cheaper")
         for mask, role in zip(dict.fromkeys(one.mask for one in shown), ROLES * len(shown), strict=False):
             _draw_chain(axes, mask, role, [(unit * cost(found, o), o) for o in shown if o.mask == mask])
         axes.axhline(found.max_drop, color=colour("ink"), linewidth=1.1, linestyle=(0, (2, 2)), label="the most")

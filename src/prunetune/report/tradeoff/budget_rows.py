@@ -157,7 +157,7 @@ def budget_headline(found: BudgetSearch) -> str:
     if best is None or best.network is None:
         return f"No network tried keeps the budget: {asked}"
     high = found.metric.amount(round(best.high or 0.0, found.metric.digits))
-    return f"{best.label}: {won_text(found, best)}, and worse by at most {high} on held-out {data_word(found)}"
+    return f"{best.label}: {won_text(found, best)}, and worse by at most {high} on held-out examples"
 
 
 def won_text(found: BudgetSearch, candidate: Candidate) -> str:
@@ -191,7 +191,7 @@ def _answer(found: BudgetSearch) -> list[str]:
     if best is not None:
         drop, high = metric.text_difference(-metric.oriented(best.drop or 0.0)), _signed_high(found, best)
         return [
-            f"Returned: {best.label}, {won_text(found, best)}; on {found.held_out} held-out {data_word(found)} and "
+            f"Returned: {best.label}, {won_text(found, best)}; on {found.held_out} held-out examples and "
             f"{counted(found.seeds, 'seed')} its {metric.name} is {drop} against the dense network's, and with "
             f"confidence {percent(1 - found.alpha)} no worse than {high}."
         ]
@@ -242,14 +242,12 @@ def _test_text(found: BudgetSearch) -> list[str]:
         ends = sorted((-metric.oriented(test.low), -metric.oriented(test.high)))
         between = " to ".join(metric.text_difference(end) for end in ends)
     lines = [
-        f"On the test {data_word(found)}, looked at once and for this network alone: {score} against {dense}, {drop} "
+        f"On the test examples, looked at once and for this network alone: {score} against {dense}, {drop} "
         f"({between}, an interval of {percent(1 - found.alpha)} for whichever of "
         f"{counted(test.candidates, 'candidate')} was chosen)."
     ]
     if test.drop > found.max_drop:
-        lines.append(
-            f"That mean is worse than the budget allows: these {data_word(found)} differ from the held-out ones."
-        )
+        lines.append("That mean is worse than the budget allows: these examples differ from the held-out ones.")
     return lines
 
 
@@ -268,7 +266,7 @@ def _outlook(found: BudgetSearch, one: Candidate) -> str:
     ]
     return (
         f"{one.label} may be within the drop, and more seeds alone would not show it: the choice of {found.held_out} "
-        f"held-out {data_word(found)} leaves a standard error of {errors[1]}, the seeds {errors[0]}; hold out more."
+        f"held-out examples leaves a standard error of {errors[1]}, the seeds {errors[0]}; hold out more."
     )
 
 
@@ -276,14 +274,9 @@ def _limits(found: BudgetSearch) -> list[str]:
     if not found.candidates:
         return []
     return [
-        f"The bounds cover seeds and the choice of the held-out {data_word(found)}; they do not cover a second budget "
+        "The bounds cover seeds and the choice of the held-out examples; they do not cover a second budget "
         "that is asked after this answer was seen, nor other data, recipes or networks."
     ]
-
-
-def data_word(found: BudgetSearch) -> str:
-    """Images, of a classification; else examples."""
-    return "images" if found.metric.is_accuracy else "examples"
 
 
 def drop_text(found: BudgetSearch, value: float | None) -> str:

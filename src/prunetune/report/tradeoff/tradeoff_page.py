@@ -94,9 +94,8 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
         numeric("Compressed"),
         *(numeric(f"Batch {batch}, ms") for batch in batches),
     )
-    data = "images" if found.metric.is_accuracy else "examples"
     caption = (
-        f"{found.metric.title} on the test {data}; MACs of one example, and those with a weight that is not zero; "
+        f"{found.metric.title} on the test examples; MACs of one example, and those with a weight that is not zero; "
         "the weights as safetensors, and compressed by DEFLATE; the median time of a call."
     )
     return Table(caption, columns, tuple(_cells(row, spread, found.metric) for row in found.rows))
