@@ -14,9 +14,10 @@ from prunetune.models import draw, identify
 from prunetune.plan.compile import plan
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
-from prunetune.spec.compression import CompressionRequest
+from prunetune.spec.compression import CompressionRequest, chain_specs
 from prunetune.spec.load import load_spec
 from prunetune.spec.study import Spec
+from prunetune.steps.steps import Prune
 from tests.support.channel_nets import IMAGES, grouped
 from tests.support.refusals import refused
 
@@ -154,3 +155,15 @@ def test_what_is_not_clear_is_asked_back(source: Any, asked: dict[str, Any], lin
 def test_a_range_of_seeds_is_refused_for_nothing_is_judged() -> None:
     with refused("seeds", "audit", "judges"):
         plan_compression(STUDY, ["seeds=auto"], CompressionRequest(mask="one_shot"))
+
+
+def test_a_mask_that_rewinds_is_the_one_of_the_studys_audit() -> None:
+    """Weights go back to the study's rewind moment between rounds, and not, in silence, to the initial ones."""
+    changed: dict[str, Any] = {"masks": [{"kind": "iterative", "reset": "rewind"}], "rewind": "2ep", "seeds": 2}
+    study = STUDY | changed | {"connectivity": [], "along_training": 0}
+    pruning, audit = plan(spec_of(study, seeds=2), "cpu"), plan(load_spec(study), "cpu")
+    masks, audited = ({step.key for step in one.steps if isinstance(step, Prune)} for one in (pruning, audit))
+    assert masks == audited
+    assert {point.value for points in pruning.snapshots.values() for point in points} == {2.0}
+    held_out = study | {"data_args": {"validation": 0.1}}
+    assert {chain.rewind for chain in chain_specs(held_out, (), CompressionRequest())} == {"2ep"}

@@ -13,8 +13,7 @@ from prunetune.steps.steps import Connect, Import, Init, Measure, Prune, Step, T
 from prunetune.steps.transforms import TRANSFORMS
 from prunetune.store.layout import MASK, METRICS, StoreReader, state_file
 from prunetune.store.store import StoreWriter
-from prunetune.tasks import task_of
-from prunetune.tasks.task import CLASSIFICATION
+from prunetune.training.objective import metric_of
 
 
 class Inputs:
@@ -56,7 +55,7 @@ class Inputs:
             return None
         self._record(measured, METRICS)
         found = self.store.metrics(measured.key)
-        metric = task_of(measured.recipe.task.name if measured.recipe.task else CLASSIFICATION).metric
+        metric = metric_of(measured.recipe)
         if found["whole"] is None:
             raise DivergedSourceError(f"diverged source: {measured.weights.step.label} scores nothing finite")
         lost = {

@@ -163,13 +163,17 @@ def narrowed(whole: Plan, asked: Collection[PlannedQuantity]) -> Plan:
     An audit of the study finds its dense runs stored; arms, masks and other measurements are left out.
     """
     steps = graph.closure([quantity.step for quantity in asked])
-    trials = tuple(trial for trial in whole.trials if trial.step in set(steps))
+    keys = {step.key for step in steps}
+    trials = tuple(trial for trial in whole.trials if trial.step.key in keys)
     return _part(whole, steps, trials, tuple(asked), whole.snapshots)
 
 
 def joined(plans: Sequence[Plan], trials: Sequence[PlannedTrial], more: Iterable[Step] = ()) -> Plan:
     """The part of several plans, of one model and data, that these trials and `more` steps rest on."""
-    moments = {key: points for plan in plans for key, points in plan.snapshots.items()}
+    moments: dict[str, frozenset[TrainingTime]] = {}
+    for plan in plans:
+        for key, points in plan.snapshots.items():  # a training that two plans share keeps what either reads
+            moments[key] = moments.get(key, frozenset()) | points
     steps = graph.closure([*(trial.step for trial in trials), *more])
     return _part(plans[0], steps, tuple(trials), (), moments)
 

@@ -23,7 +23,6 @@ _IGNORED = {
     "along_training": 0,
     "measure": [],
     "pretraining": {},
-    "rewind": "0ep",
 }
 
 
@@ -122,12 +121,19 @@ def _whole_spec(
     changes += [f"seeds={asked.seeds}"] if asked.seeds is not None else []
     given = _fields(source, asked) | defaults
     fields = settled_fields(given, [*overrides, *changes], asked.scale, is_papers(source))
-    fields |= _IGNORED | pretrained
+    fields |= _without_rewinding(fields) | _IGNORED | pretrained
     fields |= {"learning_rates": [asked.learning_rate]} if asked.learning_rate is not None else {}
     whole = load_spec(fields)
     if len(whole.looks) > 1:
         raise ConfigError("seeds: a range is for `audit`, which judges; must be a whole number of at least 1 here")
     return whole, "sparsities" in fields
+
+
+def _without_rewinding(fields: dict[str, Any]) -> dict[str, Any]:
+    """No `rewind` moment, which fewer epochs may not have; but where a mask's weights go back to it, it stays."""
+    entries = fields.get("masks")
+    masks = entries if isinstance(entries, list) else [entries]
+    return {} if any(isinstance(one, dict) and one.get("reset") == "rewind" for one in masks) else {"rewind": "0ep"}
 
 
 def sensitivity_spec(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
@@ -140,7 +146,7 @@ def sensitivity_spec(source: SpecSource, overrides: Sequence[str], asked: Compre
     given = _fields(source, asked) | ({"seeds": 1} if asked.weights is not None else {})
     fields = settled_fields(given, [*overrides, *changes], None, is_papers(source)) | {"measure": ["sensitivity"]}
     if source is None or asked.weights is not None:  # as `prune` plans it
-        fields |= _IGNORED | pretrained | {"measure": ["sensitivity"]}
+        fields |= _without_rewinding(fields) | _IGNORED | pretrained | {"measure": ["sensitivity"]}
     if asked.weights is not None:  # whatever the rates at which the spec trains
         fields |= {"learning_rates": [LEARNING_RATE], "masks": [MASK]}
     return load_spec(fields)
