@@ -91,7 +91,7 @@ def test_without_locks_a_killed_audits_work_is_done_by_the_next(tmp_path: Path) 
 
 def is_training(folder: Path) -> bool:
     """Whether initial weights are stored, and the dense training has been claimed."""
-    return len(list(folder.glob("store/steps/*/*/manifest.json"))) == 1 and len(claims(folder)) == 1
+    return len(list(folder.glob("store/steps/??/[!.]*/manifest.json"))) == 1 and len(claims(folder)) == 1
 
 
 def only_a_checkpoint_is_left(folder: Path) -> bool:

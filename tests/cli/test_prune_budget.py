@@ -39,7 +39,8 @@ KEPT = ["prune", *ASKED, "--max-drop", "100", "--params", "0.6", "--out", "out"]
 
 def trained(store: Path) -> int:
     """How many trainings are stored whole."""
-    found = [json.loads(path.read_text()) for path in store.rglob("step.json") if "partial" not in path.parts]
+    whole = store.glob("steps/??/[!.]*/step.json")  # a folder that is being written is called .tmp-…
+    found = [json.loads(path.read_text()) for path in whole]
     return sum(step["step"] == "Train" for step in found)
 
 
