@@ -25,6 +25,7 @@ from prunetune.plan.compile import Plan, joined
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.report.tradeoff.budget_rows import BUDGET, reaches
 from prunetune.report.write_report import PAGE
+from prunetune.sparsity.allocation import SENSITIVITY
 from prunetune.sparsity.argument_checks import as_path
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.prune import compute_mask
@@ -72,7 +73,7 @@ def plan_search(
     """Compile every chain. Trains nothing; networks are drawn and measured to see which chains can reach the target.
 
     ConfigError for anything that is wrong, no held-out data included. A pattern that nobody asked for and that the
-    model does not have is left out.
+    model does not have is left out, and so is the allocation by sensitivity above the sparsities that it measures.
     """
     planned: list[Prepared] = []
     left_out: list[str] = []
@@ -80,7 +81,8 @@ def plan_search(
         try:
             planned.append(plan_with_weights(spec, asked.weights, asked.weights_key, store=store, device=device))
         except ConfigError as error:
-            if asked.pattern is not None or spec.masks[0].pattern != CHANNEL:
+            unasked = asked.pattern is None and spec.masks[0].pattern == CHANNEL
+            if not unasked and spec.masks[0].allocation != SENSITIVITY:  # which is always tried beside another
                 raise
             left_out.append(f"{spec.masks[0].label}: {error}")
     first = planned[0]
@@ -116,9 +118,10 @@ def narrowed_to(prepared: Prepared, plan: Plan) -> Prepared:
 
 
 def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prepared], list[str]]:
-    """The chains whose sparsest network, drawn and pruned uniformly by magnitude, can reach the target; why others not.
+    """The chains whose sparsest network, drawn and pruned by magnitude, can reach the target; why others cannot.
 
-    No training is needed to know that: sizes and times hang on shapes and zeros, not on values.
+    No training is needed to know that: sizes and times hang on shapes and zeros, not on values. Which channels go by
+    sensitivity only training tells: such a chain always competes.
     """
     if target is None:
         return list(planned), []
@@ -132,7 +135,8 @@ def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prep
     counts = {name: count(net.cpu(), few_of(inputs)) for name, net in shipped.items()}
     able, reasons = [], []
     for prepared in planned:
-        name = prepared.spec.masks[0].label
+        mask = prepared.spec.masks[0]
+        name = mask.label
         best = {
             "speedup": speedup(times[""], times[name]).high,
             "latency": times[name].low,
@@ -140,7 +144,7 @@ def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prep
             "size": float(sparse[name][1]),
             "params": counts[name].nonzeros / counts[""].parameters,
         }[target.quantity]
-        if reaches(target, best):
+        if reaches(target, best) or (mask.pattern == CHANNEL and mask.allocation == SENSITIVITY):
             able.append(prepared)
         else:
             most = percent(prepared.spec.sparsities[-1])
@@ -153,9 +157,11 @@ def _drawn(prepared: Prepared, inputs: Nest) -> tuple[nn.Module, int]:
     """A fresh network at the chain's highest sparsity as it would ship, and the bytes of its bitmask file."""
     plan, spec = prepared.plan, prepared.spec
     model, pattern = draw(plan.model, plan.input_shape, plan.outputs, seed=0), spec.masks[0].pattern
-    scope = Scope(spec.scope.include, spec.scope.exclude)
+    scope, round_to = Scope(spec.scope.include, spec.scope.exclude), spec.masks[0].round_to
     examples = few_of(inputs) if pattern == CHANNEL else None
-    mask = compute_mask(model, spec.sparsities[-1], pattern=pattern, scope=scope, example_inputs=examples)
+    mask = compute_mask(
+        model, spec.sparsities[-1], pattern=pattern, scope=scope, example_inputs=examples, round_to=round_to
+    )
     whole = settled(model, mask)
     size = len(pack(whole.state_dict()))
     return (shrink(whole, mask, few_of(inputs)) if pattern == CHANNEL else whole), size

@@ -172,8 +172,31 @@ def test_a_chain_that_cannot_reach_the_target_is_left_out(tmp_path: Path) -> Non
     ]
     assert [line.partition(":")[0] for line in search.left_out] == ["one_shot-global", "one_shot-sensitivity"]
     assert all("comes to 1; --macs 0.5 was asked for" in line for line in search.left_out)
+    nearly = planned(tmp_path, Budget(1.0, Target("params", 0.001)), sparsities=(0.5,))
+    assert [chain.spec.masks[0].label for chain in nearly.chains] == ["one_shot-sensitivity-channel"]  # not known yet
     nothing = planned(tmp_path, Budget(1.0, Target("params", 0.001)), pattern="unstructured")
     assert (nothing.chains, len(nothing.left_out), nothing.prepared.remaining.left) == ((), 2, ())
+
+
+def test_widths_are_rounded_where_a_chain_is_judged_before_training(tmp_path: Path) -> None:
+    """The widths of `small` are 8, 16 and 32: in steps of 64 no channel goes, and no multiply-accumulate either."""
+    pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
+    fields = {"model": "small", "data": "fashion-mini", "data_args": {"validation": 0.1}, "learning_rates": [0.1]}
+    mask = {"kind": "one_shot", "pattern": "channel", "allocation": "uniform", "round_to": 64}
+    source = fields | {"masks": [mask], "recipe": {"epochs": 1}, "seeds": 2}
+    asked = CompressionRequest(pattern="channel", sparsities=(0.5,))
+    search = plan_search(source, [], asked, Budget(1.0, Target("macs", 0.9)), store=tmp_path)
+    assert [line.partition(": its")[0] for line in search.left_out] == ["one_shot-channel-round_to=64"]
+    assert "comes to 1;" in search.left_out[0]
+
+
+def test_more_than_sensitivity_measures_leaves_out_its_chain_alone(tmp_path: Path) -> None:
+    search = planned(tmp_path, Budget(1.0), pattern="unstructured", sparsities=(0.97,))
+    assert [chain.spec.masks[0].label for chain in search.chains] == ["one_shot-global"]
+    assert len(search.left_out) == 1
+    assert search.left_out[0].startswith("one_shot-sensitivity: sparsities: 0.97;")
+    with refused("data", "nowhere"):  # what is wrong for all is refused all the same
+        planned(tmp_path, Budget(1.0), pattern="unstructured", data="nowhere")
 
 
 def test_weights_of_a_user_are_the_dense_network_of_every_seed(tmp_path: Path) -> None:
