@@ -4,7 +4,7 @@ An arm's accuracy in a seed is its true mean, the same for all arms, plus what t
 the choice of images does to its measured accuracy; the best is that of the highest mean over five seeds. Chosen on the
 test images it is reported on, both flatter it; chosen on other images, the seeds do still, but not the images: then the
 figure is right for the very networks that were trained, and not for the arm. Run `python scripts/simulate_choice.py`;
-docs/explanation/verdict.md quotes what it prints.
+docs/evidence/error-rates.md quotes what it prints.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 First table: the truth sits at the margin at every non-trivial sparsity (ticket - dense = -margin, the ticket far above
 reinit), so that every `holds` and every `fails` is false. Beside it stands looking as often at alpha itself, which is
 what spending prevents. Second table: the same studies with the truth moved off the margin, beside fixed numbers of
-seeds. Run `python scripts/simulate_sequential.py`; docs/explanation/verdict.md quotes what it prints.
+seeds. Run `python scripts/simulate_sequential.py`; docs/evidence/error-rates.md quotes what it prints.
 """
 
 import argparse

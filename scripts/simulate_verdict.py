@@ -9,7 +9,7 @@ above the gap?
 family: a study of several rates and masks, one verdict each: how often is any of its `holds` false, and how often is a
 true one said, when Holm's correction runs within each verdict (`cell`) or over the whole study (`study`)?
 
-Run `python scripts/simulate_verdict.py`; docs/explanation/verdict.md quotes what it prints.
+Run `python scripts/simulate_verdict.py`; docs/evidence/error-rates.md quotes what it prints.
 """
 
 import argparse
