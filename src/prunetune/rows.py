@@ -202,7 +202,7 @@ class Invariant:
 
 @dataclass(frozen=True)
 class Spent:
-    """A row of the budget ledger: epochs that one arm at one rate, mask and sparsity needs, summed over seeds.
+    """A row of the ledger: epochs that one arm at one rate, mask and sparsity needs, summed over seeds.
 
     Pre-training and mask finding are shared between arms; `shared` says with which.
     """

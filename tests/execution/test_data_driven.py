@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prunetune.execution.run_step import execute
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
+from prunetune.plan.ledger import ledger
 from prunetune.results.collect import collect
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Init, Prune, Train
@@ -65,13 +65,13 @@ def test_masks_at_initialisation_rest_on_no_training_and_serve_every_rate(name: 
     assert all(isinstance(step.source.step, Init) for step in prunes)
     assert len(prunes) == 4
     assert len({step.key for step in prunes}) == 2  # one for each sparsity, at both rates
-    rows = [row for row in budget(ALL) if row.mask == f"one_shot-{name}"]
+    rows = [row for row in ledger(ALL) if row.mask == f"one_shot-{name}"]
     assert [(row.pretraining_epochs, row.mask_epochs, row.training_epochs) for row in rows] == [(0, 0, 1)] * 4
 
 
 def test_taylor_prunes_trained_weights() -> None:
     assert all(isinstance(step.source.step, Train) for step in masks_of(ALL, "one_shot-taylor"))
-    assert {row.pretraining_epochs for row in budget(ALL) if row.mask == "one_shot-taylor"} == {1}
+    assert {row.pretraining_epochs for row in ledger(ALL) if row.mask == "one_shot-taylor"} == {1}
 
 
 def test_the_place_can_be_set() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from prunetune.core.seeding import derive, epoch_order
 from prunetune.execution.run_step import execute
 from prunetune.models import MODELS
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
+from prunetune.plan.ledger import ledger
 from prunetune.results.collect import collect
 from prunetune.results.cross_checks import compare
 from prunetune.results.stored import read_stored
@@ -219,7 +219,7 @@ def test_permuted_mask_keeps_every_layers_count_and_moves_its_entries(store: Sto
 def test_scratch_long_has_the_epochs_of_the_ledgers_row_of_finetune() -> None:
     masks = ["one_shot", "iterative", {"kind": "admm", "epochs": 3}]
     made = toy(masks=masks, arms=["reinit", "finetune", "scratch_long"])
-    rows = {(row.arm, row.mask, row.sparsity): row for row in budget(made)}
+    rows = {(row.arm, row.mask, row.sparsity): row for row in ledger(made)}
     for mask in ("one_shot", "iterative", "admm-epochs=3"):
         for round_, sparsity in enumerate(SPARSITIES):
             row, step = rows["finetune", mask, sparsity], trial(made, "scratch_long", mask, sparsity)

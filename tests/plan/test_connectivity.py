@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
+from prunetune.plan.ledger import ledger
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Connect, Step, Train, Weights
 from tests.support.refusals import refused
@@ -35,7 +35,7 @@ def test_nothing_else_of_the_study_changes():
     without, made = planned(), planned(connectivity=["dense", "ticket"])
     assert {step.key for step in without.steps} < {step.key for step in made.steps}
     assert made.trials == without.trials
-    assert budget(made) == budget(without)
+    assert ledger(made) == ledger(without)
     assert made.snapshots == without.snapshots
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, plan
+from prunetune.plan.ledger import ledger
 from prunetune.spec.load import load_spec
 from prunetune.steps.steps import Prune, Train, Weights
 from prunetune.training.recipe import factor
@@ -114,7 +114,7 @@ def test_chains_share_what_comes_before_their_first_mask() -> None:
 
 
 def test_its_epochs_are_in_the_ledger() -> None:
-    rows = {(row.arm, row.sparsity): row for row in budget(planned(sparsities=[0.5, 0.75], seeds=3))}
+    rows = {(row.arm, row.sparsity): row for row in ledger(planned(sparsities=[0.5, 0.75], seeds=3))}
     assert {place: (row.pretraining_epochs, row.mask_epochs, row.training_epochs) for place, row in rows.items()} == {
         ("dense", 0.0): (0, 0, 18),
         ("ticket", 0.5): (18, 12, 18),

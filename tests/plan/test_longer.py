@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from prunetune.errors import ConfigError
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, every_cell, plan
+from prunetune.plan.ledger import ledger
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.spec.load import load_spec
 from prunetune.spec.study import MOST_STEPS
@@ -91,7 +91,7 @@ def test_nothing_else_of_the_study_changes():
 
 def test_its_epochs_are_in_the_ledger():
     made = planned(pretraining={"longer": 2})
-    table = {(row.learning_rate, row.arm): row for row in budget(made)}
+    table = {(row.learning_rate, row.arm): row for row in ledger(made)}
     for rate in (0.01, 0.1):
         row = table[rate, "dense_longer"]
         assert (row.mask, row.sparsity) == (None, 0.0)

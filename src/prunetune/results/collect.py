@@ -11,9 +11,9 @@ from prunetune.data import facts, load_examples
 from prunetune.errors import counted
 from prunetune.execution.invariants import RULES
 from prunetune.models import build
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import Plan, labels
 from prunetune.plan.context import chance_of
+from prunetune.plan.ledger import ledger
 from prunetune.plan.measurements import SPARSE_P, PlannedConnection, PlannedCorrelation, PlannedTrial
 from prunetune.results.cross_checks import compare
 from prunetune.results.quantity_rows import mask_overlap, quantities
@@ -132,7 +132,7 @@ def collect(plan: Plan, store: StoreReader, cached: Collection[str], failures: M
         correlations=_correlations(plan, stored),
         missing=tuple(sorted((_missing(trial, stored, failures) for trial in missing), key=_order)),
         invariants=(*_rules_of_steps(plan, stored, failures), *compare(plan, stored, store)),
-        budget=budget(plan),
+        budget=ledger(plan),
         layers=layers,
         notes=(
             *plan.notes,

@@ -1,4 +1,4 @@
-"""The budget ledger: how many epochs each row of the study's table rests on, and what it shares with the others."""
+"""The ledger: how many epochs each row of the study's table rests on, and what it shares with the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -12,7 +12,7 @@ from prunetune.steps.steps import Import, Init, Step, Train
 Cell = tuple[float, str, float, str]  # learning rate, mask ("" for the dense run), sparsity, arm
 
 
-def budget(plan: Plan) -> tuple[Spent, ...]:
+def ledger(plan: Plan) -> tuple[Spent, ...]:
     """One row per learning rate, mask, sparsity and arm: the epochs that its trials need, summed over seeds.
 
     Pre-training is dense training from initial weights, whichever rate the row's mask was found at. Mask finding is

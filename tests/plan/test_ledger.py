@@ -1,10 +1,10 @@
-"""The budget ledger against hand-worked rows."""
+"""The ledger against hand-worked rows."""
 
 from pathlib import Path
 from typing import Any
 
-from prunetune.plan.budget import budget
 from prunetune.plan.compile import plan
+from prunetune.plan.ledger import ledger
 from prunetune.rows import Spent
 from prunetune.spec.load import load_spec
 from tests.support.study_specs import spec
@@ -12,8 +12,8 @@ from tests.support.study_specs import spec
 Row = tuple[float, str | None, float, str]
 
 
-def ledger(**fields: Any) -> dict[Row, Spent]:
-    rows = budget(plan(load_spec(spec(**fields))))
+def table_of(**fields: Any) -> dict[Row, Spent]:
+    rows = ledger(plan(load_spec(spec(**fields))))
     table = {(row.learning_rate, row.mask, row.sparsity, row.arm): row for row in rows}
     assert len(table) == len(rows)
     assert list(rows) == sorted(rows, key=lambda row: (row.learning_rate, row.mask or "", row.sparsity, row.arm))
@@ -25,7 +25,7 @@ def epochs(row: Spent) -> tuple[int, int, int]:
 
 
 def test_every_row_of_three_mask_algorithms():
-    table = ledger(
+    table = table_of(
         masks=["one_shot", "iterative", {"kind": "admm", "epochs": 4}],
         sparsities=[0.5, 0.75],
         learning_rates=[0.1],
@@ -43,7 +43,7 @@ def test_every_row_of_three_mask_algorithms():
 
 
 def test_the_notes_say_what_is_shared():
-    table = ledger(masks=["iterative", "admm"], sparsities=[0.5, 0.75, 0.9], learning_rates=[0.1], rewind="0ep")
+    table = table_of(masks=["iterative", "admm"], sparsities=[0.5, 0.75, 0.9], learning_rates=[0.1], rewind="0ep")
     assert table[0.1, None, 0.0, "dense"].note == ""
     shared = "pre-training is the dense run, shared by every row at its rate"
     assert table[0.1, "iterative", 0.5, "reinit"].note == shared
@@ -55,7 +55,7 @@ def test_the_notes_say_what_is_shared():
 
 
 def test_a_crossed_mask_needs_two_dense_runs_where_the_arm_starts_from_one():
-    table = ledger(masks=[{"kind": "iterative", "learning_rate": 0.01}], sparsities=[0.5, 0.75], learning_rates=[0.1])
+    table = table_of(masks=[{"kind": "iterative", "learning_rate": 0.01}], sparsities=[0.5, 0.75], learning_rates=[0.1])
     assert epochs(table[0.1, "iterative@0.01", 0.75, "ticket"]) == (6, 6, 6)
     assert epochs(table[0.1, "iterative@0.01", 0.75, "finetune"]) == (12, 6, 6)
 
@@ -63,7 +63,7 @@ def test_a_crossed_mask_needs_two_dense_runs_where_the_arm_starts_from_one():
 def test_an_imported_pair_costs_nothing(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    table = ledger(
+    table = table_of(
         pretrained={"theta_0": str(tmp_path / "a"), "theta_T": str(tmp_path / "b")},
         arms=["finetune"],
         sparsities=[0.5],
@@ -76,7 +76,7 @@ def test_an_imported_pair_costs_nothing(tmp_path: Path):
 def test_a_teacher_is_paid_for_by_every_row_but_the_dense_runs():
     fields = {"masks": [{"kind": "one_shot", "criterion": "synflow"}], "sparsities": [0.5], "learning_rates": [0.1]}
     taught = {"epochs": 6, "batch_size": 64, "distill": {"weight": 0.5, "temperature": 4}}
-    alone, rows = ledger(**fields, arms=["reinit"]), ledger(**fields, arms=["reinit"], recipe=taught)
+    alone, rows = table_of(**fields, arms=["reinit"]), table_of(**fields, arms=["reinit"], recipe=taught)
     (row,) = (row for row in rows if row[3] == "reinit")
     assert epochs(alone[row]) == (0, 0, 6)  # its mask is found at the start
     assert epochs(rows[row]) == (6, 0, 6)
