@@ -11,6 +11,6 @@ folder=.venv/lowest
     grep -v '^torch==' >"$folder/lowest.txt"
 grep '^torch==' constraints.txt >>"$folder/lowest.txt"
 "$folder/bin/pip" install --quiet --no-compile --constraint "$folder/lowest.txt" --editable .
-"$folder/bin/pip" install --quiet --no-compile pytest pytest-timeout pytest-xdist hypothesis psutil
+"$folder/bin/pip" install --quiet --no-compile pytest pytest-timeout pytest-xdist hypothesis psutil scikit-learn
 cat "$folder/lowest.txt"
 "$folder/bin/python" -m pytest -n auto --dist worksteal -o filterwarnings=default -m 'not slow and not cluster and not browser' "$@"

@@ -59,6 +59,7 @@ def found(store: Path) -> Sensitivity:
 
 @pytest.fixture(scope="module")
 def by_group(store: Path, found: Sensitivity) -> Sensitivity:
+    pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
     return pt.sensitivity(SPEC, store=store, sparsities=ASKED, pattern="channel", jobs=1)
 
 
@@ -158,6 +159,7 @@ def test_a_group_of_channels_pruned_alone_by_hand(store: Path, by_group: Sensiti
 
 
 def test_groups_of_one_layer_have_names_of_their_own() -> None:
+    pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
     groups = free_groups(dense_residual(), Scope(), torch.zeros(1, 3, 8, 8))
     assert [name.partition("[")[0] for name in groups] == ["c.0", "c.0", "d.0"]
     ranges = {name: group.outputs for name, group in groups.items() if "[" in name}

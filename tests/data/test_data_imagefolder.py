@@ -94,7 +94,7 @@ def _png(mode: str) -> bytes:
         (b"", ("data", "00.png", "image")),
         (b"no image", ("data", "00.png", "image")),
         (_png("RGB")[:-30], ("data", "00.png", "image")),
-        (_png("I;16"), ("data", "00.png", "16", "8", "pixels")),
+        (_png("I;16"), ("data", "00.png", "mode I", "8", "pixels")),
     ],
 )
 def test_a_broken_image_is_named(content: bytes, message: tuple[str, ...], tmp_path: Path):

@@ -28,7 +28,22 @@ from prunetune.training.augment import AUGMENTATIONS
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SPEC = ROOT / "docs" / "reference" / "spec.md"
+NEEDS = {  # what docs/how-to/PAGE or a module's docstrings use beside the package itself
+    "channels.md": ("torch_pruning",),
+    "loops.md": ("accelerate", "lightning", "transformers"),
+    "prunetune.execution.executors.ray": ("ray",),
+    "prunetune.execution.executors.slurm": ("submitit",),
+    "prunetune.integrations.accelerate": ("accelerate",),
+    "prunetune.integrations.lightning": ("lightning",),
+    "prunetune.integrations.transformers": ("transformers",),
+}
 MODULES = [m.name for m in pkgutil.walk_packages(prunetune.__path__, "prunetune.") if "worker" not in m.name]
+
+
+def require(name: str) -> None:
+    """Skip where an extra of the package is not installed."""
+    for module in NEEDS.get(name, ()):
+        pytest.importorskip(module)
 
 
 @pytest.fixture
@@ -44,6 +59,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:.*pin_memory. argument is set as true:UserWarning")  # without a GPU
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require(page.name)
     monkeypatch.chdir(tmp_path)
     assert doctest.testfile(str(page), module_relative=False).failed == 0
 
@@ -54,6 +70,7 @@ def test_extending_shows_examples() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name: str) -> None:
+    require(name)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

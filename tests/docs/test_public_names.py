@@ -49,6 +49,9 @@ ERRORS = {"RequestError": "ConfigError", "BreachError": "InvariantError", "Damag
 def _public_module(name: str) -> ModuleType:
     if name.startswith("prunetune.integrations."):
         pytest.importorskip(name.rpartition(".")[2])
+    if name == "prunetune.execution":
+        for executor in ("ray", "submitit"):
+            pytest.importorskip(executor)
     return import_module(name)
 
 

@@ -9,6 +9,9 @@ from torch import nn
 
 import prunetune as pt
 from tests.support.refusals import refused
+
+pytest.importorskip("transformers", reason="needs the extra prunetune[transformers]")
+
 from tests.support.sweep_senses import PAIRS, SOUND, VISION
 from tests.support.sweep_steps import Network, check_copy, check_files, check_held, check_mask, exported, shrunk
 from tests.support.sweep_text import DECODERS, ENCODER_DECODERS, ENCODERS

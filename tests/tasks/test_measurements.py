@@ -22,6 +22,7 @@ CHANNEL = {"kind": "one_shot", "pattern": "channel"}
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
     """Two named inputs, a loss of the user's, and everything that is measured beside the score."""
+    pytest.importorskip("torch_pruning", reason="needs the extra prunetune[channels]")
     spec = tiny(
         "regression", "TwoInputs", "two_inputs",
         masks=[SNIP, SYNFLOW, CHANNEL], connectivity=["ticket"], data_args={"validation": 0.2},

@@ -1,5 +1,6 @@
 """What a data set is to a training, what a source of one must provide, and the checks of both."""
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -198,7 +199,7 @@ def _moments(histogram: list[int]) -> tuple[float, float]:
     total = sum(value * n for value, n in enumerate(histogram))
     squares = sum(value * value * n for value, n in enumerate(histogram))
     variance = (count * squares - total * total) / (count * count * 255 * 255)
-    return total / (count * 255), variance**0.5
+    return total / (count * 255), math.sqrt(variance)  # rounded correctly everywhere, which a power is not
 
 
 CHANNELS = (1, 3, 4)  # of images as files hold them: grey, RGB, RGBA
