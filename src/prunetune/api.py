@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from prunetune.analysis.verdict import Verdict
+from prunetune.core.files import user_cache
 from prunetune.data import load_examples
 from prunetune.errors import ConfigError, unknown
 from prunetune.execution.events import Event
@@ -30,7 +31,6 @@ from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
 from prunetune.store.cache import CachedStore, open_store
-from prunetune.store.remote import user_cache
 from prunetune.store.store import StoreWriter
 
 if TYPE_CHECKING:

@@ -305,6 +305,8 @@ def test_correlate_answers(run: Run) -> None:
     code, out, err = run("correlate", "dense.safetensors", "half.safetensors", "-p", "0.2")
     assert (code, err) == (0, "")
     assert out.splitlines()[0].split() == ["tensor", "shape", "R_0.2"]
+    _, listed, _ = run("correlate", "dense.safetensors", "half.safetensors", "-p", "0.2,0.4", "-p", "0.3")
+    assert listed.splitlines()[0].split() == ["tensor", "shape", "R_0.2", "R_0.4", "R_0.3"]
     code, out, _ = run("correlate", "dense.safetensors", "dense.safetensors", "--json")
     assert code == 0
     assert [row["value"] for row in json.loads(out)["correlations"]] == [1.0] * 5

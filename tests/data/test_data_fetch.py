@@ -16,7 +16,7 @@ import pytest
 
 from prunetune.data import fashion
 from prunetune.data.cifar import CIFAR10, CIFAR100, Cifar
-from prunetune.data.downloads import cache_folder, download
+from prunetune.data.downloads import cache_folders, download
 from prunetune.errors import ConfigError
 from tests.support import data_makers as make
 from tests.support.refusals import refused
@@ -102,10 +102,25 @@ def test_processes_that_wait_do_not_download_again(site, tmp_path: Path):
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PRUNETUNE_DATA", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("PRUNETUNE_DATA")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert cache_folder() == Path("/home/somebody/.cache/prunetune/data")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folders() == (tmp_path,)
+    monkeypatch.delenv("PRUNETUNE_DATA")
+    old = Path("/home/somebody/.cache/prunetune/data")
+    assert cache_folders() == (Path("/somewhere/prunetune/data"), old)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folders() == (old,)
+
+
+def test_a_download_of_before_xdg_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("PRUNETUNE_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    raw = make.write_idx(tmp_path / ".cache" / "prunetune" / "data" / "fashion-mnist")
+    source = fashion.FashionMNIST()
+    source.checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in raw.iterdir()}
+    source.system_folders = ()
+    assert source.read()[1] == "official"
 
 
 def test_addresses_are_official_and_encrypted():

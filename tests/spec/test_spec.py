@@ -116,6 +116,29 @@ def test_an_override_sets_one_field(change: str, field: str, value: Any):
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("bare", "written"),
+    [
+        ("learning_rates=0.1", "learning_rates=[0.1]"),
+        ("learning_rates=1e-2, 0.1", "learning_rates=[1e-2, 0.1]"),
+        ("arms=ticket,reinit,{kind: mixed, alpha: 0.5}", "arms=[ticket, reinit, {kind: mixed, alpha: 0.5}]"),
+        ("masks={kind: admm}", "masks=[{kind: admm}]"),
+        ("augment=crop,flip", "augment=[crop, flip]"),
+        ("recipe.schedule.milestones=1,3", "recipe.schedule.milestones=[1, 3]"),
+        ("schedule.milestones=null", "schedule.milestones="),
+        ("scope.exclude=0.weight,2.*", "scope.exclude=[0.weight, 2.*]"),
+        ("measure=movement,masks", "measure=[movement, masks]"),
+    ],
+)
+def test_a_list_needs_no_brackets_in_an_override(bare: str, written: str):
+    assert load_spec("quick", [bare]) == load_spec("quick", [written])
+
+
+def test_an_override_that_is_no_list_stays_what_it_is():
+    assert load_spec("quick", ["sparsities={per_round: 0.5, rounds: 2}"]).sparsities == (0.5, 0.75)
+    assert load_spec("quick", ["data_args.columns=a,b"]).data_args["columns"] == "a,b"
+
+
 def test_later_overrides_win():
     assert load_spec("quick", ["epochs=4", "recipe.epochs=5"]).recipe.epochs == 5
 

@@ -16,6 +16,7 @@ from prunetune.cli.options import (
     Address,
     Data,
     Device,
+    Epochs,
     Executor,
     GpuShare,
     Jobs,
@@ -31,6 +32,8 @@ from prunetune.cli.options import (
     count,
     escape_what_an_encoding_lacks,
     exit_code,
+    joined,
+    names,
     progress_of,
     say,
     share,
@@ -73,6 +76,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def audit(
     source: Source = None,
     changes: Set = None,
+    epochs: Epochs = None,
     scale: Scale = None,
     seeds: Seeds = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report goes; else runs/NAME.")] = None,
@@ -95,7 +99,9 @@ def audit(
 
         prunetune audit
 
-        prunetune audit quick --set recipe.epochs=2 --seeds 2
+        prunetune audit quick --epochs 2 --seeds 2
+
+        prunetune audit quick --set arms=ticket,reinit --set learning_rates=0.1
 
         prunetune audit quick --set seeds=auto    (5 seeds, and up to 20 where a verdict is undecided)
 
@@ -111,7 +117,7 @@ def audit(
     chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
 
     asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
-    options = _options(changes, scale, seeds, store, device, executor)
+    options = _options(changes, epochs, scale, seeds, store, device, executor)
     for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
         preflight(plan_study(name, **options), folder)
     codes = []
@@ -125,6 +131,7 @@ def audit(
 def plan(
     source: Source = None,
     changes: Set = None,
+    epochs: Epochs = None,
     scale: Scale = None,
     seeds: Seeds = None,
     store: StoreDir = None,
@@ -159,7 +166,7 @@ def plan(
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
     machines = Machines.parse(simulated) if simulated is not None else None
-    options = _options(changes, scale, seeds, store, device, executor)
+    options = _options(changes, epochs, scale, seeds, store, device, executor)
     if members := _members(source):
         if machines:
             raise ConfigError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
@@ -203,11 +210,12 @@ def prune(
         float | None, typer.Option(parser=share, metavar="RATE", help="Of every training; else the spec's, or 0.01.")
     ] = None,
     formats: Annotated[
-        list[str] | None,
+        list[Any] | None,
         typer.Option(
             "--export",
-            metavar="FORMAT",
-            help="onnx, pt2 or bitmask, beside the safetensors that is always written; may be repeated.",
+            parser=names,
+            metavar="FORMAT[,FORMAT…]",
+            help="onnx, pt2 or bitmask, one or a list, beside the safetensors that is always written; may be repeated.",
         ),
     ] = None,
     changes: Set = None,
@@ -251,7 +259,8 @@ def prune(
     from prunetune.spec.compression import CompressionRequest
     from prunetune.spec.compression_budget import read_budget
 
-    require_formats(formats or ())
+    wanted: list[str] = joined(formats)
+    require_formats(wanted)
     targets: dict[Any, str | None] = {
         "speedup": speedup,
         "latency": latency,
@@ -265,7 +274,7 @@ def prune(
         data=data,
         weights=weights,
         weights_key=weights_key,
-        sparsities=tuple(share for shares in sparsity or () for share in shares),
+        sparsities=tuple(joined(sparsity)),
         mask=mask,
         pattern=pattern,
         epochs=epochs,
@@ -274,8 +283,8 @@ def prune(
         scale=scale,
     )
     if budget:
-        search_budget(source, changes or (), asked, budget, formats or (), out, store, jobs, device, dry_run)
-    prune_grid(source, changes or (), asked, formats or (), out, store, jobs, device, dry_run)
+        search_budget(source, changes or (), asked, budget, wanted, out, store, jobs, device, dry_run)
+    prune_grid(source, changes or (), asked, wanted, out, store, jobs, device, dry_run)
 
 
 app.command()(sensitivity)
@@ -284,11 +293,18 @@ app.add_typer(store_app, name="store")
 
 
 def _options(
-    changes: list[str] | None, scale: float | None, seeds: int | None, store: str | None, device: str, executor: str
+    changes: list[str] | None,
+    epochs: int | None,
+    scale: float | None,
+    seeds: int | None,
+    store: str | None,
+    device: str,
+    executor: str,
 ) -> dict[str, Any]:
     """What `plan_study` is told beside the study, by audit and plan alike."""
+    overrides = [*(changes or ()), *([f"recipe.epochs={epochs}"] if epochs is not None else [])]
     where = {"store": store, "device": device, "remote": executor != "local"}
-    return {"overrides": changes or (), "scale": scale, "seeds": seeds} | where
+    return {"overrides": overrides, "scale": scale, "seeds": seeds} | where
 
 
 def _members(source: str | None) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 import io
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prunetune.execution.progress import Progress
     from prunetune.execution.runner import Executor as Runs
 
+T = TypeVar("T")
 EXECUTORS = ("local", "ray", "slurm")
 MOST_JOBS = 1024  # processes: more is a slip, and would bring a machine down
 
@@ -48,6 +49,16 @@ def processes(text: str) -> int:
 def shares(text: str) -> tuple[float, ...]:
     """Numbers, with commas between them."""
     return tuple(share(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Texts, with commas between them."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def joined(lists: Iterable[Sequence[T]] | None) -> list[T]:
+    """The entries of an option that takes a list and may be repeated."""
+    return [entry for entries in lists or () for entry in entries]
 
 
 def share(text: str) -> float:
@@ -119,7 +130,11 @@ Source = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one field, e.g. recipe.epochs=15. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one field, e.g. recipe.epochs=15 or arms=ticket,reinit. May be repeated.",
+    ),
 ]
 Scale = Annotated[
     float | None,
@@ -130,6 +145,7 @@ Scale = Annotated[
         "(docs/explanation/kappa.md); --set changes the scaled study.",
     ),
 ]
+Epochs = Annotated[int | None, typer.Option(parser=count, metavar="N", help="Of every training; else the spec's.")]
 Seeds = Annotated[
     int | None,
     typer.Option(

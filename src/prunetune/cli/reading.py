@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunetune.cli.options import StoreDir, WeightsKey, say, share
+from prunetune.cli.options import StoreDir, WeightsKey, joined, names, say, share, shares
 from prunetune.errors import ConfigError, counted
 
 if TYPE_CHECKING:
@@ -30,19 +30,29 @@ def correlate(
         ),
     ] = None,
     p: Annotated[
-        list[float] | None,
+        list[Any] | None,
         typer.Option(
             "-p",
-            parser=share,
-            metavar="SHARE",
-            help="Share of largest weights to compare; may be repeated; else .1 to .5.",
+            parser=shares,
+            metavar="SHARE[,SHARE…]",
+            help="Share of largest weights to compare, one or a list; may be repeated; else .1 to .5.",
         ),
     ] = None,
     include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only tensors whose name matches.")
+        list[Any] | None,
+        typer.Option(
+            parser=names,
+            metavar="PATTERN[,PATTERN…]",
+            help="Only tensors whose name matches, one or a list; may be repeated.",
+        ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors whose name matches.")
+        list[Any] | None,
+        typer.Option(
+            parser=names,
+            metavar="PATTERN[,PATTERN…]",
+            help="Leave out tensors whose name matches, one or a list; may be repeated.",
+        ),
     ] = None,
     weights_key: WeightsKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print full digits as JSON.")] = False,
@@ -52,12 +62,12 @@ def correlate(
     R_p is the share of the p largest-magnitude weights that two states have in common. Near p: independent;
     above: correlated. All shared floating tensors of two or more dimensions count, those listed.
 
-        prunetune correlate initial.safetensors trained.safetensors -p 0.2
+        prunetune correlate initial.safetensors trained.safetensors -p 0.1,0.2
     """
     from prunetune.sparsity.correlate_files import correlate_files, correlation_table
 
     found = correlate_files(
-        first, second, mask, p or [0.1, 0.2, 0.3, 0.4, 0.5], include or [], exclude or [], weights_key
+        first, second, mask, joined(p) or [0.1, 0.2, 0.3, 0.4, 0.5], joined(include), joined(exclude), weights_key
     )
     say(json.dumps(found, indent=2, allow_nan=False) if as_json else correlation_table(found))
 

@@ -16,6 +16,7 @@ from prunetune.cli.options import (
     WeightsKey,
     count,
     exit_code,
+    joined,
     progress_of,
     say,
     shares,
@@ -77,7 +78,7 @@ def sensitivity(
         changes or (),
         CompressionRequest(model=model, data=data, weights=weights, weights_key=weights_key, seeds=seeds),
         pattern=pattern,
-        sparsities=[share for shares in sparsity or () for share in shares],
+        sparsities=joined(sparsity),
         store=store,
         device=device,
     )

@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, their names until then, and locks between processes."""
+"""Files and folders written whole or not at all, their names until then, locks between processes, the cache's place."""
 
 import contextlib
 import errno
@@ -24,6 +24,11 @@ except ImportError:  # Windows, where files can always be locked
 TEMPORARY = ".tmp-"
 TEMPORARY_NAME = re.compile(r"\.tmp-(?P<owner>\w+)-(?P<pid>[0-9]+)-[0-9a-f]{8}")  # `temporary_beside`, nothing else
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
+
+
+def user_cache() -> Path:
+    """Our folder of the user's cache: in $XDG_CACHE_HOME, else in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunetune"
 
 
 def temporary_beside(path: Path) -> Path:

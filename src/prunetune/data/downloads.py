@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from prunetune.core.files import locked
+from prunetune.core.files import locked, user_cache
 from prunetune.data.dataset import OFFICIAL, Dataset, Source
 from prunetune.errors import ConfigError
 
@@ -20,9 +20,14 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without an answer
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $PRUNETUNE_DATA, else ~/.cache/prunetune/data."""
-    return Path(os.environ.get("PRUNETUNE_DATA") or "~/.cache/prunetune/data").expanduser()
+def cache_folders() -> tuple[Path, ...]:
+    """Where downloads are looked for; they are kept in the first: $PRUNETUNE_DATA, else `data` in the user's cache.
+
+    Up to version 0.2 they were kept in ~/.cache wherever $XDG_CACHE_HOME was, and are still found there.
+    """
+    if named := os.environ.get("PRUNETUNE_DATA"):
+        return (Path(named).expanduser(),)
+    return tuple(dict.fromkeys((user_cache() / "data", Path.home() / ".cache" / "prunetune" / "data")))
 
 
 def checksum(content: bytes, published: str) -> str:
@@ -132,7 +137,7 @@ class Published(Source):
         return files
 
     def _unnamed(self) -> dict[str, bytes]:
-        for folder in (*self.system_folders, self._cache):
+        for folder in (*self.system_folders, *(cache / self.cache_name for cache in cache_folders())):
             files = self._files(folder)
             if files.keys() == self.checksums.keys():
                 if self._digest(files) != OFFICIAL:
@@ -140,12 +145,8 @@ class Published(Source):
                 return files
         return {}
 
-    @property
-    def _cache(self) -> Path:
-        return cache_folder() / self.cache_name
-
     def _download(self) -> dict[str, bytes]:
-        self.fetch(self._cache)
+        self.fetch(cache_folders()[0] / self.cache_name)
         return self._unnamed()
 
     def _files(self, folder: Path) -> dict[str, bytes]:

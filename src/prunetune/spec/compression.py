@@ -45,6 +45,9 @@ class CompressionRequest:
 
 def compression_spec(source: SpecSource, overrides: Sequence[str], asked: CompressionRequest) -> Spec:
     """The spec's own study with the one arm `finetune`, one mask algorithm, one learning rate, and one seed."""
+    for option, value in (("mask", asked.mask), ("pattern", asked.pattern)):
+        if value is not None and len(_listed(option, value)) > 1:
+            raise ConfigError(f"--{option}: {shown(value)}; several compete with --max-drop alone; must be one here")
     whole, given = _whole_spec(source, overrides, asked, {"seeds": 1}, _pretrained(asked))
     mask = _mask(whole, asked)
     one = {"masks": [mask], "sparsities": _sparsities(whole, asked, mask["pattern"], given)}

@@ -4,10 +4,10 @@ import math
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from prunetune.core.metric import METRIC_KEYS
 from prunetune.errors import ConfigError, short, shown, unknown
@@ -130,7 +130,24 @@ def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Coll
             raise ConfigError(f"--set: {shown(change)}; must be field=value, such as recipe.epochs=15")
         if path[0] in recipe_fields:
             path.insert(0, "recipe")
-        _put(fields, path, read_yaml(text, f"--set {short(dotted)}"))
+        _put(fields, path, _value(path, text, f"--set {short(dotted)}"))
+
+
+def _value(path: Sequence[str], text: str, where: str) -> Any:
+    """What a `--set` text stands for: YAML, and of a field that holds a list also its entries alone, `a,b` or `a`."""
+    bare = text.strip()
+    is_whole = bare in ("", "null") or bare.startswith("[") or (bare.startswith("{") and path[-1] == "sparsities")
+    return read_yaml(text if is_whole or not _holds_list(path) else f"[{text}]", where)
+
+
+def _holds_list(path: Sequence[str]) -> bool:
+    """Whether the spec's field of this path is a list."""
+    found: Any = Spec
+    for name in path:
+        if not (isinstance(found, type) and issubclass(found, BaseModel) and name in found.model_fields):
+            return False
+        found = found.model_fields[name].annotation
+    return any(get_origin(part) is tuple for form in (found, *get_args(found)) for part in (form, *get_args(form)))
 
 
 def _put(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -8,7 +8,6 @@ there, without it nothing is.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import contextlib
-import os
 import re
 import time
 from collections import defaultdict
@@ -21,7 +20,7 @@ from typing import NoReturn, Protocol, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from prunetune.core.files import create_file, publish_folder, replace_file
+from prunetune.core.files import create_file, publish_folder, replace_file, user_cache
 from prunetune.errors import ConfigError
 from prunetune.store.backend import LEASE_FOLDER
 from prunetune.store.layout import MANIFEST, MARKER, check_version, digest_bytes, folder_of, marker_bytes
@@ -54,11 +53,6 @@ class _FileSystem(Protocol):
     def find(self, path: str) -> list[str]: ...
 
     def ls(self, path: str, detail: bool) -> list[str]: ...
-
-
-def user_cache() -> Path:
-    """The folder of the user's cache that is ours."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunetune"
 
 
 class FsspecBackend:
