@@ -20,6 +20,7 @@ RUN_IN = {
     "plan": "tests/cli/test_plan_summary.py",
     "prune": "tests/cli/test_prune_verb.py",
     "sensitivity": "tests/test_layer_sensitivity.py",
+    "bench-kernels": "tests/deploy/test_break_even.py",
     "correlate": "tests/cli/test_audit.py",
     "report": "tests/cli/test_audit.py",
     "compare": "tests/report/test_comparison.py",

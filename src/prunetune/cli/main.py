@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from prunetune import __version__
+from prunetune.cli.bench_kernels_verb import bench_kernels
 from prunetune.cli.options import (
     Address,
     Data,
@@ -288,6 +289,7 @@ def prune(
 
 
 app.command()(sensitivity)
+app.command()(bench_kernels)
 app.add_typer(reading_app)
 app.add_typer(store_app, name="store")
 

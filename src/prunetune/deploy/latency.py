@@ -59,11 +59,13 @@ class Speedup(NamedTuple):
     high: float
 
 
-def latencies(models: Mapping[str, nn.Module], inputs: ExampleInputs, *, rounds: int = 30) -> dict[str, Latency]:
+def latencies(
+    models: Mapping[str, nn.Module], inputs: ExampleInputs, *, rounds: int = 30, threads: int = _THREADS
+) -> dict[str, Latency]:
     """Time one call of every model in every round, in an order that is shuffled anew each time.
 
     All models lie on the device of `inputs`, for which the clock waits. They are called in evaluation mode and
-    inference mode, on one CPU thread, three times before the first round; modes and threads are put back.
+    inference mode, on `threads` CPU threads, three times before the first round; modes and threads are put back.
 
     ConfigError for no model, fewer than 2 rounds, inputs without a batch, and a model that is held, or in the form of
     `torch.nn.utils.prune`: the masking in each of its forward passes would be timed, which what ships does not do.
@@ -71,13 +73,13 @@ def latencies(models: Mapping[str, nn.Module], inputs: ExampleInputs, *, rounds:
     call = arguments(inputs, "inputs")
     _require_measurable(models, rounds)
     samples: dict[str, list[float]] = {name: [] for name in models}
-    with evaluating(*models.values()), torch.inference_mode(), _on_threads(_THREADS):
+    with evaluating(*models.values()), torch.inference_mode(), _on_threads(threads):
         for model in models.values():
             for _ in range(_WARM_UP):
                 call.given_to(model)
         for name in _turns(list(models), rounds):
             samples[name].append(_seconds(models[name], call))
-    return {name: Latency(tuple(found), _THREADS) for name, found in samples.items()}
+    return {name: Latency(tuple(found), threads) for name, found in samples.items()}
 
 
 def speedup(base: Latency, other: Latency) -> Speedup:

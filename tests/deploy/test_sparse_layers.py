@@ -1,0 +1,217 @@
+"""Layers run sparse where the clock says so, and the network is dense where the whole is not faster."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import prunetune as pt
+from prunetune.deploy import sparse_layers
+from prunetune.deploy.bitmask import load_bitmask
+from prunetune.deploy.latency import Latency, latencies
+from prunetune.deploy.sparse_kernels import SparseConv2d, SparseLinear
+from prunetune.deploy.sparse_layers import to_sparse_layers, with_sparse_layers
+from tests.support.refusals import refused
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL has no such kernels")
+
+
+class Net(nn.Module):
+    """Several layers, one of which is called twice, and one whose weight alone is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.point = nn.Conv2d(8, 8, 1)
+        self.twice = nn.Linear(8, 8)
+        self.read = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = self.point(self.stem(images).relu()).relu().mean((2, 3))
+        again = self.twice(self.twice(pooled).relu())
+        return self.head(again @ self.read.weight.t())
+
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+Clock = Callable[[Mapping[str, float]], list[tuple[int, int]]]
+
+
+def pruned(sparsity: float = 0.8) -> nn.Module:
+    torch.manual_seed(0)
+    model = Net()
+    pt.apply_mask(model, pt.compute_mask(model, sparsity, allocation="uniform"))
+    pt.remove_mask(model)
+    stem = model.get_parameter("stem.weight").data  # the first layer is out of the default scope
+    stem *= torch.rand(stem.shape) > sparsity
+    return model
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Says how many times as fast the sparse form of a layer is, and of the "whole" network; notes each comparison."""
+
+    def set_clock(faster: Mapping[str, float]) -> list[tuple[int, int]]:
+        asked: list[tuple[int, int]] = []
+
+        def timed(models: Mapping[str, nn.Module], inputs: Any, *, rounds: int) -> dict[str, Latency]:
+            latencies(models, inputs, rounds=2)  # every model can be called
+            sparse = models["sparse"]
+            kinds = [m for m in sparse.modules() if isinstance(m, SparseLinear | SparseConv2d)]
+            asked.append((len(kinds), rounds))
+            alone = not isinstance(sparse, Net)
+            ratio = faster.get(str(tuple(kinds[0].weight.shape)), 1.0) if alone else faster["whole"]
+            return {"dense": Latency((1.0,) * rounds, 1), "sparse": Latency((1 / ratio,) * rounds, 1)}
+
+        monkeypatch.setattr(sparse_layers, "latencies", timed)
+        return asked
+
+    return set_clock
+
+
+STEM, POINT, TWICE, HEAD = "(8, 3, 3, 3)", "(8, 8, 1, 1)", "(8, 8)", "(4, 8)"
+
+
+def test_only_layers_that_are_faster_are_changed(clock: Clock) -> None:
+    asked = clock({STEM: 2.0, POINT: 0.5, TWICE: 1.5, HEAD: 1.0, "whole": 1.2})
+    model = pruned()
+    before = deepcopy(model.state_dict())
+    found = to_sparse_layers(model, None, IMAGES, rounds=9)
+    assert asked == [(1, 9)] * 4 + [(2, 9)]
+    assert found.converted == ("stem", "twice")
+    assert found.left == {
+        "point": "not faster: 0.50x [0.50, 0.50]",
+        "head": "not faster: 1.00x [1.00, 1.00]",
+        "read": "never called by itself: what it is a part of reads its weight",
+    }
+    kinds = {name: type(module) for name, module in found.model.named_children()}
+    assert kinds == {
+        "stem": SparseConv2d,
+        "point": nn.Conv2d,
+        "twice": SparseLinear,
+        "read": nn.Linear,
+        "head": nn.Linear,
+    }
+    assert found.whole is not None
+    assert found.whole.ratio == pytest.approx(1.2)
+    assert found.measured["stem"].ratio == pytest.approx(2)
+    assert found.measured.keys() == {"stem", "point", "twice", "head"}
+    # what was given is as it was, and what comes back gives the same
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert type(model.get_submodule("stem")) is nn.Conv2d
+    assert model.training
+    assert not any(module.training for module in found.model.modules())
+    assert not any(parameter.requires_grad for parameter in found.model.parameters())
+    difference = float((found.model(IMAGES) - model(IMAGES).detach()).abs().max())
+    assert difference == found.max_error < 1e-5
+    assert list(found.model.state_dict()) == list(before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in found.model.state_dict().items())
+
+
+def test_a_network_that_is_not_faster_as_a_whole_is_dense(clock: Clock) -> None:
+    clock({STEM: 2.0, "whole": 1.0})
+    found = to_sparse_layers(pruned(), None, IMAGES)
+    assert found.converted == ()
+    assert found.left["stem"] == "faster alone, 2.00x [2.00, 2.00]; the network is not: 1.00x [1.00, 1.00]"
+    assert {type(module) for module in found.model.children()} == {nn.Conv2d, nn.Linear}
+    assert found.max_error == 0
+
+
+def test_slow_kernels_are_not_chosen(clock: Clock) -> None:
+    asked = clock({STEM: 0.9, POINT: 0.9, TWICE: 0.9, HEAD: 0.9, "whole": 9.0})
+    found = to_sparse_layers(pruned(), None, IMAGES)
+    assert (found.converted, found.whole) == ((), None)
+    assert len(asked) == 4
+
+
+def test_a_median_above_one_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One slow round in four lets the lower bound fall below 1."""
+    dense = tuple(0.5 if i % 3 == 0 else 2.0 for i in range(30))
+    answer = {"dense": Latency(dense, 1), "sparse": Latency((1.0,) * 30, 1)}
+    monkeypatch.setattr(sparse_layers, "latencies", lambda *_, **__: answer)
+    found = to_sparse_layers(pruned(), None, IMAGES)
+    assert found.converted == ()
+    assert "2.00x [0.50, 2.00]" in found.left["stem"]
+
+
+def test_a_mask_is_applied_and_dense_layers_are_not_timed(clock: Clock) -> None:
+    asked = clock({"whole": 1.5, POINT: 3.0, TWICE: 0.5})
+    model = Net()
+    mask = pt.compute_mask(model, 0.9, allocation="uniform")
+    found = to_sparse_layers(model, mask, IMAGES)
+    assert found.left["stem"] == "0% zeros: fewer than half"
+    assert found.converted == ("point",)
+    assert len(asked) == 4  # point, twice, head and the whole
+    kept = found.model.state_dict()["point.weight"] != 0
+    assert torch.equal(kept, mask["point.weight"])
+    pt.apply_mask(model, mask)
+    torch.testing.assert_close(found.model(IMAGES), model.eval()(IMAGES))
+
+
+def test_named_inputs_and_a_model_that_is_a_layer(clock: Clock) -> None:
+    clock({TWICE: 2.0, "whole": 2.0})
+    layer = nn.Linear(8, 8)
+    layer.weight.data[1:] = 0
+    found = to_sparse_layers(layer, None, {"input": torch.ones(2, 8)})
+    assert found.converted == ("",)
+    assert isinstance(found.model, SparseLinear)
+
+
+def test_a_fused_transformer_layer_is_left(clock: Clock) -> None:
+    """It reads its layers' weights and calls none of them."""
+    clock({"whole": 2.0})
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    for parameter in encoder.parameters():
+        if parameter.ndim > 1:
+            parameter.data[1:] = 0
+    found = to_sparse_layers(encoder, None, torch.ones(2, 3, 8))
+    assert found.converted == ()
+    assert found.left["linear1"].startswith("never called by itself")
+
+
+def test_it_is_made_again_from_a_bitmask_file(tmp_path: Any) -> None:
+    model = pruned()
+    sparse = with_sparse_layers(model, ["stem", "twice"])
+    path = tmp_path / "net.bitmask.safetensors"
+    pt.export(sparse, None, path)
+    fresh = Net()
+    fresh.load_state_dict(load_bitmask(path))
+    again = with_sparse_layers(fresh, ["stem", "twice"])
+    assert torch.equal(again(IMAGES), sparse(IMAGES))
+    torch.testing.assert_close(again(IMAGES), model.eval()(IMAGES))
+    # a sparse model takes another network's weights as the dense one does
+    other = pruned(0.6)
+    again.load_state_dict(other.state_dict())
+    torch.testing.assert_close(again(IMAGES), other.eval()(IMAGES))
+
+
+@pytest.mark.parametrize(("name", "mentions"), [("steem", ["steem", "stem"]), ("read.w", ["read.w"])])
+def test_a_name_of_no_layer(name: str, mentions: list[str]) -> None:
+    with refused("names", *mentions):
+        with_sparse_layers(pruned(), [name])
+
+
+def test_a_layer_without_a_sparse_form() -> None:
+    with refused("names", "twice", "0%"):
+        with_sparse_layers(Net(), ["twice"])
+
+
+def test_inputs_elsewhere() -> None:
+    with refused("example_inputs", "meta", "CPU"):
+        to_sparse_layers(pruned(), None, IMAGES.to("meta"))
+
+
+def test_for_real() -> None:
+    """A layer of 4 MB with one weight in a hundred is faster on every machine that has the kernels."""
+    torch.manual_seed(0)
+    wide, narrow = nn.Linear(1024, 1024), nn.Linear(1024, 4)
+    wide.weight.data *= torch.rand(1024, 1024) > 0.99
+    narrow.weight.data *= torch.rand(4, 1024) > 0.5
+    model = nn.Sequential(wide, nn.ReLU(), narrow)
+    found = to_sparse_layers(model, None, torch.randn(8, 1024), rounds=40)
+    assert found.converted == ("0",)
+    assert found.left.keys() == {"2"}
+    assert found.max_error < 1e-5
