@@ -25,6 +25,7 @@ from prunetune.errors import ConfigError, one_line, unknown
 from prunetune.execution.events import Event
 from prunetune.models import build, draw
 from prunetune.report.ownership import require_ours
+from prunetune.report.run_folders import RUNS
 from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
@@ -38,7 +39,6 @@ from prunetune.report.tradeoff.tradeoff_rows import (
 )
 from prunetune.report.write_report import PAGE
 from prunetune.rows import Results, Trial
-from prunetune.sparsity.argument_checks import as_path
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL
@@ -161,15 +161,10 @@ def compress(
 
 def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
     """The report's folder (None: runs/NAME-pruned), once nothing of somebody else's lies in the place of its files."""
-    folder = output_folder(prepared, out)
     sparsities = prepared.plan.spec.sparsities
     models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in all_formats(formats)]
-    return preflight(prepared, folder, (TRADEOFF, PAGE, *models), listed_files(folder))
-
-
-def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
-    """Where the report goes."""
-    return as_path("out", out, "runs/mine") if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+    default = RUNS / f"{prepared.spec.name}-pruned"
+    return preflight(prepared, out, (TRADEOFF, PAGE, *models), listed_files, default=default)
 
 
 def require_formats(formats: Sequence[str]) -> Sequence[str]:
