@@ -1,8 +1,8 @@
 """A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
@@ -276,22 +276,32 @@ def audit(
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
-    _require_followers(on_event, executor)
+    require_followers(on_event, executor)
     remote = not isinstance(executor, LocalExecutor | None)
     prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, remote=remote, scale=scale)
     folder = preflight(prepared, out)
+    with followed(prepared, on_event, progress) as (follow, more):
+        return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=more, executor=executor)
+
+
+@contextmanager
+def followed(
+    prepared: Prepared, on_event: Callable[[Event], None], progress: bool | None
+) -> Iterator[tuple[Callable[[Event], None], Callable[[Plan, Remaining], None]]]:
+    """What is to be told of events and of larger plans: `on_event`, and a display if `progress` asks for one."""
     if not (is_watched() if progress is None else progress):
-        return run_study(prepared, folder, jobs=jobs, on_event=on_event, executor=executor)
+        yield on_event, lambda planned, remaining: None
+        return
     with Progress(prepared.plan, prepared.remaining) as display:
 
         def follow(event: Event) -> None:
             display(event)
             on_event(event)
 
-        return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=display.more, executor=executor)
+        yield follow, display.more
 
 
-def _require_followers(on_event: object, executor: object) -> None:
+def require_followers(on_event: object, executor: object) -> None:
     """ConfigError for what cannot be told of events, and for what does not run steps."""
     if not callable(on_event):
         raise wrong_type("on_event", on_event, "a function that takes an Event")

@@ -11,7 +11,7 @@ from torch import nn
 from prunetune.analysis.noninferiority import chain_level
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, plan_with_weights, preflight
-from prunetune.compress import MODELS, SUFFIXES, all_formats, few_of, inputs_of, listed_files
+from prunetune.compress_models import MODELS, SUFFIXES, all_formats, few_of, inputs_of, listed_files
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest, mapped
 from prunetune.deploy.bitmask import pack

@@ -241,7 +241,7 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --mask one_shot --max-drop 0.5 --speedup 1.5 --dry-run
     """
-    from prunetune.compress import require_formats
+    from prunetune.compress_models import require_formats
     from prunetune.spec.compression import CompressionRequest
     from prunetune.spec.compression_budget import read_budget
 

@@ -5,6 +5,7 @@ The trainings are the steps of a study with the one arm `finetune`, so that they
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from prunetune.execution.events import Event
 from prunetune.models import build, draw
 from prunetune.report.ownership import require_ours
 from prunetune.report.run_folders import RUNS
-from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, write_tradeoff
+from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, rows_table, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
     TRADEOFF,
@@ -35,6 +36,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     ParameterDensity,
     Timing,
     Tradeoff,
+    headline,
     read_tradeoff,
 )
 from prunetune.report.write_report import PAGE
@@ -47,14 +49,14 @@ from prunetune.spec.compression import CompressionRequest, compression_spec
 from prunetune.spec.load import SpecSource
 from prunetune.steps.steps import Train
 
-__all__ = ["Shipped", "compress", "plan_compression"]
+__all__ = ["Shipped", "plan_compression", "preflight_compression", "run_compression"]
 
 MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
 BATCHES = (1, 64)  # images at a time, of the measured times
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shipped:
     """A finished prune: the rows, the page that shows them, and what failed."""
 
@@ -74,6 +76,17 @@ class Shipped:
 
     def __str__(self) -> str:
         return self.report.text
+
+    def __repr__(self) -> str:
+        return f"<Shipped {self.report.found.name}: {headline(self.report.found)}>"
+
+    def _repr_html_(self) -> str:
+        """The table of networks, as a notebook shows the result of a cell."""
+        table = rows_table(self.report.found)
+        head = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+        caption = escape(f"{headline(self.report.found)}. All of it: {self.report.page}")
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
         yield channel_savings(model, sparsity, images, scope, spec.masks[0].round_to)
 
 
-def compress(
+def run_compression(
     prepared: Prepared,
     folder: Path,
     formats: Sequence[str] = (),
@@ -132,10 +145,6 @@ def compress(
     """Train what is left, measure every network, and write report and models to `folder`.
 
     `folder` is what `preflight_compression` returned for the same formats.
-
-    >>> from prunetune.compress import CompressionRequest, plan_compression, preflight_compression, compress
-    >>> prepared = plan_compression("quick", ["epochs=2"], CompressionRequest(learning_rate=0.1))  # doctest: +SKIP
-    >>> print(compress(prepared, preflight_compression(prepared, ["onnx"]), ["onnx"]))  # doctest: +SKIP
     """
     results, _ = run_steps(prepared, folder, jobs, on_event, command)
     measured, failures = _measured(prepared, results)
