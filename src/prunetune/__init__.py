@@ -1,6 +1,7 @@
 """prunetune: what should my sparse network be trained from?
 
     audit            run a study: dense training, masks, arms, verdict, report
+    compress         prune and fine-tune a model, measure what that costs and wins, export it
     sensitivity      which layers cost the most when pruned alone
     recommend        advice for one model from the evidence at hand
     compute_mask     choose which weights stay

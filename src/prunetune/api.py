@@ -1,12 +1,12 @@
 """A whole audit from Python: spec -> plan -> trainings -> measurements -> verdict -> report."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -20,18 +20,20 @@ from prunetune.execution.progress import Progress, is_watched
 from prunetune.execution.runner import Executor
 from prunetune.execution.training_log import TRAINING_LOG, TrainingLog
 from prunetune.models import build
-from prunetune.plan.compile import Plan, Remaining, every_cell, plan
+from prunetune.plan.compile import Plan, Remaining, every_cell, plan, step_names
 from prunetune.report.answer import answers
 from prunetune.report.ownership import require_ours
+from prunetune.report.run_folders import RUNS, report_folder, study_digest
 from prunetune.report.write_report import REPORT_FILES, Report, notebook_report, write_report
 from prunetune.results.collect import collect, failed_measurements
 from prunetune.rows import Correlation, Results, Trial
-from prunetune.sparsity.argument_checks import as_path, require_type, wrong_type
+from prunetune.sparsity.argument_checks import require_type, wrong_type
 from prunetune.sparsity.model_files import load_weights, read_state
 from prunetune.spec.load import SpecSource, load_spec
 from prunetune.spec.study import Spec
 from prunetune.store.cache import CachedStore, open_store
 from prunetune.store.store import StoreWriter
+from prunetune.store.studies import StoredStudy
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -149,19 +151,26 @@ def preflight(
     prepared: Prepared,
     out: str | Path | None = None,
     files: Sequence[str] = REPORT_FILES,
-    listed: Collection[str] = (),
+    listed: Callable[[Path], Collection[str]] = lambda folder: (),
+    *,
+    default: Path | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> Path:
     """The report's folder, once it is certain that data, store and folder are to be had: before anything runs.
 
-    ConfigError also where one of `files`, which will be written there, is somebody else's; those that are `listed`
-    are known to be ours.
+    That is `out`, else `default` (runs/NAME) or, where another study's report lies there, a folder beside it
+    (`report_folder`, to which `asked` goes). ConfigError also where one of `files`, which will be written there, is
+    somebody else's; those that are `listed` in the folder are known to be ours.
     """
-    folder = as_path("out", out, "runs/mine") if out is not None else Path("runs") / prepared.spec.name
-    require_ours(folder, (*files, TRAINING_LOG), listed)
+    folder = report_folder(out, default or RUNS / prepared.spec.name, prepared.spec, asked)
+    require_ours(folder, (*files, TRAINING_LOG), listed(folder))
     if prepared.remaining.trainings_left:
         load_examples(prepared.plan.data)
     prepared.store.prepare()
     require_writable(folder)
+    names = step_names(prepared.max_plan)
+    steps = {step.key: names.get(step.key, "") for step in prepared.max_plan.steps}
+    prepared.store.note_study(StoredStudy(prepared.spec.name, study_digest(prepared.spec, asked), steps))
     return folder
 
 
@@ -267,22 +276,32 @@ def audit(
     >>> import prunetune as pt
     >>> verdict = pt.audit("quick", ["recipe.epochs=2"], seeds=2)  # doctest: +SKIP
     """
-    _require_followers(on_event, executor)
+    require_followers(on_event, executor)
     remote = not isinstance(executor, LocalExecutor | None)
     prepared = plan_study(source, overrides, seeds=seeds, store=store, device=device, remote=remote, scale=scale)
     folder = preflight(prepared, out)
+    with followed(prepared, on_event, progress) as (follow, more):
+        return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=more, executor=executor)
+
+
+@contextmanager
+def followed(
+    prepared: Prepared, on_event: Callable[[Event], None], progress: bool | None
+) -> Iterator[tuple[Callable[[Event], None], Callable[[Plan, Remaining], None]]]:
+    """What is to be told of events and of larger plans: `on_event`, and a display if `progress` asks for one."""
     if not (is_watched() if progress is None else progress):
-        return run_study(prepared, folder, jobs=jobs, on_event=on_event, executor=executor)
+        yield on_event, lambda planned, remaining: None
+        return
     with Progress(prepared.plan, prepared.remaining) as display:
 
         def follow(event: Event) -> None:
             display(event)
             on_event(event)
 
-        return run_study(prepared, folder, jobs=jobs, on_event=follow, on_more=display.more, executor=executor)
+        yield follow, display.more
 
 
-def _require_followers(on_event: object, executor: object) -> None:
+def require_followers(on_event: object, executor: object) -> None:
     """ConfigError for what cannot be told of events, and for what does not run steps."""
     if not callable(on_event):
         raise wrong_type("on_event", on_event, "a function that takes an Event")

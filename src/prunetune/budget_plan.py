@@ -11,7 +11,7 @@ from torch import nn
 from prunetune.analysis.noninferiority import chain_level
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, plan_with_weights, preflight
-from prunetune.compress import MODELS, SUFFIXES, all_formats, few_of, inputs_of, listed_files
+from prunetune.compress_models import MODELS, SUFFIXES, all_formats, few_of, inputs_of, listed_files
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest, mapped
 from prunetune.deploy.bitmask import pack
@@ -23,10 +23,10 @@ from prunetune.errors import ConfigError
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, joined
 from prunetune.plan.measurements import PlannedTrial
+from prunetune.report.run_folders import RUNS
 from prunetune.report.tradeoff.budget_rows import BUDGET, reaches
 from prunetune.report.write_report import PAGE
 from prunetune.sparsity.allocation import SENSITIVITY
-from prunetune.sparsity.argument_checks import as_path
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.prune import compute_mask
 from prunetune.sparsity.scope import Scope
@@ -98,11 +98,15 @@ def plan_search(
 
 def preflight_search(search: Search, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
     """The report's folder (None: runs/NAME-budget), once nothing of somebody else's lies in the place of its files."""
-    default = Path("runs") / f"{search.spec.name}-budget"
-    folder = as_path("out", out, "runs/mine") if out is not None else default
-    return preflight(
-        search.prepared, folder, (BUDGET, PAGE, *best_files(written_formats(search, formats))), listed_files(folder)
-    )
+    files = (BUDGET, PAGE, *best_files(written_formats(search, formats)))
+    target = search.budget.target
+    asked = {
+        "max_drop": search.budget.max_drop,
+        "quantity": target.quantity if target else None,
+        "limit": target.limit if target else None,
+    }
+    default = RUNS / f"{search.spec.name}-budget"
+    return preflight(search.prepared, out, files, listed_files, default=default, asked=asked)
 
 
 def blocks_of(trial: PlannedTrial, part: Part) -> MeasureBlocks:

@@ -15,7 +15,7 @@ from typing import Any
 from prunetune.analysis.noninferiority import Drop, interval, seeds_needed
 from prunetune.api import Prepared
 from prunetune.budget_plan import BEST, Part, Search, best_files, blocks_of, narrowed_to, on_device, written_formats
-from prunetune.compress import (
+from prunetune.compress_models import (
     Network,
     exported,
     inputs_of,

@@ -99,6 +99,19 @@ def test_a_second_audit_trains_nothing_and_ends_the_same(audited: Path) -> None:
     assert before == {name: (audited / "out" / name).read_bytes() for name in FILES}
 
 
+def test_another_study_does_not_replace_the_report_and_runs_lists_it(audited: Path) -> None:
+    before = (audited / "out" / "results.json").read_bytes()
+    refused = prunetune("audit", "quick", *SMALL, "--seeds", "1", "--store", "store", "--out", "out", cwd=audited)
+    assert refused.returncode == 2
+    assert "differs in seeds" in refused.stderr
+    assert (audited / "out" / "results.json").read_bytes() == before
+    listed = prunetune("runs", ".", cwd=audited)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    row = next(line for line in listed.stdout.splitlines() if line.endswith(" out")).split()
+    assert row[:2] == ["quick", "audit"]
+    assert row[2] in ("yes", "no", "undecided")
+
+
 def test_another_empty_store_gives_the_same_trials(audited: Path) -> None:
     done = prunetune("audit", "quick", *SMALL, "--store", "other", "--out", "elsewhere", "--jobs", "1", cwd=audited)
     assert done.returncode == 0, done.stderr
@@ -144,7 +157,7 @@ def test_plan_knows_what_is_stored_and_trains_nothing(audited: Path) -> None:
     done = prunetune("plan", "quick", *SMALL, "--set", "sparsities=[0.5, 0.75, 0.9]", "--store", "store", cwd=audited)
     assert done.returncode == 0, done.stderr
     assert "20 trainings (20 epochs) to run, 48 cached" in done.stdout
-    assert "distinct trainings: 68 (72 epochs)" in done.stdout
+    assert "fashion-mini: 68 trainings (72 epochs) and 12 masks for dense, dense_longer, ticket" in done.stdout
     assert sorted((audited / "store" / "steps").rglob("*")) == stored
 
 
@@ -152,6 +165,10 @@ def test_store_verbs(audited: Path) -> None:
     listed = prunetune("store", "ls", "--store", "store", cwd=audited)
     assert listed.returncode == 0
     assert sum(line.startswith("Train") for line in listed.stdout.splitlines()) == 48
+    assert "  quick: ticket iterative 75.0% lr 0.1 seed 1  test accuracy " in listed.stdout
+    assert "  –  " not in listed.stdout  # every step is named
+    kept = prunetune("store", "gc", "--study", "quick", "--dry-run", "--store", "store", cwd=audited).stdout
+    assert "would remove: studies/quick-" in kept
     assert prunetune("store", "verify", "--store", "store", cwd=audited).returncode == 0
     key = results(audited)["trials"][0]["key"]
     victim = audited / "store" / "steps" / key[:2] / key / "state.safetensors"

@@ -9,7 +9,7 @@ from prunetune.cli.options import exit_code
 from prunetune.execution import progress as module
 from prunetune.execution.events import SOURCE_FAILED, Cached, Done, Failed, Notice, Skipped, Started, Waiting
 from prunetune.execution.events import Progress as EpochDone
-from prunetune.execution.progress import Progress
+from prunetune.execution.progress import Pace, Progress, duration_range
 from prunetune.plan.compile import plan
 from prunetune.spec.load import load_spec
 from prunetune.steps.quantities import MeasureBarrier
@@ -36,16 +36,76 @@ def text(consumer: Progress) -> str:
 
 def test_time_left_counts_what_was_trained_here(shown: tuple[Progress, list[str], list[float]]) -> None:
     consumer, keys, now = shown
-    assert consumer.time_left() == ""
-    now[0] = 2.0
+    now[0] = 30.0  # the worker imports torch
     consumer(EpochDone(keys[0], 1, 10, 0.5))
-    assert consumer.time_left() == "about 78 s left"  # 39 epochs of 2 s
+    assert consumer.time_left() == ""
+    for epoch in (2, 3):
+        now[0] += 2.0
+        consumer(EpochDone(keys[0], epoch, 10, 0.5))
+    assert consumer.time_left() == "about 74 s left"  # 37 epochs of 2 s
     consumer(Cached(keys[1]))
-    assert consumer.time_left() == "about 58 s left"
+    assert consumer.time_left() == "about 54 s left"
     assert consumer.finished == 1
-    now[0] = 4.0
+    consumer(Done(keys[0], {}, 1.0))
+    now[0] += 2.0
     consumer(EpochDone(keys[2], 8, 10, 0.5))  # from a checkpoint after seven epochs, which took no time here
-    assert consumer.time_left() == "about 42 s left"
+    assert consumer.time_left() == "about 24 s left"
+
+
+def run(pace: Pace, workers: int, epoch: float, count: int, start: float) -> float:
+    """Let each worker train `count` epochs of so many seconds, side by side; returns when the last ends."""
+    for number in range(1, count + 1):
+        pace.ends.extend([start + number * epoch + 0.01 * worker for worker in range(workers)])
+    return start + count * epoch
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_epochs_that_end_together_are_no_faster(workers: int) -> None:
+    pace = Pace()
+    now = run(pace, workers, 6.0, 2, 100.0)
+    for _ in range(30):
+        now = run(pace, workers, 6.0, 1, now)
+        low, high = pace.seconds(now + 0.01 * workers, workers) or (0.0, 0.0)
+        assert low == pytest.approx(6.0 / workers, rel=0.35)
+        assert high == pytest.approx(6.0 / workers, rel=0.35)
+
+
+def test_the_range_follows_the_load() -> None:
+    pace = Pace()
+    now = run(pace, 2, 2.0, 100, 0.0)
+    assert pace.seconds(now, 2) == pytest.approx((1.0, 1.0), rel=0.05)
+    now = run(pace, 2, 6.0, 8, now)  # somebody else's program begins
+    low, high = pace.seconds(now, 2) or (0.0, 0.0)
+    assert (low < 1.5, high > 2.5) == (True, True)
+    now = run(pace, 2, 6.0, 60, now)
+    assert pace.seconds(now, 2) == pytest.approx((3.0, 3.0), rel=0.05)
+    _, high = pace.seconds(now + 600.0, 2) or (0.0, 0.0)  # and nothing ends any more
+    assert high > 12
+
+
+def test_a_chain_takes_as_long_as_its_rounds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds of iterative pruning wait for one another, whatever the number of workers."""
+    study = STUDY | {"masks": ["iterative"], "arms": ["ticket"], "sparsities": [0.2, 0.4, 0.6, 0.8]}
+    planned, now = plan(load_spec(study)), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    consumer = Progress(planned, planned.remaining(store), Console(file=io.StringIO(), width=200))
+    dense = next(step for step in planned.steps if isinstance(step, Train) and step.mask is None)
+    for other in range(7):  # workers that are at something else
+        consumer.running.add(f"other {other}")
+    for epoch in range(1, 5):
+        now[0] += 8.0
+        consumer(EpochDone(dense.key, epoch, 10, 0.5))
+        for _ in range(7):
+            consumer.pace.ends.append(now[0])
+    assert consumer.time_left() == "about 6.1 min left"  # 46 epochs of 8 s, and not an eighth of it
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(40, 40.2, "40 s"), (40, 90, "40 to 90 s"), (40, 210, "40 s to 3.5 min"), (3600, 1e6, "60.0 min to 12 days")],
+)
+def test_a_range_of_durations(low: float, high: float, words: str) -> None:
+    assert duration_range(low, high) == words
 
 
 def test_after_the_last_training_the_other_steps_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunetune.compress import _reason, _whole_layers, plan_compression
+from prunetune.compress_models import _reason, _whole_layers, plan_compression
 from prunetune.deploy.channel_surgery import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import ConfigError

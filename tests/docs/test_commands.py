@@ -24,6 +24,7 @@ RUN_IN = {
     "correlate": "tests/cli/test_audit.py",
     "report": "tests/cli/test_audit.py",
     "compare": "tests/report/test_comparison.py",
+    "runs": "tests/cli/test_audit.py",
     "presets": "tests/cli/test_paper_group.py",
     "store": "tests/cli/test_audit.py",
 }

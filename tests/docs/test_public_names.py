@@ -19,7 +19,6 @@ from prunetune import errors
 ROOT = Path(__file__).parents[2]
 PUBLIC = (
     "prunetune",
-    "prunetune.compress",
     "prunetune.data",
     "prunetune.deploy",
     "prunetune.errors",

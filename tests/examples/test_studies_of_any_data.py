@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from prunetune.api import Prepared, plan_study, preflight, run_study
-from prunetune.compress import CompressionRequest, compress, plan_compression, preflight_compression
+from prunetune.compress_models import CompressionRequest, plan_compression, preflight_compression, run_compression
 from prunetune.data import load_examples
 from prunetune.execution.run_step import execute
 
@@ -81,7 +81,7 @@ def test_a_study_is_judged_and_its_pruned_network_runs_alike(
     pruning = plan_compression(spec, changes, CompressionRequest(), store=tmp_path / "store")
     assert pruning.remaining.trainings_left == 0  # the audit's own
     monkeypatch.chdir(tmp_path)
-    made = compress(pruning, preflight_compression(pruning, ["onnx"]), ["onnx"])
+    made = run_compression(pruning, preflight_compression(pruning, ["onnx"]), ["onnx"])
     if case.page == "detection":  # a list of boxes for each image is no graph
         (failure,) = made.failures
         assert "a list with an entry for each example" in failure

@@ -1,12 +1,15 @@
 """What a plan's steps take on other machines: from what is stored, timed or given, and said so."""
 
 import math
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prunetune.core.environment import fingerprint
+from prunetune.execution import cost, timing
 from prunetune.execution.cost import bytes_read, costs, estimate
 from prunetune.plan.compile import Plan, plan
 from prunetune.spec.load import load_spec
@@ -86,14 +89,15 @@ def test_what_measure_asks_for_is_assumed_by_the_images_that_pass(store: Store) 
 def test_what_measure_asks_for_takes_its_time_in_an_estimate(
     study: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prunetune.execution.cost.probe", lambda plan, data, step: (1.0, 0.5))
+    an_epoch = timing.Timed(1 / 48, 1 / 48)  # takes a second
+    monkeypatch.setattr(cost, "timed", lambda plan, step: an_epoch)
     bare = {name: value for name, value in STUDY.items() if name != "connectivity"} | {
         "data_args": {"validation": 0.25}
     }
 
     def seconds(**changes: Any) -> float:
         planned = plan(load_spec({**bare, **changes}))
-        return estimate(planned, planned.remaining(store), jobs=1).seconds or 0.0
+        return estimate(planned, planned.remaining(store), jobs=1).low or 0.0
 
     plain = seconds()
     count = len([t for t in plan(load_spec(bare)).trials if t.arm != "dense"])
@@ -142,6 +146,44 @@ def test_on_this_machine_a_training_is_timed(study: Plan, store: Store) -> None:
     found = costs(study, store, "cpu")
     assert all(found.seconds[step.key] > 0 for step in study.steps)
     assert "(a few steps timed now, on " in found.sources[-1]
+
+
+def test_what_runs_beside_makes_the_upper_end_and_not_the_lower(
+    study: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two cores two workers take no longer than one; six programs of others take three quarters of the cores."""
+    monkeypatch.setattr(timing, "default_jobs", lambda: 2)
+    monkeypatch.setattr(cost, "timed", lambda plan, step: timing.Timed(0.001, 0.001))
+    found: dict[float, cost.Estimate] = {}
+    for load in (0.0, 6.0):
+        monkeypatch.setattr(timing.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        found[load] = cost.estimate(study, study.remaining(store), 2)
+    assert found[0.0].low == found[6.0].low == pytest.approx((found[0.0].work or 0.0) / 2)
+    upper = [(found[load].high or 0.0) - cost.START_SECONDS for load in (0.0, 6.0)]
+    assert upper == pytest.approx([cost.BESIDE * (found[0.0].low or 0.0), 4 * cost.BESIDE * (found[0.0].low or 0.0)])
+
+
+def test_what_counts_is_the_processors_time() -> None:
+    """A pause in the middle of a step is somebody else's."""
+    paused = plan(load_spec(STUDY | {"model": "tests.support.toy_study:slow_net", "model_args": {"seconds": 0.1}}))
+    step = of_kind(paused, Train)[0]
+    found = timing.timed(paused, step)
+    assert found is not None
+    assert found.slow < 0.1 / step.recipe.batch_size
+
+
+def test_images_that_are_not_here_are_stood_in_for(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRUNETUNE_DATA", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked the network"))
+    planned = plan(load_spec({"model": "small", "data": "cifar10", "recipe": {"epochs": 1}, "seeds": 1}))
+    expected = cost.estimate(planned, planned.remaining(store), 1)
+    assert expected.low is not None
+    assert expected.high is not None
+    assert 0 < expected.low < expected.high
+    few = timing.stand_in(planned, 96)
+    assert (few.train_images.shape, few.outputs, len(few.test_labels)) == ((96, 3, 32, 32), 10, 96)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_ls_tells_kind_and_what_was_measured(store: StoreWriter) -> None:
     store.write(train, {"diverged": False, "test_accuracy": 81.25}, state=STATE)
     store.write(prune(train), {"density": 0.5}, mask=Mask({"w": torch.tensor([True, False])}))
     lines = {entry.kind: str(entry) for entry in store.ls()}
-    assert lines["Train"].startswith(f"Train    {train.key}")
+    assert lines["Train"].startswith(f"Train    {train.key[:12]} ")
     assert "test accuracy 81.25 %" in lines["Train"]
     assert "density 0.5" in lines["Prune"]
 

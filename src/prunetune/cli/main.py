@@ -1,17 +1,14 @@
 """The command line. Everything heavy is imported inside a verb, so that `--help` answers at once."""
 
-import shlex
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from prunetune import __version__
+from prunetune.cli.audit_verb import audit_studies
 from prunetune.cli.bench_kernels_verb import bench_kernels
 from prunetune.cli.options import (
     Address,
@@ -32,10 +29,8 @@ from prunetune.cli.options import (
     WeightsKey,
     count,
     escape_what_an_encoding_lacks,
-    exit_code,
     joined,
     names,
-    progress_of,
     say,
     share,
     shares,
@@ -45,14 +40,6 @@ from prunetune.cli.reading import reading_app, store_app
 from prunetune.cli.sensitivity_verb import sensitivity
 from prunetune.core.interrupts import Listener, ignore_all, listening
 from prunetune.errors import ConfigError, CorruptionError, one_line
-
-if TYPE_CHECKING:
-    from prunetune.api import Prepared
-    from prunetune.execution.events import Event
-    from prunetune.execution.progress import Progress
-    from prunetune.execution.runner import Executor as Runs
-    from prunetune.execution.training_log import Curves
-    from prunetune.plan.compile import Plan, Remaining
 
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # base of all usage errors; typer exports no name
 
@@ -80,7 +67,10 @@ def audit(
     epochs: Epochs = None,
     scale: Scale = None,
     seeds: Seeds = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report goes; else runs/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the report goes; else runs/NAME, or beside another study's there."),
+    ] = None,
     store: StoreDir = None,
     jobs: Jobs = None,
     executor: Executor = "local",
@@ -112,20 +102,11 @@ def audit(
 
         prunetune audit my-study.yaml --executor ray --address 10.0.0.1:6379 --store /shared/store
     """
-    from prunetune.api import plan_study, preflight
     from prunetune.cli.options import executor_named
 
     chosen = executor_named(executor, jobs, address, gpus_per_training, slurm or ())
-
-    asked: list[tuple[str | None, Path | None]] = _members_with_folders(source, out) or [(source, out)]
     options = _options(changes, epochs, scale, seeds, store, device, executor)
-    for name, folder in asked[1:]:  # what is wrong with a later study is said now, and not after hours
-        preflight(plan_study(name, **options), folder)
-    codes = []
-    for name, folder in asked:
-        curves = tensorboard / str(name).rpartition("/")[2] if tensorboard and len(asked) > 1 else tensorboard
-        codes.append(_audit_one(plan_study(name, **options), folder, jobs, chosen, curves))
-    raise typer.Exit(max(codes))
+    raise typer.Exit(audit_studies(source, out, options, jobs, chosen, tensorboard))
 
 
 @app.command()
@@ -151,6 +132,9 @@ def plan(
             "each; S: seconds of a training there, else as stored or timed here.",
         ),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also count the steps of each kind that the store will hold.")
+    ] = False,
 ) -> None:
     """Show what `audit` with the same arguments would run, how long that takes and what it takes of the disk.
 
@@ -164,18 +148,19 @@ def plan(
     from prunetune.cli.options import executor_named
     from prunetune.cli.plan_summary import Machines, foresee, outline, outline_of_group
     from prunetune.execution.executors.launch import jobs_for
+    from prunetune.spec.presets import members
 
     executor_named(executor, jobs, address, gpus_per_training, slurm or ())
     machines = Machines.parse(simulated) if simulated is not None else None
     options = _options(changes, epochs, scale, seeds, store, device, executor)
-    if members := _members(source):
+    if group := members(source or ""):
         if machines:
-            raise ConfigError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {members[0]}")
-        say(outline_of_group(str(source), [plan_study(name, **options) for name in members]))
+            raise ConfigError(f"--simulate: '{source}' is a group; simulate one of its studies, such as {group[0]}")
+        say(outline_of_group(str(source), [plan_study(name, **options) for name in group]))
         return
     prepared = plan_study(source, **options)
     foreseen = foresee(prepared, machines) if machines else None
-    say(outline(prepared, jobs or jobs_for(prepared.plan)))
+    say(outline(prepared, jobs or jobs_for(prepared.plan), verbose))
     if foreseen:
         say(f"\n{foreseen}")
 
@@ -256,7 +241,7 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --mask one_shot --max-drop 0.5 --speedup 1.5 --dry-run
     """
-    from prunetune.compress import require_formats
+    from prunetune.compress_models import require_formats
     from prunetune.spec.compression import CompressionRequest
     from prunetune.spec.compression_budget import read_budget
 
@@ -307,60 +292,6 @@ def _options(
     overrides = [*(changes or ()), *([f"recipe.epochs={epochs}"] if epochs is not None else [])]
     where = {"store": store, "device": device, "remote": executor != "local"}
     return {"overrides": overrides, "scale": scale, "seeds": seeds} | where
-
-
-def _members(source: str | None) -> tuple[str, ...]:
-    from prunetune.spec.presets import members
-
-    return members(source or "")
-
-
-def _members_with_folders(source: str | None, out: Path | None) -> list[tuple[str | None, Path | None]]:
-    """The studies of a group, each with a folder of its own within the group's."""
-    group = out or Path("runs") / str(source).replace("/", "-")
-    return [(name, group / name.rpartition("/")[2]) for name in _members(source)]
-
-
-def _audit_one(prepared: "Prepared", out: Path | None, jobs: int | None, executor: "Runs", curves: Path | None) -> int:
-    from prunetune.api import preflight, run_study
-    from prunetune.execution.progress import duration
-
-    folder = preflight(prepared, out)
-    began = time.monotonic()
-    with _followers(prepared, jobs, curves) as (progress, drawn):
-        followers = (drawn, progress) if drawn else (progress,)
-
-        def follow(event: "Event") -> None:
-            for follower in followers:
-                follower(event)
-
-        def more(plan: "Plan", remaining: "Remaining") -> None:
-            for follower in followers:
-                follower.more(plan, remaining)
-
-        finished = run_study(prepared, folder, executor=executor, on_event=follow, on_more=more, command=_command())
-    took = duration(time.monotonic() - began)
-    say(f"\n{finished}\n\nReport: {finished.report.page} (after {took})")
-    return exit_code(finished.failures, progress.said)
-
-
-@contextmanager
-def _followers(
-    prepared: "Prepared", jobs: int | None, curves: Path | None
-) -> Iterator[tuple["Progress", "Curves | None"]]:
-    """Who is told what happens: the progress, and what draws the trainings' curves into a folder, if one is given."""
-    if curves is None:
-        with progress_of(prepared, jobs) as progress:
-            yield progress, None
-        return
-    from prunetune.execution.training_log import Curves
-
-    with closing(Curves(prepared.plan, prepared.store, curves)) as drawn, progress_of(prepared, jobs) as progress:
-        yield progress, drawn
-
-
-def _command() -> str:
-    return shlex.join(["prunetune", *sys.argv[1:]])
 
 
 def _here() -> str:

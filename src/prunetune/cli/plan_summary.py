@@ -8,13 +8,23 @@ from dataclasses import dataclass
 from prunetune.analysis.paper.scale import retention_text
 from prunetune.api import Prepared
 from prunetune.errors import ConfigError, counted, unknown
-from prunetune.execution.cost import Costs, Simulation, bytes_read, bytes_written, costs, estimate, simulate
-from prunetune.execution.progress import duration
+from prunetune.execution.cost import (
+    Costs,
+    Estimate,
+    Simulation,
+    bytes_read,
+    bytes_written,
+    costs,
+    estimate,
+    simulate,
+)
+from prunetune.execution.progress import duration, duration_range
 from prunetune.plan.compile import Plan, Remaining, labels, plan
 from prunetune.steps import graph
-from prunetune.steps.steps import Step, Train
+from prunetune.steps.steps import Prune, Step, Train, device_of
 from prunetune.training.recipe import TrainingTime
 
+GPU_SPEEDS = (10, 50)  # times a core's, between which a GPU is likely to lie
 OPTION = "--simulate"
 EXAMPLE = f"{OPTION} nodes=64,gpus=8"
 
@@ -168,11 +178,17 @@ Bound = tuple[str, Plan, Remaining]
 """A title, empty where there is but one; a plan; and what of it is left."""
 
 
-def outline(prepared: Prepared, jobs: int) -> str:
-    """Steps, trainings and cost with `jobs` workers, and the plan's notes; where seeds may be added, least and most."""
+def outline(prepared: Prepared, jobs: int, verbose: bool = False) -> str:
+    """Trainings, masks and cost with `jobs` workers, and the plan's notes; where seeds may be added, least and most.
+
+    `verbose` counts the steps of each kind too.
+    """
     kappas = [f"learning rate {row.learning_rate:g}: {retention_text(row)}" for row in prepared.plan.recipes]
     scaled = _scaled(prepared.plan)
-    blocks = [(title, _size(plan), cost_line(plan, left, jobs)) for title, plan, left in _bounds(prepared)]
+    blocks = [
+        (title, _size(plan), _steps(plan) if verbose else "", *_cost_lines(plan, left, jobs))
+        for title, plan, left in _bounds(prepared)
+    ]
     lines = [line for block in blocks for line in block if line]
     return "\n".join([*lines, *scaled, *kappas, *(f"note: {note}" for note in prepared.plan.notes)])
 
@@ -185,11 +201,32 @@ def outline_of_group(group: str, studies: Sequence[Prepared]) -> str:
 
 def cost_line(plan: Plan, remaining: Remaining, jobs: int) -> str:
     """What is left to train, how long that takes with `jobs` workers, and what it takes of the disk."""
+    return _cost_lines(plan, remaining, jobs)[0]
+
+
+def _cost_lines(plan: Plan, remaining: Remaining, jobs: int) -> tuple[str, str]:
+    """The cost here, and on a GPU; what is empty has no line."""
     if not remaining.left:
-        return _left(plan, remaining)
+        return _left(plan, remaining), ""
     expected = estimate(plan, remaining, jobs)
-    time = "time unknown without data and device" if expected.seconds is None else f"about {duration(expected.seconds)}"
-    return f"{_left(plan, remaining)}; {time} with --jobs {jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
+    return f"{_left(plan, remaining)}; {_cost_words(expected, jobs)}", _on_gpu(plan, expected)
+
+
+def _on_gpu(plan: Plan, expected: Estimate) -> str:
+    """What a GPU would take; empty where it is known already, or where nothing could be timed."""
+    if expected.work is None or any(device_of(step) != "cpu" for step in plan.steps):
+        return ""
+    slow, fast = GPU_SPEEDS
+    took = duration_range(expected.work / fast, expected.work / slow)
+    other = f"for another speed divide {duration(expected.work)} by it"
+    return f"on one GPU that is {slow} to {fast} times as fast as a core here: about {took}; {other}"
+
+
+def _cost_words(expected: Estimate, jobs: int) -> str:
+    time = "time unknown without data and device"
+    if expected.low is not None and expected.high is not None:
+        time = f"about {duration_range(expected.low, expected.high)}"
+    return f"{time} here with --jobs {jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
 
 
 def _together(studies: Sequence[Prepared]) -> Iterator[str]:
@@ -242,11 +279,17 @@ def _left(plan: Plan, remaining: Remaining) -> str:
 
 
 def _size(plan: Plan) -> str:
-    kinds = Counter(type(step).__name__ for step in plan.steps)
-    steps = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    masks = counted(sum(isinstance(step, Prune) for step in plan.steps), "mask")
+    arms = ", ".join(dict.fromkeys(trial.arm for trial in plan.trials))
     return (
-        f"model {plan.model.name}, data {plan.data.name}: {counted(len(plan.trials), 'trial')}\n"
-        f"steps: {steps}\n"
-        f"distinct trainings: {plan.trainings} ({counted(plan.epochs, 'epoch')}); as separate experiments they would "
-        f"be {plan.separate_trainings} ({counted(plan.separate_epochs, 'epoch')})"
+        f"model {plan.model.name}, data {plan.data.name}: "
+        f"{counted(plan.trainings, 'training')} ({counted(plan.epochs, 'epoch')}) and {masks} for {arms}\n"
+        f"without what they share they would be {counted(plan.separate_trainings, 'training')} "
+        f"({counted(plan.separate_epochs, 'epoch')})"
     )
+
+
+def _steps(plan: Plan) -> str:
+    kinds = Counter(type(step).__name__ for step in plan.steps)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"steps: {counts}; {counted(len(plan.trials), 'row')} of the table"

@@ -56,14 +56,14 @@ def prune_grid(
     dry_run: bool,
 ) -> NoReturn:
     """One network for every sparsity."""
-    from prunetune.compress import compress, plan_compression, preflight_compression
+    from prunetune.compress_models import plan_compression, preflight_compression, run_compression
 
     prepared = plan_compression(source, changes, asked, store=store, device=device, tell=lambda it: say(str(it)))
     if dry_run:
         _say_cost(prepared, jobs)
     folder = preflight_compression(prepared, formats, out)
     with progress_of(prepared, jobs) as progress:
-        shipped = compress(prepared, folder, formats, jobs=jobs, on_event=progress, command=_command())
+        shipped = run_compression(prepared, folder, formats, jobs=jobs, on_event=progress, command=_command())
     say(f"\n{shipped}\n")
     _say_files(shipped.files, shipped.report.page)
     raise typer.Exit(exit_code(shipped.failures, progress.said))

@@ -1,6 +1,7 @@
 """The verbs that train nothing: they read checkpoints, results, presets and stores."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,6 +168,24 @@ def compare(
 
 
 @reading_app.command()
+def runs(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where reports were written; else runs.")
+    ] = None,
+) -> None:
+    """List finished runs, the latest first: study, verdict, what to train from, date and folder.
+
+    prunetune runs
+
+    prunetune runs studies
+    """
+    from prunetune.report.run_folders import RUNS, runs_in, runs_table
+
+    found = runs_in(folder or RUNS)
+    say(runs_table(found) if found else f"no run in '{folder or RUNS}'")
+
+
+@reading_app.command()
 def presets() -> None:
     """List the studies that come with prunetune; `audit`, `plan`, `prune` and `sensitivity` take their names.
 
@@ -184,7 +203,7 @@ def presets() -> None:
 
 @store_app.command("ls")
 def store_ls(store: StoreDir = None) -> None:
-    """List the finished steps: kind, key, size, time, and what was found."""
+    """List the finished steps: kind, key, size, time, the study and what the step is in it, and what was found."""
     for entry in _open(store).ls():
         say(str(entry))
 
@@ -207,14 +226,28 @@ def store_verify(store: StoreDir = None) -> None:
 def store_gc(
     store: StoreDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Remove this study's finished steps instead, but those that another study needs. Its reports stay.",
+        ),
+    ] = None,
 ) -> None:
     """Remove what nobody needs any more, and list it. Finished steps stay, so that no study loses a result.
 
     That is what killed processes left (temporary files, and checkpoints of trainings that no process is at, so that an
     interrupted training begins anew), steps that were put aside as damaged, and old logs.
+
+        prunetune store gc --study quick --dry-run
     """
-    doing = "would remove" if dry_run else "removing"
-    freed = _open(store).gc(dry_run, lambda leftover: say(f"{doing}: {leftover}"))
+    doing, opened = "would remove" if dry_run else "removing", _open(store)
+    if study is None:
+        freed = opened.gc(dry_run, lambda leftover: say(f"{doing}: {leftover}"))
+    else:
+        freed, removed = opened.remove_study(study, dry_run, lambda leftover: say(f"{doing}: {leftover}"))
+        for needed_by, count in sorted(Counter(removed.kept.values()).items()):
+            say(f"kept: {counted(count, 'step')}, needed by {needed_by}")
     say(f"{counted(freed, 'byte')} {'would be freed' if dry_run else 'freed'}")
 
 

@@ -4,7 +4,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from prunetune.core.environment import cpu_model, fingerprint
-from prunetune.data import TrainingData, facts, load_examples
+from prunetune.data import facts
 from prunetune.errors import ConfigError, CorruptionError, counted
 from prunetune.execution.inputs import weights_read
+from prunetune.execution.timing import EVALUATION_COST, Evaluating, crowding, timed
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, Remaining
 from prunetune.sparsity.scope import prunable
@@ -23,18 +24,14 @@ from prunetune.steps.quantities import MeasureBarrier, MeasureBlocks, MeasureCur
 from prunetune.steps.steps import Connect, Prune, Step, Train
 from prunetune.store.layout import StoreReader
 from prunetune.training.evaluate import IMAGES
-from prunetune.training.loop import train
-from prunetune.training.recipe import Schedule
 
-PROBE_STEPS = {"cpu": 4, "mps": 4, "cuda": 200}  # on CUDA the first few are slow, and then a graph is replayed
-EVALUATION_COST = 1 / 3  # of a training step on as many images: forward without backward
 PRODUCT_COST = 3.0  # of a training step on as many images: a Hessian-vector product is a gradient of a gradient
+BESIDE = 1.3  # of a training's batches: what it takes for checks, weights that are written, and the next one's start
+START_SECONDS = 10.0  # at most, until workers have imported torch
 MEASURE_SECONDS = 0.05  # a step that does not train reads and writes a few states
 STEP_BYTES = 4 * 4096  # of every step: its folder and three short files, a block of the disk each
 
 
-# images pass through a network
-Evaluating = Train | Connect | MeasureBarrier | MeasureCurvature | MeasureSensitivity | MeasureBlocks
 UNITS: dict[type[Step], str] = {
     Train: "an epoch",
     Connect: "a point",
@@ -47,9 +44,15 @@ UNITS: dict[type[Step], str] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected wall-clock seconds, and bytes by which the store will grow."""
+    """Expected wall-clock seconds, from `low` to `high`, and bytes by which the store will grow.
 
-    seconds: float | None  # None where the data or the device are not at hand to time anything
+    Seconds are None where the data or the device are not at hand to time anything. `work` is what all steps come to one
+    after the other, on one core of this machine or its accelerator.
+    """
+
+    low: float | None
+    high: float | None
+    work: float | None
     store_bytes: int
 
 
@@ -107,21 +110,32 @@ def costs(plan: Plan, store: StoreReader, device: str, per_training: float | Non
 def estimate(plan: Plan, remaining: Remaining, jobs: int) -> Estimate:
     """Time one training's inner loop for a moment, and scale it to what is left of the plan, on `jobs` workers.
 
-    No number of jobs ends sooner than the longest chain of trainings (the rounds of iterative pruning).
+    No number of jobs ends sooner than the longest chain of trainings (the rounds of iterative pruning). `low` is by the
+    fastest try and workers that have the processor to themselves; `high` by the slowest, beside all that runs here now,
+    and with what a training takes beside its batches. Data with published checksums need not be on this machine: images
+    of the right shape stand for them.
     """
-    return Estimate(_seconds(plan, remaining, jobs), bytes_written(plan, remaining))
-
-
-def probe(plan: Plan, data: TrainingData, step: Evaluating) -> tuple[float, float]:
-    """Seconds of an epoch and of an evaluation, from a few steps on the first images."""
-    images = PROBE_STEPS[step.device] * step.recipe.batch_size
-    few = data.first(images)
-    recipe = replace(step.recipe, epochs=1, schedule=Schedule("constant"))
-    model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
-    passes = [train(model, few, recipe, order_seed=0, augment_seed=0, device=step.device) for _ in range(2)]
-    per_image = passes[-1].seconds / (len(few.train) + EVALUATION_COST * len(few.test))  # the first warms up
-    shared_by = plan.spec.devices
-    return per_image * len(data.train) / shared_by, per_image * EVALUATION_COST * len(data.test)
+    stored = bytes_written(plan, remaining)
+    passing = [step for step in remaining.left if isinstance(step, Evaluating)]
+    other_steps = (len(remaining.left) - len(passing)) * MEASURE_SECONDS
+    if not remaining.left:
+        return Estimate(0.0, 0.0, 0.0, stored)
+    if not passing:
+        return Estimate(other_steps / jobs, other_steps, other_steps, stored)
+    found = timed(plan, passing[0])
+    if found is None:
+        return Estimate(None, None, None, stored)
+    low, high = (
+        max(_work(plan, remaining, passing, seconds) / jobs, remaining.longest_epochs * _an_epochs(plan, seconds))
+        for seconds in found
+    )
+    alone, beside = crowding(passing[0].device, jobs)
+    return Estimate(
+        (low + other_steps / jobs) * alone,
+        (high + other_steps / jobs) * beside * BESIDE + START_SECONDS,
+        _work(plan, remaining, passing, found.fast) + other_steps,
+        stored,
+    )
 
 
 def bytes_written(plan: Plan, remaining: Remaining) -> int:
@@ -169,8 +183,10 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
         return Rate(per_training / epochs, f"{per_training:g} s for {counted(epochs, 'epoch')} (given)")
     if found := known.median(Train):
         return found
-    if timed := _timed(plan, device):
-        seconds, here = timed[0] + timed[1] / epochs, fingerprint(device, None)
+    first = next(step for step in plan.steps if isinstance(step, Train))
+    if found := timed(plan, first):
+        here = fingerprint(device, None)
+        seconds = _an_epochs(plan, found.fast) + found.fast * EVALUATION_COST * facts(plan.data).test / epochs
         return Rate(
             seconds, f"{seconds:.3g} s an epoch (a few steps timed now, on {here['accelerator'] or here['cpu']})"
         )
@@ -180,15 +196,9 @@ def _an_epoch(plan: Plan, known: Known, device: str, per_training: float | None)
     )
 
 
-def _timed(plan: Plan, device: str) -> tuple[float, float] | None:
-    """Seconds of an epoch and of an evaluation by a short probe; None without the device or the data."""
-    if device == "cuda" and not torch.cuda.is_available():
-        return None
-    try:
-        data = load_examples(plan.data)
-    except ConfigError:
-        return None
-    return probe(plan, data, next(step for step in plan.steps if isinstance(step, Train)))
+def _an_epochs(plan: Plan, per_image: float) -> float:
+    """Seconds of an epoch on as many devices as share a training."""
+    return per_image * facts(plan.data).train / plan.spec.devices
 
 
 def _rate(plan: Plan, step: Step, known: Known, an_epoch: float) -> Rate:
@@ -225,25 +235,16 @@ def _epochs_a_unit(plan: Plan, step: Step) -> float:
     return 0.0
 
 
-def _seconds(plan: Plan, remaining: Remaining, jobs: int) -> float | None:
-    timed = [step for step in remaining.left if isinstance(step, Evaluating)]
-    others = (len(remaining.left) - len(timed)) * MEASURE_SECONDS / jobs
-    if not timed:
-        return others
-    if timed[0].device == "cuda" and not torch.cuda.is_available():
-        return None
-    try:
-        data = load_examples(plan.data)
-    except ConfigError:
-        return None
-    per_epoch, per_evaluation = probe(plan, data, timed[0])
+def _work(plan: Plan, remaining: Remaining, passing: Sequence[Evaluating], per_image: float) -> float:
+    """Seconds of all steps that images pass through, one after the other."""
+    known, per_epoch = facts(plan.data), _an_epochs(plan, per_image)
     alone = per_epoch * plan.spec.devices  # of a step that does not train, which has one device
-    per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / len(data.train))
+    per_evaluation = per_image * EVALUATION_COST * known.test
+    per_point = per_evaluation + EVALUATION_COST * per_epoch * min(1, IMAGES / known.train)
     work = remaining.epochs_left * per_epoch + remaining.trainings_left * per_evaluation
-    work += sum(step.points for step in timed if isinstance(step, Connect | MeasureBarrier)) * per_point
-    measuring = (step for step in timed if isinstance(step, MeasureCurvature | MeasureSensitivity | MeasureBlocks))
-    work += sum(_units(step) * _epochs_a_unit(plan, step) for step in measuring) * alone
-    return max(work / jobs, remaining.longest_epochs * per_epoch) + others
+    work += sum(step.points for step in passing if isinstance(step, Connect | MeasureBarrier)) * per_point
+    measuring = (step for step in passing if isinstance(step, MeasureCurvature | MeasureSensitivity | MeasureBlocks))
+    return work + sum(_units(step) * _epochs_a_unit(plan, step) for step in measuring) * alone
 
 
 def _state_and_mask_bytes(plan: Plan, states: int, masks: int) -> int:

@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import time
+from collections import deque
+from itertools import pairwise
 from types import TracebackType
 
 from rich.console import Console
@@ -10,20 +12,46 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from prunetune.errors import counted, one_line, printable
-from prunetune.execution.events import SOURCE_FAILED, Cached, Done, Event, Failed, Notice, Skipped, Waiting
+from prunetune.execution.events import SOURCE_FAILED, Cached, Done, Event, Failed, Notice, Skipped, Started, Waiting
 from prunetune.execution.events import Progress as EpochDone
 from prunetune.execution.training_log import score_of
 from prunetune.plan.compile import Plan, Remaining, labels, look_words
 from prunetune.steps.steps import Train
 
 LINE_EVERY = 15.0  # seconds between lines where the output is no terminal
+BLOCKS = 4  # of the latest epochs, whose rates make a range
+RECENT = 32  # epochs of each worker that are looked at, at most
+
+
+class Pace:
+    """How long an epoch takes with all that the machine is doing, from when the latest ones ended.
+
+    The end of the first is where the clock starts: before it workers have imported torch, and that is done once.
+    """
+
+    def __init__(self) -> None:
+        self.ends: deque[float] = deque(maxlen=100_000)
+
+    def seconds(self, now: float, at_once: int) -> tuple[float, float] | None:
+        """From the end of one epoch to that of the next: in the fastest and the slowest block of the latest ones.
+
+        `at_once` trainings run side by side, whose epochs end together: a block has two of each. None before that.
+        """
+        ends, least = list(self.ends), 2 * at_once
+        known = len(ends) - 1
+        if known < least:
+            return None
+        size = max(least, min(known // 5, RECENT * at_once) // (BLOCKS * at_once) * at_once)
+        marks = [known - size * block for block in range(min(BLOCKS, known // size), -1, -1)]
+        rates = [(ends[last] - ends[first]) / (last - first) for first, last in pairwise(marks)]
+        overdue = (now - ends[marks[-2]]) / (known - marks[-2] + 1)  # as if another epoch had ended just now
+        return min(rates), max(*rates, overdue)
 
 
 class Progress:
     """Consumer of an executor's events: a bar in a terminal or notebook, a line now and then elsewhere.
 
-    Time left is the epochs still to train over the epochs per second since the start, so it includes
-    whatever else the machine is doing.
+    Time left is a range: what is left of the trainings by the pace of the latest epochs.
     """
 
     def __init__(self, plan: Plan, remaining: Remaining, console: Console | None = None) -> None:
@@ -37,9 +65,11 @@ class Progress:
         self.said: set[str] = set()  # why steps failed or were not run; what needs such a step is not named after it
         self.reached: dict[str, int] = {}
         self.epochs_left = 0
-        self.trained = 0  # epochs, here and now: a training may go on from a checkpoint
+        self.pace = Pace()
+        self.running: set[str] = set()  # trainings
+        self.priority: dict[str, int] = {}  # key -> epochs of the longest chain that starts with the step
         self.last = ""
-        self.started = self.last_line = time.monotonic()
+        self.last_line = time.monotonic()
         self.bars = Bars(
             TextColumn("trainings"),
             BarColumn(),
@@ -66,6 +96,7 @@ class Progress:
 
     def _expect(self, plan: Plan, remaining: Remaining) -> None:
         self.labels |= labels(plan)
+        self.priority |= plan.priority
         found = {step.key: step.recipe.epochs for step in remaining.left if isinstance(step, Train)}
         self.epochs_left += sum(epochs for key, epochs in found.items() if key not in self.epochs)
         self.epochs |= found
@@ -84,11 +115,15 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Take note of an event, and show it when it is worth a look."""
+        if isinstance(event, Started) and event.key in self.epochs:
+            self.running.add(event.key)
         if isinstance(event, EpochDone):
+            self.running.add(event.key)
             self._reach(event.key, event.epoch)
-            self.trained += 1
+            self.pace.ends.append(time.monotonic())
         elif isinstance(event, Done | Cached | Skipped | Failed):
             self._reach(event.key, self.epochs.get(event.key, 0))
+            self.running.discard(event.key)
             self.ended.add(event.key)
         if isinstance(event, Done):
             self._note(event)
@@ -112,14 +147,17 @@ class Progress:
             self._say(f"notice: {self._name(event.key)}: {event.message}")
 
     def time_left(self) -> str:
-        """`about 2 min left` of the trainings, or nothing before the first epoch is done; after the last one the count
-        of the other steps, whose time nobody knows."""
+        """`about 2 to 3 min left` of the trainings, or nothing before two epochs of each worker are known; after the
+        last training the count of the other steps, whose time nobody knows."""
         if not self.epochs_left and self.others:
             return f"{len(self.ended & self.others)} of {counted(len(self.others), 'other step')}"
-        if not self.trained:
+        at_once = max(1, len(self.running))
+        seconds = self.pace.seconds(time.monotonic(), at_once)
+        if seconds is None:
             return ""
-        seconds = (time.monotonic() - self.started) / self.trained * self.epochs_left
-        return f"about {duration(seconds)} left"
+        chain = max((self.priority.get(key, 0) - self.reached.get(key, 0) for key in self.running), default=0)
+        epochs = max(self.epochs_left, chain * at_once)  # of a chain no more than one is trained at a time
+        return f"about {duration_range(*(one * epochs for one in seconds))} left"
 
     def _reach(self, key: str, epoch: int) -> None:
         self.epochs_left -= epoch - self.reached.get(key, 0)
@@ -158,8 +196,19 @@ def is_watched(console: Console | None = None) -> bool:
     return console.is_terminal or console.is_jupyter
 
 
+def duration_range(low: float, high: float) -> str:
+    """Two durations as a person says them: `40 to 90 s`, `40 s to 3.5 min`, one where they are said alike."""
+    first, last = duration(low), duration(high)
+    if first == last:
+        return first
+    number, unit = first.split()
+    return f"{number} to {last}" if last.endswith(f" {unit}") else f"{first} to {last}"
+
+
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `3.5 min`, `2.1 h`."""
+    """Seconds as a person says them: `40 s`, `3.5 min`, `2.1 h`, `6 days`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if seconds < 6000:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 86400:.0f} days"

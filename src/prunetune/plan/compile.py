@@ -362,6 +362,18 @@ def labels(plan: Plan) -> dict[str, str]:
     return names | siblings | moments | overlaps | lines | measured
 
 
+def step_names(plan: Plan) -> dict[str, str]:
+    """The labels, and those of the masks and the initial weights that the plan's trainings start with."""
+    trainings = [(trial, trial.step) for trial in plan.trials if isinstance(trial.step, Train)]
+    masks = {step.mask.key: f"mask {_place(trial)}" for trial, step in trainings if step.mask}
+    starts = {
+        step.start.step.key: f"start of {trial.arm} seed {trial.seed}"
+        for trial, step in reversed(trainings)  # the first, which is a dense run's, has the last word
+        if isinstance(step.start.step, Init)
+    }
+    return starts | masks | labels(plan)
+
+
 def _place(row: PlannedTrial | PlannedCorrelation | PlannedQuantity) -> str:
     return f"{f'{row.mask} {row.sparsity:.1%} ' if row.mask else ''}lr {row.learning_rate:g} seed {row.seed}"
 

@@ -9,7 +9,7 @@ from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict
 from prunetune.errors import ConfigError
-from prunetune.report.answer import answers, headline
+from prunetune.report.answer import Answers, answers, headline
 from prunetune.report.figures.accuracy import answer_figure, drawings
 from prunetune.report.figures.connectivity import connectivity_figures
 from prunetune.report.figures.layers import agreement_figures, layer_figures
@@ -45,6 +45,7 @@ class Report:
     recommendation: tuple[Recommendation, ...]
     text: str  # the answer in plain words
     page: Path
+    answers: Answers  # with what is as good as the best, and the seeds that what is open would take
 
 
 def write_report(results: Results, out: Path) -> Report:
@@ -75,7 +76,7 @@ def write_report(results: Results, out: Path) -> Report:
     drawn_texts = [(d, svgs[d.name]) for d in drawn]
     write_text(page, page_text(results, found, drawn_texts, paper))
     text = summary(results.trials, verdicts, found.recommendation, rule, results.layers, results.recipes)
-    return Report(verdicts, found.recommendation, f"{headline(found)}\n\n{text}", page)
+    return Report(verdicts, found.recommendation, f"{headline(found)}\n\n{text}", page, found)
 
 
 def notebook_report(results: Results, page: Path) -> str:

@@ -139,7 +139,7 @@ class LocalBackend:
         """Make the folder, its marker and the folders in it."""
         self.root.mkdir(parents=True, exist_ok=True)
         replace_file(self.root / MARKER, marker_bytes())
-        for name in ("steps", "logs", LEASE_FOLDER):
+        for name in ("steps", "logs", "studies", LEASE_FOLDER):
             (self.root / name).mkdir(exist_ok=True)
         (self.root / ".lock").touch()  # while there is room: leases are given up under it on a full disk too
 

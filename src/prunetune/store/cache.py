@@ -131,9 +131,9 @@ class CachedStore(StoreWriter):
             self.remote.quarantine(key)
         return self.local.quarantine(key)
 
-    def ls(self) -> Iterator[maintenance.Entry]:
-        """What is stored at the URL, a step each."""
-        return self.remote.ls()
+    def home(self) -> Store:
+        """The one at the URL."""
+        return self.remote
 
     def verify(self) -> Iterator[maintenance.Problem]:
         """Read everything at the URL; every step that is not what was written, and why."""

@@ -3,8 +3,8 @@
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,24 @@ _TEMPORARY = (".tmp-*", "steps/[0-9a-f][0-9a-f]/.tmp-*", f"steps/[0-9a-f][0-9a-f
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored step: its kind, key, size in bytes, when it was made and what it measured, in a few words."""
+    """A stored step: its kind, key, size in bytes, when it was made and what it measured, in a few words.
+
+    `study` names the studies that it belongs to and `label` says what it is there; both are empty of steps that were
+    stored by version 0.2 or earlier.
+    """
 
     kind: str
     key: str
     size: int
     created: str
     summary: str
+    study: str = ""
+    label: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind:<8} {self.key}  {self.size:>12,} bytes  {self.created}  {self.summary}".rstrip()
+        what = ": ".join(filter(None, [self.study, self.label])) or "–"
+        stored = f"{self.kind:<8} {self.key[:12]}  {self.size:>12,} bytes  {self.created}"
+        return f"{stored}  {what}  {self.summary}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,18 @@ class Leftover:
         return f"{self.path}  {self.size:,} bytes  ({self.why})"
 
 
-def entries(store: StoreReader) -> Iterator[Entry]:
-    """Every stored step whose list of files and metrics can be read, in the order of keys."""
+def entries(store: StoreReader, places: Mapping[str, tuple[str, str]]) -> Iterator[Entry]:
+    """Every stored step whose list of files and metrics can be read, in the order of keys.
+
+    `places` has the names of a step's studies and what it is there, by its key.
+    """
     for key in store.stored():
         try:
-            yield _entry(key, store.manifest(key), store.metrics(key))
+            entry = _entry(key, store.manifest(key), store.metrics(key))
         except (KeyError, CorruptionError):
             continue
+        study, label = places.get(key, ("", ""))
+        yield replace(entry, study=short(study), label=short(label))
 
 
 def _entry(key: str, found: Manifest, metrics: dict[str, Any]) -> Entry:

@@ -39,6 +39,7 @@ from prunetune.store.layout import (
     state_file,
 )
 from prunetune.store.leases import EXPIRY, Leases
+from prunetune.store.studies import Removal, StoredStudy, note_study, places, removal, studies_in
 from prunetune.training.recipe import TrainingTime
 
 State = Mapping[str, Tensor]
@@ -76,8 +77,8 @@ class StoreWriter(StoreReader):
         """
 
     @abstractmethod
-    def ls(self) -> Iterator[maintenance.Entry]:
-        """What is stored, a step each."""
+    def home(self) -> "Store":
+        """The store where finished steps and studies are kept for all."""
 
     @abstractmethod
     def verify(self) -> Iterator[maintenance.Problem]:
@@ -94,6 +95,20 @@ class StoreWriter(StoreReader):
     def folder(self, key: str) -> Path:
         """Where this machine keeps a step's files."""
         return self.root / folder_of(key)
+
+    def studies(self) -> list[StoredStudy]:
+        """The studies that ran with this store."""
+        return studies_in(self.home().backend)
+
+    def note_study(self, study: StoredStudy) -> None:
+        """Write down which steps are a study's, for `ls` and for `remove_study`."""
+        home = self.home().backend
+        with writing(home.place), locked(self.root / ".lock"):
+            note_study(home, study)
+
+    def ls(self) -> Iterator[maintenance.Entry]:
+        """What is stored, a step each, with the studies that it belongs to."""
+        return maintenance.entries(self.home(), places(self.studies()))
 
     def write(
         self,
@@ -144,6 +159,26 @@ class StoreWriter(StoreReader):
                 tell(leftover)
                 freed += leftover.size if dry_run else leftover.remove()
         return freed
+
+    def remove_study(
+        self, name: str, dry_run: bool = False, tell: Callable[[maintenance.Leftover], None] = lambda leftover: None
+    ) -> tuple[int, Removal]:
+        """Remove the steps that only the study of this name needs; the bytes freed, and what went and stayed.
+
+        `tell` and `dry_run` are those of `gc`. ConfigError for a study that is not listed, or that a process is at.
+        """
+        freed, home = 0, self.home()
+        self.require_marked()
+        with writing(self.root), closing(self.leases()) as leases:
+            found = removal(home, self.studies(), name, leases)
+            for leftover in found.leftovers(home, home.backend, leases, self._drop):
+                tell(leftover)
+                freed += leftover.size if dry_run else leftover.remove()
+        return freed, found
+
+    def _drop(self, key: str) -> int:
+        """Remove a step; the bytes freed."""
+        return maintenance.remove(self.quarantine(key))
 
 
 class Store(StoreWriter):
@@ -203,9 +238,9 @@ class Store(StoreWriter):
             self.backend.move_out(key, target)
         return target
 
-    def ls(self) -> Iterator[maintenance.Entry]:
-        """What is stored, a step each."""
-        return maintenance.entries(self)
+    def home(self) -> "Store":
+        """This one."""
+        return self
 
     def verify(self) -> Iterator[maintenance.Problem]:
         """Read everything again; every step that is not what was written, and why."""

@@ -5,6 +5,7 @@ The trainings are the steps of a study with the one arm `finetune`, so that they
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from prunetune.errors import ConfigError, one_line, unknown
 from prunetune.execution.events import Event
 from prunetune.models import build, draw
 from prunetune.report.ownership import require_ours
-from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, write_tradeoff
+from prunetune.report.run_folders import RUNS
+from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, rows_table, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
     TRADEOFF,
@@ -34,11 +36,11 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     ParameterDensity,
     Timing,
     Tradeoff,
+    headline,
     read_tradeoff,
 )
 from prunetune.report.write_report import PAGE
 from prunetune.rows import Results, Trial
-from prunetune.sparsity.argument_checks import as_path
 from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL
@@ -47,14 +49,14 @@ from prunetune.spec.compression import CompressionRequest, compression_spec
 from prunetune.spec.load import SpecSource
 from prunetune.steps.steps import Train
 
-__all__ = ["Shipped", "compress", "plan_compression"]
+__all__ = ["Shipped", "plan_compression", "preflight_compression", "run_compression"]
 
 MODELS = "models"  # the folder of the exported ones, within the report's
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "safetensors": ".safetensors", "bitmask": ".bitmask.safetensors"}
 BATCHES = (1, 64)  # images at a time, of the measured times
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shipped:
     """A finished prune: the rows, the page that shows them, and what failed."""
 
@@ -74,6 +76,17 @@ class Shipped:
 
     def __str__(self) -> str:
         return self.report.text
+
+    def __repr__(self) -> str:
+        return f"<Shipped {self.report.found.name}: {headline(self.report.found)}>"
+
+    def _repr_html_(self) -> str:
+        """The table of networks, as a notebook shows the result of a cell."""
+        table = rows_table(self.report.found)
+        head = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+        caption = escape(f"{headline(self.report.found)}. All of it: {self.report.page}")
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ def _savings(prepared: Prepared) -> Iterator[Savings]:
         yield channel_savings(model, sparsity, images, scope, spec.masks[0].round_to)
 
 
-def compress(
+def run_compression(
     prepared: Prepared,
     folder: Path,
     formats: Sequence[str] = (),
@@ -132,10 +145,6 @@ def compress(
     """Train what is left, measure every network, and write report and models to `folder`.
 
     `folder` is what `preflight_compression` returned for the same formats.
-
-    >>> from prunetune.compress import CompressionRequest, plan_compression, preflight_compression, compress
-    >>> prepared = plan_compression("quick", ["epochs=2"], CompressionRequest(learning_rate=0.1))  # doctest: +SKIP
-    >>> print(compress(prepared, preflight_compression(prepared, ["onnx"]), ["onnx"]))  # doctest: +SKIP
     """
     results, _ = run_steps(prepared, folder, jobs, on_event, command)
     measured, failures = _measured(prepared, results)
@@ -161,15 +170,10 @@ def compress(
 
 def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
     """The report's folder (None: runs/NAME-pruned), once nothing of somebody else's lies in the place of its files."""
-    folder = output_folder(prepared, out)
     sparsities = prepared.plan.spec.sparsities
     models = [_model_path(prepared, sparsity, name) for sparsity in sparsities for name in all_formats(formats)]
-    return preflight(prepared, folder, (TRADEOFF, PAGE, *models), listed_files(folder))
-
-
-def output_folder(prepared: Prepared, out: str | Path | None) -> Path:
-    """Where the report goes."""
-    return as_path("out", out, "runs/mine") if out is not None else Path("runs") / f"{prepared.spec.name}-pruned"
+    default = RUNS / f"{prepared.spec.name}-pruned"
+    return preflight(prepared, out, (TRADEOFF, PAGE, *models), listed_files, default=default)
 
 
 def require_formats(formats: Sequence[str]) -> Sequence[str]:

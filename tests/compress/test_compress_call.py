@@ -1,0 +1,69 @@
+"""`pt.compress`: the pipeline of `prunetune prune` in one call, with a table in a notebook."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prunetune as pt
+from prunetune.report.tradeoff.tradeoff_page import TradeoffReport
+from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF, Tradeoff, read_tradeoff
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "prune.md"
+FEW = 'overrides=["data_args.train_limit=640"], epochs=1'
+
+
+@pytest.mark.slow
+def test_the_snippet_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRUNETUNE_STORE", str(tmp_path / "store"))
+    (snippet,) = re.findall(r"```python\n(import prunetune.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(snippet.replace("epochs=1", FEW), names)
+    found: pt.Shipped = names["found"]
+    assert [row.label for row in found.rows] == ["dense", "50 %", "90 %"]
+    assert found.failures == ()
+    assert {path.suffix for path, _ in found.files} == {".onnx", ".safetensors"}
+    assert all(path.is_file() for path, _ in found.files)
+    folder = Path("runs") / "small-fashion-mini-pruned"
+    assert read_tradeoff(folder / TRADEOFF).rows == found.rows
+    printed = capsys.readouterr()
+    assert printed.out.startswith(str(found))
+    assert printed.err == ""  # no terminal looks on
+    assert repr(found) == f"<Shipped small-fashion-mini: {repr(found).split(': ', 1)[1]}"
+    assert "\n" not in repr(found)
+    html = found._repr_html_()
+    assert html.count("<tr>") == 4
+    for row in found.rows:
+        assert f"<td>{row.label}</td>" in html
+
+
+def test_a_path_that_is_markup_is_shown_as_text() -> None:
+    empty = Tradeoff("a", "m", "d", "one_shot", "unstructured", 0.1, 1, (), (), {}, {})
+    shipped = pt.Shipped(TradeoffReport(empty, "", Path("<b>") / "report.html"), ())
+    assert "<b>" not in shipped._repr_html_()
+    assert "&lt;b&gt;" in shipped._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"model": "small", "data": "fashion-mini"}, "--sparsity: missing"),
+        ({"model": 3, "data": "fashion-mini"}, "model: 3 is a int; must be a name"),
+        ({"sparsities": 0.5}, "sparsities: 0.5 is a float; must be a list"),
+        ({"sparsities": [1.5]}, "sparsities: 1.5 is not a share of weights"),
+        ({"formats": "onnx"}, "formats: 'onnx' is a str; must be a list"),
+        ({"source": "quick", "learning_rate": 0.1, "formats": ["onxn"]}, "--export: unknown 'onxn'"),
+        ({"overrides": "seeds=1"}, "overrides: 'seeds=1' is a str"),
+        ({"weights": 3, "model": "small", "data": "fashion-mini"}, "weights: 3 is a int; must be a path"),
+        ({"on_event": 3}, "on_event: 3 is a int"),
+    ],
+)
+def test_a_wrong_request_is_one_line(asked: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(pt.ConfigError, match=re.escape(line)) as caught:
+        pt.compress(**asked, store=tmp_path / "store", out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()

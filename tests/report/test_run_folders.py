@@ -1,0 +1,134 @@
+"""A run keeps its folder: another study's report is neither replaced nor mixed with it, and `runs` lists them all."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunetune.report.run_folders import report_folder, runs_in, runs_table
+from prunetune.spec.load import load_spec
+from prunetune.spec.study import Spec
+from tests.support.refusals import refused
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def write(folder: Path, spec: Spec, name: str = "results.json", **more: Any) -> Path:
+    """A file of a report with as much as tells whose it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = spec.resolved() | spec.metric.described()
+    (folder / name).write_text(json.dumps({"schema_version": 5, "study": study, **more}))
+    return folder
+
+
+def folder_of(runs: Path, spec: Spec, asked: Mapping[str, Any] | None = None) -> Path:
+    return report_folder(None, runs / spec.name, spec, asked)
+
+
+def test_the_first_run_and_an_unchanged_spec_have_the_name(tmp_path: Path) -> None:
+    spec = load_spec("quick")
+    assert folder_of(tmp_path, spec) == tmp_path / "quick"
+    write(tmp_path / "quick", spec)
+    assert folder_of(tmp_path, load_spec("quick", ["seeds=5"])) == tmp_path / "quick"
+
+
+def test_a_changed_spec_has_a_folder_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    write(tmp_path / "quick", load_spec("quick"))
+    more, fewer = load_spec("quick", ["seeds=7"]), load_spec("quick", ["seeds=3"])
+    second, third = folder_of(tmp_path, more), folder_of(tmp_path, fewer)
+    assert len({tmp_path / "quick", second, third}) == 3
+    for folder in (second, third):
+        assert folder.parent == tmp_path
+        assert len(folder.name) == len("quick-01234567")
+    write(second, more)
+    write(third, fewer)
+    assert (folder_of(tmp_path, more), folder_of(tmp_path, fewer)) == (second, third)
+    assert folder_of(tmp_path, load_spec("quick")) == tmp_path / "quick"
+    (tmp_path / "quick" / "results.json").unlink()
+    assert folder_of(tmp_path, more) == second  # where its report is
+
+
+def test_the_folder_of_an_earlier_version_is_known(tmp_path: Path) -> None:
+    """Fields that came later are missing in its report; the study is the same where they are at their defaults."""
+    spec = load_spec("quick", ["recipe.label_smoothing=0"])
+    old = spec.resolved()
+    for name in ("devices", "measure"):
+        del old[name]
+    del old["recipe"]["label_smoothing"]
+    (write(tmp_path / "quick", spec) / "results.json").write_text(json.dumps({"schema_version": 5, "study": old}))
+    assert folder_of(tmp_path, spec) == tmp_path / "quick"
+    assert folder_of(tmp_path, load_spec("quick", ["recipe.label_smoothing=0.1"])) != tmp_path / "quick"
+    assert folder_of(tmp_path, load_spec("quick", ["measure=masks"])) != tmp_path / "quick"
+
+
+@pytest.mark.parametrize("study", ["fashion-mnist", "cifar10", "reaudit"])
+def test_the_committed_studies_are_of_their_specs(study: str) -> None:
+    folder = STUDIES / study
+    assert report_folder(str(folder), folder, load_spec(folder / "study.yaml")) == folder
+
+
+def test_an_explicit_folder_is_refused_where_it_holds_another_study(tmp_path: Path) -> None:
+    write(tmp_path / "mine", load_spec("quick"))
+    assert report_folder(tmp_path / "mine", tmp_path / "x", load_spec("quick")) == tmp_path / "mine"
+    assert report_folder(tmp_path / "new", tmp_path / "x", load_spec("quick")) == tmp_path / "new"
+    with refused("out", f"'{tmp_path / 'mine'}'", "recipe", "seeds"):
+        report_folder(tmp_path / "mine", tmp_path / "x", load_spec("quick", ["epochs=3", "seeds=2"]))
+    more = load_spec("quick", ["seeds=7"])
+    assert report_folder(tmp_path / "mine", tmp_path / "x", more) == tmp_path / "mine"
+    with refused("out", "seeds"):
+        report_folder(tmp_path / "mine", tmp_path / "x", load_spec("quick", ["seeds=4"]))
+    with refused("out", "3", "path"):
+        report_folder(3, tmp_path / "x", load_spec("quick"))
+
+
+def test_what_was_asked_besides_the_spec_counts(tmp_path: Path) -> None:
+    """Two budgets of one study are two questions."""
+    spec, half, whole = load_spec("quick"), {"max_drop": 0.5, "limit": None}, {"max_drop": 1.0, "limit": None}
+    write(tmp_path / "quick", spec, "budget.json", **half)
+    assert folder_of(tmp_path, spec, half) == tmp_path / "quick"
+    other = folder_of(tmp_path, spec, whole)
+    assert other != tmp_path / "quick"
+    write(other, spec, "budget.json", **whole)
+    assert folder_of(tmp_path, spec, whole) == other
+    assert report_folder(str(other), other, spec, half) == other  # somebody names it: the study is the same
+
+
+def test_a_report_that_nobody_can_read_is_left_to_the_check_of_files(tmp_path: Path) -> None:
+    (tmp_path / "quick").mkdir()
+    for content in ("{", "[]", "{}", '{"schema_version": 5, "study": 3}', "[" * 5000):
+        (tmp_path / "quick" / "results.json").write_text(content)
+        assert folder_of(tmp_path, load_spec("quick")) == tmp_path / "quick"
+        assert runs_in(tmp_path) == []
+
+
+def test_runs_are_listed_the_latest_first(tmp_path: Path) -> None:
+    spec = load_spec("quick")
+    cell = {"learning_rate": 0.1, "mask": "iterative"}
+    verdicts = [
+        {"learning_rate": 0.01, "mask": "iterative", "winning_property": "holds"},
+        cell | {"winning_property": "inconclusive"},
+    ]
+    write(tmp_path / "a", spec, verdicts=verdicts, choices=[cell | {"as_good": ["finetune", "ticket"]}])
+    write(tmp_path / "group" / "b", spec, verdicts=verdicts)  # of a version without choices
+    write(tmp_path / "c", spec, "tradeoff.json", rows=[{"sparsity": 0}, {"sparsity": 0.5}, {"sparsity": 0.9}])
+    write(tmp_path / "d", spec, "budget.json", chosen=None)
+    write(tmp_path / "1" / "2" / "3" / "4", spec)  # deeper than a report lies
+    for age, name in enumerate(("d/budget.json", "c/tradeoff.json", "group/b/results.json", "a/results.json")):
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    found = runs_in(tmp_path)
+    assert [(run.folder.name, run.verb, run.answer, run.start) for run in found] == [
+        ("d", "prune", "none within the budget", "finetune"),
+        ("c", "prune", "2 networks", "finetune"),
+        ("b", "audit", "yes/undecided", "–"),
+        ("a", "audit", "undecided", "finetune"),
+    ]
+    lines = runs_table(found).splitlines()
+    assert lines[0].split("  ")[0] == "study"
+    assert {line.index(str(run.folder)) for line, run in zip(lines[1:], found, strict=True)} == {
+        lines[0].index("folder")
+    }
+    with refused("runs", "nowhere", "folder"):
+        runs_in(tmp_path / "nowhere")
