@@ -17,6 +17,7 @@ from benchmarks import (
     quick_audit,
     scale,
     sharing,
+    sparse_network,
     store,
     training_step,
 )
@@ -55,6 +56,7 @@ BENCHMARKS = {
         large_model,
         ordering,
         scale,
+        sparse_network,
         gpu,
     )
 }

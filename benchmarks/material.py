@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.rounds import Options
 from prunetune import models
 from prunetune.data import DATA, Cifar, Dataset, identify, load
-from prunetune.data.downloads import cache_folder
+from prunetune.data.downloads import cache_folders
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.prune import compute_mask
 from prunetune.training.recipe import Precision, Recipe, Schedule
@@ -94,7 +94,7 @@ def mask_of(model: nn.Module) -> Mask:
 def has_cifar10() -> bool:
     """Whether CIFAR-10 lies in the cache."""
     source = DATA["cifar10"]
-    return isinstance(source, Cifar) and bool(source.files(cache_folder()))
+    return isinstance(source, Cifar) and any(source.files(folder) for folder in cache_folders())
 
 
 def origin(root: str) -> str:

@@ -1,6 +1,7 @@
 """Which layers run as 2:4 and why others do not; on a GPU, that they give the dense layer's outputs."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ from torch import nn
 from torch.sparse import SparseSemiStructuredTensorCUSPARSELT, SparseSemiStructuredTensorCUTLASS
 
 import prunetune as pt
-from prunetune.deploy.semi_structured import MULTIPLES, TYPES, survey_layers, to_semi_structured
+from benchmarks.gpu import two_of_four
+from benchmarks.rounds import Options
+from prunetune.deploy.latency import latencies
+from prunetune.deploy.semi_structured import CAPABILITY, MULTIPLES, TYPES, survey_layers, to_semi_structured
 from tests.support.refusals import refused
 
 PATTERN = torch.tensor([True, False, False, True])
@@ -111,21 +115,75 @@ def test_with_too_old_a_gpu_there_is_one_clear_line(monkeypatch: pytest.MonkeyPa
         to_semi_structured(nn.Linear(64, 64))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0), reason="needs a GPU with 2:4 kernels"
-)
-def test_converted_layers_give_the_dense_outputs() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 10)).half()
-    mask = pt.compute_mask(model, 0.5, pattern="2:4")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    done = to_semi_structured(model, mask)
-    assert done.converted == ("0",)
-    assert done.left == {"2": "shape (10, 256): the kernels take multiples of (32, 64)"}
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    pt.apply_mask(model, mask)
-    for size in (1, 16, 100):
-        inputs = torch.randn(size, 128, device="cuda", dtype=torch.float16)
-        with torch.no_grad():
-            torch.testing.assert_close(done.model(inputs), model.cuda()(inputs), rtol=1e-2, atol=1e-2)
+needs_kernels = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or torch.cuda.get_device_capability() < CAPABILITY,
+        reason="needs a GPU of compute capability 8.0 or more, which has 2:4 kernels",
+    ),
+]
+
+
+class TestOnAGpu:
+    """Each against the dense layer with the same zeros."""
+
+    pytestmark = needs_kernels
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize(("outputs", "inputs"), [(32, 64), (96, 128), (256, 1024)])
+    def test_a_layer_gives_the_dense_outputs(self, outputs: int, inputs: int, bias: bool, dtype: torch.dtype) -> None:
+        """In float32 on the CPU the sum is as good as exact: what is left is the rounding of a half type's output."""
+        torch.manual_seed(0)
+        layer = nn.Linear(inputs, outputs, bias=bias).to(dtype)
+        mask = pt.compute_mask(nn.Sequential(layer), 0.5, pattern="2:4")
+        done = to_semi_structured(nn.Sequential(layer), mask)
+        assert done.converted == ("0",)
+        pt.apply_mask(layer, {"weight": mask["0.weight"]})
+        exact = deepcopy(layer).float()
+        close = 4 * torch.finfo(dtype).eps
+        for shape in ((1,), (7,), (64,), (3, 5), (1000,)):
+            given = torch.randn(*shape, inputs).to(dtype)
+            with torch.inference_mode():
+                found = done.model(given.cuda()).cpu()
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.float(), exact(given.float()).detach(), rtol=close, atol=close)
+
+    def test_what_is_not_converted_stays_as_it_was(self) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 10)).half()
+        mask = pt.compute_mask(model, 0.5, pattern="2:4")
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        done = to_semi_structured(model, mask)
+        assert done.converted == ("0",)
+        assert done.left == {"2": "shape (10, 256): the kernels take multiples of (32, 64)"}
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        assert all(tensor.device.type == "cpu" for tensor in model.state_dict().values())
+        assert not done.model.training
+        last = done.model.get_parameter("2.weight")
+        assert torch.equal(last.cpu(), before["2.weight"] * mask["2.weight"])
+
+    def test_the_zeros_are_exact(self) -> None:
+        """Fed with one-hot inputs, the layer shows its weights."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(128, 64, bias=False)).half()
+        mask = pt.compute_mask(model, 0.5, pattern="2:4")
+        done = to_semi_structured(model, mask)
+        with torch.inference_mode():
+            shown = done.model(torch.eye(128, dtype=torch.float16, device="cuda")).t().cpu()
+        assert torch.equal(shown, model.get_parameter("0.weight").detach() * mask["0.weight"])
+
+    def test_it_can_be_timed_against_dense(self) -> None:
+        """No speed is asserted, which depends on the GPU: `python -m benchmarks gpu` measures it."""
+        model = nn.Sequential(nn.Linear(128, 64)).half()
+        done = to_semi_structured(model, pt.compute_mask(model, 0.5, pattern="2:4"))
+        given = torch.randn(64, 128, dtype=torch.float16, device="cuda")
+        found = latencies({"dense": model.cuda(), "2:4": done.model}, given, rounds=6)
+        assert all(sample > 0 for one in found.values() for sample in one.samples)
+
+    def test_the_benchmark_has_a_row_for_a_layer(self) -> None:
+        table = two_of_four(Options(rounds=1, quick=True))
+        ((layer, batch, dense, sparse, ratio),) = table.rows
+        assert (layer, batch) == ("3072 x 768", "64")
+        assert float(dense) > 0 < float(sparse)
+        assert "[" in ratio

@@ -113,7 +113,8 @@ def test_a_copy_stands_alone() -> None:
     for layer, inputs in ((nn.Linear(12, 7), torch.randn(2, 12)), (nn.Conv2d(3, 5, 3), torch.randn(2, 3, 8, 8))):
         sparse = sparse_layer(thinned(layer))
         copy = deepcopy(nn.Sequential(sparse))
-        sparse.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in layer.state_dict().items()})
+        for matrix in sparse.buffers():
+            matrix.values().zero_()
         close(layer, copy, inputs)
         assert "nonzeros" in repr(copy)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunetune.cli.options import count, say, shares
+from prunetune.cli.options import count, joined, names, say, shares
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -15,8 +15,9 @@ def counts(text: str) -> tuple[int, ...]:
 
 def bench_kernels(
     shape: Annotated[
-        list[str] | None,
+        list[Any] | None,
         typer.Option(
+            parser=names,
             metavar="SHAPE[,SHAPE…]",
             help="Layers: OUTxIN is linear, OUTxINxKxK@SIDE a convolution on images of SIDE x SIDE; may be repeated; "
             "else eight usual ones.",
@@ -60,9 +61,9 @@ def bench_kernels(
     from prunetune.deploy import break_even
     from prunetune.errors import counted
 
-    shapes = [break_even.LayerShape.parse(part) for text in shape or break_even.SHAPES for part in text.split(",")]
-    batches = [size for sizes in batch or [break_even.BATCHES] for size in sizes]
-    sparsities = [share for shares in sparsity or [break_even.SPARSITIES] for share in shares]
+    shapes = [break_even.LayerShape.parse(text) for text in joined(shape) or break_even.SHAPES]
+    batches = joined(batch) or list(break_even.BATCHES)
+    sparsities = joined(sparsity) or list(break_even.SPARSITIES)
     cores = threads or 1
     break_even.require_request(batches, sparsities, cores)
     if out is not None:
