@@ -1,11 +1,13 @@
 import dataclasses
 import statistics
 
+import pytest
+
 from prunetune.analysis.pairing import Evidence
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import Rule, judge
 from prunetune.report import tables, verdict_tables
-from prunetune.report.table_format import bounds, p_value, signed
+from prunetune.report.table_format import bounds, p_value, signed, sort_value
 from prunetune.rows import Correlation, Invariant, Layer, Missing, Spent
 from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
@@ -210,3 +212,13 @@ def test_a_study_whose_trainings_are_all_missing():
     table = tables.means_table(evidence, ())
     assert [row[:-1] for row in table.rows] == [("0.1", "–", "0 %", "dense", "0", "–", "–", "–", "–")]
     assert "no result in seed 0" in table.rows[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("−0.50", -0.5), ("+1.2e-05", 1.2e-05), ("12,345", 12345), ("*0.70", 0.7), (".25 of it", 0.25), ("-3", None)],
+)
+def test_what_a_cell_is_sorted_by(cell: str, value: float | None) -> None:
+    found = sort_value(cell)
+    assert (None if found is None else float(found)) == value
+    assert sort_value("–") is None

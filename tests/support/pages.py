@@ -33,7 +33,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag, tag
 
     def handle_data(self, data):
-        if "style" not in self._open:
+        if not {"style", "script"} & set(self._open):
             self.words.append(data)
 
     @property
