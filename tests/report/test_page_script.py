@@ -4,6 +4,7 @@ import html
 import json
 import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,7 +25,7 @@ const all = (selector, name) => [...page.querySelectorAll(selector)].map((elemen
 const series = (group) => [...page.querySelectorAll(`${group} svg`)].map((svg) =>
   [...new Set([...svg.querySelectorAll('[data-series]')].filter(seen).map((mark) => mark.dataset.series))]);
 const entry = (name) => page.querySelector(`#accuracy [data-entry="${name}"][role="button"]`);
-const column = (at) => [...page.querySelectorAll('#table-means tbody tr')].map((row) => row.cells[at].textContent);
+const column = (at) => [...page.querySelectorAll('#table-comparisons tbody tr')].map((row) => row.cells[at].textContent);
 const tip = () => [page.getElementById('tip').textContent, page.getElementById('tip').getClientRects().length];
 
 results.labels = all('#figure-answer :is([data-series], [data-series] *)[aria-label]', 'aria-label');
@@ -54,18 +55,18 @@ page.querySelector('#figure-answer svg').dispatchEvent(new page.defaultView.Poin
   {clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, bubbles: true}));
 results.hovered = tip();
 
-const heads = [...page.querySelectorAll('#table-means thead th')];
-const [at, arms] = ['Mean %', 'Arm'].map((title) => heads.findIndex((th) => th.textContent === title));
+const heads = [...page.querySelectorAll('#table-comparisons thead th')];
+const [at, kinds] = ['Mean', 'Difference'].map((title) => heads.findIndex((th) => th.textContent === title));
 const sort = (index) => heads[index].querySelector('button').click();
 results.unsorted = column(at);
-sort(arms); sort(at);
+sort(kinds); sort(at);
 results.rising = column(at);
 results.said = heads.map((th) => th.getAttribute('aria-sort'));
 sort(at);
 results.falling = column(at);
 results.saidThen = heads[at].getAttribute('aria-sort');
-sort(arms);
-results.byArm = [column(arms), column(at)];
+sort(kinds);
+results.byKind = [column(kinds), column(at)];
 document.body.textContent = 'found ' + encodeURIComponent(JSON.stringify(results)) + ' end';
 """
 
@@ -140,15 +141,20 @@ def test_the_pointer_shows_the_same(found: dict[str, Any]) -> None:
     assert found["hovered"] == [found["labels"][1], 1]
 
 
+def numbers(cells: Sequence[str]) -> list[float]:
+    return [float(cell.replace("−", "-")) for cell in cells]
+
+
 def test_a_table_sorts_by_numbers_both_ways_and_is_stable(found: dict[str, Any]) -> None:
-    numbers = [float(cell) for cell in found["unsorted"]]
-    assert numbers != sorted(numbers)
-    assert [float(cell) for cell in found["rising"]] == sorted(numbers)
-    assert [float(cell) for cell in found["falling"]] == sorted(numbers, reverse=True)
+    unsorted = numbers(found["unsorted"])
+    assert unsorted != sorted(unsorted)
+    assert min(unsorted) < -1  # by its characters, −0.5 would come before −1.5
+    assert numbers(found["rising"]) == sorted(unsorted)
+    assert numbers(found["falling"]) == sorted(unsorted, reverse=True)
     assert [said for said in found["said"] if said] == ["ascending"]
     assert found["saidThen"] == "descending"
-    arms, means = found["byArm"]
-    assert arms == sorted(arms)
-    for arm in set(arms):  # within an arm the means fall, as they did before
-        own = [float(mean) for name, mean in zip(arms, means, strict=True) if name == arm]
+    kinds, means = found["byKind"]
+    assert kinds == sorted(kinds)
+    for kind in set(kinds):  # within a kind the means fall, as they did before
+        own = numbers([mean for name, mean in zip(kinds, means, strict=True) if name == kind])
         assert own == sorted(own, reverse=True)
