@@ -16,7 +16,9 @@ from prunetune.analysis.verdict import Rule, judge
 from prunetune.report.figures.accuracy import Drawing, accuracy_figure, arm_roles, drawings
 from prunetune.report.figures.plot_primitives import panel
 from prunetune.report.figures.style import COLOURS, inline, standalone
+from prunetune.report.write_report import write_report
 from prunetune.rows import Results
+from tests.support.pages import Page
 from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
 BOUNDS_WIDTH = 2.2  # of a line that shows bounds
@@ -174,6 +176,45 @@ def test_overlap_of_sparse_networks(results, drawn, kind, pairs, sparsities):
     assert [text.get_text() for text in axes.get_xticklabels()] == [f"{100 * s:g}" for s in sparsities]
 
 
+def test_an_arm_has_one_colour_in_all_panels_and_no_mask_algorithm_has_it(results, drawn):
+    """`lone` is trained at one sparsity of one rate only, which shifts no other arm's colour."""
+    lone = dataclasses.replace(next(row for row in results.trials if row.arm == "ticket"), arm="a_lone_arm")
+    other = [dataclasses.replace(row, arm="zeta") for row in results.trials if row.arm == "reinit"]
+    figures = draw(dataclasses.replace(results, trials=(*results.trials, lone, *other)))
+    seen: dict[str, set[str]] = {}
+    for drawing in figures.values():
+        if drawing.group in ("accuracy", "masks"):
+            for line in drawing.figure.axes[0].lines:
+                seen.setdefault(str(line.get_label()), set()).add(str(line.get_color()))
+    assert seen.keys() == {"dense", *ARMS, "zeta", "a_lone_arm", "admm", "iterative"}
+    assert all(len(colours) == 1 for colours in seen.values())
+    assert len(set.union(*seen.values())) == len(seen)
+
+
+def test_panels_of_the_verdict_share_their_range(drawn):
+    panels = [drawing.figure.axes[0] for drawing in drawn.values() if drawing.group == "difference"]
+    assert len(panels) == 4
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    low, high = panels[0].get_ylim()
+    for axes in panels:
+        assert all(low <= y <= high for line in axes.lines for y in heights(line))
+
+
+def test_a_figure_of_nothing_but_chance_is_a_sentence_on_the_page_and_no_file(results, tmp_path):
+    flat = tuple(
+        dataclasses.replace(row, value=row.expected + 0.0124) if (row.mask, row.learning_rate) == ("admm", 0.1) else row
+        for row in results.correlations
+    )
+    page = write_report(dataclasses.replace(results, correlations=flat), tmp_path).page
+    files = {path.stem for path in (tmp_path / "figures").glob("overlap-*")}
+    assert files == {f"overlap-{kind}-{at}" for kind in ("sparse", "dense") for at in ("0.01-admm", "0.01-iterative",
+                                                                                       "0.1-iterative")}  # fmt: skip
+    text = Page(page.read_text(encoding="utf-8")).text
+    for kind in ("sparse", "dense"):
+        said = f"Learning rate 0.1, admm masks: Rp, sparse and {kind}, is about chance, every mean within 0.013 of it."
+        assert said in text
+
+
 def test_mask_algorithms_together(results, drawn):
     lines = {line.get_label(): line for line in drawn["masks-finetune-0.1"].figure.axes[0].lines}
     assert list(lines) == ["dense", "admm", "iterative"]
@@ -299,8 +340,9 @@ def contrast(first: str, second: str) -> float:
 def test_marks_and_texts_stand_out_from_the_paper_in_both_themes(theme):
     assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
     paper = COLOURS["paper"][theme]
+    marks_only = ("rate", "level", "length", "overlap", "above", "below")  # names of the others are set in their colour
     for role in COLOURS.keys() - {"paper", "rule"}:
-        least = 4.5 if role in ("ink", "muted") else 3.0
+        least = 3.0 if role.startswith(marks_only) else 4.5
         assert contrast(COLOURS[role][theme], paper) >= least, role
 
 

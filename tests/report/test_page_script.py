@@ -25,7 +25,8 @@ const all = (selector, name) => [...page.querySelectorAll(selector)].map((elemen
 const series = (group) => [...page.querySelectorAll(`${group} svg`)].map((svg) =>
   [...new Set([...svg.querySelectorAll('[data-series]')].filter(seen).map((mark) => mark.dataset.series))]);
 const entry = (name) => page.querySelector(`#accuracy [data-entry="${name}"][role="button"]`);
-const column = (at) => [...page.querySelectorAll('#table-comparisons tbody tr')].map((row) => row.cells[at].textContent);
+const rows = () => [...page.querySelectorAll('#table-comparisons tbody tr')];
+const column = (at) => rows().map((row) => row.cells[at].textContent);
 const tip = () => [page.getElementById('tip').textContent, page.getElementById('tip').getClientRects().length];
 
 results.labels = all('#figure-answer :is([data-series], [data-series] *)[aria-label]', 'aria-label');

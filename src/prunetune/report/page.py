@@ -131,7 +131,7 @@ def page_text(
         definition=definition_text(rule),
         meanings=_meanings(verdicts),
         retentions=[(f"{row.learning_rate:g}", retention_text(row), off_paper(row)) for row in results.recipes],
-        tables=_tables(results, found) | {"paper": paper_table(paper, rule)} | quantities,
+        tables=_tables(results, found) | {"paper": paper_table(paper, rule, scale_of(results).differs)} | quantities,
         quantities=tuple(quantities),
         scale=scale_of(results),
         figures=inlined(drawn),
@@ -184,11 +184,24 @@ def spec_text(study: Mapping[str, Any]) -> str:
 
 
 def typeset(text: str) -> Markup:
-    """The text with what follows an underscore of R or θ set lower, everything else escaped."""
-    first, *parts = re.split(r"(?<=[Rθ])_([\w.]+)", text)
-    return Markup("").join(
-        [escape(first), *(Markup("<sub>{}</sub>").format(x) if i % 2 == 0 else escape(x) for i, x in enumerate(parts))]
-    )
+    """The text with its indices set lower, kappa as κ and no break before a percent sign, everything else escaped."""
+    parts = _SYMBOL.split(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
+    return Markup("").join([Markup(_SYMBOLS.get(part.lower(), "")) or _indexed(part) for part in parts if part])
+
+
+_SYMBOLS = {"e^-kappa": "e<sup>−κ</sup>", "kappa": "κ"}
+_SYMBOL = re.compile(  # what a split keeps: a name with its index, or κ; not kappa in another name, such as a study's
+    r"((?<!\w)(?:R_(?:p|\.?\d+(?:\.\d+)?)|θ_?[0Ttk]|(?:theta|ticket|reinit|rewind|finetune)_[0Ttk])(?![a-z])"
+    r"|e\^-kappa|(?<![\w-])[Kk]appa(?= ))"
+)
+
+
+def _indexed(text: str) -> Markup:
+    """`R_p`, `θ0` and the like with its index lower; other text as it is."""
+    if not _SYMBOL.fullmatch(text):
+        return escape(text)
+    name, _, index = text.partition("_") if "_" in text else (text[0], "", text[1:])
+    return Markup("{}<sub>{}</sub>").format("θ" if name == "theta" else name, index)
 
 
 def emphasised(text: str) -> Markup:
@@ -253,7 +266,8 @@ def sentences(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[str]]:
 
 def _tables(results: Results, found: Answers) -> dict[str, tables.Table]:
     rule, verdicts = found.rule, found.verdicts
-    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks), metric=rule.metric)
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
+    evidence = Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks), metric=rule.metric)
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
         "recommendation": verdict_tables.recommendation_table(found.recommendation, rule),

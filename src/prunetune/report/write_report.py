@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunetune.analysis.pairing import Chance, guessing
 from prunetune.analysis.paper.check_claims import paper_rows
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
@@ -74,7 +75,8 @@ def write_report(results: Results, out: Path) -> Report:
     page = out / PAGE
     drawn_texts = [(d, svgs.get(d.name, "")) for d in drawn]
     write_text(page, page_text(results, found, drawn_texts, paper))
-    text = summary(results.trials, verdicts, found.recommendation, rule, results.layers, results.recipes)
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
+    text = summary(results.trials, verdicts, found.recommendation, rule, results.layers, results.recipes, chance)
     return Report(verdicts, found.recommendation, f"{headline(found)}\n\n{text}", page)
 
 

@@ -92,7 +92,8 @@ class Drawing(NamedTuple):
 def chance_sentence(title: str, what: str, distances: Iterable[float]) -> str:
     """What to say in place of a figure whose means all lie about chance, by these distances; else nothing."""
     farthest = max(map(abs, distances), default=math.inf)
-    return f"{title}: {what} is about chance, no mean farther from it than {farthest:.3f}." * (farthest < NEAR_CHANCE)
+    within = max(math.ceil(1000 * farthest), 1) / 1000 if farthest < NEAR_CHANCE else 0.0
+    return f"{title}: {what} is about chance, every mean within {within:.3f} of it." if within else ""
 
 
 def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple[Drawing, ...]:

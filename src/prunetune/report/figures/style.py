@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 LINK = "{http://www.w3.org/1999/xlink}href"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-# role -> (light, dark): hues that stay apart under the common colour blindnesses, with 3:1 to the paper or more. One
-# colour has one meaning on a page: an arm, a learning rate, a mask algorithm, a sparsity (level), a length of training,
-# an R_p (overlap), or being above or below chance. What has an order goes from pale to strong.
+# role -> (light, dark): hues that stay apart under the common colour blindnesses, with 3:1 to the paper or more, and
+# 4.5:1 where names are set in them. One colour has one meaning on a page: an arm, a learning rate, a mask algorithm, a
+# sparsity (level), a length of training, an R_p (overlap), or being above or below chance. What has an order goes from
+# pale to strong.
 COLOURS = {
     "ink": ("#1c2733", "#e7edf3"),
     "muted": ("#5a6877", "#9fadbb"),
@@ -34,17 +35,17 @@ COLOURS = {
     "reinit": ("#c4501b", "#ff9a66"),
     "rewind": ("#8b3fa6", "#d79bf0"),
     "finetune": ("#00795a", "#45d1a3"),
-    "finetune_chain": ("#3a2a8c", "#7a70f0"),
+    "finetune_chain": ("#3a2a8c", "#7e75f0"),
     "shuffle": ("#8a6a00", "#e3c04d"),
     "other-1": ("#47607a", "#a9c1da"),
     "other-2": ("#a8385f", "#ff93b6"),
     "other-3": ("#647818", "#c0d66a"),
-    "other-4": ("#7c7f86", "#b9bcc4"),
+    "other-4": ("#72757c", "#b9bcc4"),
     "other-5": ("#6e2a10", "#bd7a58"),
-    "other-6": ("#d61fc4", "#f4f08a"),
-    "mixed-1": ("#a67a2b", "#c99a45"),
+    "other-6": ("#cf1ebe", "#f4f08a"),
+    "mixed-1": ("#966e27", "#c99a45"),
     "mixed-2": ("#83589a", "#b98fd0"),
-    "mixed-3": ("#3f7f9c", "#83c5e0"),
+    "mixed-3": ("#3e7c98", "#83c5e0"),
     "rate-1": ("#7b96b2", "#6d8fb3"),
     "rate-2": ("#2b496d", "#c3dcf7"),
     "rate-3": ("#b6823a", "#d9a75f"),
