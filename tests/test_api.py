@@ -21,7 +21,7 @@ from prunetune.plan.compile import Plan, Remaining
 from prunetune.report.results_files import canonical
 from prunetune.report.write_report import write_report
 from prunetune.rows import Correlation, Trial
-from tests.support.pages import BROWSER, Page, browse, needs_browser
+from tests.support.pages import BROWSER, Page, browse, needs_browser, plain
 from tests.support.planted import HOSTILE, planted, scarred
 from tests.support.refusals import refused
 from tests.support.toy_study import TINY_AUDIT
@@ -147,9 +147,9 @@ def test_a_measurement_that_failed_fails_the_audit(tmp_path: Path) -> None:
         "movement of ticket_0/ticket_T one_shot 50.0% lr 0.05 seed 0: on another one",
         "barriers of theta_T/ticket_T one_shot 50.0% lr 0.05 seed 0: on a disk that is full",
     }
-    page = done.report.page.read_text(encoding="utf-8")
+    page = Page(done.report.page.read_text(encoding="utf-8"))
     for line in done.failed_measurements:
-        assert f"a measurement failed, {line}" in page
+        assert plain(f"a measurement failed, {line}") in page.text
 
 
 # --- progress

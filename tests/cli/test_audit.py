@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -99,17 +101,21 @@ def test_a_second_audit_trains_nothing_and_ends_the_same(audited: Path) -> None:
     assert before == {name: (audited / "out" / name).read_bytes() for name in FILES}
 
 
-def test_another_study_does_not_replace_the_report_and_runs_lists_it(audited: Path) -> None:
-    before = (audited / "out" / "results.json").read_bytes()
-    refused = prunetune("audit", "quick", *SMALL, "--seeds", "1", "--store", "store", "--out", "out", cwd=audited)
-    assert refused.returncode == 2
-    assert "differs in seeds" in refused.stderr
-    assert (audited / "out" / "results.json").read_bytes() == before
-    listed = prunetune("runs", ".", cwd=audited)
+def test_another_study_does_not_replace_the_report_and_runs_lists_both(audited: Path) -> None:
+    first = audited / "runs" / "quick"
+    shutil.copytree(audited / "out", first)
+    before = (first / "results.json").read_bytes()
+    for _ in range(2):
+        done = prunetune("audit", "quick", *SMALL, "--seeds", "1", "--store", "store", cwd=audited)
+        assert done.returncode == 0, done.stderr
+    assert (first / "results.json").read_bytes() == before
+    (beside,) = set((audited / "runs").iterdir()) - {first}
+    assert re.fullmatch("quick-[0-9a-f]{8}", beside.name)
+    listed = prunetune("runs", cwd=audited)
     assert (listed.returncode, listed.stderr) == (0, "")
-    row = next(line for line in listed.stdout.splitlines() if line.endswith(" out")).split()
-    assert row[:2] == ["quick", "audit"]
-    assert row[2] in ("yes", "no", "undecided")
+    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
+    assert {row[-1] for row in rows} == {"runs/quick", f"runs/{beside.name}"}
+    assert all(row[:2] == ["quick", "audit"] and row[2] in ("yes", "no", "undecided") for row in rows)
 
 
 def test_another_empty_store_gives_the_same_trials(audited: Path) -> None:

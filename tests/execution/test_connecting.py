@@ -14,7 +14,7 @@ import prunetune as pt
 from prunetune import api
 from prunetune.api import Audit
 from prunetune.errors import DivergedSourceError, InvariantError
-from prunetune.execution import cost as estimate
+from prunetune.execution import cost, timing
 from prunetune.execution import run_step as connecting
 from prunetune.execution.events import Cached, Failed
 from prunetune.execution.progress import Progress
@@ -270,15 +270,15 @@ def test_a_diverged_sibling_run_leaves_the_table_whole(tmp_path: Path) -> None:
 def test_an_estimate_counts_the_points_of_lines(
     audited: tuple[Audit, Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An epoch of 8 s and an evaluation of 2 s: a point is an evaluation and a third of an epoch (64 images)."""
-    monkeypatch.setattr(estimate, "probe", lambda *args: (8.0, 2.0))
+    """64 images to train on in 8 s, 32 to test in a third of 4 s: a point is a test and a third of 64 images."""
+    monkeypatch.setattr(cost, "timed", lambda *args: timing.Timed(1 / 8, 1 / 8))
     planned = audited[2]
     trainings, lines = 2 * (1 + 6 + 5), 2 * 5
     others = len(planned.steps) - trainings - lines
-    found = estimate.estimate(planned, planned.remaining(Store(tmp_path / "empty")), jobs=2).seconds
-    assert found == pytest.approx((trainings * (8 + 2) + lines * 11 * (2 + 8 / 3) + others * 0.05) / 2)
+    found = cost.estimate(planned, planned.remaining(Store(tmp_path / "empty")), jobs=2).work
+    assert found == pytest.approx(trainings * (8 + 4 / 3) + lines * 11 * (4 / 3 + 8 / 3) + others * 0.05)
     store, has = Store(audited[1] / "store"), Store.has
     left = {c.step.key for c in planned.connections}
     monkeypatch.setattr(Store, "has", lambda self, key, points=(): key not in left and has(self, key, points))
-    only = estimate.estimate(planned, planned.remaining(store), jobs=1).seconds
-    assert only == pytest.approx(lines * 11 * (2 + 8 / 3))
+    only = cost.estimate(planned, planned.remaining(store), jobs=1).work
+    assert only == pytest.approx(lines * 11 * (4 / 3 + 8 / 3))

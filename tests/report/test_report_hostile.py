@@ -1,6 +1,8 @@
 """Pages and figures of studies with hostile names and numbers: nothing in them runs, and nothing is loaded."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 import subprocess
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import prunetune
 from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import ParameterDensity, Tradeoff
@@ -21,7 +24,8 @@ from tests.support.pages import BROWSER, needs_browser
 from tests.support.planted import HOSTILE, planted, scarred
 from tests.support.planted_views import viewed
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; {scripts}style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+SCRIPT = (Path(prunetune.__file__).parent / "report" / "page.js").read_text(encoding="utf-8")
 NAMES = {
     "markup": HOSTILE + '"><img src=x onerror=alert(1)>' + "]]></text><script>x</script>",
     "control": "a\x00b\x1b[2J\x7f\ud800",
@@ -42,11 +46,13 @@ class Elements(HTMLParser):
         self.found.append((tag, {name: value or "" for name, value in attrs}))
 
 
-def assert_loads_and_runs_nothing(text: str) -> None:
-    """The policy stands first in the page, and nothing in it needs more than it allows."""
+def assert_loads_and_runs_nothing(text: str, scripts: str = "") -> None:
+    """The policy stands first in the page, and nothing in it needs more than it allows: no script but this one."""
+    digest = base64.b64encode(hashlib.sha256(scripts.encode()).digest()).decode()
+    text = text.replace(f"<script>{scripts}</script>", "", 1)
     elements = Elements(text).found
     policies = [a["content"] for tag, a in elements if tag == "meta" and "http-equiv" in a]
-    assert policies == [POLICY]
+    assert policies == [POLICY.format(scripts=f"script-src 'sha256-{digest}'; " if scripts else "")]
     tags = [tag for tag, _ in elements]
     assert tags.index("meta") < tags.index("style")
     assert not {"script", "iframe", "object", "embed", "link", "base", "form", "img", "image", "foreignobject"} & set(
@@ -99,7 +105,7 @@ def renamed(results: Results, name: str) -> Results:
 def test_a_report(name: str, tmp_path: Path) -> None:
     results = scarred(viewed(masks=("iterative",), seeds=3, rates=(0.1,)))
     page = write_report(renamed(results, name), tmp_path / "out").page
-    assert_loads_and_runs_nothing(page.read_text(encoding="utf-8"))
+    assert_loads_and_runs_nothing(page.read_text(encoding="utf-8"), SCRIPT)
     figures = list((tmp_path / "out" / "figures").glob("*"))
     assert len(figures) > 4
     assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {page.parent, page.parent / "figures"}

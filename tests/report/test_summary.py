@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import statistics
 
+from prunetune.analysis.pairing import Chance
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
@@ -90,6 +92,27 @@ def test_a_diverged_run_is_left_out_and_marked() -> None:
     assert lines[0] == "Test accuracy, %, mean over 5 seeds, * without those that diverged:"
     # Without the first seed's, 90 - .3 - 1.7 = 88.00: the other four are (5 * 88.60 - 88.00) / 4 on average.
     assert lines[2].split() == ["0.1", "iterative", "50", "%", "90.60", "90.60", "88.75*"]
+
+
+def test_a_baseline_that_never_learned_is_marked_and_says_why_nothing_is_decided() -> None:
+    """One of five seeds of reinit guesses: the mean difference is large, and the answer is undecided all the same."""
+    trials = study({0.5: spread(0.0, 0.3)}, {0.5: spread(2.0, 0.3)})
+    stuck = next(i for i, row in enumerate(trials) if (row.arm, row.seed) == ("reinit", 3))
+    trials[stuck] = dataclasses.replace(trials[stuck], test_accuracy=10.0)
+    chance = Chance.of(10, 10_000)
+    verdicts = judge(trials, RULE, outputs=10, test_images=10_000)
+    lines = summary(trials, verdicts, (), RULE, chance=chance).splitlines()
+    assert lines[0] == "Test accuracy, %, mean over 5 seeds, † counting trainings that are no better than guessing:"
+    mean = statistics.mean(row.test_accuracy or 0.0 for row in trials if row.arm == "reinit")
+    assert lines[2].split()[-1] == f"{mean:.2f}†"
+    [row] = [line for line in lines if line.startswith("  50 %      ")]
+    assert "+1.96" in row  # of the four others, as planted
+    assert row.split("  ")[-2].strip() == "undecided"
+    assert lines[lines.index(row) + 1] == (
+        "  50 %, beats? undecided: the baseline reinit at sparsity 50 % is stuck at chance in seed 3: "
+        "left out of the means, and a comparison with it is not to be trusted."
+    )
+    assert "†" not in summary(trials, verdicts, (), RULE)  # where nobody knows what guessing scores
 
 
 def test_nothing_to_say_says_so() -> None:

@@ -1,11 +1,14 @@
 import dataclasses
 import statistics
 
-from prunetune.analysis.pairing import Evidence
+import pytest
+
+from prunetune.analysis.pairing import Chance, Evidence
+from prunetune.analysis.paper.check_claims import PaperRow
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.verdict import Rule, judge
 from prunetune.report import tables, verdict_tables
-from prunetune.report.table_format import bounds, p_value, signed
+from prunetune.report.table_format import bounds, p_value, signed, sort_value
 from prunetune.rows import Correlation, Invariant, Layer, Missing, Spent
 from tests.support.planted import ARMS, HOSTILE, SPARSITIES, planted, scarred
 
@@ -87,6 +90,43 @@ def test_means_leave_out_what_diverged_and_say_so():
     assert [row[3] for row in table.rows[:5]] == ["dense", *ARMS]
 
 
+def test_means_say_which_seeds_never_learned():
+    results = planted(seeds=3)
+    stuck = tuple(
+        dataclasses.replace(row, test_accuracy=10.1) if (row.arm, row.seed) == ("rewind", 1) else row
+        for row in results.trials
+    )
+    evidence = Evidence(stuck, chance=Chance.of(10, 10_000))
+    rows = {(row[0], row[2], row[3]): row for row in tables.means_table(evidence, stuck).rows}
+    values = [row.test_accuracy for row in stuck if (row.arm, row.learning_rate, row.sparsity) == ("rewind", 0.1, 0.5)]
+    mean = statistics.mean(value for value in values if value is not None)
+    assert rows["0.1", "50 %", "rewind"][5] == f"{mean:.2f}"
+    assert rows["0.1", "50 %", "rewind"][-1] == "no better than guessing in seed 1: counted as it is"
+    assert rows["0.1", "50 %", "ticket"][-1] == "–"
+
+
+def test_the_papers_rows_have_the_pages_words_and_say_once_what_differs():
+    row = PaperRow(
+        *(
+            "winning",
+            "Fig 2",
+            "winning property at 0.1",
+            "fails",
+            0.14,
+            -0.1,
+            0.4,
+            5,
+            "not tested at this scale",
+            False,
+        ),
+        "inconclusive; ticket − dense at 50 %; model small, which the paper does not have",
+    )
+    [cells] = tables.paper_table([row], Rule(), {"model small, which the paper does not have"}).rows
+    assert (cells[3], cells[-1]) == ("no", "undecided; ticket − dense at 50 %")
+    [cells] = tables.paper_table([row], Rule()).rows
+    assert cells[-1].endswith("which the paper does not have")
+
+
 def test_the_mean_density_is_the_one_measured():
     results = planted(seeds=2, arms=("ticket",), rates=(0.1,))
     trials = [dataclasses.replace(t, density=0.25 + 0.1 * t.seed) if t.sparsity == 0.75 else t for t in results.trials]
@@ -128,11 +168,9 @@ def test_budget_invariants_and_layers_to_the_letter():
         ("0.1", "iterative", "75 %", "ticket", "750", "1,500", "750", "the round's own training"),
     )
     kept, broken, idle = Invariant("a", "A.", 3), Invariant("b", "B.", 3, ("x", "y")), Invariant("c", "C.", 0)
-    assert tables.invariants_table([kept, broken, idle]).rows == (
-        ("a", "A.", "3", "kept", "–"),
-        ("b", "B.", "3", "breached", "x; y"),
-        ("c", "C.", "0", "not checked", "–"),
-    )
+    invariants = tables.invariants_table([kept, broken, idle])
+    assert invariants.rows == (("a", "A.", "3", "kept", "–"), ("b", "B.", "3", "breached", "x; y"))
+    assert invariants.caption.endswith(" 1 rule had nothing to check in this study.")
     layers = [
         Layer("conv.weight", (16, 1, 5, 5), False, "first convolution"),
         Layer("head.weight", (10, 640), True, "linear weight", {"admm @ 0.5": 0.5, "admm @ 0.75": 0.24999}),
@@ -210,3 +248,13 @@ def test_a_study_whose_trainings_are_all_missing():
     table = tables.means_table(evidence, ())
     assert [row[:-1] for row in table.rows] == [("0.1", "–", "0 %", "dense", "0", "–", "–", "–", "–")]
     assert "no result in seed 0" in table.rows[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("−0.50", -0.5), ("+1.2e-05", 1.2e-05), ("12,345", 12345), ("*0.70", 0.7), (".25 of it", 0.25), ("-3", None)],
+)
+def test_what_a_cell_is_sorted_by(cell: str, value: float | None) -> None:
+    found = sort_value(cell)
+    assert (None if found is None else float(found)) == value
+    assert sort_value("–") is None

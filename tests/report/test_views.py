@@ -137,7 +137,7 @@ def test_a_heat_map_shows_the_excess_of_every_layer(results):
         excess = row.value - row.expected
         assert float(text.replace("−", "-")) == pytest.approx(excess, abs=0.0051)
         assert alpha == pytest.approx(STRONGEST * abs(excess) / 0.8)
-        assert paint == COLOURS["ticket" if excess > 0 else "reinit"][0]
+        assert paint == COLOURS["above" if excess > 0 else "below"][0]
     dense = cells(drawn["layers-dense"])
     assert len(dense) == 3 * 2
 
@@ -169,7 +169,7 @@ def test_numbers_can_be_read_on_the_strongest_cell(theme, role):
 def test_a_heat_map_in_a_page_follows_its_theme(results):
     drawing = layer_figures(results.overlap_by_layer)[0]
     text = inline(standalone(drawing.figure, drawing.name, drawing.title, drawing.description))
-    assert re.search(r"fill: var\(--ticket\); opacity: 0\.\d+", text)
+    assert re.search(r"fill: var\(--above\); opacity: 0\.\d+", text)
     assert not re.search(r"#[0-9a-f]{6}", text)
 
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from prunetune.analysis.recommend import recommend
 from prunetune.plan.compile import Plan, plan
-from prunetune.report.figures.accuracy import arm_order, role_of
+from prunetune.report.figures.accuracy import arm_order, arm_roles
 from prunetune.report.figures.plot_primitives import SHAPES
 from prunetune.report.figures.style import COLOURS
 from prunetune.rows import Trial
@@ -178,10 +178,10 @@ def test_mixes_stand_in_the_order_of_alpha_each_with_a_colour() -> None:
     assert arm_order(labels) == [
         *("ticket", "mixed(1e-05)", "mixed(0.25)", "mixed(0.5)", "mixed(0.75)", "mixed(1)", "sign_reinit")
     ]
-    roles = [role_of(f"mixed({alpha:g})", 0) for alpha in ALPHAS]
+    roles = [*arm_roles(f"mixed({alpha:g})" for alpha in ALPHAS).values()]
     assert len(set(roles)) == 3
     assert set(roles) <= SHAPES.keys() & COLOURS.keys()
-    assert role_of("mixed", 0) == "other-1"
+    assert arm_roles(["mixed"]) == {"mixed": "other-1"}
 
 
 def test_a_mix_is_never_recommended() -> None:

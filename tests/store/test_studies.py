@@ -111,6 +111,7 @@ def test_what_a_step_of_no_study_was_made_from_stays(store: StoreWriter) -> None
 
 def test_one_of_two_specs_of_a_name(store: StoreWriter) -> None:
     first, training, _ = filled(store)
+    assert isinstance(first, Init)
     other = Init(first.model, first.input_shape, first.outputs, seed=99)
     write(store, other)
     store.note_study(study("one", "00000001", first, training))

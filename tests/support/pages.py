@@ -1,5 +1,6 @@
 """Pages as the tests of reports read them: by a parser, and by Chromium where there is one."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from prunetune.report.page import typeset
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -33,7 +36,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag, tag
 
     def handle_data(self, data):
-        if "style" not in self._open:
+        if not {"style", "script"} & set(self._open):
             self.words.append(data)
 
     @property
@@ -42,6 +45,11 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def plain(text: str) -> str:
+    """The text as a page says it, without its setting."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", "", typeset(text))))
 
 
 def browse(tmp_path: Path, address: Path, *options: str) -> bytes:

@@ -98,7 +98,9 @@ def _cell(values: Sequence[float], rule: Rule, bold: bool = False) -> str:
     sample = Sample.of(values)
     estimate = plain(sample)
     digits = rule.metric.digits
-    shown = number(mean(values), digits)  # rounded as on the page: the two tables of a study agree to the last digit
+    shown = number(mean(values), digits).replace(
+        "−", "$-$"
+    )  # rounded as on the page: the two tables of a study agree to the last digit
     shown = rf"\textbf{{{shown}}}" if bold else shown
     return shown if estimate is None else rf"{shown} $\pm$ {estimate.high(rule.alpha / 2) - sample.mean:.{digits}f}"
 

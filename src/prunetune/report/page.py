@@ -1,8 +1,11 @@
 """The page of a report: one HTML file that opens offline, loads nothing, and needs no script; and its short form."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ from prunetune.report.figures.layers import agreement_table
 from prunetune.report.figures.style import css_variables, inline
 from prunetune.report.figures.training import trajectory_table
 from prunetune.report.quantity_tables import quantity_tables
+from prunetune.report.table_format import sort_value
 from prunetune.report.tables import paper_table
 from prunetune.report.text import (
     choice_text,
@@ -56,8 +60,19 @@ _ANSWER_COLOURS = (  # of yes, no and open in the light and the dark theme
 )
 
 
+_SCRIPT = files("prunetune.report").joinpath("page.js").read_text(encoding="utf-8")
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_POLICY = (  # the one script, named by its hash: whatever a name in a study brings along is not run
+    f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
 def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
-    """The page that `template` makes of `values`; `style` is its style sheet in two themes, that of all pages."""
+    """The page that `template` makes of `values`; `style` is its style sheet in two themes, that of all pages.
+
+    `script` is what a page may add where scripts run, and `policy` the one that allows this script and no other.
+    """
     environment = Environment(
         loader=PackageLoader("prunetune", "report"),
         autoescape=True,
@@ -67,10 +82,13 @@ def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
     )
     environment.filters["percent"] = percent
     environment.filters["counted"] = counted
+    environment.filters["sort_value"] = sort_value
+    environment.filters["typeset"] = typeset
     themes = {"light": css_variables(0), "dark": css_variables(1)}
     answers = {"light_answers": _ANSWER_COLOURS[0], "dark_answers": _ANSWER_COLOURS[1]}
     sheet = environment.get_template(sheet_name).render(**themes, **answers)
-    return environment.get_template(template).render(style=Markup(sheet), **values)
+    fixed = {"style": Markup(sheet), "script": Markup(_SCRIPT), "policy": Markup(_POLICY)}
+    return environment.get_template(template).render(**fixed, **values)
 
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
@@ -113,10 +131,11 @@ def page_text(
         definition=definition_text(rule),
         meanings=_meanings(verdicts),
         retentions=[(f"{row.learning_rate:g}", retention_text(row), off_paper(row)) for row in results.recipes],
-        tables=_tables(results, found) | {"paper": paper_table(paper, rule)} | quantities,
+        tables=_tables(results, found) | {"paper": paper_table(paper, rule, scale_of(results).differs)} | quantities,
         quantities=tuple(quantities),
         scale=scale_of(results),
         figures=inlined(drawn),
+        sentences=sentences(drawn),
         spec=spec_text(results.study),
         command=results.environment.get("command"),
     )
@@ -165,11 +184,24 @@ def spec_text(study: Mapping[str, Any]) -> str:
 
 
 def typeset(text: str) -> Markup:
-    """The text with what follows an underscore of R or θ set lower, everything else escaped."""
-    first, *parts = re.split(r"(?<=[Rθ])_([\w.]+)", text)
-    return Markup("").join(
-        [escape(first), *(Markup("<sub>{}</sub>").format(x) if i % 2 == 0 else escape(x) for i, x in enumerate(parts))]
-    )
+    """The text with its indices set lower, kappa as κ and no break before a percent sign, everything else escaped."""
+    parts = _SYMBOL.split(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
+    return Markup("").join([Markup(_SYMBOLS.get(part.lower(), "")) or _indexed(part) for part in parts if part])
+
+
+_SYMBOLS = {"e^-kappa": "e<sup>−κ</sup>", "kappa": "κ"}
+_SYMBOL = re.compile(  # what a split keeps: a name with its index, or κ; not kappa in another name, such as a study's
+    r"((?<!\w)(?:R_(?:p|\.?\d+(?:\.\d+)?)|θ_?[0Ttk]|(?:theta|ticket|reinit|rewind|finetune)_[0Ttk])(?![a-z])"
+    r"|e\^-kappa|(?<![\w-])[Kk]appa(?= ))"
+)
+
+
+def _indexed(text: str) -> Markup:
+    """`R_p`, `θ0` and the like with its index lower; other text as it is."""
+    if not _SYMBOL.fullmatch(text):
+        return escape(text)
+    name, _, index = text.partition("_") if "_" in text else (text[0], "", text[1:])
+    return Markup("{}<sub>{}</sub>").format("θ" if name == "theta" else name, index)
 
 
 def emphasised(text: str) -> Markup:
@@ -218,13 +250,24 @@ def inlined(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[tuple[str,
     """Drawings as elements of a page, by the section that they belong to, each with its name."""
     found: dict[Group, list[tuple[str, Markup]]] = {}
     for drawing, svg in drawn:
-        found.setdefault(drawing.group, []).append((drawing.name, Markup(inline(svg))))
+        if not drawing.sentence:
+            found.setdefault(drawing.group, []).append((drawing.name, Markup(inline(svg))))
+    return found
+
+
+def sentences(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[str]]:
+    """What is said in place of drawings that show nothing but chance, by the section that they belong to."""
+    found: dict[Group, list[str]] = {}
+    for drawing, _ in drawn:
+        if drawing.sentence:
+            found.setdefault(drawing.group, []).append(drawing.sentence)
     return found
 
 
 def _tables(results: Results, found: Answers) -> dict[str, tables.Table]:
     rule, verdicts = found.rule, found.verdicts
-    evidence = Evidence(results.trials, results.missing, ragged=bool(rule.looks), metric=rule.metric)
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
+    evidence = Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks), metric=rule.metric)
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
         "recommendation": verdict_tables.recommendation_table(found.recommendation, rule),

@@ -148,7 +148,7 @@ def points_lost(rows: Iterable[Quantity], layer: str, at: str, metric: Metric = 
 
 def _marked(lost: float | None, most: float, digits: int) -> str:
     """With a mark where no layer loses more."""
-    return f"{'*' if lost is not None and lost == most > 0 else ''}{number(lost, digits).replace('-', '−')}"
+    return f"{'*' if lost is not None and lost == most > 0 else ''}{number(lost, digits)}"
 
 
 def _place(row: Quantity) -> tuple[object, ...]:

@@ -31,16 +31,10 @@ def report_folder(out: object, default: Path, spec: Spec, asked: Mapping[str, An
 
     Where another study's report lies in `default`, it is the folder beside it whose name ends in eight digits of this
     study's digest; the same study has the same folder again. `asked` are fields of the report's file that were asked
-    for besides the spec, and tell folders apart as it does. ConfigError where another study's report lies in `out`; the
-    same one with fewer seeds is none, for all that it holds is in the new one.
+    for besides the spec, and tell folders apart as it does. What lies in `out` is replaced, as whoever names it asks.
     """
     if out is not None:
-        folder = as_path("out", out, "runs/mine")
-        other = _differences(folder, spec, {})
-        if other and not (other == ["seeds"] and _has_more_seeds(folder, spec)):
-            what = f"holds the report of another study, which differs in {', '.join(other)}"
-            raise ConfigError(f"out: '{folder}' {what}; give another folder, or move that one away")
-        return folder
+        return as_path("out", out, "runs/mine")
     beside = sorted(default.parent.glob(f"{glob.escape(default.name)}-{'[0-9a-f]' * _DIGITS}"))
     differences = {folder: _differences(folder, spec, asked or {}) for folder in (default, *beside)}
     own = [folder for folder in differences if _files(folder) and not differences[folder]]
@@ -111,12 +105,6 @@ def _differences(folder: Path, spec: Spec, asked: Mapping[str, Any]) -> list[str
         if not _is_default_otherwise(common, spec):
             return sorted(ours.keys() - there.keys()) or ["recipe"]
     return []
-
-
-def _has_more_seeds(folder: Path, spec: Spec) -> bool:
-    """Whether this study has at least the seeds of each report that lies there."""
-    seeds = [content["study"].get("seeds") for content in _files(folder).values()]
-    return all(isinstance(number, int) and number <= spec.looks[0] for number in seeds)
 
 
 def _common(ours: Any, there: Any) -> Any:

@@ -1,6 +1,7 @@
 """A table of a page, and how its cells are written."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from prunetune.analysis import pairing
 
 NONE = "–"
+_NUMBER = re.compile(r"[−+-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?")
 
 
 class Column(NamedTuple):
@@ -45,8 +47,8 @@ def numeric(title: str) -> Column:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """So many digits after the point; a dash for what is not there or not finite."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    """So many digits after the point, with a true minus; a dash for what is not there or not finite."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def significant(value: float, digits: int) -> str:
@@ -56,6 +58,19 @@ def significant(value: float, digits: int) -> str:
     ('3.10', '112', '4.0')
     """
     return f"{value:#.{digits}g}".rstrip(".")
+
+
+def sort_value(cell: str) -> str | None:
+    """What a cell of a column of numbers is sorted by: its first number; None where it is one as it is, or has none.
+
+    >>> sort_value("−0.33 to +0.17"), sort_value("1,234"), sort_value("50 %"), sort_value("< 0.001"), sort_value("2.50")
+    ('-0.33', '1234', '50', '0', None)
+    """
+    found = _NUMBER.search(cell)
+    if found is None:
+        return None
+    value = "0" if cell.startswith("<") else found[0].replace("−", "-").replace(",", "").lstrip("+")
+    return None if value == cell else value
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -74,7 +89,7 @@ def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
 
 def span(values: Sequence[float], digits: int = 2) -> str:
     """Lowest to highest."""
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}" if values else NONE
+    return f"{number(min(values), digits)} to {number(max(values), digits)}" if values else NONE
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -1,13 +1,14 @@
 """The tables of a report as texts in rows: what is in them, in which words and with how many digits. No HTML here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from prunetune.analysis.pairing import Evidence, Place, percent
+from prunetune.analysis.pairing import Evidence, Place, percent, seeds_named
 from prunetune.analysis.paper.check_claims import PaperRow
 from prunetune.analysis.statistics import Rule
 from prunetune.core.metric import ACCURACY, Metric
+from prunetune.errors import counted
 from prunetune.report.figures.accuracy import PAIRS, arm_order
 from prunetune.report.table_format import (
     NONE,
@@ -27,7 +28,7 @@ RATE, MASKS, SPARSITY, ARM = numeric("Rate"), Column("Masks"), numeric("Sparsity
 
 
 def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
-    """Mean score of every arm over seeds, with what was left out."""
+    """Mean score of every arm over seeds, with what was left out, and what is no better than guessing."""
     metric = evidence.metric
     columns = (
         RATE,
@@ -39,7 +40,7 @@ def means_table(evidence: Evidence, trials: Sequence[Trial]) -> Table:
         numeric("Spread"),
         numeric("Lowest to highest"),
         numeric("Density"),
-        Column("Left out"),
+        Column("Notes"),
     )
     unit = f",{metric.in_unit}" if metric.in_unit else ""
     caption = f"Test {metric.name} of the final epoch; spread is the standard deviation over seeds{unit}."
@@ -116,7 +117,7 @@ def budget_table(rows: Sequence[Spent]) -> Table:
 
 
 def invariants_table(rows: Sequence[Invariant]) -> Table:
-    """What was checked while training, how often, and what broke it."""
+    """What was checked while training, how often, and what broke it; not what there was nothing to check of."""
     columns = (
         Column("Rule"),
         Column("Meaning"),
@@ -124,8 +125,20 @@ def invariants_table(rows: Sequence[Invariant]) -> Table:
         Column("Outcome", "answer"),
         Column("Breaches"),
     )
-    cells = ((row.name, row.meaning, str(row.checked), _outcome(row), "; ".join(row.breaches) or NONE) for row in rows)
-    return Table("Checked at run time: a breach is an error and not a warning.", columns, tuple(cells))
+    asked = [row for row in rows if row.checked or row.breaches]
+    idle = len(rows) - len(asked)
+    left_out = f" {counted(idle, 'rule')} had nothing to check in this study." if idle else ""
+    cells = (
+        (
+            row.name,
+            row.meaning,
+            str(row.checked),
+            "breached" if row.breaches else "kept",
+            "; ".join(row.breaches) or NONE,
+        )
+        for row in asked
+    )
+    return Table(f"Checked at run time: a breach is an error and not a warning.{left_out}", columns, tuple(cells))
 
 
 def layers_table(rows: Sequence[Layer]) -> Table:
@@ -169,8 +182,12 @@ def _mean_row(place: Place, evidence: Evidence, density: list[float]) -> tuple[s
         number(deviation(values), digits),
         span(values, digits),
         number(mean(density), 4),
-        "; ".join(evidence.notes(place)) or NONE,
+        "; ".join([*evidence.notes(place), *_stuck(evidence.at_chance(place))]) or NONE,
     )
+
+
+def _stuck(seeds: Sequence[int]) -> list[str]:
+    return [f"no better than guessing in {seeds_named(seeds)}: counted as it is"] if seeds else []
 
 
 def _trial_row(trial: Trial, metric: Metric) -> tuple[str, ...]:
@@ -216,10 +233,6 @@ def _spent_row(row: Spent) -> tuple[str, ...]:
     return f"{row.learning_rate:g}", row.mask or NONE, percent(row.sparsity), row.arm, *epochs, row.note or NONE
 
 
-def _outcome(row: Invariant) -> str:
-    return "breached" if row.breaches else "kept" if row.checked else "not checked"
-
-
 def _layer_row(row: Layer, masks: Sequence[str]) -> tuple[str, ...]:
     shape = " × ".join(str(size) for size in row.shape) or "scalar"
     kept = (percent(row.kept[name]) if name in row.kept else NONE for name in masks)
@@ -230,8 +243,11 @@ def _name(row: Trial | Missing) -> tuple[str, ...]:
     return row.arm, row.mask or NONE, f"{row.learning_rate:g}", percent(row.sparsity), str(row.seed)
 
 
-def paper_table(rows: Sequence[PaperRow], rule: Rule) -> Table:
-    """The rows as the page shows them."""
+_ANSWERS = {"holds": "yes", "fails": "no", "inconclusive": "undecided"}  # of the winning property, as a page has them
+
+
+def paper_table(rows: Sequence[PaperRow], rule: Rule, differs: Collection[str] = ()) -> Table:
+    """The rows as the page shows them, without the phrases that the page has said of all of them (`differs`)."""
     columns = (
         Column("In the paper"),
         Column("Claim or number"),
@@ -247,10 +263,11 @@ def paper_table(rows: Sequence[PaperRow], rule: Rule) -> Table:
         f"Means over seeds with one-sided {percent(1 - rule.alpha)} bounds. Of an ordering and the winning property: "
         "the difference in points that decides; of a claim about R_p: its excess over chance where that decides."
     )
-    return Table(caption, columns, tuple(_cells(row) for row in rows))
+    return Table(caption, columns, tuple(_cells(row, differs) for row in rows))
 
 
-def _cells(row: PaperRow) -> tuple[str, ...]:
+def _cells(row: PaperRow, differs: Collection[str]) -> tuple[str, ...]:
+    why = "; ".join(_ANSWERS.get(phrase, phrase) for phrase in row.why.split("; ") if phrase not in differs)
     shares = row.kind in ("overlap", "correlation")
     digits = 4 if shares else 2
     write = number if row.kind in ("accuracy", "correlation") else signed
@@ -259,10 +276,10 @@ def _cells(row: PaperRow) -> tuple[str, ...]:
         row.place,
         row.claim,
         row.answer,
-        row.published if isinstance(row.published, str) else number(row.published, digits),
+        _ANSWERS.get(row.published, row.published) if isinstance(row.published, str) else number(row.published, digits),
         write(row.here, digits),
         f"{write(row.low, digits)} to {write(row.high, digits)}" if known else "–",
         str(row.n),
         "the paper's" if row.paper_scale else "another",
-        row.why or "–",
+        why or NONE,
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from prunetune.analysis.comparison import Comparison, errors_changed, figures
-from prunetune.analysis.pairing import Answer, percent, seed_range
+from prunetune.analysis.pairing import Answer, Chance, percent, seed_range
 from prunetune.analysis.paper.scale import retention_text
 from prunetune.analysis.pretraining import explanation
 from prunetune.analysis.recommend import Recommendation
@@ -13,10 +13,11 @@ from prunetune.analysis.verdict import SparsityTest, Verdict
 from prunetune.core.metric import LOWER, Metric
 from prunetune.errors import counted
 from prunetune.report.figures.accuracy import arm_order
-from prunetune.report.table_format import bounds, signed
+from prunetune.report.table_format import NONE, bounds, number, signed
 from prunetune.rows import Layer, Trial
 from prunetune.training.recipe import RecipeSummary
 
+STUCK = "†"  # at a mean that counts trainings no better than guessing
 STARTS = {
     "ticket": "the initial weights of the dense network",
     "reinit": "freshly drawn initial weights",
@@ -251,13 +252,15 @@ def summary(
     rule: Rule,
     layers: Sequence[Layer] = (),
     recipes: Sequence[RecipeSummary] = (),
+    chance: Chance | None = None,
 ) -> str:
     """Scores, verdicts, what to train the sparse network from; the page has the full wording and its limits.
 
-    Of `layers`, those that lost all their weights are named; κ of `recipes` stands beside R_p.
+    Of `layers`, those that lost all their weights are named; κ of `recipes` stands beside R_p. Means that count a
+    training no better than `chance` are marked.
     """
     blocks = [
-        *_scores(trials, rule),
+        *_scores(trials, rule, chance),
         *(_verdict(verdict, rule) for verdict in verdicts),
         *_legend(verdicts, rule),
         *_pretraining(verdicts, recipes),
@@ -275,33 +278,41 @@ def _emptied(layers: Sequence[Layer]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _scores(trials: Sequence[Trial], rule: Rule) -> list[str]:
+def _scores(trials: Sequence[Trial], rule: Rule, chance: Chance | None) -> list[str]:
     """Mean score by rate, mask and sparsity in rows, by arm in columns."""
     arms = arm_order(trial.arm for trial in trials if trial.mask)
     cells = sorted({(trial.learning_rate, trial.mask, trial.sparsity) for trial in trials if trial.mask})
     rows = [
-        [f"{rate:g}", str(mask), percent(sparsity), _dense_mean(trials, (rate, mask, sparsity), rule)]
-        + [_mean(trials, arm, (rate, mask, sparsity), rule.metric) for arm in arms]
+        [f"{rate:g}", str(mask), percent(sparsity), _dense_mean(trials, (rate, mask, sparsity), rule, chance)]
+        + [_mean(trials, arm, (rate, mask, sparsity), rule.metric, chance) for arm in arms]
         for rate, mask, sparsity in cells
     ]
     if not rows:
         return []
     diverged = ", * without those that diverged" if any(trial.diverged for trial in trials) else ""
     seeds = f"{seed_range(trials)} seeds" if rule.looks else counted(len({trial.seed for trial in trials}), "seed")
-    title = f"Test {rule.metric.axis}, mean over {seeds}{diverged}:"
+    guessed = any(STUCK in cell for row in rows for cell in row)
+    stuck = f", {STUCK} counting trainings that are no better than guessing" if guessed else ""
+    title = f"Test {rule.metric.axis}, mean over {seeds}{diverged}{stuck}:"
     return ["\n".join([title, *_columns([["rate", "mask", "sparsity", "dense", *arms], *rows])])]
 
 
-def _dense_mean(trials: Sequence[Trial], cell: tuple[float, str | None, float], rule: Rule) -> str:
+def _dense_mean(
+    trials: Sequence[Trial], cell: tuple[float, str | None, float], rule: Rule, chance: Chance | None
+) -> str:
     """Where seeds were added to some masks only, over the seeds of this one."""
     seeds = {t.seed for t in trials if not rule.looks or (t.learning_rate, t.mask, t.sparsity) == cell}
-    return _mean([t for t in trials if t.seed in seeds], "dense", (cell[0], None, 0.0), rule.metric)
+    return _mean([t for t in trials if t.seed in seeds], "dense", (cell[0], None, 0.0), rule.metric, chance)
 
 
-def _mean(trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float], metric: Metric) -> str:
+def _mean(
+    trials: Sequence[Trial], arm: str, cell: tuple[float, str | None, float], metric: Metric, chance: Chance | None
+) -> str:
     found = [t for t in trials if t.arm == arm and (t.learning_rate, t.mask, t.sparsity) == cell]
     sound = [t.score for t in found if not t.diverged and t.score is not None]
-    return (f"{fmean(sound):.{metric.digits}f}" if sound else "-") + "*" * (len(sound) < len(found))
+    stuck = chance is not None and any(map(chance.holds, sound))
+    mean = number(fmean(sound), metric.digits) if sound else NONE
+    return f"{mean}{'*' * (len(sound) < len(found))}{STUCK * stuck}"
 
 
 def _verdict(verdict: Verdict, rule: Rule) -> str:
@@ -319,7 +330,22 @@ def _verdict(verdict: Verdict, rule: Rule) -> str:
     sentences = " ".join(
         filter(None, [lead(verdict), exceeds_text(verdict, rule), verdict.outlook, looks_text(verdict, rule)])
     )
-    return "\n".join([sentences, *(_columns([header, *body]) if body else [])])
+    return "\n".join([sentences, *(_columns([header, *body]) if body else []), *_withheld(verdict)])
+
+
+def _withheld(verdict: Verdict) -> list[str]:
+    """Why a question is undecided, however large the difference, where trainings diverged or never learned."""
+    halves = [
+        (test.sparsity, asked, half)
+        for test in verdict.tests
+        for asked, half in (("matches?", test.dense), ("beats?", test.reinit))
+        if "ticket" not in verdict.unasked
+    ]
+    return [
+        f"  {percent(sparsity)}, {asked} undecided: {'; '.join(half.notes)}."
+        for sparsity, asked, half in halves
+        if half.answer == "undecided" and half.notes
+    ]
 
 
 def _legend(verdicts: Sequence[Verdict], rule: Rule) -> list[str]:

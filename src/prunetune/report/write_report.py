@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunetune.analysis.pairing import Chance, guessing
 from prunetune.analysis.paper.check_claims import paper_rows
 from prunetune.analysis.recommend import Recommendation
 from prunetune.analysis.statistics import Rule
@@ -61,21 +62,22 @@ def write_report(results: Results, out: Path) -> Report:
         *(answer_figure(results, best.learning_rate, best.mask, rule) for best in found.choices[:1]),
         *drawings(results, verdicts, rule),
         *residual_drawings(results.residuals),
-        *connectivity_figures(results.connectivity),
+        *connectivity_figures(results.connectivity, [trial.arm for trial in results.trials]),
         *trajectory_figures(results.along_training),
-        *layer_figures(results.overlap_by_layer),
+        *layer_figures(results.overlap_by_layer, results.layers),
         *agreement_figures(results.mask_overlap),
     )
-    svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn}
+    svgs = {d.name: standalone(d.figure, d.name, d.title, d.description) for d in drawn if not d.sentence}
 
     write_text(out / RESULTS, results_text(results, found, paper))
     write_text(out / TRIALS, csv_text(results.trials, Trial))
     write_text(out / CORRELATIONS, csv_text(results.correlations, Correlation))
     write_figures(svgs, out / FIGURES)
     page = out / PAGE
-    drawn_texts = [(d, svgs[d.name]) for d in drawn]
+    drawn_texts = [(d, svgs.get(d.name, "")) for d in drawn]
     write_text(page, page_text(results, found, drawn_texts, paper))
-    text = summary(results.trials, verdicts, found.recommendation, rule, results.layers, results.recipes)
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
+    text = summary(results.trials, verdicts, found.recommendation, rule, results.layers, results.recipes, chance)
     return Report(verdicts, found.recommendation, f"{headline(found)}\n\n{text}", page, found)
 
 

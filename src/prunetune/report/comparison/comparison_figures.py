@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,13 @@ from prunetune.core.metric import Metric
 from prunetune.errors import counted
 from prunetune.report.comparison.comparison_rows import Found
 from prunetune.report.figures.accuracy import Drawing, Group, legend, short
-from prunetune.report.figures.plot_primitives import panel
+from prunetune.report.figures.marks import name_marks
+from prunetune.report.figures.plot_primitives import ordered_roles, panel, share_range
 from prunetune.report.figures.style import colour, drawing_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROLES = ("ticket", "reinit", "finetune", "rewind", "shuffle", "other-1", "other-2", "other-3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 KAPPAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 MIXED = re.compile(r"mixed\(([0-9.eE+-]+)\)")
@@ -71,17 +71,21 @@ def comparison_drawings(found: Found) -> tuple[Drawing, ...]:
     drawn += [_kappa_figure(fixed, lead, found) for lead in (LEAD, TO_DENSE)]
     if found.x in QUANTITIES:
         drawn.append(_quantity_figure(fixed, found.x, found))
+    share_range([drawing.figure for drawing in drawn if drawing is not None])
     drawn.append(_every_figure(found))
     cells = sorted({(row.task, row.mask, row.learning_rate) for row in found.regimes if row.kappa is not None})
     drawn += [_phase_figure(found, *cell, number) for number, cell in enumerate(cells)]
-    drawn += _mixed_figures(fixed, found)
+    mixed = _mixed_figures(fixed, found)
+    share_range([drawing.figure for drawing in mixed])
+    drawn += mixed
     return tuple(drawing for drawing in drawn if drawing is not None)
 
 
 def _excess_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | None:
     dots = [_dot(row, lead, row.mean_excess, _length(row), found) for row in rows if row.leads[lead].differences]
     name = f"regimes-{slug(lead)}-excess"
-    return _scatter(name, "regimes", f"{lead} and R_p", _at(found), dots, EXCESS_AXIS, found, limit=_limit(lead, found))
+    about, roles = f"{lead} and R_p", _length_roles(found)
+    return _scatter(name, "regimes", about, _at(found), dots, EXCESS_AXIS, found, roles, limit=_limit(lead, found))
 
 
 def _kappa_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | None:
@@ -91,9 +95,8 @@ def _kappa_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | 
         if row.leads[lead].differences and row.kappa is not None
     ]
     name = f"regimes-{slug(lead)}-kappa"
-    return _scatter(
-        name, "regimes", f"{lead} and κ", _at(found), dots, KAPPA_AXIS, found, True, limit=_limit(lead, found)
-    )
+    about, roles, limit = f"{lead} and κ", _length_roles(found), _limit(lead, found)
+    return _scatter(name, "regimes", about, _at(found), dots, KAPPA_AXIS, found, roles, True, limit=limit)
 
 
 def _quantity_figure(rows: Sequence[Regime], x: str, found: Found) -> Drawing | None:
@@ -107,18 +110,18 @@ def _quantity_figure(rows: Sequence[Regime], x: str, found: Found) -> Drawing | 
         dots,
         axis,
         found,
+        _length_roles(found),
         limit=_limit(LEAD, found),
     )
 
 
 def _every_figure(found: Found) -> Drawing | None:
     rows = [row for row in found.regimes if row.sparsity >= found.rule.nontrivial_sparsity - 0.005]
-    names = sparsity_names(rows)
+    names = sparsity_names(found.regimes)
     dots = [_dot(row, LEAD, row.mean_excess, names[row.sparsity], found) for row in rows]
     title = f"{LEAD} and R_p, every regime"
-    return _scatter(
-        "regimes-every-excess", "regimes", title, "all masks and non-trivial sparsities", dots, EXCESS_AXIS, found
-    )
+    subtitle = "all masks and non-trivial sparsities"
+    return _scatter("regimes-every-excess", "regimes", title, subtitle, dots, EXCESS_AXIS, found, _level_roles(found))
 
 
 def _phase_figure(found: Found, task: str, mask: str, rate: float, number: int) -> Drawing | None:
@@ -128,7 +131,7 @@ def _phase_figure(found: Found, task: str, mask: str, rate: float, number: int) 
         for row in found.regimes
         if (row.task, row.mask, row.learning_rate) == (task, mask, rate) and row.kappa is not None
     ]
-    names = sparsity_names(rows)
+    names = sparsity_names(found.regimes)
     lengths = sorted({row.epochs for row in rows})
     dots = [
         replace(
@@ -149,6 +152,7 @@ def _phase_figure(found: Found, task: str, mask: str, rate: float, number: int) 
         dots,
         KAPPA_AXIS,
         found,
+        _level_roles(found),
         True,
         task,
         dashed=[counted(length, "epoch") for length in lengths],
@@ -173,7 +177,8 @@ def _mixed_figure(
     here.sort(key=lambda row: row.mean_excess)
     dots = [dot for row in here for dot in _mixed_dots(row, found)]
     title = f"Gain over reinit, rate {rate:g}, {counted(epochs, 'epoch')}"
-    return _scatter(f"mixed-{number}", "mixed", title, _at(found), dots, MIXED_AXIS, found, about=task)
+    roles = _in_order("overlap", dict.fromkeys(dot.series for dot in dots))
+    return _scatter(f"mixed-{number}", "mixed", title, _at(found), dots, MIXED_AXIS, found, roles, about=task)
 
 
 def _mixed_dots(row: Regime, found: Found) -> list[Dot]:
@@ -198,6 +203,7 @@ def _scatter(
     dots: Sequence[Dot],
     axis: str,
     found: Found,
+    roles: Mapping[str, str],  # of the series
     kappa: bool = False,
     about: str = "",
     limit: tuple[float, str] | None = None,
@@ -206,17 +212,15 @@ def _scatter(
     if not dots:
         return None
     place = _kappa_place(dots) if kappa else float
-    limit = limit or (found.rule.gap, f"gap ({found.rule.gap:g})")
+    level, level_label = limit or (found.rule.gap, f"gap ({found.rule.gap:g})")
     with drawing_style():
         figure, axes = panel(title, subtitle)
         axes.axhline(0.0, color=colour("muted"), linewidth=1.0)
-        axes.axhline(
-            found.rule.gap, color=colour("ink"), linewidth=1.1, linestyle=(0, (2, 2)), label=f"gap ({found.rule.gap:g})"
-        )
+        axes.axhline(level, color=colour("ink"), linewidth=1.1, linestyle=(0, (2, 2)), label=level_label)
         series = list(dict.fromkeys(dot.series for dot in dots))
         for index, label in enumerate(series):
             here = [dot for dot in dots if dot.series == label]
-            _draw(axes, here, label, ROLES[index % len(ROLES)], MARKERS[index % len(MARKERS)], place)
+            _draw(axes, here, label, roles[label], MARKERS[index % len(MARKERS)], place)
         if kappa:
             _kappa_ticks(axes, dots, place)
         for number, label in enumerate(dashed):
@@ -233,23 +237,20 @@ def _draw(axes: Axes, dots: Sequence[Dot], label: str, role: str, marker: str, p
         joined = sorted((place(dot.x), dot.mean) for dot in dots if dot.thread == thread)
         dashes = next(dot.dashes for dot in dots if dot.thread == thread)
         style: Any = {"color": paint, "linewidth": 1.3, "alpha": 0.7, "linestyle": DASHES[dashes % len(DASHES)]}
-        axes.plot([x for x, _ in joined], [y for _, y in joined], **style)
+        (line,) = axes.plot([x for x, _ in joined], [y for _, y in joined], **style)
+        name_marks(line, label)
     for dot in dots:
         if dot.bounds:
-            axes.plot([place(dot.x)] * 2, dot.bounds, color=paint, linewidth=1.4, alpha=0.7, solid_capstyle="round")
+            ends: Any = {"color": paint, "linewidth": 1.4, "alpha": 0.7, "solid_capstyle": "round"}
+            (between,) = axes.plot([place(dot.x)] * 2, dot.bounds, **ends)
+            name_marks(between, label)
     for filled in (True, False):
-        here = [(place(dot.x), dot.mean) for dot in dots if dot.filled is filled]
+        here = [dot for dot in dots if dot.filled is filled]
         face: dict[str, Any] = {"markerfacecolor": paint if filled else colour("paper"), "markeredgewidth": 1.3}
         edge = colour("paper") if filled else paint
-        axes.plot(
-            [x for x, _ in here],
-            [y for _, y in here],
-            marker,
-            color=paint,
-            markersize=6.5,
-            markeredgecolor=edge,
-            **face,
-        )
+        places, means = [place(dot.x) for dot in here], [dot.mean for dot in here]
+        (marks,) = axes.plot(places, means, marker, color=paint, markersize=6.5, markeredgecolor=edge, **face)
+        name_marks(marks, label, [dot.alt_text() for dot in here])
     axes.plot([], [], marker, color=paint, markersize=6.5, label=label)
 
 
@@ -275,6 +276,20 @@ def _kappa_ticks(axes: Axes, dots: Sequence[Dot], place: Callable[[float], float
     ticks = [(place(kappa), f"{kappa:g}") for kappa in KAPPAS if low <= place(kappa) <= high]
     ticks = [(place(0.0), "0")] * any(dot.x == 0 for dot in dots) + ticks
     axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
+
+
+def _length_roles(found: Found) -> dict[str, str]:
+    lengths = sorted({row.epochs for row in found.regimes})
+    return _in_order("length", [counted(length, "epoch") for length in lengths])
+
+
+def _level_roles(found: Found) -> dict[str, str]:
+    return _in_order("level", dict.fromkeys(sparsity_names(found.regimes).values()))
+
+
+def _in_order(name: str, series: Collection[str]) -> dict[str, str]:
+    """Roles of colour by series, the same in every panel of a page."""
+    return dict(zip(series, ordered_roles(name, len(series)), strict=True))
 
 
 def _length(row: Regime) -> str:

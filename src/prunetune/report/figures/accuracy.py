@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from prunetune.analysis.pairing import Evidence, mean_of, percent
+from prunetune.analysis.pretraining import NEAR_CHANCE
 from prunetune.analysis.verdict import Comparison, Rule, Verdict
 from prunetune.core.files import slug
 from prunetune.core.metric import ACCURACY, LOWER, Metric
+from prunetune.report.figures.line_ends import label_ends
+from prunetune.report.figures.marks import name_entry
 from prunetune.report.figures.plot_primitives import (
     CHANCE,
     HEIGHT,
@@ -28,9 +31,10 @@ from prunetune.report.figures.plot_primitives import (
     draw_points,
     lengthen,
     panel,
+    share_range,
     sparsity_axis,
 )
-from prunetune.report.figures.style import OTHERS, drawing_style
+from prunetune.report.figures.style import drawing_style, family
 from prunetune.rows import DENSE, DENSE_LONGER, Correlation, Results
 
 if TYPE_CHECKING:
@@ -72,13 +76,24 @@ Group = Literal[
 
 
 class Drawing(NamedTuple):
-    """A figure with the name of its file, the section it belongs to, and what it shows in words."""
+    """A figure with the name of its file, the section it belongs to, and what it shows in words.
+
+    A figure that shows nothing but chance has a sentence that says so, which a page has in its place.
+    """
 
     name: str
     group: Group
     title: str
     description: str
     figure: Figure
+    sentence: str = ""
+
+
+def chance_sentence(title: str, what: str, distances: Iterable[float]) -> str:
+    """What to say in place of a figure whose means all lie about chance, by these distances; else nothing."""
+    farthest = max(map(abs, distances), default=math.inf)
+    within = max(math.ceil(1000 * farthest), 1) / 1000 if farthest < NEAR_CHANCE else 0.0
+    return f"{title}: {what} is about chance, every mean within {within:.3f} of it." if within else ""
 
 
 def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple[Drawing, ...]:
@@ -87,8 +102,10 @@ def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple
     cells = sorted({(mask, rate) for _, mask, rate, _ in evidence.places if mask is not None})  # so rates stand abreast
     abreast = sorted(verdicts, key=lambda verdict: (verdict.mask, verdict.learning_rate))
     found = [difference_figure(verdict, rule) for verdict in abreast if _has_differences(verdict)]
+    share_range([drawing.figure for drawing in found])
     with_range = _score_range(evidence)
-    found += [accuracy_figure(evidence, rate, mask, with_range) for mask, rate in cells]
+    roles = arm_roles(evidence.arms)
+    found += [accuracy_figure(evidence, rate, mask, with_range, roles) for mask, rate in cells]
     found += pretraining_figures(results.correlations)
     found += overlap_figures(results.correlations)
     if len({mask for mask, _ in cells}) > 1:
@@ -102,7 +119,9 @@ def answer_figure(results: Results, rate: float, mask: str, rule: Rule) -> Drawi
     """The scores against sparsity where the answer of the page is: at one rate, one kind of masks, without controls."""
     here = [row for row in results.trials if row.learning_rate == rate and row.mask in (None, mask)]
     evidence = Evidence([row for row in here if row.arm not in results.controls], metric=rule.metric)
-    return accuracy_figure(evidence, rate, mask, _score_range(evidence))._replace(name="answer", group="answer")
+    roles = arm_roles(row.arm for row in results.trials)
+    drawing = accuracy_figure(evidence, rate, mask, _score_range(evidence), roles)
+    return drawing._replace(name="answer", group="answer")
 
 
 def arm_order(arms: Iterable[str]) -> list[str]:
@@ -115,11 +134,13 @@ def arm_order(arms: Iterable[str]) -> list[str]:
     return [arm for arm in ARMS if arm in found] + sorted(found - set(ARMS), key=_by_settings)
 
 
-def accuracy_figure(evidence: Evidence, rate: float, mask: str, y_range: tuple[float, float]) -> Drawing:
-    """Score of every arm against sparsity at one rate and mask, with the dense line; bands span the seeds."""
+def accuracy_figure(
+    evidence: Evidence, rate: float, mask: str, y_range: tuple[float, float], roles: Mapping[str, str]
+) -> Drawing:
+    """Score of every arm against sparsity at one rate and mask, with the dense line; thin bars span the seeds."""
     arms = arm_order(arm for arm, by, at, _ in evidence.places if (by, at) == (mask, rate))
     lines = [_dense_line(evidence, rate)]
-    lines += [_line(evidence, arm, mask, rate, label=arm, role=role_of(arm, i)) for i, arm in enumerate(arms)]
+    lines += [_line(evidence, arm, mask, rate, label=arm, role=roles[arm]) for arm in arms]
     title = f"Learning rate {rate:g}, {mask} masks"
     kind = "accuracy" if evidence.metric.is_accuracy else "score"
     return _line_drawing(f"{kind}-{rate:g}-{slug(mask)}", "accuracy", title, lines, y_range)
@@ -127,11 +148,10 @@ def accuracy_figure(evidence: Evidence, rate: float, mask: str, y_range: tuple[f
 
 def mask_figure(evidence: Evidence, arm: str, rate: float, y_range: tuple[float, float]) -> Drawing:
     """One arm's score under every mask algorithm, at one rate."""
+    roles = mask_roles(mask for _, mask, _, _ in evidence.places if mask is not None)
     masks = sorted({mask for name, mask, at, _ in evidence.places if mask is not None and (name, at) == (arm, rate)})
     lines = [_dense_line(evidence, rate)]
-    lines += [
-        _line(evidence, arm, mask, rate, label=mask, role=OTHERS[i % len(OTHERS)]) for i, mask in enumerate(masks)
-    ]
+    lines += [_line(evidence, arm, mask, rate, label=mask, role=roles[mask]) for mask in masks]
     return _line_drawing(f"masks-{slug(arm)}-{rate:g}", "masks", f"{arm}, learning rate {rate:g}", lines, y_range)
 
 
@@ -200,11 +220,13 @@ def _line_drawing(name: str, group: Group, title: str, lines: list[Line], y_rang
     lines = [line for line in lines if line.means]
     with drawing_style():
         axis = lines[0].metric.axis if lines else ACCURACY.axis
-        figure, axes = panel(title, f"test {axis}: mean of seeds, band from lowest to highest")
+        figure, axes = panel(title, f"test {axis}: mean of seeds, bar from lowest to highest")
         draw_lines(axes, lines)
-        sparsity_axis(axes, sorted({sparsity for line in lines for sparsity in line.sparsities}))
         axes.set_ylim(*y_range)
-        legend(figure, axes)
+        has_names = label_ends(axes, lines)
+        sparsity_axis(axes, sorted({sparsity for line in lines for sparsity in line.sparsities}))
+        if not has_names:
+            legend(figure, axes)
     return Drawing(name, group, title, " ".join(line.alt_text() for line in lines), figure)
 
 
@@ -217,10 +239,11 @@ def _bar_drawing(name: str, group: Group, title: str, subtitle: str, bars: Bars)
 
 
 def _overlap_figure(here: Sequence[Correlation], dense: bool, mask: str, rate: float) -> Drawing:
+    others = family("other")
     pairs = sorted(
         {row.pair for row in here}, key=lambda pair: (list(PAIRS).index(pair) if pair in PAIRS else 99, pair)
     )
-    series = [(*PAIRS.get(pair, (pair, OTHERS[i % len(OTHERS)])), _pair_is(pair)) for i, pair in enumerate(pairs)]
+    series = [(*PAIRS.get(pair, (pair, others[i % len(others)])), _pair_is(pair)) for i, pair in enumerate(pairs)]
     several = len({row.p for row in here}) > 1
     bars = _bars(
         here,
@@ -232,8 +255,9 @@ def _overlap_figure(here: Sequence[Correlation], dense: bool, mask: str, rate: f
     kind = "dense" if dense else "sparse"
     share = "p" if several else f"{100 * here[0].p:g} %"
     subtitle = f"R_p, sparse and {kind}: share of largest {share} in common"
-    name = f"overlap-{kind}-{rate:g}-{slug(mask)}"
-    return _bar_drawing(name, "overlap", f"Learning rate {rate:g}, {mask} masks", subtitle, bars)
+    name, title = f"overlap-{kind}-{rate:g}-{slug(mask)}", f"Learning rate {rate:g}, {mask} masks"
+    sentence = chance_sentence(title, f"R_p, sparse and {kind},", bars.distances())
+    return _bar_drawing(name, "overlap", title, subtitle, bars)._replace(sentence=sentence)
 
 
 def _bars(
@@ -301,7 +325,10 @@ def legend(figure: Figure, axes: Axes) -> None:
     if missing > 0:
         drawn.remove()
         lengthen(figure, missing)
-        _legend(figure, handles, labels, columns, lowered=missing)
+        drawn = _legend(figure, handles, labels, columns, lowered=missing)
+    for sign, text in zip(drawn.legend_handles, drawn.get_texts(), strict=True):
+        for part in filter(None, (sign, text)):
+            name_entry(part, text.get_text())
 
 
 def _legend(
@@ -319,16 +346,32 @@ def _legend(
     return figure.legend(handles, labels, ncols=columns, frameon=False, fontsize=9.5, **place)
 
 
-def role_of(arm: str, index: int) -> str:
-    """The colour's role of an arm, the `index`-th of its panel; that of a mix goes by its correlation with θ0.
+def arm_roles(arms: Iterable[str]) -> dict[str, str]:
+    """The colour's role of each arm of a study, one over a whole page; that of a mix goes by its correlation with θ0.
 
-    >>> role_of("ticket", 0), role_of("mixed(0.25)", 2), role_of("random_mask", 5)
-    ('ticket', 'mixed-1', 'other-6')
+    >>> arm_roles(["lone", "mixed(0.25)", "ticket", "random_mask"])
+    {'ticket': 'ticket', 'mixed(0.25)': 'mixed-1', 'lone': 'other-1', 'random_mask': 'other-2'}
     """
+    order = arm_order(arms)
+    own = {arm: role for arm in order if (role := _own_role(arm))}
+    return own | _in_turn("other", [arm for arm in order if arm not in own])
+
+
+def mask_roles(masks: Iterable[str]) -> dict[str, str]:
+    """The colour's role of each mask algorithm of a study, one over a whole page."""
+    return _in_turn("mask", sorted(set(masks)))
+
+
+def _in_turn(name: str, members: Sequence[str]) -> dict[str, str]:
+    roles = family(name)
+    return {member: roles[i % len(roles)] for i, member in enumerate(members)}
+
+
+def _own_role(arm: str) -> str:
     name, settings, _ = _by_settings(arm)
     if name == "mixed" and settings:
         return f"mixed-{1 + sum(settings[0] > step for step in MIXED_STEPS)}"
-    return arm if arm in ARMS else OTHERS[index % len(OTHERS)]
+    return arm if arm in ARMS else ""
 
 
 def _by_settings(arm: str) -> tuple[str, tuple[float, ...], str]:

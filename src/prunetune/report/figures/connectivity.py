@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.core.metric import ACCURACY, Metric
-from prunetune.report.figures.accuracy import Drawing, arm_order, legend, role_of
+from prunetune.report.figures.accuracy import Drawing, arm_order, arm_roles, legend
+from prunetune.report.figures.marks import name_marks
 from prunetune.report.figures.plot_primitives import SHAPES, panel
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.results_files import trial_order
@@ -39,14 +40,21 @@ class Curve:
         """The mean over seeds at each alpha."""
         return [math.fsum(at) / len(at) for at in zip(*self.seeds, strict=True)]
 
+    def values(self) -> list[str]:
+        """What each marker shows."""
+        cells = zip(self.alphas, self.means, strict=True)
+        return [f"{self.label}, α {alpha:g}: {number(mean, 3)} above the ends' line" for alpha, mean in cells]
+
     def alt_text(self) -> str:
         """The curve's numbers, for who cannot see it."""
         top = max(range(len(self.alphas)), key=lambda i: self.means[i])
         return f"{self.label}: at most {self.means[top]:.3f} at α = {self.alphas[top]:g}."
 
 
-def connectivity_figures(rows: Sequence[Connectivity]) -> list[Drawing]:
+def connectivity_figures(rows: Sequence[Connectivity], arms: Sequence[str] = ()) -> list[Drawing]:
     """One panel per rate and mask: every arm's line at the highest sparsity there, and the dense network's.
+
+    `arms` are all those of the study, by which colours are given.
 
     Losses are shown less the straight line between both ends, since arms differ more in their level than in their
     barrier. Panels share their range, so that barriers can be compared by eye. Lines that are not finite are left out.
@@ -54,7 +62,8 @@ def connectivity_figures(rows: Sequence[Connectivity]) -> list[Drawing]:
     rows = [row for row in rows if all(map(math.isfinite, row.test_loss))]
     sparse = {(row.mask, row.learning_rate) for row in rows if row.mask is not None}
     places = sorted(sparse) or sorted({(row.mask, row.learning_rate) for row in rows}, key=lambda at: at[1])
-    shown = {place: _curves(rows, *place) for place in places}
+    roles = arm_roles([*arms, *(row.arm for row in rows)])
+    shown = {place: _curves(rows, *place, roles) for place in places}
     excess = [loss for curves in shown.values() for curve in curves for seed in curve.seeds for loss in seed]
     low, high = min(excess, default=0.0), max([LEAST_HEIGHT, *excess])
     y_range = low - 0.06 * (high - low), high + 0.06 * (high - low)
@@ -103,15 +112,14 @@ def _highest(rows: Sequence[Connectivity], mask: str | None, rate: float) -> flo
     return max(row.sparsity for row in rows if (row.mask, row.learning_rate) == (mask, rate))
 
 
-def _curves(rows: Sequence[Connectivity], mask: str | None, rate: float) -> list[Curve]:
+def _curves(rows: Sequence[Connectivity], mask: str | None, rate: float, roles: Mapping[str, str]) -> list[Curve]:
     """The dense network's curve at this rate, if there is one, then the arms'."""
     place = mask, rate, _highest(rows, mask, rate)
     dense = [row for row in rows if row.arm == "dense" and row.learning_rate == rate]
     here = [row for row in rows if (row.mask, row.learning_rate, row.sparsity) == place]
     found = [_curve("dense", "ink", dense)] if dense else []
     return found + [
-        _curve(arm, role_of(arm, i), [row for row in here if row.arm == arm])
-        for i, arm in enumerate(arm_order(row.arm for row in here))
+        _curve(arm, roles[arm], [row for row in here if row.arm == arm]) for arm in arm_order(row.arm for row in here)
     ]
 
 
@@ -144,6 +152,11 @@ def _draw(axes: Axes, curve: Curve) -> None:
     marker, dashes = SHAPES[curve.role]
     paint = colour(curve.role)
     seeds = list(zip(*curve.seeds, strict=True))
-    axes.fill_between(curve.alphas, list(map(min, seeds)), list(map(max, seeds)), color=paint, alpha=0.13, linewidth=0)
+    lows, highs = list(map(min, seeds)), list(map(max, seeds))
+    band = axes.fill_between(curve.alphas, lows, highs, color=paint, alpha=0.13, linewidth=0)
     style = {"color": paint, "marker": marker, "linestyle": dashes, "label": curve.label}
-    axes.plot(curve.alphas, curve.means, linewidth=1.8, markersize=5, markeredgecolor=colour("paper"), **style)
+    (means,) = axes.plot(
+        curve.alphas, curve.means, linewidth=1.8, markersize=5, markeredgecolor=colour("paper"), **style
+    )
+    name_marks(band, curve.label)
+    name_marks(means, curve.label, curve.values())

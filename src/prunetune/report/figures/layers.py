@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.core.metric import ACCURACY, Metric
-from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, legend, short
+from prunetune.report.figures.accuracy import DENSE_PAIR, Drawing, chance_sentence, legend, mask_roles, short
 from prunetune.report.figures.plot_primitives import (
     BOX,
     CHANCE,
@@ -23,9 +23,9 @@ from prunetune.report.figures.plot_primitives import (
     sparsity_axis,
     spread,
 )
-from prunetune.report.figures.style import OTHERS, colour, drawing_style
+from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.table_format import NONE, Column, Table, number, numeric, signed
-from prunetune.rows import LayerOverlap, MaskOverlap
+from prunetune.rows import Layer, LayerOverlap, MaskOverlap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,14 +60,33 @@ class Grid:
         return [(column, self.cells[layer, column]) for column in self.columns if (layer, column) in self.cells]
 
 
-def layer_figures(rows: Sequence[LayerOverlap]) -> list[Drawing]:
-    """One panel of the dense pair by learning rate; of ticket start and finetune end one per rate and mask."""
-    rows = [row for row in rows if math.isfinite(row.value)]
+def layer_figures(rows: Sequence[LayerOverlap], layers: Sequence[Layer] = ()) -> list[Drawing]:
+    """One panel of the dense pair by learning rate; of ticket start and finetune end one per rate and mask.
+
+    `layers` are the model's; those that it names by a number alone are named by what they are.
+    """
+    shapes = {layer.name: layer.shape for layer in layers}
+    rows = [
+        replace(row, layer=described(row.layer, shapes.get(row.layer, ()))) for row in rows if math.isfinite(row.value)
+    ]
     dense = [row for row in rows if row.pair == DENSE_PAIR]
     found = [_dense_figure(dense)] if dense else []
     sparse = [row for row in rows if row.pair == TICKET_PAIR]
     places = sorted({(str(row.mask), row.learning_rate) for row in sparse})
     return found + [_sparse_figure(sparse, *place) for place in places]
+
+
+def described(layer: str, shape: Sequence[int]) -> str:
+    """A layer's name, and where that is a number alone, what kind of layer it is and the shape of its weights.
+
+    >>> described("3.weight", (16, 8, 3, 3)), described("11.weight", (10, 256)), described("head.weight", (10, 256))
+    ('conv 3, 16×8×3×3', 'linear 11, 10×256', 'head.weight')
+    """
+    name = layer.removesuffix(".weight")
+    if not name.replace(".", "").isdecimal():
+        return layer
+    kind = {2: "linear", 3: "conv", 4: "conv", 5: "conv"}.get(len(shape), "layer")
+    return ", ".join(filter(None, [f"{kind} {name}", "×".join(map(str, shape))]))
 
 
 def sensitivity_figure(
@@ -85,7 +104,7 @@ def sensitivity_figure(
             axes,
             grid,
             lambda value: _paint(-value, full),
-            lambda value: number(value, metric.digits - 1).replace("-", "−"),
+            lambda value: number(value, metric.digits - 1),
         )
         axes.set_xlabel("sparsity of the layer, %", size=10)
     return Drawing(name, "layers", title, grid.alt_text("sparsity"), figure)
@@ -122,7 +141,8 @@ def _drawing(
         _draw(axes, grid, lambda excess: _paint(excess, grid.full), _excess)
         axes.set_xlabel(axis, size=10)
         _key(figure, grid.full)
-    return Drawing(name, "layers", title, grid.alt_text(of), figure)
+    sentence = chance_sentence(title, "R_p", grid.cells.values())
+    return Drawing(name, "layers", title, grid.alt_text(of), figure, sentence)
 
 
 def _panel(title: str, subtitle: str, grid: Grid, labels: Sequence[str]) -> tuple[Figure, Axes]:
@@ -170,7 +190,7 @@ def _key(figure: Figure, full: float) -> None:
 def _paint(excess: float, full: float) -> dict[str, Any]:
     """One colour above chance and another below, the stronger the farther from it."""
     strength = STRONGEST * min(1.0, abs(excess) / full)
-    return {"facecolor": colour("ticket" if excess >= 0 else "reinit"), "alpha": strength, "linewidth": 0}
+    return {"facecolor": colour("above" if excess >= 0 else "below"), "alpha": strength, "linewidth": 0}
 
 
 def _excess(value: float | None) -> str:
@@ -218,7 +238,7 @@ def agreement_table(rows: Sequence[MaskOverlap]) -> Table:
 
 def _figure(rows: Sequence[MaskOverlap], masks: Sequence[str], mask: str, rate: float) -> Drawing:
     rows = [row for row in rows if row.learning_rate == rate and mask in (row.first, row.second)]
-    lines = [_line(rows, mask, other, OTHERS[i % len(OTHERS)]) for i, other in enumerate(masks)]
+    lines = [_line(rows, mask, other, role) for other, role in mask_roles(masks).items()]
     lines = [line for line in lines if line.means]
     title = f"Learning rate {rate:g}, {mask} masks"
     with drawing_style():
@@ -229,7 +249,8 @@ def _figure(rows: Sequence[MaskOverlap], masks: Sequence[str], mask: str, rate: 
         axes.set_ylim(0.0, 105.0)
         legend(figure, axes)
     words = " ".join(line.alt_text() for line in [*lines, chance])
-    return Drawing(f"agreement-{rate:g}-{slug(mask)}", "agreement", title, words, figure)
+    sentence = chance_sentence(title, "what they share with others", (row.value - row.expected for row in rows))
+    return Drawing(f"agreement-{rate:g}-{slug(mask)}", "agreement", title, words, figure, sentence)
 
 
 def _line(rows: Sequence[MaskOverlap], mask: str, other: str, role: str) -> Line:

@@ -1,7 +1,8 @@
-"""The marks of which figures are made: lines with bands, points with bounds, bars with a chance level."""
+"""The marks of which figures are made: lines over seeds, points with bounds, bars with a chance level."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from prunetune.analysis.pairing import percent, signed
 from prunetune.core.metric import ACCURACY, Metric
-from prunetune.report.figures.style import colour
+from prunetune.report.figures.marks import name_marks
+from prunetune.report.figures.style import colour, family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +23,7 @@ BOX = (0.115, 0.25, 0.87, 0.56)  # of the axes in the panel
 LABEL_ROOM = 0.085  # of the axis, for one tick label
 SPARSITY_AXIS = "sparsity, % of the prunable weights removed"
 CHANCE = "chance"
+APART = 0.012  # of the axis, from one line's markers to the next's
 SHAPES = {  # role -> marker, dashes
     "ink": ("", (0, ())),
     "ticket": ("o", (0, ())),
@@ -38,6 +41,12 @@ SHAPES = {  # role -> marker, dashes
     "mixed-1": ("<", (0, (4, 1.6))),
     "mixed-2": ("d", (0, (2.5, 1.6))),
     "mixed-3": (">", (0, (6, 1.6))),
+    "mask-1": ("P", (0, ())),
+    "mask-2": ("X", (0, (4, 1.6))),
+    "mask-3": ("p", (0, (6, 1.6, 1.4, 1.6))),
+    "mask-4": ("h", (0, (1.4, 1.6))),
+    "mask-5": ("8", (0, (2.5, 1.6))),
+    "mask-6": ("H", (0, (6, 1.6))),
 }
 
 T = TypeVar("T")
@@ -63,7 +72,17 @@ class Line:
         return f"{self.label}: " + ", ".join(f"{self._text(mean)} at {percent(s)}" for s, mean in cells) + "."
 
     def _text(self, mean: float) -> str:
-        return f"{mean:.{self.metric.digits - 1}f} {self.metric.unit}".rstrip()
+        return f"{mean:.{self.metric.digits - 1}f} {self.metric.unit}".rstrip().replace("-", "−")
+
+    def values(self) -> list[str]:
+        """What each marker shows, in as many digits as the page's tables."""
+        return [
+            f"{self.label}{f', {percent(s)}' if s else ''}: {self.metric.text(mean)} ({self._span(low, high)})"
+            for s, mean, low, high in zip(self.sparsities, self.means, self.lows, self.highs, strict=True)
+        ]
+
+    def _span(self, low: float, high: float) -> str:
+        return " to ".join(f"{end:.{self.metric.digits}f}".replace("-", "−") for end in (low, high))
 
 
 @dataclass(frozen=True)
@@ -79,8 +98,15 @@ class Points:
 
     def alt_text(self) -> str:
         """The points' numbers, for who cannot see them."""
+        return f"{self.label}: {', '.join(self._cells())}."
+
+    def values(self) -> list[str]:
+        """What each point shows."""
+        return [f"{self.label}: {cell}" for cell in self._cells()]
+
+    def _cells(self) -> list[str]:
         cells = zip(self.sparsities, self.means, self.bounds, strict=True)
-        return f"{self.label}: " + ", ".join(_point_alt_text(*cell, self.digits) for cell in cells) + "."
+        return [_point_alt_text(*cell, self.digits) for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,11 @@ class Bars:
     values: Sequence[Sequence[Sequence[float]]]
     expected: Sequence[float]
     axis: str  # what the groups are
+
+    def distances(self) -> list[float]:
+        """How far every bar ends from chance."""
+        cells = [zip(of_series, self.expected, strict=True) for of_series in self.values]
+        return [_mean(seeds) - expected for cell in cells for seeds, expected in cell if seeds]
 
     def alt_text(self) -> str:
         """The bars' numbers, for who cannot see them."""
@@ -144,6 +175,18 @@ def lengthen(figure: Figure, more: float) -> None:
         text.set_y((text.get_position()[1] * before + more) / after)
 
 
+def ordered_roles(name: str, count: int) -> list[str]:
+    """Of so many things in order, the roles of colour, from pale to strong.
+
+    >>> ordered_roles("level", 3), ordered_roles("level", 1)
+    (['level-1', 'level-3', 'level-5'], ['level-3'])
+    """
+    roles = family(name)
+    if count == 1:
+        return [roles[len(roles) // 2]]
+    return [*spread(roles, count)] if count <= len(roles) else [roles[i % len(roles)] for i in range(count)]
+
+
 def spread(items: Sequence[T], most: int) -> tuple[T, ...]:
     """At most so many of the items (`most` from 2), evenly by place, the first and the last among them.
 
@@ -164,9 +207,10 @@ def sparsity_axis(axes: Axes, sparsities: Sequence[float]) -> None:
     """Name the sparsities that were tried, where their names have room; the highest always has its name."""
     tried = sorted({s for s in sparsities if s > 0.0}, reverse=True)
     low, high = axes.get_xlim()
+    room = LABEL_ROOM * BOX[2] / axes.get_position().width * (high - low)
     kept: list[float] = []
     for sparsity in tried:
-        if not kept or log_density(kept[-1]) - log_density(sparsity) >= LABEL_ROOM * (high - low):
+        if not kept or log_density(kept[-1]) - log_density(sparsity) >= room:
             kept.append(sparsity)
     kept.reverse()
     digits = 4 if len(kept) < 7 else 3
@@ -175,13 +219,24 @@ def sparsity_axis(axes: Axes, sparsities: Sequence[float]) -> None:
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
-    """Draw lines with bands; the dense one (role `ink`) goes right across."""
-    places = [log_density(s) for line in lines for s in line.sparsities if s > 0.0]
+    """Draw lines, each beside the others, with the range of the seeds; the dense one (role `ink`) goes right across."""
+    places = sorted({log_density(s) for line in lines for s in line.sparsities if s > 0.0})
+    room = max(0.05 * (places[-1] - places[0]), 0.1) if places else 0.0
     if places:
-        room = max(0.05 * (max(places) - min(places)), 0.1)
-        axes.set_xlim(min(places) - room, max(places) + room)
+        axes.set_xlim(places[0] - room, places[-1] + room)
+    shifts = iter(_shifts(places, sum(line.role != "ink" for line in lines), room))
     for line in lines:
-        (_draw_dense if line.role == "ink" else _draw_line)(axes, line)
+        if line.role == "ink":
+            _draw_dense(axes, line)
+        else:
+            _draw_line(axes, line, next(shifts))
+
+
+def _shifts(places: Sequence[float], lines: int, room: float) -> list[float]:
+    """How far each line stands beside its sparsity, so that equal means can be told apart: all near their sparsity."""
+    gap = min((right - left for left, right in itertools.pairwise(places)), default=2 * room)
+    step = min(APART * (places[-1] - places[0] + 2 * room), 0.4 * gap / max(lines - 1, 1)) if places else 0.0
+    return [(i - (lines - 1) / 2) * step for i in range(lines)]
 
 
 def draw_points(
@@ -207,12 +262,16 @@ def draw_bars(axes: Axes, bars: Bars) -> None:
     width = 0.84 / len(bars.labels)
     for index, (label, role) in enumerate(zip(bars.labels, bars.roles, strict=True)):
         places = [group + (index - (len(bars.labels) - 1) / 2) * width for group in range(len(bars.groups))]
-        known = [(x, seeds) for x, seeds in zip(places, bars.values[index], strict=True) if seeds]
-        axes.bar([x for x, _ in known], [_mean(s) for _, s in known], 0.9 * width, color=colour(role), label=label)
-        dots = [(x, value) for x, seeds in known for value in seeds]
-        axes.scatter([x for x, _ in dots], [y for _, y in dots], s=5, color=colour("ink"), linewidths=0, zorder=3)
-        for x, seeds in known:
-            axes.text(x, max(seeds) + 0.02, _share(_mean(seeds)), ha="center", size=9)
+        cells = zip(places, bars.groups, bars.values[index], bars.expected, strict=True)
+        known = [(x, group, seeds, chance) for x, group, seeds, chance in cells if seeds]
+        means = [_mean(seeds) for _, _, seeds, _ in known]
+        drawn = axes.bar([x for x, *_ in known], means, 0.9 * width, color=colour(role), label=label)
+        dots = [(x, value) for x, _, seeds, _ in known for value in seeds]
+        name_marks(axes.scatter(*zip(*dots, strict=True), s=5, color=colour("ink"), linewidths=0, zorder=3), label)
+        for bar, mean, (x, group, seeds, chance) in zip(drawn, means, known, strict=True):
+            at = group.replace("\n", ", ")
+            name_marks(bar, label, [f"{label}, {at}: {mean:.3f} (chance {chance:.3f})"])
+            name_marks(axes.text(x, max(seeds) + 0.02, _share(mean), ha="center", size=9), label)
     _draw_chance(axes, bars.expected)
     axes.set_xticks(range(len(bars.groups)), bars.groups)
     axes.set_xlabel(bars.axis, size=10)
@@ -227,17 +286,21 @@ def _draw_chance(axes: Axes, expected: Sequence[float]) -> None:
 
 
 def _draw_dense(axes: Axes, line: Line) -> None:
-    axes.axhline(line.means[0], color=colour("ink"), linewidth=1.6, label=line.label)
+    level = axes.axhline(line.means[0], color=colour("ink"), linewidth=1.6, label=line.label)
+    name_marks(level, line.label, line.values()[:1])
     if line.highs[0] > line.lows[0]:
-        axes.axhspan(line.lows[0], line.highs[0], color=colour("ink"), alpha=0.1, linewidth=0)
+        band = axes.axhspan(line.lows[0], line.highs[0], color=colour("ink"), alpha=0.1, linewidth=0)
+        name_marks(band, line.label)
 
 
-def _draw_line(axes: Axes, line: Line) -> None:
+def _draw_line(axes: Axes, line: Line, shift: float) -> None:
     marker, dashes = SHAPES[line.role]
-    places = [log_density(s) for s in line.sparsities]
-    axes.fill_between(places, line.lows, line.highs, color=colour(line.role), alpha=0.13, linewidth=0)
+    places = [log_density(s) + shift for s in line.sparsities]
+    seeds = axes.vlines(places, line.lows, line.highs, color=colour(line.role), linewidth=1.6, alpha=0.45)
     style = {"color": colour(line.role), "marker": marker, "linestyle": dashes, "label": line.label}
-    axes.plot(places, line.means, linewidth=1.8, markersize=5.5, markeredgecolor=colour("paper"), **style)
+    (means,) = axes.plot(places, line.means, linewidth=1.8, markersize=5.5, markeredgecolor=colour("paper"), **style)
+    name_marks(seeds, line.label)
+    name_marks(means, line.label, line.values())
 
 
 def _draw_points(axes: Axes, points: Points, shift: float) -> None:
@@ -245,11 +308,12 @@ def _draw_points(axes: Axes, points: Points, shift: float) -> None:
     paint = colour(points.role)
     for place, bounds in zip(places, points.bounds, strict=True):
         if bounds is not None:
-            axes.plot([place, place], bounds, color=paint, linewidth=2.2, solid_capstyle="round")
+            (between,) = axes.plot([place, place], bounds, color=paint, linewidth=2.2, solid_capstyle="round")
+            name_marks(between, points.label)
     marker = "o" if points.role == "ink" else "s"
-    axes.plot(
-        places, points.means, marker, color=paint, markersize=6.5, markeredgecolor=colour("paper"), label=points.label
-    )
+    style = {"color": paint, "markersize": 6.5, "markeredgecolor": colour("paper"), "label": points.label}
+    (means,) = axes.plot(places, points.means, marker, **style)
+    name_marks(means, points.label, points.values())
 
 
 def _point_alt_text(sparsity: float, mean: float, bounds: tuple[float, float] | None, digits: int) -> str:
@@ -260,6 +324,13 @@ def _point_alt_text(sparsity: float, mean: float, bounds: tuple[float, float] | 
 
 def _share(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
+
+
+def share_range(figures: Sequence[Figure]) -> None:
+    """Give panels that stand side by side one vertical range, so that they can be compared by eye."""
+    ranges = [figure.axes[0].get_ylim() for figure in figures]
+    for figure in figures:
+        figure.axes[0].set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,14 +14,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from prunetune.report.figures.marks import SPACE, write_marks
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-# role -> (light, dark): hues that stay apart under the common colour blindnesses, with 3:1 to the paper or more
+# role -> (light, dark): hues that stay apart under the common colour blindnesses, with 3:1 to the paper or more, and
+# 4.5:1 where names are set in them. One colour has one meaning on a page: an arm, a learning rate, a mask algorithm, a
+# sparsity (level), a length of training, an R_p (overlap), or being above or below chance. What has an order goes from
+# pale to strong.
 COLOURS = {
     "ink": ("#1c2733", "#e7edf3"),
     "muted": ("#5a6877", "#9fadbb"),
@@ -31,23 +35,44 @@ COLOURS = {
     "reinit": ("#c4501b", "#ff9a66"),
     "rewind": ("#8b3fa6", "#d79bf0"),
     "finetune": ("#00795a", "#45d1a3"),
-    "finetune_chain": ("#3a2a8c", "#7a70f0"),
+    "finetune_chain": ("#3a2a8c", "#7e75f0"),
     "shuffle": ("#8a6a00", "#e3c04d"),
     "other-1": ("#47607a", "#a9c1da"),
     "other-2": ("#a8385f", "#ff93b6"),
     "other-3": ("#647818", "#c0d66a"),
-    "other-4": ("#7c7f86", "#b9bcc4"),
+    "other-4": ("#72757c", "#b9bcc4"),
     "other-5": ("#6e2a10", "#bd7a58"),
-    "other-6": ("#d61fc4", "#f4f08a"),
-    "mixed-1": ("#a67a2b", "#c99a45"),
+    "other-6": ("#cf1ebe", "#f4f08a"),
+    "mixed-1": ("#966e27", "#c99a45"),
     "mixed-2": ("#83589a", "#b98fd0"),
-    "mixed-3": ("#3f7f9c", "#83c5e0"),
+    "mixed-3": ("#3e7c98", "#83c5e0"),
     "rate-1": ("#7b96b2", "#6d8fb3"),
     "rate-2": ("#2b496d", "#c3dcf7"),
     "rate-3": ("#b6823a", "#d9a75f"),
     "rate-4": ("#6c4615", "#f3dcbb"),
+    "mask-1": ("#1f6f8b", "#6cc6e6"),
+    "mask-2": ("#9a3b3b", "#f08f8f"),
+    "mask-3": ("#4f7a1c", "#a5d35f"),
+    "mask-4": ("#6b4fa0", "#b9a2f0"),
+    "mask-5": ("#8a5a16", "#e0ac5c"),
+    "mask-6": ("#4a4f57", "#c3c9d1"),
+    "level-1": ("#1a9ab7", "#14788d"),
+    "level-2": ("#157e95", "#1993ae"),
+    "level-3": ("#116577", "#1eb1d1"),
+    "level-4": ("#0d4c5a", "#62d0e9"),
+    "level-5": ("#09333d", "#c1edf6"),
+    "length-1": ("#bc70cf", "#a540bf"),
+    "length-2": ("#aa4ac3", "#b866cc"),
+    "length-3": ("#8b36a1", "#c98cd9"),
+    "length-4": ("#6a297a", "#dcb4e6"),
+    "length-5": ("#471b52", "#f1e0f5"),
+    "overlap-1": ("#e06d19", "#ae5413"),
+    "overlap-2": ("#ab5313", "#e46e19"),
+    "overlap-3": ("#7b3c0e", "#efa773"),
+    "overlap-4": ("#4b2408", "#fae1ce"),
+    "above": ("#00687a", "#58c7da"),
+    "below": ("#a05a00", "#e9a94e"),
 }
-OTHERS = tuple(role for role in COLOURS if role.startswith("other-"))  # of what has no role of its own, in turn
 _ROLES = {light: role for role, (light, _) in COLOURS.items()}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be read out, searched and set in the reader's font
@@ -59,6 +84,11 @@ _STYLE = {
     "axes.facecolor": "none",
     "axes.axisbelow": True,
 }
+
+
+def family(name: str) -> tuple[str, ...]:
+    """The roles of what there may be any number of, in turn: `family("mask")` is `mask-1` to `mask-6`."""
+    return tuple(role for role in COLOURS if role.startswith(f"{name}-"))
 
 
 def colour(role: str) -> str:
@@ -97,6 +127,7 @@ def standalone(figure: Figure, name: str, title: str, description: str) -> str:
     root = ET.fromstring(text.getvalue())
     _remove(root, lambda element: element.tag in (f"{{{SPACE}}}metadata", f"{{{SPACE}}}style"))
     _describe(root, name, title, description)
+    write_marks(root)
     for element in list(root.iter()):
         _own_ids(element, name)
         _free_fonts(element)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, legend, short
-from prunetune.report.figures.plot_primitives import CHANCE, panel, spread
+from prunetune.report.figures.marks import name_marks
+from prunetune.report.figures.plot_primitives import CHANCE, ordered_roles, panel, spread
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.table_format import Table, mean, number, numeric, signed, span
 from prunetune.rows import MomentOverlap, Residuals
@@ -39,16 +41,17 @@ def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's own would need its mathematics
         axes.yaxis.set_minor_formatter(NullFormatter())
-        for i, sparsity in enumerate(spread(sorted({row.sparsity for row in rows}), LINES)):
+        sparsities = spread(sorted({row.sparsity for row in rows}), LINES)
+        for sparsity, role in zip(sparsities, ordered_roles("level", len(sparsities)), strict=True):
             curves = [_finite(row.values) for row in rows if row.sparsity == sparsity]
             steps = range(min(map(len, curves)))
             lows, highs = ([pick(curve[at] for curve in curves) for at in steps] for pick in (min, max))
             means = [math.fsum(curve[at] for curve in curves) / len(curves) for at in steps]
-            role = f"rate-{i + 1}"
-            axes.fill_between(steps, lows, highs, color=colour(role), alpha=0.15, linewidth=0)
-            axes.plot(
-                steps, means, color=colour(role), linewidth=1.8, marker="o", markersize=4, label=percent(sparsity)
-            )
+            paint, label = colour(role), percent(sparsity)
+            band = axes.fill_between(steps, lows, highs, color=paint, alpha=0.15, linewidth=0)
+            (line,) = axes.plot(steps, means, color=paint, linewidth=1.8, marker="o", markersize=4, label=label)
+            name_marks(band, label)
+            name_marks(line, label, [f"{label}, update {step}: {mean:.3f}" for step, mean in enumerate(means)])
             words.append(f"{percent(sparsity)}: from {means[0]:.3f} to {means[-1]:.3f}." if means else "")
         axes.set_xlabel(AXIS, size=10)
         legend(figure, axes)
@@ -116,10 +119,14 @@ def moments(rows: Sequence[MomentOverlap]) -> list[Moment]:
 def _draw(axes: Axes, found: Sequence[Moment], index: int) -> None:
     (marker, dashes), paint = SHAPES[index % 4], colour(f"rate-{index % 4 + 1}")
     epochs, values = [moment.epoch for moment in found], [moment.values for moment in found]
-    axes.fill_between(epochs, [min(v) for v in values], [max(v) for v in values], color=paint, alpha=0.2, linewidth=0)
-    style = {"color": paint, "marker": marker, "linestyle": dashes, "label": f"rate {found[0].learning_rate:g}"}
-    means = [math.fsum(v) / len(v) for v in values]
-    axes.plot(epochs, means, linewidth=1.8, markersize=5.5, markeredgecolor=colour("paper"), **style)
+    lows, highs, means = (list(map(of, values)) for of in (min, max, statistics.fmean))
+    label = f"rate {found[0].learning_rate:g}"
+    band = axes.fill_between(epochs, lows, highs, color=paint, alpha=0.2, linewidth=0)
+    style = {"color": paint, "marker": marker, "linestyle": dashes, "label": label}
+    (line,) = axes.plot(epochs, means, linewidth=1.8, markersize=5.5, markeredgecolor=colour("paper"), **style)
+    name_marks(band, label)
+    shown = (f"{label}, {_epochs(at)}: {number(mean, 3)}" for at, mean in zip(epochs, means, strict=True))
+    name_marks(line, label, [*shown])
 
 
 def _row(moment: Moment) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def tradeoff_drawings(found: Tradeoff) -> tuple[Drawing, ...]:
 
 
 def curve_figure(found: Tradeoff) -> Drawing:
-    """Score against sparsity, with the dense network's line; bands span the seeds."""
+    """Score against sparsity, with the dense network's line; thin bars span the seeds."""
     dense = given(found.dense, "there is no figure without a dense network")
     metric = found.metric
     lines = [_line("dense", "ink", [dense], metric), _line("pruned & fine-tuned", "finetune", found.pruned, metric)]
@@ -37,7 +37,7 @@ def curve_figure(found: Tradeoff) -> Drawing:
     seeds = len(dense.scores)
     with drawing_style():
         figure, axes = panel(
-            title, f"test {metric.axis}" + (": mean of seeds, band from lowest to highest" * (seeds > 1))
+            title, f"test {metric.axis}" + (": mean of seeds, bar from lowest to highest" * (seeds > 1))
         )
         draw_lines(axes, lines)
         sparsity_axis(axes, lines[1].sparsities)
