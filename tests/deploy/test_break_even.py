@@ -216,7 +216,7 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
         (["--sparsity", "0.5,1"], "sparsity: 1 is not a share of a layer's weights; it must lie in (0, 1)"),
         (["--sparsity", "0,5,"], "'' is not a number"),
         (["--batch", "0"], "'0' is not a whole number of at least 1"),
-        (["--batch", "5000"], "batch: 5000; at most 4096"),
+        (["--shape", "64x8x1x1@1024", "--batch", "1,5"], "batch: 5; at most 4 of 64x8x1x1@1024"),
         (["--threads", "999"], "threads: 999; this machine has"),
         (["--out", "other.json"], "out: 'other.json' is not a file that bench-kernels wrote"),
         (["--out", "other.json/kernels.json"], "out: cannot write 'other.json/kernels.json'"),

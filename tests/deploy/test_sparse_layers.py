@@ -188,6 +188,13 @@ def test_it_is_made_again_from_a_bitmask_file(tmp_path: Any) -> None:
     torch.testing.assert_close(again(IMAGES), other.eval()(IMAGES))
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_no_graph_can_hold_it(suffix: str, tmp_path: Any) -> None:
+    with refused("model", "stem", "sparse", "with_sparse_layers"):
+        pt.export(with_sparse_layers(pruned(), ["stem"]), None, tmp_path / f"net.{suffix}", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("name", "mentions"), [("steem", ["steem", "stem"]), ("read.w", ["read.w"])])
 def test_a_name_of_no_layer(name: str, mentions: list[str]) -> None:
     with refused("names", *mentions):

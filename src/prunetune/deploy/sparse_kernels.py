@@ -14,11 +14,11 @@ from torch.nn.modules.conv import _ConvNd
 from prunetune.errors import ConfigError
 
 TYPES = (torch.float32, torch.float64)  # what MKL's sparse kernels multiply
-LEAST_ZEROS = 0.5  # with fewer no kernel was ever faster, so that measuring is time lost
-_FEW_ROWS = 4  # from here on, products with rows of activations (B row-major) are faster than with columns
+LEAST_ZEROS = 0.5  # fewer are not worth the time to measure: `prunetune bench-kernels` shows what they bring
+_FEW_ROWS = 4  # from so many on, MKL is faster with a transposed copy of the activations than with them as they are
 
 
-class _SparseLayer(nn.Module):
+class SparseLayer(nn.Module):
     """A layer for use and not for training; its state dict is that of the dense layer, zeros included.
 
     The matrices are buffers that no state dict lists: their 32-bit indices are what MKL takes without a conversion.
@@ -71,7 +71,7 @@ class _SparseLayer(nn.Module):
     def _matrix(self, number: int) -> Tensor:
         return self.get_buffer(f"matrix_{number}")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_SparseLayer":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SparseLayer":
         """As of any module; torch knows how to clone a CSR tensor, and not how to copy it deeply."""
         memo |= {id(tensor): tensor.clone() for tensor in self.buffers()}
         memo[id(self)] = twin = self.__class__.__new__(self.__class__)
@@ -79,7 +79,7 @@ class _SparseLayer(nn.Module):
         return twin
 
 
-class SparseLinear(_SparseLayer):
+class SparseLinear(SparseLayer):
     """An `nn.Linear` as one CSR matrix of its shape (outputs, inputs). Inputs (..., in) give outputs (..., out)."""
 
     matrix_0: Tensor
@@ -97,7 +97,7 @@ class SparseLinear(_SparseLayer):
 
     @property
     def weight(self) -> Tensor:
-        """See `_SparseLayer`."""
+        """See `SparseLayer`."""
         return self._matrix(0).to_dense()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name by which torch calls it
@@ -115,7 +115,7 @@ class SparseLinear(_SparseLayer):
         return f"{self._shape[1]}, {self._shape[0]}, {_non_zeros(self)}"
 
 
-class SparseConv2d(_SparseLayer):
+class SparseConv2d(SparseLayer):
     """An `nn.Conv2d` without groups as one CSR matrix for each row of its kernel, of shape (out, width · in).
 
     Inputs (N, C, H, W) or (C, H, W), images one after the other. An image is laid out once for every column of the
@@ -136,13 +136,13 @@ class SparseConv2d(_SparseLayer):
 
     @property
     def weight(self) -> Tensor:
-        """See `_SparseLayer`."""
+        """See `SparseLayer`."""
         outputs, inputs, height, width = self._shape
         rows = [self._matrix(row).to_dense().view(outputs, width, inputs) for row in range(height)]
         return torch.stack(rows).permute(1, 3, 0, 2).contiguous()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name by which torch calls it
-        """The dense layer's outputs, contiguous; no gradient passes through."""
+        """The dense layer's outputs, contiguous; torch refuses inputs that require a gradient."""
         images = input if input.dim() == 4 else input[None]
         top, side = self._padding
         padded = F.pad(images, (side, side, top, top)) if top or side else images.contiguous()
@@ -251,7 +251,7 @@ def _weight_reason(name: str, module: nn.Module, owners: Mapping[int, list[str]]
     return None
 
 
-def _non_zeros(layer: _SparseLayer) -> str:
+def _non_zeros(layer: SparseLayer) -> str:
     kept = sum(matrix.values().numel() for name, matrix in layer.named_buffers() if name.startswith("matrix"))
     return f"bias={layer.bias is not None}, nonzeros={kept} of {layer._shape.numel()}"
 
