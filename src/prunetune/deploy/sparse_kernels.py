@@ -26,10 +26,14 @@ class SparseLayer(nn.Module):
 
     bias: Tensor | None
 
-    def __init__(self, shape: torch.Size, bias: Tensor | None) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
-        self._shape = shape
-        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
+        for name in layer.__constants__:  # in_features, kernel_size and so on, which other code may look at
+            setattr(self, name, getattr(layer, name))
+        self._shape = layer.weight.shape
+        bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone(), False)
+        self.register_parameter("bias", bias)
+        self._keep(layer.weight.detach())
 
     @property
     def weight(self) -> Tensor:
@@ -85,10 +89,6 @@ class SparseLinear(SparseLayer):
     matrix_0: Tensor
     transposed: Tensor
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.weight.shape, layer.bias)
-        self._keep(layer.weight.detach())
-
     def _keep(self, weight: Tensor) -> None:
         matrix = to_csr(weight)
         self.register_buffer("matrix_0", matrix, persistent=False)
@@ -123,11 +123,9 @@ class SparseConv2d(SparseLayer):
     nine times as `unfold` does. A 1x1 kernel copies nothing.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__(layer.weight.shape, layer.bias)
-        self._stride, self._dilation = layer.stride, layer.dilation
-        self._padding = tuple(int(size) for size in layer.padding)
-        self._keep(layer.weight.detach())
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
 
     def _keep(self, weight: Tensor) -> None:
         for row in range(self._shape[2]):
@@ -144,12 +142,12 @@ class SparseConv2d(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name by which torch calls it
         """The dense layer's outputs, contiguous; torch refuses inputs that require a gradient."""
         images = input if input.dim() == 4 else input[None]
-        top, side = self._padding
+        top, side = self.padding
         padded = F.pad(images, (side, side, top, top)) if top or side else images.contiguous()
         height, width = (
             (size - step * (kernel - 1) - 1) // stride + 1
             for size, step, kernel, stride in zip(
-                padded.shape[2:], self._dilation, self._shape[2:], self._stride, strict=True
+                padded.shape[2:], self.dilation, self._shape[2:], self.stride, strict=True
             )
         )
         outputs = images.new_empty(len(images), self._shape[0], height, width)
@@ -162,21 +160,21 @@ class SparseConv2d(SparseLayer):
         start = self._bias(image)[:, None]
         laid = self._laid_out(image, width)
         for row, matrix in enumerate(self.buffers(recurse=False)):
-            first, phase = divmod(row * self._dilation[0], self._stride[0])
+            first, phase = divmod(row * self.dilation[0], self.stride[0])
             seen = laid[phase][:, first * width : (first + height) * width]
             torch.addmm(start, matrix, seen, out=output)
             start = output
 
     def _laid_out(self, image: Tensor, width: int) -> list[Tensor]:
         """For every phase of the vertical stride a matrix (columns of the kernel · in, rows · width)."""
-        if self._shape[2:] == (1, 1) and self._stride == (1, 1):
+        if self._shape[2:] == (1, 1) and self.stride == (1, 1):
             return [image.flatten(1)]
-        stride, step, columns = self._stride[1], self._dilation[1], self._shape[3]
+        stride, step, columns = self.stride[1], self.dilation[1], self._shape[3]
         last = stride * (width - 1) + 1
         shifted = [image[:, :, at * step : at * step + last : stride] for at in range(columns)]
         return [
-            torch.cat([part[:, phase :: self._stride[0]] for part in shifted]).flatten(1)
-            for phase in range(self._stride[0])
+            torch.cat([part[:, phase :: self.stride[0]] for part in shifted]).flatten(1)
+            for phase in range(self.stride[0])
         ]
 
     def extra_repr(self) -> str:
