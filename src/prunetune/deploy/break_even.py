@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 KIND = "prunetune kernels"
 _MOST_NUMBERS = 2**28  # of weights, or of activations: 1 GB of float32
 _SECONDS = 0.5  # of measuring, at one sparsity
-_ROUNDS = (10, 40)  # at least and at most
+_ROUNDS = (20, 40)  # at least and at most
 
 
 @dataclass(frozen=True)
