@@ -209,6 +209,17 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
     )
 
 
+def test_without_mkl_nothing_is_printed_but_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert command(monkeypatch, "--shape", "8x4") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("prunetune: torch: built without Intel's MKL")
+
+
+@needs_mkl
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -165,9 +165,8 @@ def break_evens(
     """Measure, one row of the table after the other.
 
     Sparsities are tried from high to low, up to the first at which the sparse kernel is not surely faster: where it
-    loses, it loses with more weights too. ConfigError where torch has no MKL.
+    loses, it loses with more weights too.
     """
-    require_kernels()
     asked, _ = contests()
     for shape in shapes:
         for batch in batches:
@@ -195,7 +194,8 @@ def _measured(
 def require_request(
     shapes: Sequence[LayerShape], batches: Sequence[int], sparsities: Sequence[float], threads: int
 ) -> None:
-    """ConfigError for what cannot be measured."""
+    """ConfigError for what cannot be measured, and where torch has no MKL."""
+    require_kernels()
     for sparsity in sparsities:
         if not 0 < sparsity < 1:
             raise ConfigError(f"sparsity: {sparsity:g} is not a share of a layer's weights; it must lie in (0, 1)")
