@@ -191,7 +191,7 @@ def test_the_command_prints_and_writes_the_table(
     assert {(row["layer"], row["batch"]) for row in content["rows"] if row["dense_kernel"] == "torch"} == {
         (shape, batch) for shape in ("128x64", "8x4x1x1@4", "8x4x3x3@4") for batch in (1, 3)
     }
-    assert all(found["rounds"] >= 10 for row in content["rows"] for found in row["measured"])
+    assert all(found["rounds"] >= 20 for row in content["rows"] for found in row["measured"])
     printed = told.out.splitlines()
     assert "1 thread" in printed[0]
     assert len(printed) == 3 + len(content["rows"])
@@ -209,6 +209,17 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
     )
 
 
+def test_without_mkl_nothing_is_printed_but_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert command(monkeypatch, "--shape", "8x4") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("prunetune: torch: built without Intel's MKL")
+
+
+@needs_mkl
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -216,7 +227,7 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
         (["--sparsity", "0.5,1"], "sparsity: 1 is not a share of a layer's weights; it must lie in (0, 1)"),
         (["--sparsity", "0,5,"], "'' is not a number"),
         (["--batch", "0"], "'0' is not a whole number of at least 1"),
-        (["--batch", "5000"], "batch: 5000; at most 4096"),
+        (["--shape", "64x8x1x1@1024", "--batch", "1,5"], "batch: 5; at most 4 of 64x8x1x1@1024"),
         (["--threads", "999"], "threads: 999; this machine has"),
         (["--out", "other.json"], "out: 'other.json' is not a file that bench-kernels wrote"),
         (["--out", "other.json/kernels.json"], "out: cannot write 'other.json/kernels.json'"),

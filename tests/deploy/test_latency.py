@@ -100,6 +100,14 @@ def test_called_in_evaluation_and_inference_on_one_thread_and_all_is_put_back(
     assert (model.training, model.inner.training, torch.get_num_threads()) == (True, False, 3)
 
 
+def test_on_as_many_threads_as_asked_for(clock: Clock, three_threads: None) -> None:
+    model = Takes(clock, "a", 1.0)
+    found = latencies({"a": model}, INPUT, rounds=2, threads=2)
+    assert {threads for _, _, threads in model.seen} == {2}
+    assert found["a"].threads == 2
+    assert torch.get_num_threads() == 3
+
+
 def test_put_back_after_a_failure(three_threads: None) -> None:
     model = nn.Linear(4, 2).train()
     with pytest.raises(RuntimeError):
@@ -113,12 +121,12 @@ def test_a_real_model_takes_time() -> None:
     assert min(found.samples) > 0
 
 
-@pytest.mark.gpu
 def test_inputs_by_name() -> None:
     inputs = {"input2": torch.ones(5, 4), "input1": torch.ones(5, 3)}
     assert latencies({"bilinear": nn.Bilinear(3, 4, 2)}, inputs, rounds=2)["bilinear"].median > 0
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_clock_waits_for_the_device() -> None:
     """A product that takes the device milliseconds is queued in microseconds: its time shows only when waited for."""

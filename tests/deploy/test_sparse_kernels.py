@@ -97,6 +97,13 @@ def test_its_state_is_the_dense_layers(layer: nn.Module, tmp_path: Any) -> None:
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in other.state_dict().items())
 
 
+def test_it_says_what_the_dense_layer_says_of_itself() -> None:
+    linear, conv = SparseLinear(nn.Linear(12, 7)), SparseConv2d(nn.Conv2d(3, 5, (1, 3), stride=2, padding=(0, 1)))
+    assert (linear.in_features, linear.out_features) == (12, 7)
+    assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.padding) == (3, 5, (1, 3), (0, 1))
+    assert (conv.stride, conv.dilation, conv.groups) == ((2, 2), (1, 1), 1)
+
+
 def test_a_state_that_does_not_fit_is_refused_as_by_torch() -> None:
     sparse = nn.Sequential(SparseLinear(nn.Linear(12, 7)))
     good = nn.Sequential(nn.Linear(12, 7)).state_dict()

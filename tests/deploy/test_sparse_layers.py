@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
 
 import prunetune as pt
 from prunetune.deploy import sparse_layers
@@ -14,6 +15,7 @@ from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.latency import Latency, latencies
 from prunetune.deploy.sparse_kernels import SparseConv2d, SparseLinear
 from prunetune.deploy.sparse_layers import to_sparse_layers, with_sparse_layers
+from prunetune.sparsity.enforce import is_held
 from tests.support.refusals import refused
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL has no such kernels")
@@ -160,6 +162,50 @@ def test_named_inputs_and_a_model_that_is_a_layer(clock: Clock) -> None:
     assert isinstance(found.model, SparseLinear)
 
 
+def test_a_held_model_is_pruned_as_it_is_held(clock: Clock) -> None:
+    clock({POINT: 2.0, "whole": 2.0})
+    model = Net()
+    pt.apply_mask(model, mask := pt.compute_mask(model, 0.9, allocation="uniform"))
+    found = to_sparse_layers(model, None, IMAGES)
+    assert found.converted == ("point",)
+    assert torch.equal(found.model.state_dict()["point.weight"] != 0, mask["point.weight"])
+    assert not is_held(found.model)
+
+
+class Particular(nn.Module):
+    """A forward that goes wrong with other layers than those it knows."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__()
+        self.wrong, self.layer = wrong, nn.Linear(8, 8)
+        self.layer.weight.data[1:] = 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.wrong == "class" and type(self.layer) is not nn.Linear:
+            raise TypeError("no linear layer\nof mine")
+        with torch.autocast("cpu", enabled=self.wrong == "autocast"):
+            return self.layer(rows)
+
+
+@pytest.mark.parametrize(("wrong", "word"), [("class", "TypeError: no linear layer of mine"), ("autocast", "BFloat16")])
+def test_a_network_that_fails_with_sparse_layers_is_dense(clock: Clock, wrong: str, word: str) -> None:
+    clock({TWICE: 2.0, "whole": 2.0})
+    found = to_sparse_layers(Particular(wrong), None, torch.ones(8, 8))
+    assert found.converted == ()
+    assert found.left["layer"].startswith("faster alone; the network fails with it: ")
+    assert word in found.left["layer"]
+    assert type(found.model.get_submodule("layer")) is nn.Linear
+
+
+def test_what_is_refused() -> None:
+    with refused("model", "stem", "dense"):
+        to_sparse_layers(with_sparse_layers(pruned(), ["stem"]), None, IMAGES)
+    masked = Net()
+    torch_prune.l1_unstructured(masked.point, "weight", amount=0.9)
+    with refused("model", "prune.remove"):
+        to_sparse_layers(masked, None, IMAGES)
+
+
 def test_a_fused_transformer_layer_is_left(clock: Clock) -> None:
     """It reads its layers' weights and calls none of them."""
     clock({"whole": 2.0})
@@ -186,6 +232,13 @@ def test_it_is_made_again_from_a_bitmask_file(tmp_path: Any) -> None:
     other = pruned(0.6)
     again.load_state_dict(other.state_dict())
     torch.testing.assert_close(again(IMAGES), other.eval()(IMAGES))
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_no_graph_can_hold_it(suffix: str, tmp_path: Any) -> None:
+    with refused("model", "stem", "sparse", "with_sparse_layers"):
+        pt.export(with_sparse_layers(pruned(), ["stem"]), None, tmp_path / f"net.{suffix}", IMAGES)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("name", "mentions"), [("steem", ["steem", "stem"]), ("read.w", ["read.w"])])

@@ -46,7 +46,7 @@ def bench_kernels(
     one layer at one batch size, in two kernels that are called in turns: torch's CSR kernels against torch's dense
     ones and, where it is installed, onnxruntime's; and OpenVINO's sparse int8 against its dense int8, where that is.
     "Faster from" is the least sparsity from which on the lower bound of the speed-up (95 %, paired by round) is above
-    1 at all that are tried; "never" says that it is not at the highest. Takes a few minutes; give one shape for less.
+    1 at all that are tried; "never" says that it is not at the highest. Takes a minute or two on an idle machine.
 
     To run a network of yours sparse where that is faster, layer by layer: prunetune.deploy.to_sparse_layers.
 
@@ -65,7 +65,7 @@ def bench_kernels(
     batches = joined(batch) or list(break_even.BATCHES)
     sparsities = joined(sparsity) or list(break_even.SPARSITIES)
     cores = threads or 1
-    break_even.require_request(batches, sparsities, cores)
+    break_even.require_request(shapes, batches, sparsities, cores)
     if out is not None:
         break_even.require_own_file(out)
     for missing in break_even.contests()[1]:

@@ -33,10 +33,9 @@ BATCHES = (1, 64)
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 SCHEMA_VERSION = 1
 KIND = "prunetune kernels"
-_MOST_BATCH = 4096
-_MOST_WEIGHTS = 2**28  # 1 GB of float32
+_MOST_NUMBERS = 2**28  # of weights, or of activations: 1 GB of float32
 _SECONDS = 0.5  # of measuring, at one sparsity
-_ROUNDS = (10, 40)  # at least and at most
+_ROUNDS = (20, 40)  # at least and at most
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class LayerShape:
         outputs, inputs, height, width, image = (int(part or 0) for part in found.groups())
         if height != width or (image and not height % 2):
             raise ConfigError(f"shape: {shown(text)}; the kernel must be square and odd, such as 3x3")
-        if outputs * inputs * max(height, 1) ** 2 > _MOST_WEIGHTS:
-            raise ConfigError(f"shape: {shown(text)}; at most {_MOST_WEIGHTS} weights")
+        if outputs * inputs * max(height, 1) ** 2 > _MOST_NUMBERS:
+            raise ConfigError(f"shape: {shown(text)}; at most {_MOST_NUMBERS} weights")
         return cls(outputs, inputs, height, image)
 
     def __str__(self) -> str:
@@ -165,10 +164,9 @@ def break_evens(
 ) -> Iterator[BreakEven]:
     """Measure, one row of the table after the other.
 
-    Sparsities are tried from high to low, up to the first at which no sparse kernel is surely faster: where a sparse
-    kernel loses, it loses with more weights too. ConfigError where torch has no MKL.
+    Sparsities are tried from high to low, up to the first at which the sparse kernel is not surely faster: where it
+    loses, it loses with more weights too.
     """
-    require_kernels()
     asked, _ = contests()
     for shape in shapes:
         for batch in batches:
@@ -193,14 +191,18 @@ def _measured(
             return
 
 
-def require_request(batches: Sequence[int], sparsities: Sequence[float], threads: int) -> None:
-    """ConfigError for what cannot be measured."""
+def require_request(
+    shapes: Sequence[LayerShape], batches: Sequence[int], sparsities: Sequence[float], threads: int
+) -> None:
+    """ConfigError for what cannot be measured, and where torch has no MKL."""
+    require_kernels()
     for sparsity in sparsities:
         if not 0 < sparsity < 1:
             raise ConfigError(f"sparsity: {sparsity:g} is not a share of a layer's weights; it must lie in (0, 1)")
-    for batch in batches:
-        if batch > _MOST_BATCH:
-            raise ConfigError(f"batch: {batch}; at most {_MOST_BATCH} examples")
+    for shape in shapes:
+        most = _MOST_NUMBERS // (max(shape.inputs, shape.outputs) * max(shape.image, 1) ** 2)
+        if max(batches) > most:
+            raise ConfigError(f"batch: {max(batches)}; at most {most} of {shape}, whose inputs would fill the memory")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads > cores:
         raise ConfigError(f"threads: {threads}; this machine has {counted(cores, 'core')}")

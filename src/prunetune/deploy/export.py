@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunetune.core.files import replace_file, replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph_export import write_onnx, write_program
+from prunetune.deploy.sparse_kernels import SparseLayer
 from prunetune.errors import ConfigError
 from prunetune.sparsity.argument_checks import as_number, as_path, require_module, require_type
 from prunetune.sparsity.enforce import apply_mask, get_mask, is_held, remove_mask
@@ -87,6 +88,7 @@ def export(
     require_type("batch_dim", batch_dim, int, "the number of a dimension, such as 0")
     form, write = _format(target)
     copy = settled(model, mask)
+    _require_a_graph(copy, form)
     pruned = {name: copy.get_parameter(name) == 0 for name in _pruned_names(model, mask)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,13 @@ def export(
         return Exported(target, form, target.stat().st_size, max_error, zeros_exact)
     except OSError as error:
         raise ConfigError(f"path: cannot write '{target}': {error.strerror or error}") from error
+
+
+def _require_a_graph(model: nn.Module, form: str) -> None:
+    sparse = [name for name, module in model.named_modules() if isinstance(module, SparseLayer)]
+    if sparse and form in ("onnx", "torch.export"):
+        instead = "export the dense model, or its weights, and call with_sparse_layers where they are loaded"
+        raise ConfigError(f"model: '{sparse[0]}' runs sparse, which no graph can hold; {instead}")
 
 
 def _pruned_names(model: nn.Module, mask: Mapping[str, Tensor] | None) -> Iterable[str]:

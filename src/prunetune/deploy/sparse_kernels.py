@@ -14,11 +14,11 @@ from torch.nn.modules.conv import _ConvNd
 from prunetune.errors import ConfigError
 
 TYPES = (torch.float32, torch.float64)  # what MKL's sparse kernels multiply
-LEAST_ZEROS = 0.5  # with fewer no kernel was ever faster, so that measuring is time lost
-_FEW_ROWS = 4  # from here on, products with rows of activations (B row-major) are faster than with columns
+LEAST_ZEROS = 0.5  # fewer are not worth the time to measure: `prunetune bench-kernels` shows what they bring
+_FEW_ROWS = 4  # from so many on, MKL is faster with a transposed copy of the activations than with them as they are
 
 
-class _SparseLayer(nn.Module):
+class SparseLayer(nn.Module):
     """A layer for use and not for training; its state dict is that of the dense layer, zeros included.
 
     The matrices are buffers that no state dict lists: their 32-bit indices are what MKL takes without a conversion.
@@ -26,10 +26,14 @@ class _SparseLayer(nn.Module):
 
     bias: Tensor | None
 
-    def __init__(self, shape: torch.Size, bias: Tensor | None) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
-        self._shape = shape
-        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone(), False))
+        for name in layer.__constants__:  # in_features, kernel_size and so on, which other code may look at
+            setattr(self, name, getattr(layer, name))
+        self._shape = layer.weight.shape
+        bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone(), False)
+        self.register_parameter("bias", bias)
+        self._keep(layer.weight.detach())
 
     @property
     def weight(self) -> Tensor:
@@ -71,7 +75,7 @@ class _SparseLayer(nn.Module):
     def _matrix(self, number: int) -> Tensor:
         return self.get_buffer(f"matrix_{number}")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_SparseLayer":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SparseLayer":
         """As of any module; torch knows how to clone a CSR tensor, and not how to copy it deeply."""
         memo |= {id(tensor): tensor.clone() for tensor in self.buffers()}
         memo[id(self)] = twin = self.__class__.__new__(self.__class__)
@@ -79,15 +83,11 @@ class _SparseLayer(nn.Module):
         return twin
 
 
-class SparseLinear(_SparseLayer):
+class SparseLinear(SparseLayer):
     """An `nn.Linear` as one CSR matrix of its shape (outputs, inputs). Inputs (..., in) give outputs (..., out)."""
 
     matrix_0: Tensor
     transposed: Tensor
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.weight.shape, layer.bias)
-        self._keep(layer.weight.detach())
 
     def _keep(self, weight: Tensor) -> None:
         matrix = to_csr(weight)
@@ -97,7 +97,7 @@ class SparseLinear(_SparseLayer):
 
     @property
     def weight(self) -> Tensor:
-        """See `_SparseLayer`."""
+        """See `SparseLayer`."""
         return self._matrix(0).to_dense()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name by which torch calls it
@@ -115,7 +115,7 @@ class SparseLinear(_SparseLayer):
         return f"{self._shape[1]}, {self._shape[0]}, {_non_zeros(self)}"
 
 
-class SparseConv2d(_SparseLayer):
+class SparseConv2d(SparseLayer):
     """An `nn.Conv2d` without groups as one CSR matrix for each row of its kernel, of shape (out, width · in).
 
     Inputs (N, C, H, W) or (C, H, W), images one after the other. An image is laid out once for every column of the
@@ -123,11 +123,9 @@ class SparseConv2d(_SparseLayer):
     nine times as `unfold` does. A 1x1 kernel copies nothing.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__(layer.weight.shape, layer.bias)
-        self._stride, self._dilation = layer.stride, layer.dilation
-        self._padding = tuple(int(size) for size in layer.padding)
-        self._keep(layer.weight.detach())
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
 
     def _keep(self, weight: Tensor) -> None:
         for row in range(self._shape[2]):
@@ -136,20 +134,20 @@ class SparseConv2d(_SparseLayer):
 
     @property
     def weight(self) -> Tensor:
-        """See `_SparseLayer`."""
+        """See `SparseLayer`."""
         outputs, inputs, height, width = self._shape
         rows = [self._matrix(row).to_dense().view(outputs, width, inputs) for row in range(height)]
         return torch.stack(rows).permute(1, 3, 0, 2).contiguous()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name by which torch calls it
-        """The dense layer's outputs, contiguous; no gradient passes through."""
+        """The dense layer's outputs, contiguous; torch refuses inputs that require a gradient."""
         images = input if input.dim() == 4 else input[None]
-        top, side = self._padding
+        top, side = self.padding
         padded = F.pad(images, (side, side, top, top)) if top or side else images.contiguous()
         height, width = (
             (size - step * (kernel - 1) - 1) // stride + 1
             for size, step, kernel, stride in zip(
-                padded.shape[2:], self._dilation, self._shape[2:], self._stride, strict=True
+                padded.shape[2:], self.dilation, self._shape[2:], self.stride, strict=True
             )
         )
         outputs = images.new_empty(len(images), self._shape[0], height, width)
@@ -162,21 +160,21 @@ class SparseConv2d(_SparseLayer):
         start = self._bias(image)[:, None]
         laid = self._laid_out(image, width)
         for row, matrix in enumerate(self.buffers(recurse=False)):
-            first, phase = divmod(row * self._dilation[0], self._stride[0])
+            first, phase = divmod(row * self.dilation[0], self.stride[0])
             seen = laid[phase][:, first * width : (first + height) * width]
             torch.addmm(start, matrix, seen, out=output)
             start = output
 
     def _laid_out(self, image: Tensor, width: int) -> list[Tensor]:
         """For every phase of the vertical stride a matrix (columns of the kernel · in, rows · width)."""
-        if self._shape[2:] == (1, 1) and self._stride == (1, 1):
+        if self._shape[2:] == (1, 1) and self.stride == (1, 1):
             return [image.flatten(1)]
-        stride, step, columns = self._stride[1], self._dilation[1], self._shape[3]
+        stride, step, columns = self.stride[1], self.dilation[1], self._shape[3]
         last = stride * (width - 1) + 1
         shifted = [image[:, :, at * step : at * step + last : stride] for at in range(columns)]
         return [
-            torch.cat([part[:, phase :: self._stride[0]] for part in shifted]).flatten(1)
-            for phase in range(self._stride[0])
+            torch.cat([part[:, phase :: self.stride[0]] for part in shifted]).flatten(1)
+            for phase in range(self.stride[0])
         ]
 
     def extra_repr(self) -> str:
@@ -251,7 +249,7 @@ def _weight_reason(name: str, module: nn.Module, owners: Mapping[int, list[str]]
     return None
 
 
-def _non_zeros(layer: _SparseLayer) -> str:
+def _non_zeros(layer: SparseLayer) -> str:
     kept = sum(matrix.values().numel() for name, matrix in layer.named_buffers() if name.startswith("matrix"))
     return f"bias={layer.bias is not None}, nonzeros={kept} of {layer._shape.numel()}"
 

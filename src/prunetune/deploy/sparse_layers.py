@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from prunetune.deploy.export import settled
 from prunetune.deploy.latency import Speedup, latencies, speedup
-from prunetune.deploy.sparse_kernels import require_kernels, sparse_layer, survey_sparse
-from prunetune.errors import ConfigError, unknown
+from prunetune.deploy.sparse_kernels import SparseLayer, require_kernels, sparse_layer, survey_sparse
+from prunetune.errors import ConfigError, one_line, unknown
+from prunetune.sparsity.argument_checks import require_module
 from prunetune.sparsity.forward_pass import Arguments, ExampleInputs, arguments, equal_draws, tensors_in
+from prunetune.sparsity.torch_prune import masks_in
 
 _Forward = Callable[[Tensor], Tensor]
 
@@ -44,15 +46,14 @@ def to_sparse_layers(
 
     Its state dict is that of the dense model, so it is saved and loaded as any; `with_sparse_layers` makes the layers
     sparse again from the names in `converted`, without measuring. ConfigError where torch has no MKL, for inputs that
-    are not on the CPU, and for what `latencies` refuses.
+    are not on the CPU, and for a model that is sparse already or in the form of `torch.nn.utils.prune`.
     """
-    require_kernels()
     inputs = arguments(example_inputs, "example_inputs")
     if inputs.first.device.type != "cpu":
         raise ConfigError(
             f"example_inputs: on {inputs.first.device}; sparse layers run on the CPU: call .cpu() on them"
         )
-    dense = settled(model, mask).requires_grad_(False)
+    dense = _dense(model, mask)
     calls, reasons = _calls_of_layers(dense, inputs)
     measured = {
         name: _compared(_Replay(dense.get_submodule(name), seen), _sparse_replay(dense, name, seen), inputs, rounds)
@@ -63,9 +64,14 @@ def to_sparse_layers(
     if not chosen:
         return SparseLayers(dense, (), left, measured, None, 0.0)
     sparse = with_sparse_layers(dense, chosen)
+    try:
+        error = _difference(dense, sparse, inputs)
+    except Exception as failed:  # whatever a forward does with its layers: autocast to bfloat16, a look at their class
+        why = f"faster alone; the network fails with it: {one_line(f'{type(failed).__name__}: {failed}')}"
+        return SparseLayers(dense, (), left | dict.fromkeys(chosen, why), measured, None, 0.0)
     whole = _compared(dense, sparse, inputs, rounds)
     if whole.low > 1:
-        return SparseLayers(sparse, chosen, left, measured, whole, _difference(dense, sparse, inputs))
+        return SparseLayers(sparse, chosen, left, measured, whole, error)
     alone = {name: f"faster alone, {_shown(measured[name])}; the network is not: {_shown(whole)}" for name in chosen}
     return SparseLayers(dense, (), left | alone, measured, whole, 0.0)
 
@@ -76,8 +82,7 @@ def with_sparse_layers(model: nn.Module, names: Iterable[str], mask: Mapping[str
     For a model that is loaded where `to_sparse_layers` has been measured before: `names` are its `converted`. On
     another processor others may be faster. ConfigError for a name of no layer, or of one that has no sparse form.
     """
-    require_kernels()
-    copy = settled(model, mask).requires_grad_(False)
+    copy = _dense(model, mask)
     reasons = survey_sparse(copy)
     for name in names:
         if name not in reasons:
@@ -89,6 +94,16 @@ def with_sparse_layers(model: nn.Module, names: Iterable[str], mask: Mapping[str
             return made
         copy.set_submodule(name, made)
     return copy
+
+
+def _dense(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
+    require_kernels()
+    require_module(model)
+    if masks_in(model):
+        raise ConfigError("model: masked by torch.nn.utils.prune in every call; prune.remove first")
+    if sparse := [name for name, module in model.named_modules() if isinstance(module, SparseLayer)]:
+        raise ConfigError(f"model: '{sparse[0]}' is sparse already; give the dense model, with the weights of this one")
+    return settled(model, mask).requires_grad_(False)
 
 
 class _Replay(nn.Module):
