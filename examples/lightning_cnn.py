@@ -1,4 +1,4 @@
-"""A CNN trained, pruned & fine-tuned by Lightning."""
+"""A CNN trained, pruned & fine-tuned by Lightning: half a minute on one core."""
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
@@ -32,6 +32,8 @@ for name, callbacks in {"dense": [], "sparse": [PruneCallback(0.8)]}.items():
     Trainer(max_epochs=2, logger=False, enable_checkpointing=False, callbacks=callbacks).fit(model, batches)
     print(pt.sparsity_report(model) if callbacks else "")
     pt.remove_mask(model)  # the zeros, proved at the end of the fit, stay
-    accuracy = 100 * (model.net(tests).argmax(1) == data.test_labels).float().mean()
+    model.eval()
+    with torch.no_grad():  # to score it, no gradient is needed
+        accuracy = 100 * (model.net(tests).argmax(1) == data.test_labels).float().mean()
     time, size = latencies({name: model.net}, tests[:1])[name].median, file_sizes(model.state_dict()).compressed / 1e3
     print(f"{name:7} {accuracy:.2f} %  {size:.1f} KB compressed  {1e3 * time:.3f} ms")

@@ -1,4 +1,4 @@
-"""Your own CNN in your own loop, pruned & fine-tuned."""
+"""Your own CNN in your own loop, pruned & fine-tuned: a minute or two on one core."""
 
 import copy
 
@@ -9,17 +9,18 @@ import prunetune as pt
 from prunetune.data import identify, load
 from prunetune.deploy import file_sizes, latencies, speedup
 
-data = load(identify("fashion-mini"))
+data = load(identify("fashion-mini"))  # 10,000 images that come with the package
 images, tests = data.train_images / 255, data.test_images / 255
 
 
 def fit(model: nn.Module, rate: float) -> float:
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
     for batch in (b for _ in range(3) for b in torch.randperm(len(images)).split(64)):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images[batch]), data.train_labels[batch]).backward()
         optimizer.step()
-    return 100 * (model(tests).argmax(1) == data.test_labels).float().mean().item()
+    with torch.no_grad():  # to score it, no gradient is needed
+        return 100 * (model.eval()(tests).argmax(1) == data.test_labels).float().mean().item()
 
 
 torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A sentence encoder, pruned & fine-tuned by Hugging Face's Trainer: is a docstring NumPy's or PyTorch's?"""
+"""A sentence encoder pruned & fine-tuned by transformers' Trainer in two minutes: is a docstring NumPy's or torch's?"""
 
 import inspect
 import re

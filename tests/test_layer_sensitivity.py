@@ -89,6 +89,7 @@ def test_only_dense_runs_are_trained_and_measured(store: Path, found: Sensitivit
     assert kinds == {"Init": 2, "Train": 2, "MeasureSensitivity": 2}
     trainings = [entry for entry in Store(store).ls() if entry.kind == "Train"]
     assert len(trainings) == 2
+    assert {entry.study for entry in Store(store).ls()} == {plan_study(SPEC, store=store).spec.name}
 
 
 def test_an_audit_of_the_spec_finds_the_dense_runs_with_their_moments(store: Path, found: Sensitivity) -> None:

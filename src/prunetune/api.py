@@ -166,12 +166,17 @@ def preflight(
     require_ours(folder, (*files, TRAINING_LOG), listed(folder))
     if prepared.remaining.trainings_left:
         load_examples(prepared.plan.data)
-    prepared.store.prepare()
+    prepare_store(prepared, asked)
     require_writable(folder)
+    return folder
+
+
+def prepare_store(prepared: Prepared, asked: Mapping[str, Any] | None = None) -> None:
+    """Make the store ready, and write down there which steps are the study's; ConfigError where that cannot be."""
+    prepared.store.prepare()
     names = step_names(prepared.max_plan)
     steps = {step.key: names.get(step.key, "") for step in prepared.max_plan.steps}
     prepared.store.note_study(StoredStudy(prepared.spec.name, study_digest(prepared.spec, asked), steps))
-    return folder
 
 
 def run_study(

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prunetune.api import Prepared, plan_with_weights, require_overrides, require_writable
+from prunetune.api import Prepared, plan_with_weights, prepare_store, require_overrides, require_writable
 from prunetune.core.metric import Metric
 from prunetune.data import load_examples
 from prunetune.errors import ConfigError, unknown
@@ -190,7 +190,7 @@ def preflight_sensitivity(prepared: Prepared, out: str | Path | None = None) -> 
         require_ours(folder, [f"{NAME}.json", *_figures(prepared)])
     if prepared.remaining.left:
         load_examples(prepared.plan.data)
-    prepared.store.prepare()
+    prepare_store(prepared)
     if folder is not None:
         require_writable(folder)
     return folder

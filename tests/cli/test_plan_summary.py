@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from prunetune.api import plan_study
-from prunetune.cli.plan_summary import Machines, foresee
+from prunetune.cli.plan_summary import Machines, foresee, outline
 from prunetune.errors import ConfigError
+from prunetune.execution.cost import Estimate
 from tests.support.cli_runs import prunetune
 
 STUDY = ["seeds=2", "learning_rates=[0.1]", "sparsities=[0.3, 0.5]", "pretraining.longer=0"]
@@ -66,6 +67,32 @@ def test_a_small_study_by_hand(tmp_path: Path) -> None:
     one = foresee(plan_study("quick", STUDY, store=tmp_path), Machines(1, 1, "cpu", 60.0))
     assert "makespan 18.0 min, utilisation 100.0 %" in one
     assert "busy at once: at most 1 of 1 worker" in one
+
+
+@pytest.mark.parametrize(
+    ("expected", "here", "on_gpu"),
+    [
+        (Estimate(60.0, 240.0, 600.0, 10**6), "; about 60 s to 4.0 min here with --jobs 3, 1.0 MB", "12 to 60 s"),
+        (Estimate(6.0, 24.0, 30.0, 10**6), "; about 6 to 24 s here with --jobs 3, 1.0 MB", ""),
+        (Estimate(None, None, None, 10**6), "; time unknown without data and device, 1.0 MB of store", ""),
+    ],
+)
+def test_an_outline_in_peoples_words(
+    expected: Estimate, here: str, on_gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunetune.cli.plan_summary.estimate", lambda *_: expected)
+    text = outline(plan_study("quick", STUDY, store=tmp_path), 3)
+    lines = text.splitlines()
+    size = "18 trainings (90 epochs) and 4 masks for dense, ticket, reinit, rewind, finetune"
+    assert lines[0] == f"model small, data fashion-mini: {size}"
+    assert lines[1].startswith("without what they share they would be 42 trainings (210 epochs)")
+    assert lines[2].startswith("quick: 18 trainings (90 epochs) to run, 0 cached; ")
+    assert here in lines[2]
+    gpu = [line for line in lines if "GPU" in line]
+    assert [line for line in gpu if f": about {on_gpu}; for another speed divide 10.0 min by it" in line] == gpu
+    assert bool(gpu) == bool(on_gpu)
+    assert "Init" not in text
+    assert "\nsteps: 4 Init, " in outline(plan_study("quick", STUDY, store=tmp_path), 3, verbose=True)
 
 
 def test_the_command_shows_it_or_refuses_before_anything_else(tmp_path: Path) -> None:

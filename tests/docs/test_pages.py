@@ -1,6 +1,7 @@
 """The pages as text: links lead somewhere, prose has one sentence per line, the package's description stands alone."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,29 @@ def test_prose_has_one_sentence_per_line(page: Path) -> None:
         text = _CODE.sub("x", line)  # which no line end may split
         assert len(line) <= WIDTH or len(text.split()) == 1, line
         assert not _END.search(text), line
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_every_extra_is_in_the_table(page: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (table,) = re.findall(r"^\| extra \|.*?(?:\n\n|\Z)", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(extras)
+
+
+def test_the_page_on_citing_says_what_the_file_says() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    software, paper = re.findall(r"^@\w+\{.*?^\}", (ROOT / "docs/how-to/cite.md").read_text(), re.MULTILINE | re.DOTALL)
+    (reference,) = citation["references"]
+    for entry, source in ((software, citation), (paper, reference)):
+        assert f"{{{source['title']}}}" in entry
+    assert f"{{{citation['version']}}}" in software
+    assert f"{{{citation['date-released'][:4]}}}" in software
+    people = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in reference["authors"])
+    assert people in " ".join(paper.split())
+    for value in (reference["collection-title"], reference["volume-title"], reference["identifiers"][0]["value"]):
+        assert f"{{{value}}}" in paper
+    assert f"{{{reference['year']}}}" in paper
 
 
 def test_the_description_of_the_package_stands_alone() -> None:

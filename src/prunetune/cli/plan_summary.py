@@ -24,6 +24,7 @@ from prunetune.steps import graph
 from prunetune.steps.steps import Prune, Step, Train, device_of
 from prunetune.training.recipe import TrainingTime
 
+WORTH_A_GPU = 60.0  # seconds of work
 GPU_SPEEDS = (10, 50)  # times a core's, between which a GPU is likely to lie
 OPTION = "--simulate"
 EXAMPLE = f"{OPTION} nodes=64,gpus=8"
@@ -213,8 +214,9 @@ def _cost_lines(plan: Plan, remaining: Remaining, jobs: int) -> tuple[str, str]:
 
 
 def _on_gpu(plan: Plan, expected: Estimate) -> str:
-    """What a GPU would take; empty where it is known already, or where nothing could be timed."""
-    if expected.work is None or any(device_of(step) != "cpu" for step in plan.steps):
+    """What a GPU would take; empty where that is known already or of no use, and where nothing could be timed."""
+    on_cpu = all(device_of(step) == "cpu" for step in plan.steps)
+    if expected.work is None or expected.work < WORTH_A_GPU or not on_cpu:
         return ""
     slow, fast = GPU_SPEEDS
     took = duration_range(expected.work / fast, expected.work / slow)
@@ -223,10 +225,10 @@ def _on_gpu(plan: Plan, expected: Estimate) -> str:
 
 
 def _cost_words(expected: Estimate, jobs: int) -> str:
-    time = "time unknown without data and device"
-    if expected.low is not None and expected.high is not None:
-        time = f"about {duration_range(expected.low, expected.high)}"
-    return f"{time} here with --jobs {jobs}, {expected.store_bytes / 1e6:.1f} MB of store"
+    room = f"{expected.store_bytes / 1e6:.1f} MB of store"
+    if expected.low is None or expected.high is None:
+        return f"time unknown without data and device, {room}"
+    return f"about {duration_range(expected.low, expected.high)} here with --jobs {jobs}, {room}"
 
 
 def _together(studies: Sequence[Prepared]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from prunetune.training.recipe import Schedule
 
 PROBE_STEPS = {"cpu": 4, "mps": 4, "cuda": 200}  # on CUDA the first few are slow, and then a graph is replayed
 TRIES = 2  # of a probe
+PATIENCE = 3.0  # seconds, after which one try is enough
 EVALUATION_COST = 1 / 3  # of a training step on as many images: forward without backward
 
 # images pass through a network
@@ -79,7 +80,8 @@ def probe(plan: Plan, few: TrainingData, step: Evaluating) -> Timed:
     model = draw(plan.model, plan.input_shape, plan.outputs, seed=0)
     images = len(few.train) + EVALUATION_COST * len(few.test)
     passes: list[float] = []
-    for _ in range(1 + TRIES):
+    start = time.perf_counter()
+    while len(passes) < 2 or (len(passes) <= TRIES and time.perf_counter() - start < PATIENCE):
         began, had = time.perf_counter(), time.process_time()
         seconds = train(model, few, recipe, order_seed=0, augment_seed=0, device=step.device).seconds
         whole, own = time.perf_counter() - began, time.process_time() - had
