@@ -23,7 +23,7 @@ BOX = (0.115, 0.25, 0.87, 0.56)  # of the axes in the panel
 LABEL_ROOM = 0.085  # of the axis, for one tick label
 SPARSITY_AXIS = "sparsity, % of the prunable weights removed"
 CHANCE = "chance"
-APART = 0.012  # of the axis, from one line's markers to the next's
+APART, MOST_APART = 0.013, 0.1  # of the axis: from one line's markers to the next's, and from the first's to the last's
 SHAPES = {  # role -> marker, dashes
     "ink": ("", (0, ())),
     "ticket": ("o", (0, ())),
@@ -48,6 +48,8 @@ SHAPES = {  # role -> marker, dashes
     "mask-5": ("8", (0, (2.5, 1.6))),
     "mask-6": ("H", (0, (6, 1.6))),
 }
+
+MANY, COARSE = 16, (2, 4, 10, 20, 40, 100, 200)  # times what is fine: a range to squeeze, and its marks
 
 T = TypeVar("T")
 
@@ -221,21 +223,25 @@ def sparsity_axis(axes: Axes, sparsities: Sequence[float]) -> None:
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw lines, each beside the others, with the range of the seeds; the dense one (role `ink`) goes right across."""
     places = sorted({log_density(s) for line in lines for s in line.sparsities if s > 0.0})
-    room = max(0.05 * (places[-1] - places[0]), 0.1) if places else 0.0
+    shifts = _shifts(places, sum(line.role != "ink" for line in lines))
     if places:
+        room = max(0.05 * (places[-1] - places[0]), 0.1) + max(shifts, default=0.0)
         axes.set_xlim(places[0] - room, places[-1] + room)
-    shifts = iter(_shifts(places, sum(line.role != "ink" for line in lines), room))
+    beside = iter(shifts)
     for line in lines:
         if line.role == "ink":
             _draw_dense(axes, line)
         else:
-            _draw_line(axes, line, next(shifts))
+            _draw_line(axes, line, next(beside))
 
 
-def _shifts(places: Sequence[float], lines: int, room: float) -> list[float]:
+def _shifts(places: Sequence[float], lines: int) -> list[float]:
     """How far each line stands beside its sparsity, so that equal means can be told apart: all near their sparsity."""
-    gap = min((right - left for left, right in itertools.pairwise(places)), default=2 * room)
-    step = min(APART * (places[-1] - places[0] + 2 * room), 0.4 * gap / max(lines - 1, 1)) if places else 0.0
+    if lines < 2 or not places:
+        return [0.0] * lines
+    gap = min((right - left for left, right in itertools.pairwise(places)), default=math.inf)
+    whole = max(places[-1] - places[0], 0.2)
+    step = min(APART * whole, min(MOST_APART * whole, 0.4 * gap) / (lines - 1))
     return [(i - (lines - 1) / 2) * step for i in range(lines)]
 
 
@@ -326,11 +332,26 @@ def _share(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
 
 
-def share_range(figures: Sequence[Figure]) -> None:
-    """Give panels that stand side by side one vertical range, so that they can be compared by eye."""
+def share_range(figures: Sequence[Figure], fine: float = math.inf) -> None:
+    """Give panels that stand side by side one vertical range, so that they can be compared by eye.
+
+    Where that is many times `fine`, what is small would not be seen: differences are then logarithmic beyond 2 `fine`.
+    """
+    from matplotlib.ticker import NullLocator
+
     ranges = [figure.axes[0].get_ylim() for figure in figures]
+    low, high = min((low for low, _ in ranges), default=0.0), max((high for _, high in ranges), default=1.0)
     for figure in figures:
-        figure.axes[0].set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
+        (axes,) = figure.axes
+        if high - low > MANY * fine:
+            axes.set_yscale("symlog", linthresh=2 * fine)
+            ticks = [sign * step * fine for step in COARSE for sign in (-1, 1) if low <= sign * step * fine <= high]
+            axes.set_yticks(sorted({0.0, *ticks}), [f"{tick:g}".replace("-", "−") for tick in sorted({0.0, *ticks})])
+            axes.yaxis.set_minor_locator(NullLocator())
+            subtitle = figure.texts[1]
+            subtitle.set_text(f"{subtitle.get_text()}; log beyond ±{2 * fine:g}")
+            _fit(figure, subtitle)
+        axes.set_ylim(low, high)
 
 
 def _mean(values: Sequence[float]) -> float:
