@@ -12,6 +12,7 @@ from prunetune.analysis.pairing import percent, signed
 from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.marks import name_marks
 from prunetune.report.figures.style import colour, family
+from prunetune.report.table_format import number, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,17 +75,14 @@ class Line:
         return f"{self.label}: " + ", ".join(f"{self._text(mean)} at {percent(s)}" for s, mean in cells) + "."
 
     def _text(self, mean: float) -> str:
-        return f"{mean:.{self.metric.digits - 1}f} {self.metric.unit}".rstrip().replace("-", "−")
+        return f"{number(mean, self.metric.digits - 1)} {self.metric.unit}".rstrip()
 
     def values(self) -> list[str]:
         """What each marker shows, in as many digits as the page's tables."""
         return [
-            f"{self.label}{f', {percent(s)}' if s else ''}: {self.metric.text(mean)} ({self._span(low, high)})"
-            for s, mean, low, high in zip(self.sparsities, self.means, self.lows, self.highs, strict=True)
+            f"{self.label}{f', {percent(s)}' if s else ''}: {self.metric.text(mean)} ({span(ends, self.metric.digits)})"
+            for s, mean, *ends in zip(self.sparsities, self.means, self.lows, self.highs, strict=True)
         ]
-
-    def _span(self, low: float, high: float) -> str:
-        return " to ".join(f"{end:.{self.metric.digits}f}".replace("-", "−") for end in (low, high))
 
 
 @dataclass(frozen=True)
