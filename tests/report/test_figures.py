@@ -440,4 +440,7 @@ def test_a_line_below_the_title_that_would_be_cut_is_made_smaller(words: int, si
     title, below = figure.texts
     assert below.get_window_extent().x1 < figure.bbox.x1
     assert title.get_fontsize() == 12
+    long = panel("A mask algorithm with settings " * 4, "")[0].texts[0]
+    assert long.get_window_extent().x1 < figure.bbox.x1
+    assert float(long.get_fontsize()) < 12
     assert below.get_fontsize() == size if size else float(below.get_fontsize()) < 9.5

@@ -147,7 +147,7 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
 
     figure = Figure(figsize=(WIDTH, height))
     scale = HEIGHT / height
-    figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12)
+    _fit(figure, figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12))
     _fit(figure, figure.text(0.012, 1 - 0.121 * scale, subtitle, size=9.5, color=colour("muted")))
     low, high = BOX[1] * scale, 1 - (1 - BOX[1] - BOX[3]) * scale
     axes = figure.add_axes((left, low, BOX[0] + BOX[2] - left, high - low))
@@ -159,7 +159,7 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
 
 def _fit(figure: Figure, text: Text) -> None:
     """Make a text that is cut at the figure's right edge smaller."""
-    room, width = 0.97 * figure.bbox.width, text.get_window_extent().width
+    room, width = 0.92 * figure.bbox.width, text.get_window_extent().width  # a reader's font may be wider
     if width > room:
         text.set_fontsize(float(text.get_fontsize()) * room / width)
 
