@@ -103,12 +103,13 @@ def test_thin_bars_go_from_the_lowest_to_the_highest_seed_at_their_markers(resul
 
 def test_equal_means_stand_side_by_side_near_their_sparsity(drawn):
     """In points of the page: markers apart by a part of their size, and all of them nearer to their sparsity's tick."""
-    axes = drawn["accuracy-0.01-iterative"].figure.axes[0]
+    figure = drawn["accuracy-0.01-iterative"].figure
+    (axes,) = figure.axes
     ticks = axes.get_xticks()
-    width = 72 * axes.figure.get_figwidth() * axes.get_position().width
+    width = 72 * figure.get_figwidth() * axes.get_position().width
     point = (axes.get_xlim()[1] - axes.get_xlim()[0]) / width
     for at, tick in enumerate(ticks):
-        places = sorted(float(line.get_xdata()[at]) for line in axes.lines[1:])
+        places = sorted(float(np.asarray(line.get_xdata())[at]) for line in axes.lines[1:])
         assert statistics.mean(places) == pytest.approx(tick)
         assert all(right - left > 2 * point for left, right in itertools.pairwise(places))
         assert all(abs(place - tick) < min(abs(place - other) for other in ticks if other != tick) for place in places)
@@ -198,6 +199,40 @@ def test_panels_of_the_verdict_share_their_range(drawn):
     low, high = panels[0].get_ylim()
     for axes in panels:
         assert all(low <= y <= high for line in axes.lines for y in heights(line))
+
+
+def test_where_one_lead_is_huge_the_margin_can_still_be_seen(results):
+    """At 93.75 % one ticket leads by fifty points: small differences keep their room, in all panels alike."""
+    trials = tuple(
+        dataclasses.replace(row, test_accuracy=(row.test_accuracy or 0) - 50)
+        if (row.arm, row.learning_rate, row.mask, row.sparsity) == ("reinit", 0.01, "admm", 0.9375)
+        else row
+        for row in results.trials
+    )
+    panels = [d.figure for d in draw(dataclasses.replace(results, trials=trials)).values() if d.group == "difference"]
+    for figure in panels:
+        (axes,) = figure.axes
+        assert figure.texts[1].get_text().endswith("; log beyond ±1")
+        places = {y: float(axes.transData.transform((1.0, y))[1]) for y in (-1.0, -0.5, 0.0, 0.5, 1.0, 55.0)}
+        height = axes.bbox.height
+        assert places[0.5] - places[0.0] == pytest.approx(places[0.0] - places[-0.5])
+        assert places[0.5] - places[0.0] == pytest.approx(places[1.0] - places[0.5])
+        assert places[0.5] - places[0.0] > 0.06 * height
+        assert places[55.0] < axes.bbox.y1
+        labels = [text.get_text() for text in axes.get_yticklabels()]
+        assert labels == sorted(labels, key=lambda label: float(label.replace("−", "-")))
+        assert {"−1", "0", "1", "50"} <= set(labels)
+
+
+@pytest.mark.parametrize("arms", [1, 4, 16])
+def test_no_marker_lies_beyond_the_axes(arms):
+    figure = panel_of(planted(seeds=1, arms=MANY[:arms], rates=(0.1,)))
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    size = 5.5 / 2 * (high - low) / (72 * figure.get_figwidth() * axes.get_position().width)
+    for line in axes.lines[1:]:
+        places = np.asarray(line.get_xdata())
+        assert low + size < places.min() <= places.max() < high - size
 
 
 def test_a_figure_of_nothing_but_chance_is_a_sentence_on_the_page_and_no_file(results, tmp_path):
@@ -405,4 +440,7 @@ def test_a_line_below_the_title_that_would_be_cut_is_made_smaller(words: int, si
     title, below = figure.texts
     assert below.get_window_extent().x1 < figure.bbox.x1
     assert title.get_fontsize() == 12
+    long = panel("A mask algorithm with settings " * 4, "")[0].texts[0]
+    assert long.get_window_extent().x1 < figure.bbox.x1
+    assert float(long.get_fontsize()) < 12
     assert below.get_fontsize() == size if size else float(below.get_fontsize()) < 9.5

@@ -172,9 +172,14 @@ def test_guessing_is_recognised_when_the_environment_says_what_it_scores(tmp_pat
     results = planted(seeds=3)
     stuck = tuple(dataclasses.replace(t, test_accuracy=10.0) if t.arm == "reinit" else t for t in results.trials)
     results = dataclasses.replace(results, trials=stuck)
-    assert "stuck at chance" not in _text(results, tmp_path)
+    text = _text(results, tmp_path)
+    assert "stuck at chance" not in text
+    assert "Not all of them learned." not in text
     told = dataclasses.replace(results, environment=results.environment | {"outputs": 10, "test_images": 10_000})
-    assert "stuck at chance" in _text(told, tmp_path)
+    text = _text(told, tmp_path)
+    assert "stuck at chance" in text
+    assert "no better than guessing: reinit at 50 %, iterative masks, learning rate 0.01, in seeds 0, 1 and 2;" in text
+    assert "learning rate 0.1, in seeds 0, 1 and 2." in text  # eight means are named, and none is left over
 
 
 @pytest.mark.browser

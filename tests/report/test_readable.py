@@ -106,3 +106,36 @@ def test_on_paper_every_chapter_is_unfolded(pages: dict[str, Path], tmp_path: Pa
         counts.append(len(re.findall(rb"/Type /Page\b", (tmp_path / "page.pdf").read_bytes())))
     assert counts[0] > 8  # folded it would be two
     assert abs(counts[0] - counts[1]) <= 1
+
+
+MEASURE = """
+const page = document.querySelector('iframe').contentDocument, cut = [];
+for (const svg of page.querySelectorAll('svg')) {
+  const whole = svg.getBoundingClientRect();
+  for (const text of svg.querySelectorAll('text')) {
+    const box = text.getBoundingClientRect();
+    if (box.left < whole.left || box.right > whole.right || box.bottom > whole.bottom) cut.push(text.textContent);
+  }
+}
+for (const table of page.querySelectorAll('.scroll')) {
+  if (table.scrollWidth > table.clientWidth) cut.push(table.getAttribute('aria-label'));
+}
+document.body.textContent = `measured ${page.querySelectorAll('svg text').length} cut [${cut.join('; ')}]`;
+"""
+
+
+@pytest.mark.browser
+@needs_browser
+@pytest.mark.parametrize("name", ["audit", "compare"])
+def test_nothing_is_cut_on_a_desk(name: str, pages: dict[str, Path], tmp_path: Path) -> None:
+    unfolded = html.escape(pages[name].read_text(encoding="utf-8").replace("<details", "<details open"))
+    wrapper = tmp_path / "wrapper.html"
+    wrapper.write_text(
+        f'<!doctype html><iframe style="width:1280px;height:800px" srcdoc="{unfolded}"></iframe>'
+        f"<script>onload = () => {{{MEASURE}}}</script>",
+        encoding="utf-8",
+    )
+    found = re.search(r"measured (\d+) cut \[(.*?)\]", browse(tmp_path, wrapper, "--dump-dom").decode())
+    assert found is not None
+    assert int(found[1]) > 50
+    assert found[2] == ""

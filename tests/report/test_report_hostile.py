@@ -15,6 +15,8 @@ import pytest
 
 import prunetune
 from prunetune.errors import LONGEST_LINE, ConfigError
+from prunetune.report.comparison.comparison_page import write_comparison
+from prunetune.report.comparison.comparison_rows import compare_studies, read_studies
 from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import ParameterDensity, Tradeoff
 from prunetune.report.write_report import render_again, write_report
@@ -203,7 +205,9 @@ def violations(page: Path, profile: Path) -> str:
 def test_a_browser_finds_nothing_to_refuse(found: Tradeoff, tmp_path: Path) -> None:  # noqa: F811 - the fixture
     audit = write_report(scarred(planted(seeds=3, rates=(0.1,))), tmp_path / "audit").page
     pruned = write_tradeoff(found, tmp_path / "prune").page
+    compared = write_comparison(compare_studies(read_studies([audit.parent]), resamples=60), tmp_path / "compare").page
     assert violations(audit, tmp_path / "profile") == ""
+    assert violations(compared, tmp_path / "profile") == ""
     assert violations(pruned, tmp_path / "profile") == ""
     broken = tmp_path / "broken.html"
     broken.write_text(audit.read_text().replace("</main>", "<script>document.title = 'ran'</script></main>"))

@@ -10,6 +10,7 @@ from prunetune.report.comparison.comparison_page import write_comparison
 from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
 from prunetune.report.write_report import write_report
 from tests.support.planted import planted
+from tests.support.scored import REWARD, of_metric
 
 HYPHEN_AS_MINUS = re.compile(r"(?:^|[\s\[(|])-\d.{0,20}", re.MULTILINE)
 TRUE_MINUS = re.compile(r"−\d")
@@ -42,6 +43,16 @@ def test_page_and_terminal_of_a_study_have_one_minus(tmp_path: Path) -> None:
         assert TRUE_MINUS.search(text)
     rows = json.loads((tmp_path / "results.json").read_text())["comparisons"]
     assert min(row["mean"] for row in rows) < 0
+
+
+def test_scores_below_zero_have_the_same_minus(tmp_path: Path) -> None:
+    """Every score of a reward is negative: in tables, sentences, figures and what is read out of them."""
+    study = of_metric(planted(seeds=3), REWARD, lambda accuracy: accuracy - 200)
+    report = write_report(study, tmp_path)
+    assert TRUE_MINUS.search(report.text)
+    for text in ("\n".join(Text(report.page.read_text()).said), report.text):
+        assert HYPHEN_AS_MINUS.findall(text) == []
+    (tmp_path / "results.json").read_text().index('"score": -1')  # numbers of files are numbers
 
 
 def test_comparison_and_its_terminal_have_one_minus_and_its_csv_has_numbers(tmp_path: Path) -> None:

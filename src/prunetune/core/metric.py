@@ -111,8 +111,13 @@ class Metric:
         return score if self.higher_is_better else 0.0 - score
 
     def text(self, score: float) -> str:
-        """A score with its unit."""
-        return f"{score:.{self.digits}f} {self.unit}".rstrip()
+        """A score with its unit, and with a true minus where it is below 0.
+
+        >>> ACCURACY.text(84), Metric("R²", "", "", True, 0.01, 0.01).text(-0.125)
+        ('84.00 %', '−0.125')
+        """
+        number = f"{score:.{self.digits}f}".replace("-", "−")
+        return f"{number} {self.unit}".rstrip()
 
     def text_difference(self, difference: float) -> str:
         """A signed difference of two scores with its unit."""

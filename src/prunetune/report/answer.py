@@ -12,7 +12,7 @@ from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import Verdict, judge
 from prunetune.errors import counted
 from prunetune.report.figures.accuracy import arm_order
-from prunetune.report.table_format import NONE, Column, Table, numeric, signed
+from prunetune.report.table_format import NONE, Column, Table, number, numeric, signed
 from prunetune.report.text import STARTS, dense_converged
 from prunetune.rows import Results
 
@@ -172,7 +172,7 @@ def _standing_cells(here: Sequence[Standing], rule: Rule) -> tuple[str, ...]:
         best.mask,
         percent(best.sparsity),
         best.arm,
-        f"{best.score:.{rule.metric.digits}f}",
+        number(best.score, rule.metric.digits),
         _names(row for row in ordered if row.tie and row is not best),
         _names(row for row in ordered if row.as_good == "yes"),
         _names(row for row in ordered if row.as_good == "no"),

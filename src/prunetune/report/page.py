@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range
+from prunetune.analysis.pairing import Chance, Evidence, guessing, percent, seed_range, seeds_named
 from prunetune.analysis.paper.check_claims import PaperRow, scale_of
 from prunetune.analysis.paper.scale import off_paper, retention_text
 from prunetune.analysis.pretraining import explanation
@@ -37,7 +37,7 @@ from prunetune.report.figures.layers import agreement_table
 from prunetune.report.figures.style import css_variables, inline
 from prunetune.report.figures.training import trajectory_table
 from prunetune.report.quantity_tables import quantity_tables
-from prunetune.report.table_format import sort_value
+from prunetune.report.table_format import Column, sort_value
 from prunetune.report.tables import paper_table
 from prunetune.report.text import (
     choice_text,
@@ -60,6 +60,7 @@ _ANSWER_COLOURS = (  # of yes, no and open in the light and the dark theme
 )
 
 
+MOST_NAMED = 8  # means that count trainings which never learned
 _SCRIPT = files("prunetune.report").joinpath("page.js").read_text(encoding="utf-8")
 _SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY = (  # the one script, named by its hash: whatever a name in a study brings along is not run
@@ -82,13 +83,20 @@ def render(template: str, sheet_name: str = "page.css", **values: Any) -> str:
     )
     environment.filters["percent"] = percent
     environment.filters["counted"] = counted
-    environment.filters["sort_value"] = sort_value
+    environment.filters["attributes"] = _attributes
     environment.filters["typeset"] = typeset
     themes = {"light": css_variables(0), "dark": css_variables(1)}
     answers = {"light_answers": _ANSWER_COLOURS[0], "dark_answers": _ANSWER_COLOURS[1]}
     sheet = environment.get_template(sheet_name).render(**themes, **answers)
     fixed = {"style": Markup(sheet), "script": Markup(_SCRIPT), "policy": Markup(_POLICY)}
     return environment.get_template(template).render(**fixed, **values)
+
+
+def _attributes(cell: str, column: Column, stacked: bool) -> Markup:
+    """What a cell is sorted by, and where rows may stack the title that it then needs."""
+    value = sort_value(cell) if column.kind == "number" else None
+    sorted_by = Markup(' data-value="{}"').format(value) if value else Markup()
+    return sorted_by + Markup(' data-title="{}"').format(column.title) if stacked else sorted_by
 
 
 _SIGNS = {"holds": "✓", "fails": "✕", "inconclusive": "?"}
@@ -126,6 +134,7 @@ def page_text(
         facts=_facts(results, rule),
         lead_over_reinit=lead_text(rule),
         chance=Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric),
+        guessing=_guessing_text(_evidence(results, rule)),
         confidence=confidence(rule),
         looks=plan_looks(rule.alpha, rule.looks) if rule.looks else (),
         definition=definition_text(rule),
@@ -185,6 +194,8 @@ def spec_text(study: Mapping[str, Any]) -> str:
 
 def typeset(text: str) -> Markup:
     """The text with its indices set lower, kappa as κ and no break before a percent sign, everything else escaped."""
+    if text.isalnum():  # as most cells of a long table are
+        return escape(text)
     parts = _SYMBOL.split(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
     return Markup("").join([Markup(_SYMBOLS.get(part.lower(), "")) or _indexed(part) for part in parts if part])
 
@@ -264,10 +275,27 @@ def sentences(drawn: Sequence[tuple[Drawing, str]]) -> dict[Group, list[str]]:
     return found
 
 
+def _evidence(results: Results, rule: Rule) -> Evidence:
+    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
+    return Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks), metric=rule.metric)
+
+
+def _guessing_text(evidence: Evidence) -> str:
+    """Which means count seeds that never learned: a mean of 70 % may be four of 85 % and one of 10 %."""
+    found = [
+        f"{arm}{f' at {percent(sparsity)}, {mask} masks' if mask else ''}, learning rate {rate:g}, in {seeds_named(seeds)}"
+        for arm, mask, rate, sparsity in sorted(
+            evidence.places, key=lambda place: (place[1] or "", *place[2:], place[0])
+        )
+        if (seeds := evidence.at_chance((arm, mask, rate, sparsity)))
+    ]
+    more = [f"and {len(found) - MOST_NAMED} more (see the means)"] if len(found) > MOST_NAMED else []
+    return "; ".join([*found[:MOST_NAMED], *more])
+
+
 def _tables(results: Results, found: Answers) -> dict[str, tables.Table]:
     rule, verdicts = found.rule, found.verdicts
-    chance = Chance.of(**guessing(results.environment, rule.metric), metric=rule.metric)
-    evidence = Evidence(results.trials, results.missing, chance, ragged=bool(rule.looks), metric=rule.metric)
+    evidence = _evidence(results, rule)
     facts = {name: value for name, value in results.environment.items() if name != "command"}
     return {
         "recommendation": verdict_tables.recommendation_table(found.recommendation, rule),

@@ -17,7 +17,7 @@ from prunetune.core.files import slug
 from prunetune.core.metric import Metric
 from prunetune.errors import counted
 from prunetune.report.comparison.comparison_rows import Found
-from prunetune.report.figures.accuracy import Drawing, Group, legend, short
+from prunetune.report.figures.accuracy import Drawing, Group, legend
 from prunetune.report.figures.marks import name_marks
 from prunetune.report.figures.plot_primitives import ordered_roles, panel, share_range
 from prunetune.report.figures.style import colour, drawing_style
@@ -72,9 +72,12 @@ def comparison_drawings(found: Found) -> tuple[Drawing, ...]:
     if found.x in QUANTITIES:
         drawn.append(_quantity_figure(fixed, found.x, found))
     share_range([drawing.figure for drawing in drawn if drawing is not None])
-    drawn.append(_every_figure(found))
+    every = _every_figure(found)
     cells = sorted({(row.task, row.mask, row.learning_rate) for row in found.regimes if row.kappa is not None})
-    drawn += [_phase_figure(found, *cell, number) for number, cell in enumerate(cells)]
+    phases = [_phase_figure(found, *cell, number) for number, cell in enumerate(cells)]
+    for panels in ([every], phases):  # where one lead is huge, and most are about the gap
+        share_range([drawing.figure for drawing in panels if drawing is not None], found.rule.gap)
+    drawn += [every, *phases]
     mixed = _mixed_figures(fixed, found)
     share_range([drawing.figure for drawing in mixed])
     drawn += mixed
@@ -183,7 +186,7 @@ def _mixed_figure(
 
 def _mixed_dots(row: Regime, found: Found) -> list[Dot]:
     shares = {0.0: "reinit", 1.0: "ticket"} | {float(m[1]): arm for arm in row.arms if (m := MIXED.fullmatch(arm))}
-    series = f"R_p {short(round(row.mean_excess + row.p, 2))}"
+    series = f"R_p {f'{row.mean_excess + row.p:.2f}'.removeprefix('0')}"
     gains = ((share, _over_reinit(row, arm)) for share, arm in sorted(shares.items()))
     return [_placed(share, gain, series, found, thread=row.label) for share, gain in gains if gain.differences]
 

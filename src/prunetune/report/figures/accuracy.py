@@ -102,7 +102,7 @@ def drawings(results: Results, verdicts: Sequence[Verdict], rule: Rule) -> tuple
     cells = sorted({(mask, rate) for _, mask, rate, _ in evidence.places if mask is not None})  # so rates stand abreast
     abreast = sorted(verdicts, key=lambda verdict: (verdict.mask, verdict.learning_rate))
     found = [difference_figure(verdict, rule) for verdict in abreast if _has_differences(verdict)]
-    share_range([drawing.figure for drawing in found])
+    share_range([drawing.figure for drawing in found], max(rule.gap, rule.margin))
     with_range = _score_range(evidence)
     roles = arm_roles(evidence.arms)
     found += [accuracy_figure(evidence, rate, mask, with_range, roles) for mask, rate in cells]

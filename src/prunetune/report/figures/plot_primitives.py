@@ -12,6 +12,7 @@ from prunetune.analysis.pairing import percent, signed
 from prunetune.core.metric import ACCURACY, Metric
 from prunetune.report.figures.marks import name_marks
 from prunetune.report.figures.style import colour, family
+from prunetune.report.table_format import number, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ BOX = (0.115, 0.25, 0.87, 0.56)  # of the axes in the panel
 LABEL_ROOM = 0.085  # of the axis, for one tick label
 SPARSITY_AXIS = "sparsity, % of the prunable weights removed"
 CHANCE = "chance"
-APART = 0.012  # of the axis, from one line's markers to the next's
+APART, MOST_APART = 0.013, 0.1  # of the axis: from one line's markers to the next's, and from the first's to the last's
 SHAPES = {  # role -> marker, dashes
     "ink": ("", (0, ())),
     "ticket": ("o", (0, ())),
@@ -49,6 +50,8 @@ SHAPES = {  # role -> marker, dashes
     "mask-6": ("H", (0, (6, 1.6))),
 }
 
+MANY, COARSE = 16, (2, 4, 10, 20, 40, 100, 200)  # times what is fine: a range to squeeze, and its marks
+
 T = TypeVar("T")
 
 
@@ -72,17 +75,14 @@ class Line:
         return f"{self.label}: " + ", ".join(f"{self._text(mean)} at {percent(s)}" for s, mean in cells) + "."
 
     def _text(self, mean: float) -> str:
-        return f"{mean:.{self.metric.digits - 1}f} {self.metric.unit}".rstrip().replace("-", "−")
+        return f"{number(mean, self.metric.digits - 1)} {self.metric.unit}".rstrip()
 
     def values(self) -> list[str]:
         """What each marker shows, in as many digits as the page's tables."""
         return [
-            f"{self.label}{f', {percent(s)}' if s else ''}: {self.metric.text(mean)} ({self._span(low, high)})"
-            for s, mean, low, high in zip(self.sparsities, self.means, self.lows, self.highs, strict=True)
+            f"{self.label}{f', {percent(s)}' if s else ''}: {self.metric.text(mean)} ({span(ends, self.metric.digits)})"
+            for s, mean, *ends in zip(self.sparsities, self.means, self.lows, self.highs, strict=True)
         ]
-
-    def _span(self, low: float, high: float) -> str:
-        return " to ".join(f"{end:.{self.metric.digits}f}".replace("-", "−") for end in (low, high))
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
 
     figure = Figure(figsize=(WIDTH, height))
     scale = HEIGHT / height
-    figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12)
+    _fit(figure, figure.text(0.012, 1 - 0.058 * scale, title, weight="bold", size=12))
     _fit(figure, figure.text(0.012, 1 - 0.121 * scale, subtitle, size=9.5, color=colour("muted")))
     low, high = BOX[1] * scale, 1 - (1 - BOX[1] - BOX[3]) * scale
     axes = figure.add_axes((left, low, BOX[0] + BOX[2] - left, high - low))
@@ -159,7 +159,7 @@ def panel(title: str, subtitle: str, height: float = HEIGHT, left: float = BOX[0
 
 def _fit(figure: Figure, text: Text) -> None:
     """Make a text that is cut at the figure's right edge smaller."""
-    room, width = 0.97 * figure.bbox.width, text.get_window_extent().width
+    room, width = 0.92 * figure.bbox.width, text.get_window_extent().width  # a reader's font may be wider
     if width > room:
         text.set_fontsize(float(text.get_fontsize()) * room / width)
 
@@ -221,21 +221,25 @@ def sparsity_axis(axes: Axes, sparsities: Sequence[float]) -> None:
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw lines, each beside the others, with the range of the seeds; the dense one (role `ink`) goes right across."""
     places = sorted({log_density(s) for line in lines for s in line.sparsities if s > 0.0})
-    room = max(0.05 * (places[-1] - places[0]), 0.1) if places else 0.0
+    shifts = _shifts(places, sum(line.role != "ink" for line in lines))
     if places:
+        room = max(0.05 * (places[-1] - places[0]), 0.1) + max(shifts, default=0.0)
         axes.set_xlim(places[0] - room, places[-1] + room)
-    shifts = iter(_shifts(places, sum(line.role != "ink" for line in lines), room))
+    beside = iter(shifts)
     for line in lines:
         if line.role == "ink":
             _draw_dense(axes, line)
         else:
-            _draw_line(axes, line, next(shifts))
+            _draw_line(axes, line, next(beside))
 
 
-def _shifts(places: Sequence[float], lines: int, room: float) -> list[float]:
+def _shifts(places: Sequence[float], lines: int) -> list[float]:
     """How far each line stands beside its sparsity, so that equal means can be told apart: all near their sparsity."""
-    gap = min((right - left for left, right in itertools.pairwise(places)), default=2 * room)
-    step = min(APART * (places[-1] - places[0] + 2 * room), 0.4 * gap / max(lines - 1, 1)) if places else 0.0
+    if lines < 2 or not places:
+        return [0.0] * lines
+    gap = min((right - left for left, right in itertools.pairwise(places)), default=math.inf)
+    whole = max(places[-1] - places[0], 0.2)
+    step = min(APART * whole, min(MOST_APART * whole, 0.4 * gap) / (lines - 1))
     return [(i - (lines - 1) / 2) * step for i in range(lines)]
 
 
@@ -326,11 +330,26 @@ def _share(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
 
 
-def share_range(figures: Sequence[Figure]) -> None:
-    """Give panels that stand side by side one vertical range, so that they can be compared by eye."""
+def share_range(figures: Sequence[Figure], fine: float = math.inf) -> None:
+    """Give panels that stand side by side one vertical range, so that they can be compared by eye.
+
+    Where that is many times `fine`, what is small would not be seen: differences are then logarithmic beyond 2 `fine`.
+    """
+    from matplotlib.ticker import NullLocator
+
     ranges = [figure.axes[0].get_ylim() for figure in figures]
+    low, high = min((low for low, _ in ranges), default=0.0), max((high for _, high in ranges), default=1.0)
     for figure in figures:
-        figure.axes[0].set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
+        (axes,) = figure.axes
+        if high - low > MANY * fine:
+            axes.set_yscale("symlog", linthresh=2 * fine)
+            ticks = [sign * step * fine for step in COARSE for sign in (-1, 1) if low <= sign * step * fine <= high]
+            axes.set_yticks(sorted({0.0, *ticks}), [f"{tick:g}".replace("-", "−") for tick in sorted({0.0, *ticks})])
+            axes.yaxis.set_minor_locator(NullLocator())
+            subtitle = figure.texts[1]
+            subtitle.set_text(f"{subtitle.get_text()}; log beyond ±{2 * fine:g}")
+            _fit(figure, subtitle)
+        axes.set_ylim(low, high)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from prunetune.analysis.pairing import percent
 from prunetune.core.files import slug
 from prunetune.report.figures.accuracy import Drawing, legend, short
 from prunetune.report.figures.marks import name_marks
-from prunetune.report.figures.plot_primitives import CHANCE, ordered_roles, panel, spread
+from prunetune.report.figures.plot_primitives import CHANCE, ordered_roles, panel, share_range, spread
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.table_format import Table, mean, number, numeric, signed, span
 from prunetune.rows import MomentOverlap, Residuals
@@ -26,10 +26,12 @@ AXIS = "updates of the sparse target Z"
 def residual_drawings(rows: Sequence[Residuals]) -> list[Drawing]:
     """A panel for every mask algorithm and rate: the residual ‖W − Z‖ / ‖W‖ by update, a line for each sparsity."""
     places = sorted({(row.mask, row.learning_rate) for row in rows})
-    return [
+    found = [
         _panel(mask, rate, [row for row in rows if (row.mask, row.learning_rate) == (mask, rate)])
         for mask, rate in places
     ]
+    share_range([drawing.figure for drawing in found])
+    return found
 
 
 def _panel(mask: str, rate: float, rows: Sequence[Residuals]) -> Drawing:
