@@ -45,15 +45,15 @@ def best_text(found: Tradeoff) -> list[str]:
     if best is None:
         return [f"None of {tried} is {where}, so that none is called best."]
     one, speed = _of(best, compared), any(map(faster, best.timings))
+    if len(compared) == 1:
+        return [f"Best is {best.label}, which is {where}; no other was tried.", _sureness(found, one, 1)]
     rank = f"the {'fastest' if speed else 'smallest'} of {len(near)}" if len(near) > 1 else f"the only one of {tried}"
     chosen = f"Best is {best.label}, {rank} {where}{'' if speed or len(near) == 1 else ', as none of them is faster'}"
     if one.by_held_out:
         held = found.metric.text_difference(-found.metric.oriented(one.judged))
         source = f"held-out examples chose it ({held} there), so that its test score is not flattered"
-    elif len(compared) > 1:
-        source = f"the test examples chose it, so that its score there, one of {len(compared)} looked at, flatters it"
     else:
-        source = "it was the only one that was tried"
+        source = f"the test examples chose it, so that its score there, one of {len(compared)} looked at, flatters it"
     return [f"{chosen}; {source}.", _sureness(found, one, len(compared))]
 
 

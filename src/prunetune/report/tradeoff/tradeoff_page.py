@@ -251,10 +251,15 @@ def files_table(rows: Sequence[ModelRow], metric: Metric) -> Table:
     )
     caption = (
         "Each file was read back and compared with the network; the error of a graph is that of its outputs. "
-        "Compressed: by DEFLATE. Of what onnxruntime runs, the score there on the test examples; in 8 bits: weights, "
-        "and those among them that are zero."
+        "Compressed: by DEFLATE."
     )
-    return Table(caption, columns, tuple(_file_row(row, file, metric) for row in rows for file in row.files))
+    if any(file.score is not None for row in rows for file in row.files):
+        caption += (
+            " Of what onnxruntime runs, the score there on the test examples; weights in 8 bits, and zeros there."
+        )
+    body = [_file_row(row, file, metric) for row in rows for file in row.files]
+    said = [i for i in range(len(columns)) if any(cells[i] for cells in body)]
+    return Table(caption, tuple(columns[i] for i in said), tuple(tuple(cells[i] for i in said) for cells in body))
 
 
 def _file_row(row: ModelRow, file: ModelFile, metric: Metric) -> tuple[str, ...]:

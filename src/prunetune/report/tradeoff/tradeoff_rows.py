@@ -210,7 +210,7 @@ def tradeoff_summary(found: Tradeoff) -> list[str]:
         _score_text(found.metric, found.epochs, dense, pruned),
         *_speed_text(found.pattern, pruned),
         _size_text(dense, pruned[-1]),
-        *_onnxruntime_text(found.metric, pruned[-1]),
+        *onnxruntime_text(found.metric, pruned[-1]),
     ]
 
 
@@ -258,8 +258,8 @@ def _size_text(dense: ModelRow, row: ModelRow) -> str:
     return f"At {row.label} sparsity the weights' file is {plain}; compressed it is {packed}."
 
 
-def _onnxruntime_text(metric: Metric, row: ModelRow) -> list[str]:
-    """One sentence for each file of the sparsest network that onnxruntime runs: its speed, in 8 bits its score too."""
+def onnxruntime_text(metric: Metric, row: ModelRow) -> list[str]:
+    """One sentence for each file of a network that onnxruntime runs: its speed, in 8 bits what rounding does too."""
     files = {file.format: file for file in row.files if file.timings}
     sentences = []
     for name, file in files.items():
