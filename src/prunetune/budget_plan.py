@@ -1,7 +1,7 @@
 """A search within a budget before it runs: the chains that compete, which of them can reach the target, and the most
 that it can cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,6 @@ from torch import nn
 from prunetune.analysis.noninferiority import chain_level
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, plan_with_weights, preflight
-from prunetune.compress_models import MODELS, SUFFIXES, all_formats, few_of, inputs_of, listed_files
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest, mapped
 from prunetune.deploy.bitmask import pack
@@ -20,6 +19,16 @@ from prunetune.deploy.export import settled
 from prunetune.deploy.latency import latencies, speedup
 from prunetune.deploy.sizes import count
 from prunetune.errors import ConfigError
+from prunetune.exported_files import (
+    BEST,
+    DENSE_STEM,
+    all_formats,
+    listed_files,
+    model_paths,
+    require_formats,
+    require_graphs,
+)
+from prunetune.measured_networks import few_of, inputs_of
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, joined
 from prunetune.plan.measurements import PlannedTrial
@@ -38,7 +47,6 @@ from prunetune.steps.quantities import MeasureBlocks
 from prunetune.steps.steps import Weights
 
 Part = Literal["validation", "test"]
-BEST = "best"  # the name of the returned network's files
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,13 @@ def plan_search(
 
 
 def preflight_search(search: Search, formats: Sequence[str] = (), out: str | Path | None = None) -> Path:
-    """The report's folder (None: runs/NAME-budget), once nothing of somebody else's lies in the place of its files."""
-    files = (BUDGET, PAGE, *best_files(written_formats(search, formats)))
+    """The report's folder (None: runs/NAME-budget), once nothing of somebody else's lies in the place of its files.
+
+    ConfigError for a format that there is not, that lacks its library, or that the task's networks have no form of.
+    """
+    require_formats(formats)
+    require_graphs(search.prepared, formats)
+    files = (BUDGET, PAGE, *model_paths([BEST], written_formats(search, formats), DENSE_STEM))
     target = search.budget.target
     asked = {
         "max_drop": search.budget.max_drop,
@@ -181,8 +194,3 @@ def written_formats(search: Search, formats: Sequence[str]) -> tuple[str, ...]:
     target = search.budget.target
     counted = ("bitmask",) if target and target.quantity == "size" else ()
     return all_formats((*formats, *counted))
-
-
-def best_files(formats: Sequence[str] = tuple(SUFFIXES)) -> Iterator[str]:
-    """Where the returned network goes, from the report's folder."""
-    yield from (f"{MODELS}/{BEST}{SUFFIXES[name]}" for name in all_formats(formats))

@@ -14,17 +14,8 @@ from typing import Any
 
 from prunetune.analysis.noninferiority import Drop, interval, seeds_needed
 from prunetune.api import Prepared
-from prunetune.budget_plan import BEST, Part, Search, best_files, blocks_of, narrowed_to, on_device, written_formats
-from prunetune.compress_models import (
-    Network,
-    exported,
-    inputs_of,
-    listed_files,
-    missing_of,
-    network_of,
-    row_of,
-    timings_of,
-)
+from prunetune.budget_plan import Part, Search, blocks_of, narrowed_to, on_device, written_formats
+from prunetune.compress_models import missing_of
 from prunetune.core.metric import Metric
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest
@@ -32,6 +23,8 @@ from prunetune.deploy.bitmask import pack
 from prunetune.errors import given
 from prunetune.execution.events import Done, Event, Failed
 from prunetune.execution.executors.local import LocalExecutor
+from prunetune.exported_files import BEST, DENSE_STEM, exported, exported_with, forget_best
+from prunetune.measured_networks import Network, inputs_of, network_of, row_of, timings_of
 from prunetune.plan.compile import joined
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.report.tradeoff.budget_page import BudgetReport, write_budget
@@ -80,12 +73,13 @@ def run_search(
     """
     tried = _Tried(search, jobs, follow, tell)
     tried.run()
-    found, networks = _measured(search, tried, command)
-    _forget_best(folder)
+    found, dense, networks = _measured(search, tried, command)
+    found = replace(found, environment=found.environment | exported_with(formats))
+    forget_best(folder)
     write_budget(found, folder)  # before anything is exported, which may fail in many ways
     failed: list[str] = []
     if found.chosen is not None:
-        found, failed = _with_files(search, found, networks[found.chosen], formats, folder)
+        found, failed = _with_files(search, found, dense, networks[found.chosen], formats, folder)
     return Found(write_budget(found, folder), (*dict.fromkeys(tried.failures.values()), *failed))
 
 
@@ -229,8 +223,8 @@ def _line(search: Search, candidate: Candidate) -> str:
 
 def _measured(
     search: Search, tried: _Tried, command: str | None
-) -> tuple[BudgetSearch, list[tuple[Prepared, Network] | None]]:
-    """The search with every candidate that trained measured, all in turns, and the one that is chosen."""
+) -> tuple[BudgetSearch, Network | None, list[tuple[Prepared, Network] | None]]:
+    """The search with every candidate that trained measured, all in turns, and the one that is chosen; the networks."""
     base = joined([chain.plan for chain in search.chains], [*tried.trials]) if tried.trials else search.prepared.plan
     results = collect(base, search.prepared.store, search.prepared.cached, tried.failures)
     failures: list[str] = []
@@ -255,7 +249,8 @@ def _measured(
     chosen = chosen_place(found)
     if chosen is not None:
         found = replace(found, chosen=chosen, test=tried.final(*tried.candidates[chosen]))
-    return found, [None if n is None else (chain, n) for (chain, _), n in zip(tried.candidates, networks, strict=True)]
+    pairs = zip(tried.candidates, networks, strict=True)
+    return found, dense, [None if network is None else (chain, network) for (chain, _), network in pairs]
 
 
 def _shown(chain: Prepared, sparsity: float, results: Results, images: Nest, failures: list[str]) -> Network | None:
@@ -335,6 +330,7 @@ def _rule(search: Search) -> str:
 def _with_files(
     search: Search,
     found: BudgetSearch,
+    dense: Network | None,
     chosen: tuple[Prepared, Network] | None,
     formats: Sequence[str],
     folder: Path,
@@ -342,13 +338,11 @@ def _with_files(
     """The search with the files of the returned network, and a line for every file that could not be made."""
     chain, network = given(chosen, "a chosen candidate was measured")
     place = given(found.chosen, "there is a chosen one")
-    row = given(found.candidates[place].network, "a chosen candidate was measured")
-    (row,), failed = exported(chain, [(network, row)], written_formats(search, formats), folder, BEST)
-    candidates = [replace(one, network=row) if i == place else one for i, one in enumerate(found.candidates)]
-    return replace(found, candidates=tuple(candidates), missing=(*found.missing, *failed)), failed
-
-
-def _forget_best(folder: Path) -> None:
-    """Remove what an earlier search returned: this one may return another network, or none."""
-    for path in set(best_files()) & listed_files(folder):
-        (folder / path).unlink(missing_ok=True)
+    measured = [
+        (given(dense, "a candidate has a drop from it"), given(found.dense, "it was measured")),
+        (network, given(found.candidates[place].network, "a chosen candidate was measured")),
+    ]
+    rows, failed = exported(chain, measured, [DENSE_STEM, BEST], written_formats(search, formats), folder)
+    candidates = [replace(one, network=rows[1]) if i == place else one for i, one in enumerate(found.candidates)]
+    missing = (*found.missing, *failed)
+    return replace(found, dense=rows[0], candidates=tuple(candidates), missing=missing), failed

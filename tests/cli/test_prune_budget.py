@@ -34,7 +34,7 @@ ASKED = [
     "--store",
     "store",
 ]
-KEPT = ["prune", *ASKED, "--max-drop", "100", "--params", "0.6", "--out", "out"]
+KEPT = ["prune", *ASKED, "--max-drop", "100", "--params", "0.6", "--export", "int8-static", "--out", "out"]
 
 
 def trained(store: Path) -> int:
@@ -103,6 +103,24 @@ def test_the_file_scores_on_the_test_images_what_the_report_says(folder: Path, f
     assert nonzeros <= 0.6 * parameters
 
 
+def test_the_returned_network_and_the_dense_one_are_run_in_8_bits(
+    folder: Path, first: subprocess.CompletedProcess[str], found: dict[str, Any]
+) -> None:
+    best = found["candidates"][found["chosen"]]["network"]
+    assert [file["format"] for file in best["files"]] == ["safetensors", "onnx", "int8-static"]
+    assert [file["path"] for file in found["dense"]["files"]] == ["models/dense.onnx", "models/dense.int8-static.onnx"]
+    for files, score in (
+        (best["files"][1:], found["test"]["scores"][0]),
+        (found["dense"]["files"], found["test"]["dense"][0]),
+    ):
+        assert files[0]["score"] == pytest.approx(score, abs=0.05)
+        assert abs(files[1]["score"] - score) < 5
+        assert all(file["zeros_exact"] and len(file["timings"]) == 2 for file in files)
+    assert re.search(
+        r"^In onnxruntime 50 % int8-static against dense onnx: .*; 8 bits change its accuracy by", first.stdout, re.M
+    )
+
+
 def test_another_budget_trains_nothing_new_and_what_cannot_be_kept_is_refused(
     folder: Path, first: subprocess.CompletedProcess[str]
 ) -> None:
@@ -128,7 +146,7 @@ def test_report_renders_the_same_bytes_again_and_what_is_no_longer_returned_goes
     done = prunetune("prune", *ASKED, "--max-drop", "1", "--params", "0.001", "--out", "out", cwd=folder)
     assert done.returncode == 1
     assert "comes to 0." in done.stderr
-    assert not (out / "models" / "best.safetensors").exists()
+    assert [path.name for path in (out / "models").iterdir()] == ["LIST"]
 
 
 def test_a_wrong_request_is_one_line(tmp_path: Path) -> None:

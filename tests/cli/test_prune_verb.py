@@ -71,10 +71,25 @@ def test_it_says_what_it_did_and_where_it_all_lies(folder: Path, first: subproce
     assert all((folder / path).is_file() for path in named)
     files = {path.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("*.*")}
     drawn = ("tradeoff", "cost-size", "cost-time-1", "cost-time-64", "layers-50", "layers-90")
-    assert files == {path.removeprefix("out/") for path in named} | {f"figures/{name}.svg" for name in drawn} | {
+    copies = {f"models/best.{suffix}" for suffix in ("safetensors", "bitmask.safetensors")}
+    assert copies <= files
+    assert files - copies == {path.removeprefix("out/") for path in named} | {f"figures/{n}.svg" for n in drawn} | {
         "tradeoff.json",
         "trainings.log",
     }
+
+
+def test_the_best_network_leads_and_is_written_once_more(folder: Path, found: dict[str, Any]) -> None:
+    dense, *pruned = found["rows"]
+    near = [row for row in pruned if dense["accuracies"][0] - row["accuracies"][0] <= 0.5]
+    (line,) = [line for line in (folder / "out" / "report.html").read_text().splitlines() if line.startswith("<h1>")]
+    best = next(row for row in pruned if row["sparsity"] == found["best"])
+    assert best in near
+    assert line.startswith(f"<h1>Best within 0.5 points of dense: {100 * found['best']:g} % sparse")
+    listed = json.loads((folder / "out" / "models" / "LIST").read_text())["files"]
+    for file, copy in zip(best["files"], found["best_files"], strict=True):
+        assert (folder / "out" / copy).read_bytes() == (folder / "out" / file["path"]).read_bytes()
+        assert listed[Path(copy).name] == listed[Path(file["path"]).name]
 
 
 def test_the_counts_are_those_of_the_exported_files(folder: Path, found: dict[str, Any]) -> None:
@@ -95,6 +110,8 @@ def test_the_counts_are_those_of_the_exported_files(folder: Path, found: dict[st
         assert (row["raw_bytes"], row["compressed_bytes"]) == (len(content), len(zlib.compress(content, 9)))
         sizes = [(folder / "out" / file["path"]).stat().st_size for file in row["files"]]
         assert [file["bytes"] for file in row["files"]] == sizes
+        packed = [len(zlib.compress((folder / "out" / file["path"]).read_bytes(), 9)) for file in row["files"]]
+        assert [file["compressed_bytes"] for file in row["files"]] == packed
 
 
 def test_the_accuracies_are_those_of_the_exported_files(folder: Path, found: dict[str, Any]) -> None:
@@ -108,11 +125,16 @@ def accuracy(state: dict[str, Tensor]) -> float:
     """Percent of the test images that the user's network, by itself, gets right."""
     model: nn.Module = user_net.build((1, 28, 28), 10)
     model.load_state_dict(state)
+    images, labels = examples_of_the_test()
+    with torch.no_grad():
+        return 100 * (model(images).argmax(1) == labels).double().mean().item()
+
+
+def examples_of_the_test() -> tuple[Tensor, Tensor]:
+    """Normalised by the training images, as the study has them, and their labels."""
     data = load(identify("fashion-mini", {"train_limit": 1280}))
     pixels = data.train_images.double() / 255
-    images = ((data.test_images.double() / 255 - pixels.mean()) / pixels.std(correction=0)).float()
-    with torch.no_grad():
-        return 100 * (model(images).argmax(1) == data.test_labels).double().mean().item()
+    return ((data.test_images.double() / 255 - pixels.mean()) / pixels.std(correction=0)).float(), data.test_labels
 
 
 def test_a_second_run_trains_nothing_and_finds_the_same(folder: Path, found: dict[str, Any]) -> None:
@@ -168,11 +190,12 @@ def test_channels_are_taken_out_of_what_is_measured_and_exported(tmp_path: Path)
     pytest.importorskip("torch_pruning", reason="pattern channel needs the extra prunetune[channels]")
     user_folder(tmp_path)
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra prunetune[onnx]")
-    asked = [*USER, "--sparsity", "0.5", "--pattern", "channel", "--export", "pt2", "--export", "onnx"]
+    asked = [*USER, "--sparsity", "0.5", "--pattern", "channel", "--export", "pt2,onnx", "--export", "int8-static"]
     done = prunetune("prune", *asked, "--store", "store", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     graphs = (
-        r"^Model: out/models/user_net-build-50\.(pt2|onnx) \([\d.]+ kB, outputs within \S+ of torch's, zeros exact\)$"
+        r"^Model: out/models/user_net-build-50\.(pt2|onnx) "
+        r"\([\d.]+ kB \([\d.]+ kB compressed\), outputs within \S+ of torch's, zeros exact\)$"
     )
     assert len(re.findall(graphs, done.stdout, re.M)) == 2
     going = f"{1 - (4 * 9 * 784 + 8 * 36 * 25 + 2000) / (56_448 + 28_800 + 4_000):.1%}"
@@ -190,8 +213,21 @@ def test_channels_are_taken_out_of_what_is_measured_and_exported(tmp_path: Path)
     images = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), whole(images), atol=1e-4, rtol=1e-4)
-    session = onnxruntime.InferenceSession(tmp_path / "out" / row["files"][2]["path"])
-    data = load(identify("fashion-mini")).test_images[:500] / 255
-    (scores,) = session.run(None, {session.get_inputs()[0].name: data.numpy()})
-    with torch.no_grad():
-        assert (torch.from_numpy(scores).argmax(1) == whole(data).argmax(1)).all()
+    images, labels = examples_of_the_test()
+    for files in (dense["files"], row["files"][2:]):
+        assert [file["format"] for file in files] == ["onnx", "int8-static"]
+        for file in files:
+            session = onnxruntime.InferenceSession(tmp_path / "out" / file["path"])
+            (scores,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+            right = torch.from_numpy(scores).argmax(1) == labels
+            assert file["score"] == pytest.approx(100 * right.double().mean().item(), abs=0.05)
+            assert [(timing["batch"], timing["rounds"]) for timing in file["timings"]] == [(1, 30), (64, 30)]
+            assert file["zeros_exact"]
+    assert dense["files"][1]["bytes"] < 0.6 * dense["files"][0]["bytes"]
+    assert [timing["speedup"] for timing in dense["files"][0]["timings"]] == [1, 1]
+    assert dense["files"][0]["score"] == pytest.approx(accuracy(trained_weights()), abs=0.05)
+    assert f"50 % int8-static  {row['files'][3]['score']:.2f}".split() == line_of("50 % int8-static", done.stdout)[:4]
+
+
+def line_of(network: str, stdout: str) -> list[str]:
+    return next(line for line in stdout.splitlines() if line.startswith(network)).split()

@@ -36,9 +36,10 @@ def test_the_snippet_of_the_page(
     assert repr(found) == f"<Shipped small-fashion-mini: {repr(found).split(': ', 1)[1]}"
     assert "\n" not in repr(found)
     html = found._repr_html_()
-    assert html.count("<tr>") == 4
+    assert html.count("<tr>") == 7
     for row in found.rows:
         assert f"<td>{row.label}</td>" in html
+        assert f"<td>{row.label} onnx</td>" in html
 
 
 def test_a_path_that_is_markup_is_shown_as_text() -> None:

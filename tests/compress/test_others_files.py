@@ -66,6 +66,7 @@ MODEL = ("prune", "--model", "nets:net", *PRUNE)
         (MODEL, "tradeoff.json", "[]"),
         (MODEL, "report.html", "<html></html>"),
         (MODEL, "models/nets-net-50.safetensors", "weights"),
+        (MODEL, "models/best.safetensors", "weights"),
     ],
 )
 def test_files_of_others_are_never_replaced(folder: Path, command: tuple[str, ...], name: str, content: str) -> None:
@@ -99,14 +100,15 @@ def test_files_of_an_earlier_run_are_replaced_and_figures_of_others_kept(folder:
 
 @pytest.mark.slow
 def test_an_export_that_fails_leaves_report_table_and_other_models(folder: Path) -> None:
-    done = prunetune("prune", "--model", "nets:pool", *PRUNE, "--export", "onnx", "--export", "bitmask", cwd=folder)
+    done = prunetune("prune", "--model", "nets:pool", *PRUNE, "--export", "int8-static,bitmask", cwd=folder)
     assert done.returncode == 1
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 1
-    assert failed[0].startswith("failed: export onnx of 50 %: ")
+    made = [(name, network) for network in ("dense", "50 %") for name in ("onnx", "int8-static")]
+    assert [line.split(": ")[1] for line in failed] == [f"export {name} of {network}" for name, network in made]
+    assert failed[1].endswith("it is made from the onnx file, which there is not")
     assert "Traceback" not in done.stderr
     models = sorted(path.name for path in (folder / "out" / "models").glob("*.*"))
-    assert models == ["nets-pool-50.bitmask.safetensors", "nets-pool-50.safetensors"]
+    assert {name.partition(".")[2] for name in models} == {"bitmask.safetensors", "safetensors"}
     assert {"report.html", "tradeoff.json"} <= {path.name for path in (folder / "out").iterdir()}
     assert done.stdout.splitlines()[1].startswith("Network")
     assert "Report: out/report.html" in done.stdout

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from prunetune.compress_models import _reason, _whole_layers, plan_compression
+from prunetune.compress_models import plan_compression
 from prunetune.deploy.channel_surgery import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import ConfigError
+from prunetune.measured_networks import _reason, _whole_layers
 from prunetune.models import draw, identify
 from prunetune.plan.compile import plan
 from prunetune.sparsity.prune import compute_mask
@@ -141,7 +142,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (STUDY, {"model": "small"}, "--model: a spec is given too"),
     (STUDY, {}, "--mask: the spec has one_shot, admm-global-epochs=2"),
     ("quick", {}, "--learning-rate: the spec has 0.01, 0.1"),
-    (STUDY, {"mask": "one_shoot"}, "masks.0.kind: unknown 'one_shoot'"),
+    (STUDY, {"mask": "one_shoot"}, "--mask: unknown 'one_shoot'"),
+    (STUDY, {"mask": "one_shot", "pattern": "chanel"}, "--pattern: unknown 'chanel'"),
+    ({**STUDY, "masks": ["one_shoot"]}, {}, "masks.0.kind: unknown 'one_shoot'"),
 ]
 
 

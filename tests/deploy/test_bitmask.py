@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +239,48 @@ def test_it_is_not_mistaken_for_a_plain_checkpoint(tmp_path: Path) -> None:
     save_bitmask({"w": torch.ones(3)}, tmp_path / "m.bitmask.safetensors")
     with refused("checkpoint", "load_bitmask", "bits"):
         read_state(tmp_path / "m.bitmask.safetensors")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
+ALONE = """
+import sys
+
+for name in ("prunetune", "torch"):
+    sys.modules[name] = None  # an import of it fails, as where it is not installed
+
+{loader}
+state = load_bitmask("m.bitmask.safetensors")
+for name, array in state.items():
+    with open(f"{{name}}.bin", "wb") as file:
+        file.write(array.tobytes())
+print(json.dumps({{name: [str(array.dtype), array.shape] for name, array in state.items()}}))
+"""
+
+
+def test_the_loader_that_the_page_shows_needs_numpy_and_safetensors_alone(tmp_path: Path) -> None:
+    types = [dtype for dtype in TYPES if dtype not in (torch.bfloat16, torch.complex64, torch.float8_e4m3fn)]
+    state = {f"t{i}": sparse(0.1, 40, 30, dtype=dtype, seed=i) for i, dtype in enumerate(types)}
+    state |= {
+        "scalar": torch.tensor(2.0),
+        "whole": torch.randn(3, 5),
+        "empty": torch.zeros(0, 4),
+        "cube": sparse(0, 9, 9, 9),
+    }
+    state["cube"][1, 2, 3], state["cube"][4, 5, 6] = -0.0, torch.nan
+    state["tied"] = state["cube"]
+    save_bitmask(state, tmp_path / "m.bitmask.safetensors")
+    assert sum(name.startswith("bits:") for name in load_file(tmp_path / "m.bitmask.safetensors")) > 5
+    (loader,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        if "load_bitmask(path)" in block
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE.format(loader=loader)], cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in state.items()
+    }
+    for name, tensor in state.items():
+        assert (tmp_path / f"{name}.bin").read_bytes() == raw(tensor), name

@@ -24,7 +24,8 @@ import prunetune as pt
 from prunetune.data import identify, load
 from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.export import Exported, _pruned_names
-from prunetune.deploy.graph_export import Batch, _max_error, _zeros_are_in
+from prunetune.deploy.graph_comparison import Batch, largest_error
+from prunetune.deploy.graph_export import _zeros_are_in
 from prunetune.errors import ConfigError
 from prunetune.models import MODELS
 from tests.support.refusals import refused
@@ -429,8 +430,8 @@ def test_a_difference_above_the_tolerance_is_an_error(tmp_path: Path) -> None:
 
 def test_differences_are_found_wherever_they_are() -> None:
     model, batch = nn.Identity(), Batch.of(torch.tensor([[1.0, 50.0], [3.0, torch.inf]]))
-    assert _max_error(model, lambda given: list(given.args), batch, 0.0) == 0.0
-    assert _max_error(model, lambda given: [given.args[0] - 0.25], batch, 0.01) == 0.25  # at most 0.01 * 50
+    assert largest_error(model, lambda given: list(given.args), batch, 0.0) == 0.0
+    assert largest_error(model, lambda given: [given.args[0] - 0.25], batch, 0.01) == 0.25  # at most 0.01 * 50
     for wrong in (
         lambda given: [given.args[0] + 1],
         lambda given: [given.args[0] * (len(given.args[0]) > 1)],  # only at the other batch size
@@ -439,7 +440,7 @@ def test_differences_are_found_wherever_they_are() -> None:
         lambda given: [given.args[0][:, :1]],
     ):
         with refused("tolerance"):
-            _max_error(model, wrong, batch, 0.01)
+            largest_error(model, wrong, batch, 0.01)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves
 
 import prunetune as pt
-from prunetune.deploy import graph_export
-from prunetune.deploy.graph_export import Batch, _of_tensors, _why_not_onnx, plain
+from prunetune.deploy.graph_comparison import Batch, largest_error
+from prunetune.deploy.graph_export import _of_tensors, _why_not_onnx, plain
 from tests.support.refusals import refused
 
 X = torch.randn(4, 8)
@@ -108,7 +108,7 @@ def test_a_file_that_does_not_run_is_one_line(monkeypatch: pytest.MonkeyPatch, t
         raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code\nat line 5")
 
     with refused("model", "4", "status"):
-        graph_export._max_error(mlp(), broken, Batch.of(X), 1e-4)
+        largest_error(mlp(), broken, Batch.of(X), 1e-4)
 
 
 def test_onnx_has_no_complex_numbers_and_no_texts() -> None:

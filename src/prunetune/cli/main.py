@@ -201,7 +201,8 @@ def prune(
             "--export",
             parser=names,
             metavar="FORMAT[,FORMAT…]",
-            help="onnx, pt2 or bitmask, one or a list, beside the safetensors that is always written; may be repeated.",
+            help="onnx, int8-static, int8-dynamic, pt2 or bitmask, one or a list, beside the safetensors that is "
+            "always written; may be repeated.",
         ),
     ] = None,
     changes: Set = None,
@@ -241,7 +242,7 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --mask one_shot --max-drop 0.5 --speedup 1.5 --dry-run
     """
-    from prunetune.compress_models import require_formats
+    from prunetune.exported_files import require_formats
     from prunetune.spec.compression import CompressionRequest
     from prunetune.spec.compression_budget import read_budget
 

@@ -65,7 +65,7 @@ def prune_grid(
     with progress_of(prepared, jobs) as progress:
         shipped = run_compression(prepared, folder, formats, jobs=jobs, on_event=progress, command=_command())
     say(f"\n{shipped}\n")
-    _say_files(shipped.files, shipped.report.page)
+    _say_files(shipped.files, shipped.report.page, shipped.best_files)
     raise typer.Exit(exit_code(shipped.failures, progress.said))
 
 
@@ -120,11 +120,13 @@ def _say_cost(prepared: "Prepared", jobs: int | None, most: str = "") -> NoRetur
     raise typer.Exit
 
 
-def _say_files(files: "Sequence[tuple[Path, ModelFile]]", page: Path) -> None:
+def _say_files(files: "Sequence[tuple[Path, ModelFile]]", page: Path, copies: Sequence[Path] = ()) -> None:
     from prunetune.report.tradeoff.tradeoff_page import file_text
 
     for path, file in files:
         say(f"Model: {path} ({file_text(file)})")
+    if copies:
+        say(f"Best: {', '.join(map(str, copies))}")
     say(f"Report: {page}")
 
 

@@ -62,12 +62,25 @@ def mixed(fingerprints: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{name}: {', '.join(sorted(values))}" for name, values in sorted(seen.items()) if len(values) > 1]
 
 
-@cache
 def cpu_model() -> str:
     """The processor's name as its maker gives it, or the architecture where the system does not tell."""
+    return _of_processor("model name") or platform.processor() or platform.machine()
+
+
+def int8_instructions() -> str:
+    """The processor's instructions that add up 8-bit products, as Linux names them, or `none found`."""
+    flags = (_of_processor("flags") or _of_processor("Features")).split()
+    return ", ".join(flag for flag in flags if "vnni" in flag or flag in _INT8_FLAGS) or "none found"
+
+
+_INT8_FLAGS = ("amx_int8", "asimddp", "i8mm")
+
+
+@cache
+def _of_processor(field: str) -> str:
+    """What Linux says of the first processor; empty where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.partition("\t")[0].strip() == field), "")

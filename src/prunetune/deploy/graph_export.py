@@ -3,12 +3,11 @@
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,10 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from prunetune.deploy.graph_comparison import Batch, called, first_line, largest_error, outputs_of, takes
+from prunetune.deploy.onnx_runtime import OnnxNetwork, onnx_libraries
 from prunetune.errors import ConfigError, given
-from prunetune.sparsity.argument_checks import require_type
 from prunetune.sparsity.forward_pass import ExampleInputs
-
-Run = Callable[["Batch"], list[Tensor]]
 
 _WRAPPERS = {
     "DataParallel": "module",
@@ -32,47 +30,6 @@ _LACKS = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 ONNX_LIMIT = 2**31  # bytes of one file: protobuf's own
 
 
-class Batch(NamedTuple):
-    """What a model is called with: tensors on the CPU whose dimension `dim`, equal in all, is the batch."""
-
-    args: tuple[Tensor, ...]
-    kwargs: dict[str, Tensor]
-    dim: int = 0
-
-    @classmethod
-    def of(cls, inputs: ExampleInputs | None, dim: int = 0) -> "Batch":
-        """ConfigError for anything but a tensor, a tuple or a dict of tensors of one batch size."""
-        if inputs is None:
-            raise ConfigError("example_inputs: a graph needs a batch of them: a tensor, a tuple or a dict of tensors")
-        require_type("example_inputs", inputs, (Tensor, Sequence, Mapping), "a tensor, a tuple or a dict of tensors")
-        args = (inputs,) if isinstance(inputs, Tensor) else () if isinstance(inputs, Mapping) else tuple(inputs)
-        batch = cls(args, dict(inputs) if isinstance(inputs, Mapping) else {}, dim)
-        sizes = {t.shape[dim] if isinstance(t, Tensor) and t.ndim > dim >= 0 else 0 for t in batch.tensors}
-        if len(sizes) != 1 or 0 in sizes:
-            shape = "(batch, ...)" if dim == 0 else f"whose dimension {dim} is the batch"
-            raise ConfigError(f"example_inputs: every one must be a tensor of shape {shape}, of one batch size")
-        return batch.map(lambda tensor: tensor.detach().cpu())
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All of them, those given by name after the others."""
-        return *self.args, *self.kwargs.values()
-
-    @property
-    def size(self) -> int:
-        """The number of examples."""
-        return self.tensors[0].shape[self.dim]
-
-    def map(self, change: Callable[[Tensor], Any]) -> Any:
-        """The same structure of changed tensors."""
-        kwargs = {name: change(tensor) for name, tensor in self.kwargs.items()}
-        return Batch(tuple(map(change, self.args)), kwargs, self.dim)
-
-    def resized(self, size: int) -> "Batch":
-        """`size` examples: these in their order, and from the first on again."""
-        return self.map(lambda tensor: tensor.index_select(self.dim, torch.arange(size) % self.size))
-
-
 def write_onnx(
     path: Path,
     model: nn.Module,
@@ -82,7 +39,7 @@ def write_onnx(
     dim: int = 0,
 ) -> tuple[float, bool]:
     """Write an ONNX file and run it by onnxruntime: the largest error, and whether what is pruned is zero in it."""
-    onnx, onnxruntime = _onnx_libraries()
+    onnx, _ = onnx_libraries()
     _require_room(model)
     _require_no_projections(model)
     batch = Batch.of(inputs, dim)
@@ -90,7 +47,8 @@ def write_onnx(
     program = _traced(model, batch, _of_tensors)
     try:
         with _quiet():
-            names = _output_names(_called(model, batch), program)
+            outputs = called(model, batch)
+            names = _output_names(outputs, program)
             made = torch.onnx.export(
                 program, dynamo=True, verbose=False, dynamic_shapes=_free(model, batch), output_names=names
             )
@@ -99,14 +57,14 @@ def write_onnx(
             node.metadata_props.clear()  # how the node came about: half of a small model's file
         graph.save(path)
         onnx.checker.check_model(path, full_check=True)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        network = OnnxNetwork(path, outputs)
     except OSError:
         raise
     except Exception as error:  # of three libraries, each with its own kinds
         raise ConfigError(f"model: cannot be written as ONNX: {_why_not_onnx(error)}") from error
-    max_error = _max_error(model, lambda given: _run_onnx(session, given), batch, tolerance)
+    error = largest_error(model, lambda given: outputs_of(network, given), batch, tolerance)
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
-    return max_error, _zeros_are_in(stored, pruned)
+    return error, _zeros_are_in(stored, pruned)
 
 
 def write_program(
@@ -126,21 +84,21 @@ def write_program(
     with path.open("rb") as file:
         program = torch.export.load(file)
     run = program.module()
-    max_error = _max_error(model, lambda given: _outputs(run, given), batch, tolerance)
-    return max_error, not any(program.state_dict[name][zeros].any() for name, zeros in pruned.items())
+    error = largest_error(model, lambda given: outputs_of(run, given), batch, tolerance)
+    return error, not any(program.state_dict[name][zeros].any() for name, zeros in pruned.items())
 
 
 def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = None) -> ExportedProgram:
     """The model's graph, what it gives changed by `form`, by default to plain containers."""
     try:
-        (form or plain)(_called(model, batch))
+        (form or plain)(called(model, batch))
     except ConfigError:
         raise
     except Exception as error:  # the user's own code runs
-        raise ConfigError(f"example_inputs: the model cannot take them: {_line(error)}") from error
+        raise ConfigError(f"example_inputs: the model cannot take them: {first_line(error)}") from error
     wide = batch.resized(max(batch.size, 2))  # a dimension of 1 is taken for a constant
     try:
-        return _program(model, wide, form or plain, 1 if _takes(model, batch.resized(1)) else 2)
+        return _program(model, wide, form or plain, 1 if takes(model, batch.resized(1)) else 2)
     except Exception as error:  # the user's own code runs on symbols
         if "Constraints violated (batch)" in str(error):
             raise ConfigError(
@@ -154,7 +112,7 @@ def _traced(model: nn.Module, batch: Batch, form: Callable[[Any], Any] | None = 
                 "model: its outputs hold a cache of keys and values, which is no tensor; "
                 "set model.config.use_cache = False"
             ) from error
-        raise ConfigError(f"model: torch.export finds no graph in it: {_line(error)}") from error
+        raise ConfigError(f"model: torch.export finds no graph in it: {first_line(error)}") from error
 
 
 def _program(model: nn.Module, wide: Batch, form: Callable[[Any], Any], least: int) -> ExportedProgram:
@@ -206,15 +164,6 @@ def unwrapped(model: nn.Module, pruned: Mapping[str, Tensor]) -> tuple[nn.Module
     return model, pruned
 
 
-def _takes(model: nn.Module, batch: Batch) -> bool:
-    """Whether the model runs on that many examples: batch norm without running statistics needs two."""
-    try:
-        _outputs(model, batch)
-    except Exception:
-        return False
-    return True
-
-
 def _stripped(program: ExportedProgram) -> ExportedProgram:
     """Without the example, which may be nobody else's business, and the paths and source lines of this machine."""
     program.example_inputs = None
@@ -235,72 +184,6 @@ def _free(model: nn.Module, batch: Batch, least: int = 1) -> Any:
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in named.parameters.values()):
         return dict(named.bind(*args, **kwargs).arguments)
     return kwargs or args
-
-
-def _max_error(model: nn.Module, run: Run, batch: Batch, tolerance: float) -> float:
-    """The largest absolute difference of an output, at the example's batch size and another one."""
-    worst = 0.0
-    other = 2 if batch.size == 1 else 1 if _takes(model, batch.resized(1)) else batch.size + 1
-    for size in (batch.size, other):
-        given = batch.resized(size)
-        expected, found = _outputs(model, given), _ran(run, given)
-        error = max((_difference(*pair) for pair in zip(expected, found, strict=True)), default=0.0)
-        allowed = tolerance * max(1.0, *(_largest(output[output.isfinite()]) for output in expected))
-        if not error <= allowed:
-            _require_repeatable(model, given, expected)
-            raise ConfigError(
-                f"tolerance: the file's outputs differ from the model's by {error:.2g} at batch size {size}; "
-                f"{allowed:.2g} is allowed"
-            )
-        worst = max(worst, error)
-    return worst
-
-
-def _require_repeatable(model: nn.Module, batch: Batch, outputs: Sequence[Tensor]) -> None:
-    """ConfigError where the model itself gives something else than it did before."""
-    again = _outputs(model, batch)
-    if any(_difference(*pair) for pair in zip(outputs, again, strict=True)):
-        raise ConfigError(
-            "model: it gives other outputs every time, in evaluation mode too, so that no file can be compared with "
-            "it; take out what is random"
-        )
-
-
-def _ran(run: Run, batch: Batch) -> list[Tensor]:
-    try:
-        return run(batch)
-    except Exception as error:  # of a runtime, each with its own kinds
-        raise ConfigError(
-            f"model: its file was written and does not run at batch size {batch.size}: {_line(error)}"
-        ) from error
-
-
-@torch.no_grad()
-def _called(model: nn.Module, batch: Batch) -> Any:
-    return model(*batch.args, **batch.kwargs)
-
-
-def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    leaves = pytree.tree_leaves(_called(model, batch))
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _run_onnx(session: Any, batch: Batch) -> list[Tensor]:
-    names = [given.name for given in session.get_inputs()]
-    by_name = batch.kwargs or dict(zip(names, batch.args, strict=True))
-    return [torch.from_numpy(output) for output in session.run(None, {name: by_name[name].numpy() for name in names})]
-
-
-def _difference(expected: Tensor, found: Tensor) -> float:
-    if expected.shape != found.shape:
-        return torch.inf
-    same = (expected == found) | (expected.isnan() & found.isnan())  # equal infinities have no difference either
-    return _largest((expected.double() - found.double()).masked_fill(same, 0).nan_to_num(nan=torch.inf))
-
-
-def _largest(tensor: Tensor) -> float:
-    """The largest magnitude; 0 in an empty tensor."""
-    return tensor.double().abs().max().item() if tensor.numel() else 0.0
 
 
 def _zeros_are_in(stored: Mapping[str, Any], pruned: Mapping[str, Tensor]) -> bool:
@@ -349,14 +232,6 @@ def _require_no_projections(model: nn.Module) -> None:
             )
 
 
-def _onnx_libraries() -> tuple[Any, Any]:
-    try:
-        import_module("onnxscript")  # torch's exporter needs it
-        return import_module("onnx"), import_module("onnxruntime")
-    except ImportError as error:
-        raise ConfigError("path: .onnx needs the extra prunetune[onnx]: pip install 'prunetune[onnx]'") from error
-
-
 _WARNINGS = (  # as they begin: regular expressions
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's exporter copies its own object
     "# The axis name: batch will not be used",  # said for each input that shares the batch with the first, as is meant
@@ -390,10 +265,5 @@ def _why_not_onnx(error: BaseException) -> str:
         if found := _LACKS.search(str(cause)):
             return f"it has no operator for {found[1]}"
     if "Next steps:" not in str(error):  # what torch's exporter says of any failure
-        return _line(error)
-    return f"{type(causes[-1]).__name__}: {_line(causes[-1])}"
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+        return first_line(error)
+    return f"{type(causes[-1]).__name__}: {first_line(causes[-1])}"

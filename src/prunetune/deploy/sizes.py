@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +41,11 @@ def file_sizes(state: Mapping[str, Tensor]) -> FileSizes:
     tensors, _ = untied(state)
     content = save(tensors)
     return FileSizes(len(content), len(zlib.compress(content, _LEVEL)))
+
+
+def compressed_size(path: Path) -> int:
+    """Bytes of a file, compressed as by `file_sizes`."""
+    return len(zlib.compress(path.read_bytes(), _LEVEL))
 
 
 # The name of a weight within its module, and the MACs of one call of the module over the whole batch.

@@ -282,13 +282,12 @@ def _evidence(results: Results, rule: Rule) -> Evidence:
 
 def _guessing_text(evidence: Evidence) -> str:
     """Which means count seeds that never learned: a mean of 70 % may be four of 85 % and one of 10 %."""
-    found = [
-        f"{arm}{f' at {percent(sparsity)}, {mask} masks' if mask else ''}, learning rate {rate:g}, in {seeds_named(seeds)}"
-        for arm, mask, rate, sparsity in sorted(
-            evidence.places, key=lambda place: (place[1] or "", *place[2:], place[0])
-        )
-        if (seeds := evidence.at_chance((arm, mask, rate, sparsity)))
-    ]
+    found = []
+    for place in sorted(evidence.places, key=lambda place: (place[1] or "", *place[2:], place[0])):
+        arm, mask, rate, sparsity = place
+        if seeds := evidence.at_chance(place):
+            where = f" at {percent(sparsity)}, {mask} masks" if mask else ""
+            found.append(f"{arm}{where}, learning rate {rate:g}, in {seeds_named(seeds)}")
     more = [f"and {len(found) - MOST_NAMED} more (see the means)"] if len(found) > MOST_NAMED else []
     return "; ".join([*found[:MOST_NAMED], *more])
 

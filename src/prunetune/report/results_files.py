@@ -58,6 +58,7 @@ LATER_FIELDS = (
     "quantities",
     *LATER_ROWS,
 )  # that older files lack; each has a default
+LATER: dict[str, Any] = {"later": True}  # the metadata of another such field, where the name is not one everywhere
 COMPARISON_FIELDS = (
     "first",
     "second",
@@ -291,9 +292,9 @@ def _decode(value: Any, kind: Any, where: str, name: str) -> Any:
 def _decode_fields(value: Any, kind: Any, where: str, name: str) -> Any:
     content = _require(value, dict, "an object", where, name)
     hints = get_type_hints(kind)
-    for missing in (field.name for field in dataclasses.fields(kind) if field.name not in content):
-        if missing not in LATER_FIELDS:
-            raise ConfigError(f"{where}: {_inside(name, missing)} is missing")
+    for field in dataclasses.fields(kind):
+        if field.name not in content and field.name not in LATER_FIELDS and "later" not in field.metadata:
+            raise ConfigError(f"{where}: {_inside(name, field.name)} is missing")
     given = {key: hint for key, hint in hints.items() if key in content}
     return kind(**{key: _decode(content[key], hint, where, _inside(name, key)) for key, hint in given.items()})
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from prunetune.core.limits import DIGITS
-from prunetune.errors import ConfigError, shown
+from prunetune.errors import ConfigError, shown, unknown
 from prunetune.sparsity.allocation import SENSITIVITY
-from prunetune.sparsity.patterns import CHANNEL, Groups
+from prunetune.sparsity.patterns import CHANNEL, PATTERNS, Groups
 from prunetune.spec.load import SpecSource, is_papers, load_spec, read_fields, settled_fields
 from prunetune.spec.study import Spec
+from prunetune.steps.mask_algorithms import MASKS
 
 LEARNING_RATE, MASK = 0.01, "one_shot"  # without a spec: gentle with trained weights, one training for a sparsity
 SEEDS, HELD_OUT = 5, 0.1  # of a search within a budget: repetitions, and the share of the training data held out
@@ -102,7 +103,16 @@ def _listed(option: str, given: str | None) -> list[str]:
     entries = [] if given is None else given.split(",")
     if "" in entries:
         raise ConfigError(f"--{option}: {shown(given)} has an empty entry; must be one name, or a list such as a,b")
+    for entry in entries:
+        _require_known(option, entry)
     return [*dict.fromkeys(entries)]
+
+
+def _require_known(option: str, name: str | None) -> None:
+    """ConfigError that names the option, where a spec's would name one of the masks."""
+    known = MASKS if option == "mask" else PATTERNS
+    if name is not None and name not in known:
+        raise unknown(f"--{option}", name, known)
 
 
 def _competing(entry: dict[str, Any], pattern: str, allocation: str) -> dict[str, Any]:
@@ -183,6 +193,8 @@ def _fields(source: SpecSource, asked: CompressionRequest) -> dict[str, Any]:
 
 def _mask(spec: Spec, asked: CompressionRequest) -> dict[str, Any]:
     """The spec's own entry of the algorithm that is asked for, with its settings, where it has one."""
+    _require_known("mask", asked.mask)
+    _require_known("pattern", asked.pattern)
     first, *others = spec.masks
     if asked.mask is None and others:
         raise ConfigError(f"--mask: the spec has {', '.join(m.label for m in spec.masks)}; name one of their kinds")

@@ -78,17 +78,22 @@ def _target(quantity: Quantity, text: str) -> Target:
     if found[2] not in units:
         listed = f"one of {', '.join(units)}" if len(units) > 1 else "a number without a unit"
         raise ConfigError(f"--{quantity}: {shown(text)}; {'its unit ' * (len(units) > 1)}must be {listed}, {example}")
-    _require_limit(quantity, text, number)
-    return Target(quantity, number * units[found[2]])
+    limit = number * units[found[2]]
+    _require_limit(quantity, text, number, limit)
+    return Target(quantity, limit)
 
 
-def _require_limit(quantity: Quantity, text: str, number: float) -> None:
+def _require_limit(quantity: Quantity, text: str, number: float, limit: float) -> None:
     if quantity in SHARES and not 0 < number <= 1:
         right = "must be a share of the dense network's, above 0 and at most 1"
         raise ConfigError(f"--{quantity}: {shown(text)}; {right}")
     if quantity == "speedup" and number < 1:
         raise ConfigError(f"--speedup: {shown(text)}; must be at least 1, as many times as fast as the dense network")
-    if not 0 < number < math.inf:
+    if limit == math.inf:
+        raise ConfigError(
+            f"--{quantity}: {shown(text)} is larger than any number; must be such as {_EXAMPLES[quantity]}"
+        )
+    if not limit > 0:
         raise ConfigError(f"--{quantity}: {shown(text)}; must be above 0, such as {_EXAMPLES[quantity]}")
 
 

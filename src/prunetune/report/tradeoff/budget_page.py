@@ -158,7 +158,7 @@ def _tables(found: BudgetSearch) -> dict[str, Table]:
         "left_out": reasons,
         "times": times_table(rows),
         "layers": layers_table(best),
-        "files": files_table(best),
+        "files": files_table(rows, found.metric),
         "environment": facts_table(facts, "The machine and the versions that this was trained and measured with."),
     }
 

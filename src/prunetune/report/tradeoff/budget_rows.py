@@ -10,7 +10,7 @@ from prunetune.core.metric import Metric
 from prunetune.errors import counted
 from prunetune.report.results_files import decode, json_text, read_object
 from prunetune.report.table_format import number
-from prunetune.report.tradeoff.tradeoff_rows import ModelRow, Timing, ratio
+from prunetune.report.tradeoff.tradeoff_rows import ModelRow, Timing, onnxruntime_text, ratio
 from prunetune.spec.compression_budget import Quantity, Target, amount
 
 BUDGET, SCHEMA_VERSION = "budget.json", 1
@@ -183,7 +183,9 @@ def budget_text(found: BudgetSearch) -> str:
 
 def budget_summary(found: BudgetSearch) -> list[str]:
     """What the search came to, in sentences: the answer, the test score, what more seeds would show, and the rule."""
-    return [*_answer(found), *_test_text(found), *_seeds_text(found), found.rule, *_limits(found)]
+    row = found.best.network if found.best else None
+    runtime = onnxruntime_text(found.metric, row) if row else []
+    return [*_answer(found), *_test_text(found), *runtime, *_seeds_text(found), found.rule, *_limits(found)]
 
 
 def _answer(found: BudgetSearch) -> list[str]:

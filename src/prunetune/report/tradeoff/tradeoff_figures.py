@@ -9,8 +9,18 @@ from prunetune.core.metric import Metric
 from prunetune.errors import given
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.layers import LEFT, MOST_ROWS, ROW, shortened
-from prunetune.report.figures.plot_primitives import BOX, HEIGHT, Line, draw_lines, panel, sparsity_axis, spread
+from prunetune.report.figures.plot_primitives import (
+    BOX,
+    HEIGHT,
+    Line,
+    draw_lines,
+    log_density,
+    panel,
+    sparsity_axis,
+    spread,
+)
 from prunetune.report.figures.style import colour, drawing_style
+from prunetune.report.tradeoff.best_network import best_network
 from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ParameterDensity, Tradeoff
 
 if TYPE_CHECKING:
@@ -40,9 +50,20 @@ def curve_figure(found: Tradeoff) -> Drawing:
             title, f"test {metric.axis}" + (": mean of seeds, bar from lowest to highest" * (seeds > 1))
         )
         draw_lines(axes, lines)
+        limit = dense.score - metric.oriented(found.margin)
+        axes.axhline(
+            limit,
+            color=colour("muted"),
+            linewidth=1.1,
+            linestyle=(0, (2, 2)),
+            label=f"{metric.amount(found.margin)} {metric.worse}",
+        )
+        if best := best_network(found):
+            _ring(axes, log_density(best.sparsity), best.score, "best within the margin")
         sparsity_axis(axes, lines[1].sparsities)
         legend(figure, axes)
-    return Drawing("tradeoff", "accuracy", title, " ".join(line.alt_text() for line in lines), figure)
+    words = [line.alt_text() for line in lines] + ([f"Best: {best.label}."] if best else [])
+    return Drawing("tradeoff", "accuracy", title, " ".join(words), figure)
 
 
 def size_figure(found: Tradeoff) -> Drawing:
@@ -85,23 +106,32 @@ def _size(row: ModelRow) -> tuple[float, float, float]:
 
 def _cost_figure(name: str, axis: str, found: Tradeoff, costs: Sequence[tuple[float, float, float]]) -> Drawing:
     """Score against a cost, one point for each network with its lowest, usual and highest cost; left is cheaper."""
-    rows, metric = found.rows, found.metric
+    rows, metric, best = found.rows, found.metric, best_network(found)
     title = f"{metric.title} against {axis.partition(',')[0]}"
     with drawing_style():
         figure, axes = panel(title, f"test {metric.axis}; further left is cheaper")
         for row, cost in zip(rows, costs, strict=True):
-            _draw_network(axes, row, *cost)
+            _draw_network(axes, row, *cost, best=row is best)
+            if row is best:
+                _ring(axes, cost[1], row.score)
         _room(axes, costs, [row.score for row in rows], metric.margin)
         axes.set_xlabel(axis, size=10)
     words = (f"{row.label}: {metric.text(row.score)} at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True))
     return Drawing(name, "cost", title, f"By {axis}. {' '.join(words)}", figure)
 
 
-def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float) -> None:
+def _ring(axes: Axes, x: float, y: float, label: str = "_") -> None:
+    """Around the mark of the best network."""
+    mark = {"markersize": 14, "markerfacecolor": "none", "color": colour("ink"), "linestyle": "", "clip_on": False}
+    axes.plot([x], [y], "o", label=label, **mark)
+
+
+def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float, best: bool) -> None:
     paint, marker, side = (colour("finetune"), "D", 8) if row.sparsity else (colour("ink"), "o", -17)
     axes.plot([low, high], [row.score] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
     axes.plot([middle], [row.score], marker, color=paint, markersize=6.5)
-    axes.annotate(row.label, (middle, row.score), (0, side), textcoords="offset points", ha="center", size=9.5)
+    label = f"{row.label}, best" if best else row.label
+    axes.annotate(label, (middle, row.score), (0, side + 4 * best), textcoords="offset points", ha="center", size=9.5)
 
 
 def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], scores: Sequence[float], least: float) -> None:

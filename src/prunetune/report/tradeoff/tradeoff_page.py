@@ -10,8 +10,9 @@ from prunetune.report.figures.style import standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render, spec_text
 from prunetune.report.results_files import shown_again, write_text
-from prunetune.report.table_format import NONE, Column, Table, aligned, numeric
+from prunetune.report.table_format import NONE, Column, Table, aligned, number, numeric
 from prunetune.report.tables import facts_table
+from prunetune.report.tradeoff.best_network import best_text, headline
 from prunetune.report.tradeoff.tradeoff_figures import tradeoff_drawings
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
@@ -22,7 +23,6 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     Timing,
     Tradeoff,
     canonical,
-    headline,
     not_pruned,
     ratio,
     read_tradeoff,
@@ -53,7 +53,7 @@ def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
         found=found,
         headline=headline(found),
         facts=_facts(found),
-        sentences=tradeoff_summary(found),
+        sentences=[*best_text(found), *tradeoff_summary(found)],
         tables=_tables(found),
         figures=inlined([(d, svgs[d.name]) for d in drawn]),
         spec=spec_text(found.study),
@@ -72,16 +72,19 @@ def render_tradeoff_again(out: Path) -> TradeoffReport:
 
 
 def tradeoff_text(found: Tradeoff) -> str:
-    """The table, the sentences, what was not pruned and why, what there is not, and the files."""
+    """The table, the headline and the sentences, what was not pruned and why, and what there is not."""
     blocks = [aligned(rows_table(found, spread=True))] if found.rows else []
-    blocks.append("\n".join(tradeoff_summary(found)))
+    blocks.append("\n".join([f"{headline(found)}.", *best_text(found), *tradeoff_summary(found)]))
     blocks.append("\n".join(_not_pruned(found)))
     blocks.append("\n".join(f"missing: {line}" for line in found.missing))
     return "\n\n".join(filter(None, blocks))
 
 
 def rows_table(found: Tradeoff, spread: bool = False) -> Table:
-    """One row per network; with `spread`, the quartiles stand beside the median times."""
+    """One row per network, and one for each of its files that onnxruntime runs.
+
+    With `spread`, the quartiles stand beside the median times.
+    """
     batches = [timing.batch for timing in found.rows[0].timings] if found.rows else []
     columns = (
         Column("Network"),
@@ -98,7 +101,16 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
         f"{found.metric.title} on the test examples; MACs of one example, and those with a weight that is not zero; "
         "the weights as safetensors, and compressed by DEFLATE; the median time of a call."
     )
-    return Table(caption, columns, tuple(_cells(row, spread, found.metric) for row in found.rows))
+    body: list[tuple[str, ...]] = []
+    for row in found.rows:
+        body.append(_cells(row, spread, found.metric))
+        body += [_file_cells(row, file, spread, found.metric) for file in row.files if file.timings]
+    if len(body) > len(found.rows):
+        caption += (
+            f" Rows of onnx and of 8 bits: that file of the network of seed {found.rows[0].seed}, its size, and what "
+            "it scores and takes in onnxruntime on one thread of the processor."
+        )
+    return Table(caption, columns, tuple(body))
 
 
 def _facts(found: Tradeoff) -> list[str]:
@@ -117,8 +129,19 @@ def _cells(row: ModelRow, spread: bool, metric: Metric) -> tuple[str, ...]:
         scaled(row.effective_macs),
         size(row.raw_bytes),
         size(row.compressed_bytes),
-        *(milliseconds(t.median) + (f" [{_quartiles(t)}]" if spread else "") for t in row.timings),
+        *(_time(timing, spread) for timing in row.timings),
     )
+
+
+def _file_cells(row: ModelRow, file: ModelFile, spread: bool, metric: Metric) -> tuple[str, ...]:
+    """A file in the columns of its network, whose counts it shares."""
+    sizes = size(file.bytes), size(file.compressed_bytes or 0)
+    score, times = number(file.score, metric.digits), (_time(timing, spread) for timing in file.timings)
+    return (f"{row.label} {file.format}", score, "", "", "", "", *sizes, *times)
+
+
+def _time(timing: Timing, spread: bool) -> str:
+    return milliseconds(timing.median) + (f" [{_quartiles(timing)}]" if spread else "")
 
 
 def size(count: int) -> str:
@@ -130,7 +153,8 @@ def file_text(file: ModelFile) -> str:
     """What was found when a file was read back: `29.13 kB, outputs within 1.4e-06 of torch's, zeros exact`."""
     graph = file.format in GRAPHS
     equal = f"outputs within {file.max_error:.2g} of torch's" if graph else "weights equal"
-    return f"{size(file.bytes)}, {equal}, {'zeros exact' if file.zeros_exact else 'zeros not found again'}"
+    packed = "" if file.compressed_bytes is None else f" ({size(file.compressed_bytes)} compressed)"
+    return f"{size(file.bytes)}{packed}, {equal}, {'zeros exact' if file.zeros_exact else 'zeros not found again'}"
 
 
 def scaled(count: float) -> str:
@@ -157,7 +181,7 @@ def _tables(found: Tradeoff) -> dict[str, Table]:
         "rows": rows_table(found),
         "times": times_table(found.rows),
         "layers": layers_table(found.pruned),
-        "files": files_table(found.rows),
+        "files": files_table(found.rows, found.metric),
         "environment": facts_table(facts, "The machine and the versions that this was trained and measured with."),
     }
 
@@ -172,18 +196,20 @@ def times_table(rows: Sequence[ModelRow]) -> Table:
         numeric("Times as fast as dense"),
         numeric("Rounds"),
     )
-    caption = "Ratios are paired by round: their median, and an interval of at least 95 % for it."
-    body = (
-        (
-            row.label,
-            f"{t.batch}",
-            milliseconds(t.median),
-            _quartiles(t),
-            ratio(t) if row.sparsity else "",
-            f"{t.rounds}",
-        )
+    caption = (
+        "Ratios are paired by round: their median, and an interval of at least 95 % for it; of a file that onnxruntime "
+        "runs, to the dense network's onnx file there."
+    )
+    measured = [(row.label, row.timings, bool(row.sparsity)) for row in rows]
+    measured += [
+        (f"{row.label} {file.format}", file.timings, bool(row.sparsity) or file.format != "onnx")
         for row in rows
-        for t in row.timings
+        for file in row.files
+    ]
+    body = (
+        (label, f"{t.batch}", milliseconds(t.median), _quartiles(t), ratio(t) if compared else "", f"{t.rounds}")
+        for label, timings, compared in measured
+        for t in timings
     )
     return Table(caption, columns, tuple(body))
 
@@ -209,23 +235,46 @@ def _density(found: dict[str, ParameterDensity], name: str) -> str:
     return f"{found[name].density:.4f}" if name in found else NONE
 
 
-def files_table(rows: Sequence[ModelRow]) -> Table:
+def files_table(rows: Sequence[ModelRow], metric: Metric) -> Table:
     """Every file, and what was found when it was read back."""
     columns = (
         Column("Network"),
         Column("Format"),
         Column("File", "code"),
         numeric("Size"),
+        numeric("Compressed"),
         numeric("Largest error"),
         Column("Zeros exact"),
+        numeric("In 8 bits"),
+        numeric("Zero of these"),
+        numeric(metric.column),
     )
-    caption = "Each file was read back and compared with the network; the error of a graph is that of its outputs."
-    body = (
-        (row.label, f.format, f.path, size(f.bytes), f"{f.max_error:.2g}", "yes" if f.zeros_exact else "no")
-        for row in rows
-        for f in row.files
+    caption = (
+        "Each file was read back and compared with the network; the error of a graph is that of its outputs. "
+        "Compressed: by DEFLATE."
     )
-    return Table(caption, columns, tuple(body))
+    if any(file.score is not None for row in rows for file in row.files):
+        caption += (
+            " Of what onnxruntime runs, the score there on the test examples; weights in 8 bits, and zeros there."
+        )
+    body = [_file_row(row, file, metric) for row in rows for file in row.files]
+    said = [i for i in range(len(columns)) if any(cells[i] for cells in body)]
+    return Table(caption, tuple(columns[i] for i in said), tuple(tuple(cells[i] for i in said) for cells in body))
+
+
+def _file_row(row: ModelRow, file: ModelFile, metric: Metric) -> tuple[str, ...]:
+    counts = (f"{count:,}" if count is not None else "" for count in (file.int8_weights, file.int8_zeros))
+    return (
+        row.label,
+        file.format,
+        file.path,
+        size(file.bytes),
+        NONE if file.compressed_bytes is None else size(file.compressed_bytes),
+        f"{file.max_error:.2g}",
+        "yes" if file.zeros_exact else "no",
+        *counts,
+        "" if file.score is None else number(file.score, metric.digits),
+    )
 
 
 def _not_pruned(found: Tradeoff) -> list[str]:

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from prunetune.analysis.pairing import percent
 from prunetune.core.metric import LOWER, Metric
-from prunetune.errors import counted
-from prunetune.report.results_files import decode, json_text, read_object
+from prunetune.errors import ConfigError, counted
+from prunetune.report.results_files import LATER, decode, json_text, read_object
 from prunetune.report.table_format import number
 
 TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
-GRAPHS = ("onnx", "pt2")  # formats that hold a network; the others hold weights
+# Formats in 8 bits, and how ranges are found.
+INT8: dict[str, Literal["static", "dynamic"]] = {"int8-static": "static", "int8-dynamic": "dynamic"}
+IN_ONNXRUNTIME = ("onnx", *INT8)  # formats that onnxruntime runs: scored and timed there
+GRAPHS = (*IN_ONNXRUNTIME, "pt2")  # formats that hold a network; the others hold weights
 NOTABLE = 1.05  # a smaller gain is none that anybody would call one
 
 
@@ -56,22 +59,32 @@ class ParameterDensity:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file of the model; `path` is relative to the report, `max_error` against torch on real inputs."""
+    """A file of the model; `path` is relative to the report, `max_error` against torch on real inputs.
+
+    Of a file that onnxruntime runs, what it scores there on the test examples, and its times on one thread of the
+    processor, as many times as fast as the dense network's `onnx` file. None stands for what an older file lacks.
+    """
 
     format: str
     path: str
     bytes: int
     max_error: float
     zeros_exact: bool
+    compressed_bytes: int | None = field(default=None, metadata=LATER)
+    score: float | None = field(default=None, metadata=LATER)
+    timings: tuple[Timing, ...] = field(default=(), metadata=LATER)
+    int8_weights: int | None = field(default=None, metadata=LATER)  # in 8 bits, of a file of such
+    int8_zeros: int | None = field(default=None, metadata=LATER)  # that are zero among these
 
 
 @dataclass(frozen=True)
 class ModelRow:
     """One network: the dense one (sparsity 0) or one that was pruned & fine-tuned.
 
-    Scores are one per seed that did not diverge, accuracies the same where they are that, in percent; all else is of
-    the network of `seed`. MACs are of one example; effective ones are those with a weight that is not zero. `shrunk`:
-    what is counted, timed and put into graphs is the smaller network in which no channel is zero.
+    Scores are one for each of `seeds`, which did not diverge, accuracies the same where they are that, in percent;
+    `held_out` are those on training data that were held out, if any were. All else is of the network of `seed`. MACs
+    are of one example; effective ones are those with a weight that is not zero. `shrunk`: what is counted, timed and
+    put into graphs is the smaller network in which no channel is zero.
     """
 
     sparsity: float
@@ -89,11 +102,15 @@ class ModelRow:
     layers: tuple[ParameterDensity, ...]
     files: tuple[ModelFile, ...]
     scores: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = field(default=(), metadata=LATER)
+    held_out: tuple[float, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Give a row with accuracies, such as one of a file of before there were scores, its scores."""
+        """Give a row of an older file its scores, and seeds where it has scores and does not say of which."""
         if not self.scores and self.accuracies is not None:
             object.__setattr__(self, "scores", self.accuracies)
+        if len(self.seeds) != len(self.scores):
+            object.__setattr__(self, "seeds", tuple(range(len(self.scores))))
 
     @property
     def label(self) -> str:
@@ -113,7 +130,10 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """All that one `prune` found; the dense row comes first, then by sparsity. `missing` says what there is not."""
+    """All that one `prune` found; the dense row comes first, then by sparsity. `missing` says what there is not.
+
+    `best` is the sparsity of the network that the page leads with, whose files are copied to `best_files`.
+    """
 
     name: str
     model: str
@@ -126,12 +146,24 @@ class Tradeoff:
     missing: tuple[str, ...]
     study: dict[str, Any]
     environment: dict[str, Any]
+    best: float | None = field(default=None, metadata=LATER)
+    best_files: tuple[str, ...] = field(default=(), metadata=LATER)  # from the report's folder
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @property
     def metric(self) -> Metric:
         """What the networks are scored by."""
         return Metric.of(self.study)
+
+    @property
+    def margin(self) -> float:
+        """The drop from the dense network up to which scores count as similar: the verdict's."""
+        return _rule(self.study, "margin", self.metric.margin)
+
+    @property
+    def alpha(self) -> float:
+        """The verdict's level."""
+        return _rule(self.study, "alpha", 0.05)
 
     @property
     def dense(self) -> ModelRow | None:
@@ -142,6 +174,15 @@ class Tradeoff:
     def pruned(self) -> tuple[ModelRow, ...]:
         """The other rows."""
         return tuple(row for row in self.rows if row.sparsity)
+
+
+def _rule(study: dict[str, Any], name: str, default: float) -> float:
+    """A number of the study's verdict; ConfigError for what is none."""
+    rule = study.get("verdict") or {}
+    value = rule.get(name, default) if isinstance(rule, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"study.verdict.{name}: is {value!r}; it must be a number")
+    return float(value)
 
 
 def tradeoff_json(found: Tradeoff) -> str:
@@ -169,6 +210,7 @@ def tradeoff_summary(found: Tradeoff) -> list[str]:
         _score_text(found.metric, found.epochs, dense, pruned),
         *_speed_text(found.pattern, pruned),
         _size_text(dense, pruned[-1]),
+        *onnxruntime_text(found.metric, pruned[-1]),
     ]
 
 
@@ -180,20 +222,6 @@ def _emptied_text(pruned: Sequence[ModelRow]) -> list[str]:
         for label, names in emptied.items()
         if names
     ]
-
-
-def headline(found: Tradeoff) -> str:
-    """What the sparsest network costs and wins, in a few words."""
-    dense, pruned = found.dense, found.pruned
-    if dense is None or not pruned:
-        return "No pruned network: see what is left out"
-    row = pruned[-1]
-    change = found.metric.text_difference(row.score - dense.score)
-    of_metric = "" if found.metric.is_accuracy else f" of {found.metric.axis}"
-    packed = dense.compressed_bytes / row.compressed_bytes
-    quick = [timing for timing in row.timings if faster(timing)]
-    speed = f"at least {max(timing.speedup_low for timing in quick):.2f}x faster" if quick else "no faster"
-    return f"{row.label} sparse: {change}{of_metric}, {packed:.1f}x smaller compressed, {speed} here"
 
 
 def faster(timing: Timing) -> bool:
@@ -228,6 +256,19 @@ def _size_text(dense: ModelRow, row: ModelRow) -> str:
     plain = f"{raw:.1f}x smaller" if raw >= NOTABLE else "no smaller, as a zero takes the room of any number"
     packed = f"{compressed:.1f}x smaller" if compressed >= NOTABLE else "no smaller either"
     return f"At {row.label} sparsity the weights' file is {plain}; compressed it is {packed}."
+
+
+def onnxruntime_text(metric: Metric, row: ModelRow) -> list[str]:
+    """One sentence for each file of a network that onnxruntime runs: its speed, in 8 bits what rounding does too."""
+    files = {file.format: file for file in row.files if file.timings}
+    sentences = []
+    for name, file in files.items():
+        speeds = ", ".join(f"{ratio(timing)} at batch {timing.batch}" for timing in file.timings)
+        rounded = ""
+        if name in INT8 and file.score is not None and (whole := files["onnx"].score) is not None:
+            rounded = f"; 8 bits change its {metric.name} by {metric.text_difference(file.score - whole)}"
+        sentences.append(f"In onnxruntime {row.label} {name} against dense onnx: {speeds}{rounded}.")
+    return sentences
 
 
 def ratio(timing: Timing) -> str:
