@@ -134,8 +134,8 @@ def test_plan_says_the_least_and_the_most(
     assert lines[0] == "the least, where 2 seeds decide every verdict:"
     assert ": 12 trainings (12 epochs) and " in lines[1]
     assert lines[3].startswith("toy: 12 trainings (12 epochs) to run, 0 cached; about ")
-    assert lines[5] == "the most, where no verdict is decided before 4 seeds:"
-    assert lines[8].startswith("toy: 24 trainings (24 epochs) to run, 0 cached; about ")
+    assert lines[4] == "the most, where no verdict is decided before 4 seeds:"
+    assert lines[7].startswith("toy: 24 trainings (24 epochs) to run, 0 cached; about ")
     cli.plan(str(study), ["seeds=3"], store=str(tmp_path / "empty"), device="cpu")
     assert "seeds decide" not in capsys.readouterr().out
     cli.plan(str(study), store=str(whole[0] / "store"), device="cpu")
