@@ -95,6 +95,8 @@ def test_the_faster_of_two_that_are_within_is_returned_though_it_drops_more() ->
     assert budget_headline(found) == (
         "strong 50 %: 2.50x [2.38, 2.62] as fast at batch 1, and worse by at most 0.4 points on held-out examples"
     )
+    surely_better = search(replace(candidate("strong", 0.5, -0.6, 1.6), high=-0.25))
+    assert budget_headline(surely_better).endswith("and better by at least 0.25 points on held-out examples")
 
 
 @pytest.mark.parametrize("quantity", ["macs", "size", "params", None])

@@ -106,8 +106,8 @@ def search_budget(
     )
     say(f"\n{found.report.text}\n")
     best = found.report.found.best
-    files = best.network.files if best and best.network else ()
-    _say_files([(folder / file.path, file) for file in files], found.report.page)
+    rows = [found.report.found.dense, best.network] if best else []
+    _say_files([(folder / file.path, file) for row in rows if row for file in row.files], found.report.page)
     raise typer.Exit(exit_code(found.failures, said) or (0 if best else 1))
 
 

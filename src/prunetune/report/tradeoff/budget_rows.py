@@ -156,8 +156,9 @@ def budget_headline(found: BudgetSearch) -> str:
     best, asked = found.best, budget_text(found)
     if best is None or best.network is None:
         return f"No network tried keeps the budget: {asked}"
-    high = found.metric.amount(round(best.high or 0.0, found.metric.digits))
-    return f"{best.label}: {won_text(found, best)}, and worse by at most {high} on held-out examples"
+    high = round(best.high or 0.0, found.metric.digits)
+    bound = f"{'worse by at most' if high >= 0 else 'better by at least'} {found.metric.amount(abs(high))}"
+    return f"{best.label}: {won_text(found, best)}, and {bound} on held-out examples"
 
 
 def won_text(found: BudgetSearch, candidate: Candidate) -> str:
