@@ -2,8 +2,8 @@ from prunetune.advice import Advice as Advice
 from prunetune.advice import recommend as recommend
 from prunetune.api import Audit as Audit
 from prunetune.api import audit as audit
-from prunetune.compress_call import compress as compress
-from prunetune.compress_models import Shipped as Shipped
+from prunetune.compression.compress_call import compress as compress
+from prunetune.compression.compress_models import Shipped as Shipped
 from prunetune.deploy.export import export as export
 from prunetune.deploy.summary import sparsity_report as sparsity_report
 from prunetune.errors import ConfigError as ConfigError

@@ -34,7 +34,7 @@ def nothing_trains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PRUNETUNE_DATA", str(folder / "data"))
         patch.setattr("sys.path", list(sys.path))
         patch.setattr("prunetune.api.run_study", stop)
-        patch.setattr("prunetune.compress_models.run_compression", stop)
+        patch.setattr("prunetune.compression.compress_models.run_compression", stop)
         patch.setattr("prunetune.layer_sensitivity.measure_layers", stop)
         patch.setattr(spec_module, "MOST_STEPS", 1000)
         patch.setattr(building, "MOST_PARAMETERS", 300_000)

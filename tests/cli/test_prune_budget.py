@@ -150,7 +150,7 @@ def test_report_renders_the_same_bytes_again_and_what_is_no_longer_returned_goes
 
 
 def test_a_wrong_request_is_one_line(tmp_path: Path) -> None:
-    """One of those of tests/compress/test_budget_search.py, to the end."""
+    """One of those of tests/compression/test_budget_search.py, to the end."""
     done = prunetune(
         "prune", "--model", "small", "--data", "fashion-mini", "--max-drop", "1", "--latency", "5", cwd=tmp_path
     )

@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from prunetune.api import Prepared, plan_study, preflight, run_study
-from prunetune.compress_models import CompressionRequest, plan_compression, preflight_compression, run_compression
+from prunetune.compression.compress_models import (
+    CompressionRequest,
+    plan_compression,
+    preflight_compression,
+    run_compression,
+)
 from prunetune.data import load_examples
 from prunetune.execution.run_step import execute
 from tests.support.refusals import refused

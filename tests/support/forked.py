@@ -23,7 +23,7 @@ from prunetune.execution.executors import launch, worker
 from prunetune.store.store import StoreWriter
 
 IMPORTED = [
-    *("prunetune.api", "prunetune.compress_models", "prunetune.cli.main", "prunetune.execution.run_step"),
+    *("prunetune.api", "prunetune.compression.compress_models", "prunetune.cli.main", "prunetune.execution.run_step"),
     *("prunetune.execution.executors.worker", "matplotlib.figure", "torch._dynamo"),
 ]
 

@@ -242,7 +242,7 @@ def prune(
 
         prunetune prune quick --learning-rate 0.1 --mask one_shot --max-drop 0.5 --speedup 1.5 --dry-run
     """
-    from prunetune.exported_files import require_formats
+    from prunetune.compression.exported_files import require_formats
     from prunetune.spec.compression import CompressionRequest
     from prunetune.spec.compression_budget import read_budget
 

@@ -56,7 +56,7 @@ def prune_grid(
     dry_run: bool,
 ) -> NoReturn:
     """One network for every sparsity."""
-    from prunetune.compress_models import plan_compression, preflight_compression, run_compression
+    from prunetune.compression.compress_models import plan_compression, preflight_compression, run_compression
 
     prepared = plan_compression(source, changes, asked, store=store, device=device, tell=lambda it: say(str(it)))
     if dry_run:
@@ -82,8 +82,8 @@ def search_budget(
     dry_run: bool,
 ) -> NoReturn:
     """The smallest or fastest network within a budget; exit code 1 where none is."""
-    from prunetune.budget_plan import plan_search, preflight_search
-    from prunetune.budget_search import run_search
+    from prunetune.compression.budget_plan import plan_search, preflight_search
+    from prunetune.compression.budget_search import run_search
 
     search = plan_search(source, changes, asked, budget, store=store, device=device)
     for line in search.left_out:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from prunetune.compress_models import plan_compression
+from prunetune.compression.compress_models import plan_compression
+from prunetune.compression.measured_networks import _reason, _whole_layers
 from prunetune.deploy.channel_surgery import Savings
 from prunetune.deploy.summary import sparsity_report
 from prunetune.errors import ConfigError
-from prunetune.measured_networks import _reason, _whole_layers
 from prunetune.models import draw, identify
 from prunetune.plan.compile import plan
 from prunetune.sparsity.prune import compute_mask

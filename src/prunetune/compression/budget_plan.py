@@ -11,15 +11,7 @@ from torch import nn
 from prunetune.analysis.noninferiority import chain_level
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, plan_with_weights, preflight
-from prunetune.data import facts, load_examples
-from prunetune.data.examples import Nest, mapped
-from prunetune.deploy.bitmask import pack
-from prunetune.deploy.channel_surgery import shrink
-from prunetune.deploy.export import settled
-from prunetune.deploy.latency import latencies, speedup
-from prunetune.deploy.sizes import count
-from prunetune.errors import ConfigError
-from prunetune.exported_files import (
+from prunetune.compression.exported_files import (
     BEST,
     DENSE_STEM,
     all_formats,
@@ -28,7 +20,15 @@ from prunetune.exported_files import (
     require_formats,
     require_graphs,
 )
-from prunetune.measured_networks import few_of, inputs_of
+from prunetune.compression.measured_networks import few_of, inputs_of
+from prunetune.data import facts, load_examples
+from prunetune.data.examples import Nest, mapped
+from prunetune.deploy.bitmask import pack
+from prunetune.deploy.channel_surgery import shrink
+from prunetune.deploy.export import settled
+from prunetune.deploy.latency import latencies, speedup
+from prunetune.deploy.sizes import count
+from prunetune.errors import ConfigError
 from prunetune.models import draw
 from prunetune.plan.compile import Plan, joined
 from prunetune.plan.measurements import PlannedTrial

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from prunetune.api import Prepared
+from prunetune.compression.measured_networks import Network, failure_line, few_of, inputs_of, timed
 from prunetune.core.environment import int8_instructions
 from prunetune.core.files import replacing
 from prunetune.core.interrupts import raise_lost
@@ -18,7 +19,6 @@ from prunetune.deploy.onnx_runtime import OnnxNetwork, onnx_libraries
 from prunetune.deploy.quantised import write_int8
 from prunetune.deploy.sizes import compressed_size
 from prunetune.errors import ConfigError, unknown
-from prunetune.measured_networks import Network, failure_line, few_of, inputs_of, timed
 from prunetune.report.ownership import require_ours
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,

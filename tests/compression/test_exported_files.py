@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunetune.compress_models import plan_compression, preflight_compression
+from prunetune.compression.compress_models import plan_compression, preflight_compression
+from prunetune.compression.exported_files import CALIBRATION, SUFFIXES, all_formats, calibration_examples, model_paths
 from prunetune.data import load_examples
-from prunetune.exported_files import CALIBRATION, SUFFIXES, all_formats, calibration_examples, model_paths
 from prunetune.spec.compression import CompressionRequest
 from tests.support.refusals import refused
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from types import NoneType
 
 from prunetune.api import followed, require_followers, require_overrides
-from prunetune.compress_models import Shipped, plan_compression, preflight_compression, run_compression
+from prunetune.compression.compress_models import Shipped, plan_compression, preflight_compression, run_compression
+from prunetune.compression.exported_files import require_formats
 from prunetune.execution.events import Event
-from prunetune.exported_files import require_formats
 from prunetune.sparsity.argument_checks import as_path, as_share, require_type
 from prunetune.spec.compression import CompressionRequest
 from prunetune.spec.load import SpecSource

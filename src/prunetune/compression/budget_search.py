@@ -14,8 +14,10 @@ from typing import Any
 
 from prunetune.analysis.noninferiority import Drop, interval, seeds_needed
 from prunetune.api import Prepared
-from prunetune.budget_plan import Part, Search, blocks_of, narrowed_to, on_device, written_formats
-from prunetune.compress_models import missing_of
+from prunetune.compression.budget_plan import Part, Search, blocks_of, narrowed_to, on_device, written_formats
+from prunetune.compression.compress_models import missing_of
+from prunetune.compression.exported_files import BEST, DENSE_STEM, exported, exported_with, forget_best
+from prunetune.compression.measured_networks import Network, inputs_of, network_of, row_of, timings_of
 from prunetune.core.metric import Metric
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest
@@ -23,8 +25,6 @@ from prunetune.deploy.bitmask import pack
 from prunetune.errors import given
 from prunetune.execution.events import Done, Event, Failed
 from prunetune.execution.executors.local import LocalExecutor
-from prunetune.exported_files import BEST, DENSE_STEM, exported, exported_with, forget_best
-from prunetune.measured_networks import Network, inputs_of, network_of, row_of, timings_of
 from prunetune.plan.compile import joined
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.report.tradeoff.budget_page import BudgetReport, write_budget

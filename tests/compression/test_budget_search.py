@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from prunetune import budget_search
 from prunetune.api import Prepared
-from prunetune.budget_plan import Search, plan_search
+from prunetune.compression import budget_search
+from prunetune.compression.budget_plan import Search, plan_search
 from prunetune.execution.events import Event
 from prunetune.models import draw, identify
 from prunetune.spec.compression import LADDER, CompressionRequest, chain_specs

@@ -13,11 +13,7 @@ import torch
 
 from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared, failures_of, plan_with_weights, preflight, run_steps
-from prunetune.data import facts, load_examples
-from prunetune.data.examples import mapped
-from prunetune.deploy.channel_surgery import Savings, channel_savings
-from prunetune.execution.events import Event
-from prunetune.exported_files import (
+from prunetune.compression.exported_files import (
     BEST,
     all_formats,
     copies_as_best,
@@ -30,7 +26,11 @@ from prunetune.exported_files import (
     require_formats,
     require_graphs,
 )
-from prunetune.measured_networks import Network, few_of, inputs_of, network_of, row_of, timings_of
+from prunetune.compression.measured_networks import Network, few_of, inputs_of, network_of, row_of, timings_of
+from prunetune.data import facts, load_examples
+from prunetune.data.examples import mapped
+from prunetune.deploy.channel_surgery import Savings, channel_savings
+from prunetune.execution.events import Event
 from prunetune.models import draw
 from prunetune.report.run_folders import RUNS
 from prunetune.report.tradeoff.best_network import best_network, headline
