@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import prunetune
 from prunetune.errors import LONGEST_LINE, ConfigError
 from prunetune.report.comparison.comparison_page import write_comparison
 from prunetune.report.comparison.comparison_rows import compare_studies, read_studies
@@ -22,12 +21,11 @@ from prunetune.report.tradeoff.tradeoff_rows import ParameterDensity, Tradeoff
 from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Results
 from tests.report.test_tradeoff import found  # noqa: F401 - a fixture
-from tests.support.pages import BROWSER, needs_browser
+from tests.support.pages import BROWSER, SCRIPT, needs_browser
 from tests.support.planted import HOSTILE, planted, scarred
 from tests.support.planted_views import viewed
 
 POLICY = "default-src 'none'; {scripts}style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-SCRIPT = (Path(prunetune.__file__).parent / "report" / "page.js").read_text(encoding="utf-8")
 NAMES = {
     "markup": HOSTILE + '"><img src=x onerror=alert(1)>' + "]]></text><script>x</script>",
     "control": "a\x00b\x1b[2J\x7f\ud800",
@@ -125,7 +123,7 @@ def test_a_trade_off(name: str, found: Tradeoff, tmp_path: Path) -> None:  # noq
     words = {"name": name, "model": name, "data": name, "mask": name, "pattern": name, "missing": (name,)}
     own: dict[str, Any] = {"study": {name: name}, "environment": {"command": name, name: name}}
     page = write_tradeoff(dataclasses.replace(found, rows=rows, **words, **own), tmp_path).page
-    assert_loads_and_runs_nothing(page.read_text(encoding="utf-8"))
+    assert_loads_and_runs_nothing(page.read_text(encoding="utf-8"), SCRIPT)
     for figure in (tmp_path / "figures").glob("*"):
         assert_svg_is_a_drawing(figure)
     before = page.read_bytes()

