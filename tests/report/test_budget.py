@@ -98,6 +98,9 @@ def test_the_faster_of_two_that_are_within_is_returned_though_it_drops_more() ->
     )
     surely_better = search(replace(candidate("strong", 0.5, -0.6, 1.6), high=-0.25))
     assert budget_headline(surely_better).endswith("and better by at least 0.25 points on held-out examples")
+    longer = [line for line in budget_summary(surely_better) if "for 3 epochs more" in line]
+    assert len(longer) == 1
+    assert not any("for 3 epochs more" in line for line in budget_summary(found))
 
 
 @pytest.mark.parametrize("quantity", ["macs", "size", "params", None])

@@ -186,7 +186,7 @@ def budget_summary(found: BudgetSearch) -> list[str]:
     """What the search came to, in sentences: the answer, the test score, what more seeds would show, and the rule."""
     row = found.best.network if found.best else None
     runtime = onnxruntime_text(found.metric, row) if row else []
-    return [*_answer(found), *_test_text(found), *runtime, *_seeds_text(found), found.rule, *_limits(found)]
+    return [*_answer(found), *_test_text(found), *_undertrained(found), *runtime, *_seeds_text(found), found.rule, *_limits(found)]
 
 
 def _answer(found: BudgetSearch) -> list[str]:
@@ -252,6 +252,16 @@ def _test_text(found: BudgetSearch) -> list[str]:
     if test.drop > found.max_drop:
         lines.append("That mean is worse than the budget allows: these examples differ from the held-out ones.")
     return lines
+
+
+def _undertrained(found: BudgetSearch) -> list[str]:
+    """What a network says of the dense one that is surely better than it."""
+    if found.best is None or found.best.high is None or found.best.high >= 0:
+        return []
+    return [
+        f"It is surely better than the dense network, which it fine-tunes for {counted(found.epochs, 'epoch')} more: "
+        "that training, and not the pruning, may be what it gained by. Train the dense network for longer to compare."
+    ]
 
 
 def _seeds_text(found: BudgetSearch) -> list[str]:
