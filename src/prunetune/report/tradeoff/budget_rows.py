@@ -186,7 +186,8 @@ def budget_summary(found: BudgetSearch) -> list[str]:
     """What the search came to, in sentences: the answer, the test score, what more seeds would show, and the rule."""
     row = found.best.network if found.best else None
     runtime = onnxruntime_text(found.metric, row) if row else []
-    return [*_answer(found), *_test_text(found), *_undertrained(found), *runtime, *_seeds_text(found), found.rule, *_limits(found)]
+    what = [*_answer(found), *_test_text(found), *_undertrained(found), *runtime]
+    return [*what, *_seeds_text(found), found.rule, *_limits(found)]
 
 
 def _answer(found: BudgetSearch) -> list[str]:
