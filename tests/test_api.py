@@ -209,6 +209,7 @@ def test_progress_is_shown_where_it_is_asked_for_or_seen(
     [
         ({"overrides": "seeds=1"}, "overrides: 'seeds=1' is a str; must be a list of texts"),
         ({"overrides": None}, "overrides: None; must be a list of texts"),
+        ({"overrides": [1]}, "overrides: 1 is a int; must be a list of texts"),
         ({"store": 3}, "store: 3 is a int; must be a folder or a URL"),
         ({"out": 3}, "out: 3 is a int; must be a path"),
         ({"device": ["cpu"]}, "device: ['cpu'] is a list; must be auto, cpu, cuda or mps"),

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -230,6 +230,7 @@ def run_steps(
                 cached.discard(event.key)  # what was damaged and made again was not there before
             training_log(event)
             on_event(event)
+    prepare_store(prepared)  # again: a `gc --study` that came before the first step was taken has removed the list
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:
         results = replace(results, environment={**results.environment, "command": command})
@@ -315,8 +316,10 @@ def require_followers(on_event: object, executor: object) -> None:
 
 
 def require_overrides(overrides: object) -> None:
-    """ConfigError for one text, whose letters would be taken for overrides, and for what is no list."""
-    require_type("overrides", overrides, (list, tuple), "a list of texts, such as ['recipe.epochs=15']")
+    """ConfigError for one text, whose letters would be taken for overrides, and for what is no list of texts."""
+    require_type("overrides", overrides, (list, tuple), right := "a list of texts, such as ['recipe.epochs=15']")
+    for override in cast(Sequence[object], overrides):
+        require_type("overrides", override, str, right)
 
 
 def default_store() -> str | Path:

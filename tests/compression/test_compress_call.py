@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import prunetune as pt
 from prunetune.report.tradeoff.tradeoff_page import TradeoffReport
@@ -59,6 +60,8 @@ def test_a_path_that_is_markup_is_shown_as_text() -> None:
         ({"formats": "onnx"}, "formats: 'onnx' is a str; must be a list"),
         ({"source": "quick", "learning_rate": 0.1, "formats": ["onxn"]}, "--export: unknown 'onxn'"),
         ({"overrides": "seeds=1"}, "overrides: 'seeds=1' is a str"),
+        ({"overrides": [1]}, "overrides: 1 is a int; must be a list of texts"),
+        ({"source": torch.nn.Linear(2, 2)}, "is a Linear; must be a preset's name, a YAML file, a mapping or a Spec"),
         ({"weights": 3, "model": "small", "data": "fashion-mini"}, "weights: 3 is a int; must be a path"),
         ({"on_event": 3}, "on_event: 3 is a int"),
     ],

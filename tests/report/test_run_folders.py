@@ -99,6 +99,14 @@ def test_a_report_that_nobody_can_read_is_left_to_the_check_of_files(tmp_path: P
         assert runs_in(tmp_path) == []
 
 
+def test_odd_reports_are_listed_or_passed_over(tmp_path: Path) -> None:
+    """A pipe is not waited for, a link does not repeat a run, and a start of another type is no start."""
+    write(tmp_path / "odd", load_spec("quick"), verdicts=3, choices=[{"as_good": {"x": 1}}])
+    os.mkfifo(tmp_path / "odd" / "tradeoff.json")
+    (tmp_path / "around").symlink_to(tmp_path)
+    assert [(run.folder, run.answer, run.start) for run in runs_in(tmp_path)] == [(tmp_path / "odd", "–", "undecided")]
+
+
 def test_runs_are_listed_the_latest_first(tmp_path: Path) -> None:
     spec = load_spec("quick")
     cell = {"learning_rate": 0.1, "mask": "iterative"}

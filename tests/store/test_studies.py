@@ -1,12 +1,15 @@
 """Which studies a store's steps belong to, and `gc --study`: nothing that another one rests on is removed."""
 
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
-from prunetune.api import plan_study
+from prunetune.api import plan_study, preflight, run_steps
+from prunetune.execution.events import Event
+from prunetune.execution.scheduler import Work
 from prunetune.plan.compile import step_names
 from prunetune.sparsity.mask import Mask
 from prunetune.steps.steps import Init, Step
@@ -162,3 +165,18 @@ def test_every_step_of_a_plan_has_a_name(tmp_path: Path) -> None:
     shown = set(names.values())
     assert {"start of dense seed 0", "start of reinit seed 0", "mask iterative 80.0% lr 0.1 seed 0"} <= shown
     assert len([name for name in names.values() if name == "start of dense seed 0"]) == 1
+
+
+def test_a_run_lists_its_steps_again_when_its_list_was_removed_as_it_began(tmp_path: Path) -> None:
+    """Until the first step is taken no process holds one: `gc` cannot tell that the study is under way."""
+
+    class Removing:
+        def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
+            store.remove_study("quick")
+            yield from ()
+
+    prepared = plan_study("quick", ["seeds=1"], store=tmp_path / "store")
+    folder = preflight(prepared, tmp_path / "out")
+    before = prepared.store.studies()
+    run_steps(prepared, folder, None, lambda event: None, None, Removing())
+    assert prepared.store.studies() == before != []

@@ -65,7 +65,9 @@ def runs_in(folder: Path) -> list[Run]:
     if not folder.is_dir():
         raise ConfigError(f"runs: '{folder}' is no folder; give the one that reports were written to, such as runs")
     below = chain.from_iterable(folder.glob("*/" * depth) for depth in range(1, DEPTH + 1))
-    found = [run for place in sorted({folder, *below}) for run in _runs(place)]
+    places = sorted({folder, *below}, key=lambda place: (-len(place.parts), place))
+    once = {place.resolve(): place for place in places}  # of what links lead to again, the shortest path
+    found = [run for place in sorted(once.values()) for run in _runs(place)]
     return sorted(found, key=lambda run: run.written, reverse=True)
 
 
@@ -83,6 +85,8 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """The reports in a folder by the names of their files; what is no report of ours is left out."""
     found: dict[str, dict[str, Any]] = {}
     for name in (RESULTS, TRADEOFF, BUDGET):
+        if not (folder / name).is_file():  # a pipe of that name would be waited for
+            continue
         try:
             content = json.loads((folder / name).read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -141,8 +145,10 @@ def _of_audit(content: Mapping[str, Any]) -> tuple[str, str]:
         if all(one.get(name) == choice.get(name) for name in ("learning_rate", "mask")) or not choice
     ]
     said = "/".join(dict.fromkeys(cells)) or _NONE
-    starts = choice.get("as_good") or ["undecided" if choice else _NONE]
-    return said, str(starts[0])
+    starts = choice.get("as_good")
+    if isinstance(starts, list) and starts:
+        return said, str(starts[0])
+    return said, "undecided" if choice else _NONE
 
 
 def _of_grid(content: Mapping[str, Any]) -> tuple[str, str]:

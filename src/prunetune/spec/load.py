@@ -1,9 +1,11 @@
 """A spec from its source: a preset, strict YAML or a mapping, with `--set` overrides and a scale."""
 
 import math
+import os
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from prunetune.core.metric import METRIC_KEYS
 from prunetune.errors import ConfigError, short, shown, unknown
+from prunetune.sparsity.argument_checks import require_type
 from prunetune.spec import presets
 from prunetune.spec.base import config_error, require_input_limits
 from prunetune.spec.recipe_fields import RecipeSpec
@@ -20,6 +23,10 @@ from prunetune.spec.study import Spec
 SpecSource = str | Path | Mapping[str, Any] | Spec | None
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_CHARACTERS = 1_000_000  # of a spec with its aliases written out
+_WAYS_OUT = {  # by what PyYAML was at: patterns of names are what it stumbles over most often
+    f"while scanning an {what}": f"a text that begins with {sign} needs quotes, such as '{sign}.bias'"
+    for what, sign in (("alias", "*"), ("anchor", "&"))
+}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -68,7 +75,8 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{where}: {line}not YAML: {error.problem or error.context}") from error
+        problem = error.problem or error.context
+        raise ConfigError(f"{where}: {line}not YAML: {_WAYS_OUT.get(str(error.context), problem)}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{where}: line {line}: not YAML: a character that no text holds") from error
@@ -82,6 +90,7 @@ def read_fields(source: SpecSource) -> dict[str, Any]:
         return source.resolved()
     if isinstance(source, Mapping):
         return _without_metric(source)  # `override` changes no mapping within
+    require_type("spec", source, (str, os.PathLike, NoneType), "a preset's name, a YAML file, a mapping or a Spec")
     name = "quick" if source is None else str(source)
     fields = presets.fields(name)
     return _read_file(_locate(name)) if fields is None else fields
