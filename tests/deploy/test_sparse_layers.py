@@ -252,6 +252,11 @@ def test_a_layer_without_a_sparse_form() -> None:
         with_sparse_layers(Net(), ["twice"])
 
 
+def test_rounds_without_a_spread() -> None:
+    with refused("rounds", 1, "2"):  # also where nothing has to be timed
+        to_sparse_layers(torch.nn.Sequential(torch.nn.ReLU()), None, IMAGES, rounds=1)
+
+
 def test_inputs_elsewhere() -> None:
     with refused("example_inputs", "meta", "CPU"):
         to_sparse_layers(pruned(), None, IMAGES.to("meta"))

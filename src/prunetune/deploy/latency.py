@@ -109,13 +109,18 @@ def _coverage(n: int, k: int) -> float:
     return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
 
 
-def _require_measurable(models: Mapping[str, nn.Module], rounds: int) -> None:
-    require_type("models", models, Mapping, "a dict of names to models")
+def require_rounds(rounds: int) -> None:
+    """ConfigError for rounds that have no spread."""
     require_type("rounds", rounds, int, "a number of rounds, such as 30")
-    if not models:
-        raise ConfigError("models: none to measure")
     if rounds < 2:
         raise ConfigError(f"rounds: {rounds} has no spread; at least 2")
+
+
+def _require_measurable(models: Mapping[str, nn.Module], rounds: int) -> None:
+    require_type("models", models, Mapping, "a dict of names to models")
+    require_rounds(rounds)
+    if not models:
+        raise ConfigError("models: none to measure")
     for name, model in models.items():
         require_module(model, f"models: '{name}'")
         if is_held(model):

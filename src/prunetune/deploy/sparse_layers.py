@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunetune.deploy.export import settled
-from prunetune.deploy.latency import Speedup, latencies, speedup
+from prunetune.deploy.latency import Speedup, latencies, require_rounds, speedup
 from prunetune.deploy.sparse_kernels import SparseLayer, require_kernels, sparse_layer, survey_sparse
 from prunetune.errors import ConfigError, one_line, unknown
 from prunetune.sparsity.argument_checks import require_module
@@ -48,6 +48,7 @@ def to_sparse_layers(
     sparse again from the names in `converted`, without measuring. ConfigError where torch has no MKL, for inputs that
     are not on the CPU, and for a model that is sparse already or in the form of `torch.nn.utils.prune`.
     """
+    require_rounds(rounds)
     inputs = arguments(example_inputs, "example_inputs")
     if inputs.first.device.type != "cpu":
         raise ConfigError(

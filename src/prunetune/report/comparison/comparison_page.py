@@ -58,6 +58,7 @@ def write_comparison(found: Found, out: Path) -> ComparisonReport:
         thesis=found.thesis,
         answer=ANSWERS[found.thesis.explanation],
         verdict=_VERDICTS[found.thesis.explanation],
+        badge=found.thesis.explanation.replace("not decided", "undecided"),
         relation=relation_text(found),
         predictors=predictions_text(found) if found.predictions else "",
         facts=_facts(found),

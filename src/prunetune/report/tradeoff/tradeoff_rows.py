@@ -243,11 +243,16 @@ def _score_text(metric: Metric, epochs: int, dense: ModelRow, pruned: Sequence[M
 def _speed_text(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
     """One sentence for each batch size, on the sparsest network."""
     row = pruned[-1]
-    what = "The smaller network is no" if row.shrunk else f"{pattern.capitalize()} zeros do not make this network"
+    zeros = f"{pattern.capitalize()} zeros"
+    no, open_ = (
+        ("The smaller network is no faster", "The smaller network is not shown to be faster")
+        if row.shrunk
+        else (f"{zeros} do not make this network faster", f"{zeros} are not shown to make this network faster")
+    )
     sentences = []
     for timing in row.timings:
-        figures = f"{ratio(timing)} at {row.label} sparsity, batch {timing.batch}"
-        sentences.append(f"Faster here: {figures}." if faster(timing) else f"{what} faster here: {figures}.")
+        what = "Faster" if faster(timing) else no if timing.speedup_high <= NOTABLE else open_
+        sentences.append(f"{what} here: {ratio(timing)} at {row.label} sparsity, batch {timing.batch}.")
     return sentences
 
 
