@@ -12,8 +12,8 @@ study = {
     "learning_rates": [0.1],
     "masks": ["one_shot"],
     "sparsities": [0.5, 0.8],
-    "arms": ["ticket", "reinit", "finetune"],  # the winning ticket, fresh weights, the trained weights
-    "seeds": 2,  # enough to try it; five are a verdict's least
+    "arms": ["ticket", "reinit", "finetune"],  # from the initial weights, fresh ones, the trained ones
+    "seeds": 2,  # enough to try it; five are the usual number
 }
 
 # Every training is stored, so that a second call, or one after Ctrl-C, trains only what is missing.

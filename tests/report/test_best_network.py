@@ -106,13 +106,17 @@ def test_several_seeds_bound_the_drop_of_whichever_was_chosen(held_out: bool) ->
     )
     found = tradeoff(dense, replace(near, sparsity=0.5, nonzeros=99), near, verdict={"alpha": 0.1})
     differences = [one - other for one, other in zip(*scores, strict=True)]
-    level = 0.1 if held_out else 0.05  # shared among the two that the test examples chose from
+    level = 0.1 / 2  # shared by the two: held-out examples choose for lucky seeds too, which are those of the test
     bound = float(fmean(differences) + stats.t.ppf(1 - level, 3) * stats.tstd(differences) / 2)
     said = best_text(found)[1]
     assert f"no worse than −{bound:.2f} points" in said
     assert said.startswith("With confidence 90 %")
-    assert ("whichever of the 2" in said) is not held_out
-    assert ("not within the margin" in said) is (bound > 0.5) is not held_out
+    assert "for whichever of the 2 was chosen its mean difference from dense, over seeds," in said
+    assert bound > 0.5
+    assert "not within the margin" in said
+    alone = best_text(tradeoff(dense, near, verdict={"alpha": 0.1}))[1]
+    assert alone.startswith("With confidence 90 % its mean difference")
+    assert "margin" not in alone
     even = tradeoff(network(0.0, 90.0, 91.0), network(0.5, 89.9, 90.9))
     assert best_text(even)[1] == "All seeds lose the same, so that there is no interval."
 

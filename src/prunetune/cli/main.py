@@ -209,7 +209,12 @@ def prune(
     scale: Scale = None,
     seeds: Annotated[int | None, typer.Option(parser=count, metavar="N", help="Repetitions; one by default.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where report and models go; else runs/NAME-pruned.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where report and models go; else runs/NAME-pruned, with --max-drop runs/NAME-budget, or beside "
+            "another study's there.",
+        ),
     ] = None,
     store: StoreDir = None,
     jobs: Jobs = None,

@@ -125,7 +125,7 @@ def removal(store: StoreReader, studies: Sequence[StoredStudy], name: str, lease
     asked = [study for study in studies if name in (study.name, str(study))]
     if not asked:
         if not studies:
-            raise ConfigError(f"--study: {shown(name)}; this store lists no study: those of before 0.3 are not listed")
+            raise ConfigError(f"--study: {shown(name)}; this store lists no study: they are listed from version 0.3 on")
         raise unknown("--study", name, sorted({study.name for study in studies}))
     own = {key for study in asked for key in study.steps}
     if busy := [key for key in sorted(own) if leases.is_alive(key)]:

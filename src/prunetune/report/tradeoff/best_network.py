@@ -2,6 +2,7 @@
 
 Within the margin is one whose mean drop from the dense network, over the seeds of both, is at most `verdict.margin`. It
 is judged by held-out data where there are any. Otherwise the test data choose it, and their own score of it flatters.
+Either way it may have been chosen for lucky seeds, so that a bound over seeds is shared among all it was chosen from.
 """
 
 from collections.abc import Sequence
@@ -137,11 +138,11 @@ def _sureness(found: Tradeoff, one: _Compared, tried: int) -> str:
             "One seed has no interval, so that another may well lose more: --seeds repeats it, and --max-drop "
             "searches with a guarantee."
         )
-    level = alpha if one.by_held_out else alpha / tried
-    high = Drop.of(one.drops, level).high
+    high = Drop.of(one.drops, alpha / tried).high
     if high is None:
         return "All seeds lose the same, so that there is no interval."
-    shared = "" if one.by_held_out or tried == 1 else f" for whichever of the {tried} was chosen"
+    shared = "" if tried == 1 else f" for whichever of the {tried} was chosen"
     worst = metric.text_difference(-metric.oriented(high))
     within = "" if high <= found.margin else ", which is not within the margin"
-    return f"With confidence {percent(1 - alpha)}{shared} its mean over seeds is no worse than {worst}{within}."
+    mean = "its mean difference from dense, over seeds,"
+    return f"With confidence {percent(1 - alpha)}{shared} {mean} is no worse than {worst}{within}."
