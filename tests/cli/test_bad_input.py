@@ -114,6 +114,7 @@ PRUNED = ["--model", "small", "--data", "fashion-mini", "--epochs", "1"]
         (["prune", *PRUNED, "--sparsity", "0.5,x"], ["--sparsity", "x"]),
         (["prune", *PRUNED, "--sparsity", "1.5"], ["sparsities", "1.5"]),
         (["prune", *PRUNED, "--sparsity", "0.5", "--export", "onxx"], ["--export", "onxx", "onnx"]),
+        (["prune", *PRUNED, "--sparsity", "0.5", "--export", "onnx,"], ["--export", "onnx,", "empty entry"]),
         (["plan", "quick", "--set", "scope.exclude=*.bias"], ["--set scope.exclude", "begins with *", "quotes"]),
         (["prune", *PRUNED, "--sparsity", "0.5", "--mask", "admn"], ["--mask", "admn", "admm"]),
         (["prune", *PRUNED, "--sparsity", "0.5", "--pattern", "chanel"], ["pattern", "chanel", "channel"]),

@@ -53,7 +53,10 @@ def shares(text: str) -> tuple[float, ...]:
 
 def names(text: str) -> tuple[str, ...]:
     """Texts, with commas between them."""
-    return tuple(part.strip() for part in text.split(","))
+    found = tuple(part.strip() for part in text.split(","))
+    if "" in found:
+        raise typer.BadParameter(f"{shown(text)} has an empty entry; must be one text, or a list such as a,b")
+    return found
 
 
 def joined(lists: Iterable[Sequence[T]] | None) -> list[T]:
