@@ -16,7 +16,7 @@ from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule, plan_looks, spent, taken
 from prunetune.analysis.verdict import judge
 from prunetune.core.limits import looks
-from prunetune.report.text import summary
+from prunetune.report.terminal import summary
 from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Results, Trial
 from tests.support.planted import planted

@@ -14,7 +14,8 @@ from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
 from prunetune.data import TensorExamples
 from prunetune.report.answer import winning_text
-from prunetune.report.text import choice_text, exceeds_text, recommendation_text, summary, whys
+from prunetune.report.terminal import summary
+from prunetune.report.text import choice_text, exceeds_text, recommendation_text, whys
 from prunetune.report.write_report import write_report
 from prunetune.rows import Results, Trial
 from prunetune.spec.load import load_spec

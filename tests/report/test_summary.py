@@ -8,7 +8,7 @@ from prunetune.analysis.pairing import Chance
 from prunetune.analysis.recommend import recommend
 from prunetune.analysis.statistics import Rule
 from prunetune.analysis.verdict import judge
-from prunetune.report.text import summary
+from prunetune.report.terminal import summary
 from prunetune.training.recipe import RecipeSummary
 from tests.support.verdict_trials import LEVEL, overlap, spread, study, trial
 

@@ -31,7 +31,7 @@ from prunetune.report.results_files import (
     shown_again,
     write_text,
 )
-from prunetune.report.text import summary
+from prunetune.report.terminal import summary
 from prunetune.rows import Correlation, Results, Trial
 
 PAGE, FIGURES, LATEX = "report.html", "figures", "table.tex"
