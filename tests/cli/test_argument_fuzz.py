@@ -17,7 +17,7 @@ from prunetune.models import building
 from prunetune.spec import study as spec_module
 from tests.support.fuzzing import EXAMPLES, FIELDS, HOSTILE_TEXTS, TEXTS, fuzz
 
-STOPPED = "test: everything was right, and nothing is to be trained here"
+STOPPED = "test: everything was right, and nothing is to be trained or timed here"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,6 +36,7 @@ def nothing_trains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("prunetune.api.run_study", stop)
         patch.setattr("prunetune.compression.compress_models.run_compression", stop)
         patch.setattr("prunetune.layer_sensitivity.measure_layers", stop)
+        patch.setattr("prunetune.deploy.break_even.break_evens", stop)
         patch.setattr(spec_module, "MOST_STEPS", 1000)
         patch.setattr(building, "MOST_PARAMETERS", 300_000)
         yield
