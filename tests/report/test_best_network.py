@@ -78,7 +78,7 @@ def test_held_out_examples_choose_where_there_are_any() -> None:
     found = tradeoff(dense, half, most)
     assert headline(found) == (
         "Best within 0.5 points of dense on held-out examples: 50 % sparse, −2.00 points on test examples (one seed), "
-        "2.0x smaller compressed, no faster here"
+        "2.0x smaller compressed, not shown to be faster here"
     )
     assert "held-out examples chose it (+0.10 points there)" in best_text(found)[0]
     assert chosen(dense, half, replace(most, held_out=())) == 0.9  # not of all: the test examples have to

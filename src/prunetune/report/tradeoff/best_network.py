@@ -52,7 +52,7 @@ def best_text(found: Tradeoff) -> list[str]:
     chosen = f"Best is {best.label}, {rank} {where}{'' if speed or len(near) == 1 else ', as none of them is faster'}"
     if one.by_held_out:
         held = found.metric.text_difference(-found.metric.oriented(one.judged))
-        source = f"held-out examples chose it ({held} there), so that its test score is not flattered"
+        source = f"held-out examples chose it ({held} there), so that the choice of test examples does not flatter it"
     else:
         source = f"the test examples chose it, so that its score there, one of {len(compared)} looked at, flatters it"
     return [f"{chosen}; {source}.", _sureness(found, one, len(compared))]
@@ -127,7 +127,7 @@ def _won(found: Tradeoff, row: ModelRow) -> str:
     packed = dense.compressed_bytes / row.compressed_bytes
     size = f"{packed:.1f}x smaller compressed" if packed >= NOTABLE else "no smaller"
     quick = [timing.speedup_low for timing in row.timings if faster(timing)]
-    return f"{size}, " + (f"at least {max(quick):.2f}x faster here" if quick else "no faster here")
+    return f"{size}, " + (f"at least {max(quick):.2f}x faster here" if quick else "not shown to be faster here")
 
 
 def _sureness(found: Tradeoff, one: _Compared, tried: int) -> str:
