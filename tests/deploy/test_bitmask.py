@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from prunetune.deploy.bitmask import ENTRY, load_bitmask, save_bitmask
+from prunetune.deploy.bitmask import ENTRY, load_bitmask, read_bitmask, save_bitmask
 from prunetune.errors import ConfigError
 from prunetune.sparsity.model_files import BITMASK, read_state
 from tests.support.refusals import refused
@@ -164,6 +164,22 @@ GOOD = {"w": VALUES, "bits:w": BITS}
 def hostile(path: Path, tensors: dict[str, Tensor], shapes: str, tied: str = "{}") -> Path:
     save_file(tensors, path, {"format": BITMASK, "shapes": shapes, "tied": tied})
     return path
+
+
+@pytest.mark.parametrize("names", [[], ["a", "b.c"], [""]])
+def test_names_of_sparse_layers_come_back(tmp_path: Path, names: list[str]) -> None:
+    save_bitmask({"w": sparse(0.1, 40, 40)}, tmp_path / "state", names)
+    state, found = read_bitmask(tmp_path / "state")
+    assert found == tuple(names)
+    require_equal(state, load_bitmask(tmp_path / "state"))
+
+
+@pytest.mark.parametrize("names", ["7", '"conv"', "[1]", "{", '{"a": 1}'])
+def test_names_that_are_none_get_one_line(tmp_path: Path, names: str) -> None:
+    notes = {"format": BITMASK, "shapes": "{}", "tied": "{}", "sparse_layers": names}
+    save_file({"w": VALUES}, tmp_path / "file", notes)
+    with refused("bitmask", "file", "damaged"):
+        read_bitmask(tmp_path / "file")
 
 
 def test_the_good_file_of_the_hostile_ones_is_good(tmp_path: Path) -> None:

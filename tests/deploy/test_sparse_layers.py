@@ -13,8 +13,8 @@ import prunetune as pt
 from prunetune.deploy import sparse_layers
 from prunetune.deploy.bitmask import load_bitmask
 from prunetune.deploy.latency import Latency, latencies
-from prunetune.deploy.sparse_kernels import SparseConv2d, SparseLinear
-from prunetune.deploy.sparse_layers import to_sparse_layers, with_sparse_layers
+from prunetune.deploy.sparse_kernels import SparseConv2d, SparseLinear, sparse_names
+from prunetune.deploy.sparse_layers import load_sparse, to_sparse_layers, with_sparse_layers
 from prunetune.sparsity.enforce import is_held
 from tests.support.refusals import refused
 
@@ -224,8 +224,10 @@ def test_it_is_made_again_from_a_bitmask_file(tmp_path: Any) -> None:
     path = tmp_path / "net.bitmask.safetensors"
     pt.export(sparse, None, path)
     fresh = Net()
-    fresh.load_state_dict(load_bitmask(path))
-    again = with_sparse_layers(fresh, ["stem", "twice"])
+    drawn = deepcopy(fresh.state_dict())
+    again = load_sparse(fresh, path)
+    assert sparse_names(again) == ["stem", "twice"]
+    assert all(torch.equal(tensor, drawn[name]) for name, tensor in fresh.state_dict().items())
     assert torch.equal(again(IMAGES), sparse(IMAGES))
     torch.testing.assert_close(again(IMAGES), model.eval()(IMAGES))
     # a sparse model takes another network's weights as the dense one does
@@ -234,9 +236,23 @@ def test_it_is_made_again_from_a_bitmask_file(tmp_path: Any) -> None:
     torch.testing.assert_close(again(IMAGES), other.eval()(IMAGES))
 
 
+def test_a_bitmask_file_of_a_dense_network_is_loaded_dense(tmp_path: Any) -> None:
+    pt.export(pruned(), None, path := tmp_path / "net.bitmask.safetensors")
+    assert sparse_names(load_sparse(Net(), path)) == []
+    assert load_bitmask(path).keys() == Net().state_dict().keys()
+
+
+def test_a_file_that_does_not_fit_the_model(tmp_path: Any) -> None:
+    pt.export(with_sparse_layers(pruned(), ["stem"]), None, path := tmp_path / "net.bitmask.safetensors")
+    with refused("path", "net.bitmask.safetensors", "head"):
+        load_sparse(nn.Sequential(nn.Linear(2, 2)), path)
+    with refused("bitmask", "nowhere"):
+        load_sparse(Net(), tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_no_graph_can_hold_it(suffix: str, tmp_path: Any) -> None:
-    with refused("model", "stem", "sparse", "with_sparse_layers"):
+    with refused("model", "stem", "sparse", "load_sparse"):
         pt.export(with_sparse_layers(pruned(), ["stem"]), None, tmp_path / f"net.{suffix}", IMAGES)
     assert not list(tmp_path.iterdir())
 

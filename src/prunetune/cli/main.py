@@ -201,8 +201,8 @@ def prune(
             "--export",
             parser=names,
             metavar="FORMAT[,FORMAT…]",
-            help="onnx, int8-static, int8-dynamic, pt2 or bitmask, one or a list, beside the safetensors that is "
-            "always written; may be repeated.",
+            help="onnx, int8-static, int8-dynamic, pt2, bitmask or sparse-layers, one or a list, beside the "
+            "safetensors that is always written; may be repeated.",
         ),
     ] = None,
     changes: Set = None,

@@ -1,7 +1,7 @@
 """A search within a budget before it runs: the chains that compete, which of them can reach the target, and the most
 that it can cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,9 +18,9 @@ from prunetune.compression.exported_files import (
     listed_files,
     model_paths,
     require_formats,
-    require_graphs,
+    require_forms,
 )
-from prunetune.compression.measured_networks import few_of, inputs_of
+from prunetune.compression.measured_networks import few_of, inputs_of, runs_sparse, sparse_form
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest, mapped
 from prunetune.deploy.bitmask import pack
@@ -34,6 +34,7 @@ from prunetune.plan.compile import Plan, joined
 from prunetune.plan.measurements import PlannedTrial
 from prunetune.report.run_folders import RUNS
 from prunetune.report.tradeoff.budget_rows import BUDGET, reaches
+from prunetune.report.tradeoff.tradeoff_rows import SPARSE
 from prunetune.report.write_report import PAGE
 from prunetune.sparsity.allocation import SENSITIVITY
 from prunetune.sparsity.patterns import CHANNEL
@@ -62,6 +63,11 @@ class Search:
     def spec(self) -> Spec:
         """That of the first chain: all have model, data, recipe, rate and seeds in common."""
         return self.prepared.spec
+
+    def runs_sparse(self, chain: Prepared) -> bool:
+        """Whether a time is asked for, and layers of this chain's networks can be tried sparse."""
+        target = self.budget.target
+        return bool(target and target.of_time) and runs_sparse(chain.spec.masks[0], chain.device)
 
     @property
     def level(self) -> float:
@@ -110,7 +116,7 @@ def preflight_search(search: Search, formats: Sequence[str] = (), out: str | Pat
     ConfigError for a format that there is not, that lacks its library, or that the task's networks have no form of.
     """
     require_formats(formats)
-    require_graphs(search.prepared, formats)
+    require_forms(search.prepared, formats)
     files = (BUDGET, PAGE, *model_paths([BEST], written_formats(search, formats), DENSE_STEM))
     target = search.budget.target
     asked = {
@@ -138,7 +144,8 @@ def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prep
     """The chains whose sparsest network, drawn and pruned by magnitude, can reach the target; why others cannot.
 
     No training is needed to know that: sizes and times hang on shapes and zeros, not on values. Which channels go by
-    sensitivity only training tells: such a chain always competes.
+    sensitivity only training tells: such a chain always competes. Which layers have the zeros training tells too; the
+    times of layers that run sparse are an estimate from the drawn network's.
     """
     if target is None:
         return list(planned), []
@@ -148,7 +155,8 @@ def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prep
     sparse = {prepared.spec.masks[0].label: _drawn(prepared, inputs) for prepared in planned}
     device = plan.trials[0].step.device
     shipped = {"": dense} | {name: small for name, (small, _) in sparse.items()}
-    times = latencies({name: net.to(device) for name, net in shipped.items()}, on_device(device, few_of(inputs, 1)))
+    timed = shipped | _sparse_forms(planned, target, shipped, inputs, device)
+    times = latencies({name: net.to(device) for name, net in timed.items()}, on_device(device, few_of(inputs, 1)))
     counts = {name: count(net.cpu(), few_of(inputs)) for name, net in shipped.items()}
     able, reasons = [], []
     for prepared in planned:
@@ -168,6 +176,15 @@ def _able(planned: Sequence[Prepared], target: Target | None) -> tuple[list[Prep
             comes_to = amount(target.quantity, best)
             reasons.append(f"{name}: its sparsest network, at {most}, comes to {comes_to}; {target.text} was asked for")
     return able, reasons
+
+
+def _sparse_forms(
+    planned: Sequence[Prepared], target: Target, shipped: Mapping[str, nn.Module], inputs: Nest, device: str
+) -> dict[str, nn.Module]:
+    """By the chain's label, a network with layers that run sparse: where a time is asked for, and that is faster."""
+    masks = [prepared.spec.masks[0] for prepared in planned] if target.of_time else []
+    found = {mask.label: sparse_form(shipped[mask.label], inputs) for mask in masks if runs_sparse(mask, device)}
+    return {label: form.model for label, form in found.items() if form}
 
 
 def _drawn(prepared: Prepared, inputs: Nest) -> tuple[nn.Module, int]:
@@ -190,7 +207,8 @@ def on_device(device: str, inputs: Nest) -> Nest:
 
 
 def written_formats(search: Search, formats: Sequence[str]) -> tuple[str, ...]:
-    """Those that are asked for, and of a target in bytes the one that is counted."""
+    """Those that are asked for, and the one that a target in bytes or in time is met by."""
     target = search.budget.target
     counted = ("bitmask",) if target and target.quantity == "size" else ()
-    return all_formats((*formats, *counted))
+    timed = (SPARSE,) if any(map(search.runs_sparse, search.chains)) else ()
+    return all_formats((*formats, *counted, *timed))

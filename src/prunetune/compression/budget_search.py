@@ -13,11 +13,20 @@ from statistics import fmean
 from typing import Any
 
 from prunetune.analysis.noninferiority import Drop, interval, seeds_needed
+from prunetune.analysis.pairing import percent
 from prunetune.api import Prepared
 from prunetune.compression.budget_plan import Part, Search, blocks_of, narrowed_to, on_device, written_formats
 from prunetune.compression.compress_models import missing_of
 from prunetune.compression.exported_files import BEST, DENSE_STEM, exported, exported_with, forget_best
-from prunetune.compression.measured_networks import Network, inputs_of, network_of, row_of, timings_of
+from prunetune.compression.measured_networks import (
+    Network,
+    failure_line,
+    inputs_of,
+    network_of,
+    row_of,
+    sparse_form,
+    timings_of,
+)
 from prunetune.core.metric import Metric
 from prunetune.data import facts, load_examples
 from prunetune.data.examples import Nest
@@ -38,7 +47,7 @@ from prunetune.report.tradeoff.budget_rows import (
     reached,
     reaches,
 )
-from prunetune.report.tradeoff.tradeoff_rows import ModelRow
+from prunetune.report.tradeoff.tradeoff_rows import SPARSE, ModelRow
 from prunetune.results.collect import collect
 from prunetune.rows import DENSE, Results, Trial
 from prunetune.spec.compression_budget import Quantity, Target
@@ -231,6 +240,8 @@ def _measured(
     images = inputs_of(load_examples(base.data))
     dense = _shown(search.chains[0], 0.0, results, images, failures) if search.chains else None
     networks = [_shown(chain, one.sparsity, results, images, failures) for chain, one in tried.candidates]
+    chains = [chain for chain, _ in tried.candidates]
+    networks = [_quickest(search, *pair, images, failures) for pair in zip(chains, networks, strict=True)]
     sound = [network for network in (dense, *networks) if network is not None] if dense else []
     device = search.prepared.device
     times = dict(zip(map(id, sound), timings_of(sound, on_device(device, images)), strict=True))
@@ -262,6 +273,19 @@ def _shown(chain: Prepared, sparsity: float, results: Results, images: Nest, fai
         if found is not None:
             scored.append(replace(trial, score=found["whole"], test_accuracy=None, validation_accuracy=None))
     return network_of(chain, scored, images, failures) if scored else None
+
+
+def _quickest(
+    search: Search, chain: Prepared, network: Network | None, images: Nest, failures: list[str]
+) -> Network | None:
+    """The network as it meets a target in time: with layers that run sparse, where that is faster."""
+    if network is None or not search.runs_sparse(chain):
+        return network
+    try:
+        return replace(network, sparse=sparse_form(network.whole, images))
+    except Exception as error:  # calls of a network of somebody's
+        failures.append(failure_line(f"{percent(network.trial.sparsity)}: its layers stay dense", error))
+        return network
 
 
 def _costed(
@@ -342,7 +366,8 @@ def _with_files(
         (given(dense, "a candidate has a drop from it"), given(found.dense, "it was measured")),
         (network, given(found.candidates[place].network, "a chosen candidate was measured")),
     ]
-    rows, failed = exported(chain, measured, [DENSE_STEM, BEST], written_formats(search, formats), folder)
+    written = [name for name in written_formats(search, formats) if name != SPARSE or network.sparse or name in formats]
+    rows, failed = exported(chain, measured, [DENSE_STEM, BEST], written, folder)
     candidates = [replace(one, network=rows[1]) if i == place else one for i, one in enumerate(found.candidates)]
     missing = (*found.missing, *failed)
     return replace(found, dense=rows[0], candidates=tuple(candidates), missing=missing), failed

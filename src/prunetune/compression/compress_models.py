@@ -24,7 +24,7 @@ from prunetune.compression.exported_files import (
     model_paths,
     model_stem,
     require_formats,
-    require_graphs,
+    require_forms,
 )
 from prunetune.compression.measured_networks import Network, few_of, inputs_of, network_of, row_of, timings_of
 from prunetune.data import facts, load_examples
@@ -162,7 +162,7 @@ def preflight_compression(prepared: Prepared, formats: Sequence[str] = (), out: 
     ConfigError for a format that there is not, that lacks its library, or that the task's networks have no form of.
     """
     require_formats(formats)
-    require_graphs(prepared, formats)
+    require_forms(prepared, formats)
     stems = [model_stem(prepared, sparsity) for sparsity in prepared.plan.spec.sparsities]
     models = model_paths([*stems, BEST], formats, model_stem(prepared, 0.0))
     default = RUNS / f"{prepared.spec.name}-pruned"

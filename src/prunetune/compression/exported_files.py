@@ -1,34 +1,41 @@
 """The files that `prune` writes of its networks: under which names, read back, and run where they are to run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from prunetune.api import Prepared
-from prunetune.compression.measured_networks import Network, failure_line, few_of, inputs_of, timed
+from prunetune.compression.measured_networks import Network, failure_line, few_of, inputs_of, sparse_form, timed
 from prunetune.core.environment import int8_instructions
 from prunetune.core.files import replacing
 from prunetune.core.interrupts import raise_lost
 from prunetune.data import TrainingData, load_examples
 from prunetune.data.examples import Nest
+from prunetune.deploy.bitmask import read_bitmask
 from prunetune.deploy.export import LIST, announce_models, export, listed_models, note_model
 from prunetune.deploy.graph_comparison import Batch, called
 from prunetune.deploy.onnx_runtime import OnnxNetwork, onnx_libraries
 from prunetune.deploy.quantised import write_int8
 from prunetune.deploy.sizes import compressed_size
+from prunetune.deploy.sparse_kernels import require_kernels
+from prunetune.deploy.sparse_layers import load_sparse
 from prunetune.errors import ConfigError, unknown
 from prunetune.report.ownership import require_ours
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
     IN_ONNXRUNTIME,
     INT8,
+    SPARSE,
     TRADEOFF,
     ModelFile,
     ModelRow,
+    Timing,
     read_tradeoff,
 )
+from prunetune.sparsity.patterns import CHANNEL
 from prunetune.training.evaluate import evaluate
 
 MODELS = "models"  # the folder of the exported ones, within the report's
@@ -40,6 +47,7 @@ SUFFIXES = {
     "pt2": ".pt2",
     "safetensors": ".safetensors",
     "bitmask": ".bitmask.safetensors",
+    SPARSE: ".sparse.bitmask.safetensors",
 }
 CALIBRATION = 256  # training examples by which the ranges of `int8-static` are set
 
@@ -60,13 +68,17 @@ def all_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["safetensors", *others, *rounded]))
 
 
-def require_graphs(prepared: Prepared, formats: Sequence[str]) -> None:
-    """ConfigError for a graph of a network that has none, before it is trained."""
+def require_forms(prepared: Prepared, formats: Sequence[str]) -> None:
+    """ConfigError for a graph, or for sparse layers, that the networks have not: before anything is trained."""
     task = prepared.spec.task
     for name in formats:
         if name in GRAPHS and task == "detection":
             right = "its networks give a list with an entry for each image; must be bitmask, or left out"
             raise ConfigError(f"--export: '{name}', and the task is detection; {right}")
+    if SPARSE in formats:
+        require_kernels()
+        if all(mask.pattern == CHANNEL for mask in prepared.spec.masks):
+            raise ConfigError("--export: 'sparse-layers', and the pattern is channel, which leaves no zeros to skip")
 
 
 def exported_with(formats: Sequence[str]) -> dict[str, str]:
@@ -120,7 +132,8 @@ def exported(
     Files have the names `stems`, one a network. What onnxruntime runs is scored there on the test examples, and timed
     in turns, on one thread of the processor.
     """
-    exporter = _Exporter(prepared, folder)
+    dense = next((network for network, _ in measured if network.mask is None), None)
+    exporter = _Exporter(prepared, folder, dense)
     rows, failures = [], []
     for (network, row), stem in zip(measured, stems, strict=True):
         made: dict[str, ModelFile] = {}
@@ -135,26 +148,30 @@ def exported(
 
 
 class _Exporter:
-    """Writes one file after the other, and keeps those that onnxruntime runs to be timed together."""
+    """Writes one file after the other, and keeps those that are timed together: in onnxruntime, and in torch."""
 
-    def __init__(self, prepared: Prepared, folder: Path) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, dense: Network | None) -> None:
         self._prepared, self._folder = prepared, folder
         self._data = load_examples(prepared.plan.data)
         self._images = inputs_of(self._data)
-        self._running: dict[str, OnnxNetwork] = {}
+        self._in_onnxruntime: dict[str, nn.Module] = {}
+        self._in_torch: dict[str, nn.Module] = {}
+        self._dense = dense
 
     def file(self, network: Network, name: str, where: str, source: ModelFile | None) -> ModelFile:
         """A file of the format `name`; `source` is the network's `onnx` file, which one in 8 bits is made from."""
         target = self._folder / where
         require_ours(self._folder, [where], listed_files(self._folder))
         announce_models(target.parent, [target.name])
-        made = self._int8 if name in INT8 else self._exported
+        made = self._int8 if name in INT8 else self._sparse if name == SPARSE else self._exported
         file = replace(made(network, name, where, source), compressed_bytes=compressed_size(target))
         note_model(target)
+        if name == SPARSE:
+            return replace(file, score=self._score(network, self._in_torch[where]))
         if name not in IN_ONNXRUNTIME:
             return file
         running = OnnxNetwork(target, called(network.shipped, Batch.of(few_of(self._images))))
-        self._running[where] = running
+        self._in_onnxruntime[where] = running
         return replace(file, score=self._score(network, running))
 
     def _exported(self, network: Network, name: str, where: str, _: ModelFile | None) -> ModelFile:
@@ -163,6 +180,17 @@ class _Exporter:
         model, mask = (network.shipped, None) if graph else (network.whole, network.mask)
         made = export(model, mask, self._folder / where, few_of(self._images))
         return ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact)
+
+    def _sparse(self, network: Network, name: str, where: str, _: ModelFile | None) -> ModelFile:
+        """The weights with the names of the layers that run sparse, and the network that is loaded from them."""
+        found = network.sparse or sparse_form(network.whole, self._images)
+        target = self._folder / where
+        made = export(found.model if found else network.whole, None, target)
+        self._in_torch[where] = load_sparse(network.whole, target)
+        weights, names = read_bitmask(target)
+        zeros_exact = not any(weights[name][~kept].any() for name, kept in (network.mask or {}).items())
+        error = found.max_error if found else 0.0
+        return ModelFile(name, where, made.bytes, error, zeros_exact, sparse_layers=names)
 
     def _int8(self, network: Network, name: str, where: str, source: ModelFile | None) -> ModelFile:
         if source is None:
@@ -181,19 +209,25 @@ class _Exporter:
             int8_zeros=found.zeros,
         )
 
-    def _score(self, network: Network, running: OnnxNetwork) -> float:
+    def _score(self, network: Network, running: nn.Module) -> float:
         step = next(trial.step for trial in self._prepared.plan.trials if trial.step.key == network.trial.key)
         return evaluate(running, self._data.test, self._data, step.recipe, "cpu").value
 
     def timed(self, rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
-        """The rows with their files' times, each against the dense network's `onnx` file; none where that lacks."""
-        dense = [file.path for row in rows for file in row.files if not row.sparsity and file.format == "onnx"]
-        order = [*dense, *(path for path in self._running if path not in dense)] if dense else []
-        times = dict(zip(order, timed([self._running[path] for path in order], self._images), strict=True))
+        """The rows with their files' times, each against the dense network in the same runtime; none without that."""
+        onnx = [file.path for row in rows for file in row.files if not row.sparsity and file.format == "onnx"]
+        times = self._against(onnx, self._in_onnxruntime)
+        if self._in_torch and self._dense:
+            times |= self._against([""], {"": self._dense.shipped} | self._in_torch)
         return tuple(
             replace(row, files=tuple(replace(file, timings=times.get(file.path, ())) for file in row.files))
             for row in rows
         )
+
+    def _against(self, dense: Sequence[str], running: Mapping[str, nn.Module]) -> dict[str, tuple[Timing, ...]]:
+        """The times of what runs, measured in turns, the dense one first; nothing where that is missing."""
+        order = [*dense, *(path for path in running if path not in dense)] if dense else []
+        return dict(zip(order, timed([running[path] for path in order], self._images), strict=True))
 
 
 def calibration_examples(data: TrainingData) -> Nest:

@@ -13,6 +13,7 @@ from prunetune.data.examples import Nest, first_tensor, mapped
 from prunetune.deploy.channel_surgery import shrink
 from prunetune.deploy.latency import latencies, speedup
 from prunetune.deploy.sizes import count, file_sizes
+from prunetune.deploy.sparse_layers import SparseLayers, to_sparse_layers
 from prunetune.deploy.summary import KEPT, ParameterRow, sparsity_report
 from prunetune.errors import ConfigError, one_line
 from prunetune.models import build
@@ -22,6 +23,7 @@ from prunetune.sparsity.channel_coupling import channel_groups
 from prunetune.sparsity.mask import Mask
 from prunetune.sparsity.patterns import CHANNEL
 from prunetune.sparsity.scope import Scope
+from prunetune.spec.mask_fields import MaskSpec
 from prunetune.steps.steps import Train
 
 BATCHES = (1, 64)  # examples at a time, of the measured times
@@ -35,11 +37,17 @@ class Network:
     whole: nn.Module  # with its zeros, in the shapes of the user's model
     mask: Mask | None
     shipped: nn.Module  # `whole`, or the smaller network without its zero channels
+    sparse: SparseLayers | None = None  # `whole` with layers that run sparse, where its times are to be of that
 
     @property
     def trial(self) -> Trial:
         """The training that it comes from."""
         return self.trials[0]
+
+    @property
+    def timed(self) -> nn.Module:
+        """What is called when its times are taken."""
+        return self.sparse.model if self.sparse else self.shipped
 
 
 def inputs_of(data: TrainingData) -> Nest:
@@ -77,10 +85,21 @@ def network_of(prepared: Prepared, trials: Sequence[Trial], images: Nest, failur
 
 def timings_of(networks: Sequence[Network], images: Nest) -> list[tuple[Timing, ...]]:
     """The times of all networks, where the images lie, each against the first's (the dense one's)."""
-    found = timed([network.shipped.to(first_tensor(images).device) for network in networks], images)
+    found = timed([network.timed.to(first_tensor(images).device) for network in networks], images)
     for network in networks:
         network.shipped.cpu()
     return found
+
+
+def runs_sparse(mask: MaskSpec, device: str) -> bool:
+    """Whether layers of a network with such a mask can be tried sparse: zeros one by one, on a CPU with the kernels."""
+    return mask.pattern != CHANNEL and device == "cpu" and torch.backends.mkl.is_available()
+
+
+def sparse_form(network: nn.Module, images: Nest) -> SparseLayers | None:
+    """The network with the layers sparse that are faster so for one example; None where that makes it no faster."""
+    found = to_sparse_layers(network, None, few_of(images, 1))
+    return found if found.converted else None
 
 
 def timed(modules: Sequence[nn.Module], images: Nest) -> list[tuple[Timing, ...]]:
@@ -126,6 +145,7 @@ def row_of(
         timings=timings,
         layers=_densities(prepared, network, few_of(images)),
         files=(),
+        sparse_layers=network.sparse.converted if network.sparse else (),
     )
 
 

@@ -19,6 +19,7 @@ from prunetune.deploy.sizes import count as count
 from prunetune.deploy.sizes import file_sizes as file_sizes
 from prunetune.deploy.sparse_kernels import survey_sparse as survey_sparse
 from prunetune.deploy.sparse_layers import SparseLayers as SparseLayers
+from prunetune.deploy.sparse_layers import load_sparse as load_sparse
 from prunetune.deploy.sparse_layers import to_sparse_layers as to_sparse_layers
 from prunetune.deploy.sparse_layers import with_sparse_layers as with_sparse_layers
 from prunetune.deploy.summary import ParameterRow as ParameterRow

@@ -4,13 +4,14 @@ The file is safetensors. A tensor `w` that gains by it is stored as its non-zero
 their own type under `w`, and as one bit an element under `bits:w`: uint8, eight elements to a byte, the first in the
 highest bit (`numpy.packbits`), 1 = stored. Its shape is in the metadata: `shapes`, a JSON object of lists. All other
 tensors are stored as they are. A tied tensor is stored once: `tied`, a JSON object, gives its other names the first.
+Of a network with sparse layers, `sparse_layers`, a JSON list, names these.
 
 An element is zero where all its bytes are: -0.0 is stored like any other value, so that bytes come back exactly.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,20 @@ from prunetune.sparsity.model_files import BITMASK
 from prunetune.sparsity.model_state import memory_of
 
 BITS = "bits:"
+SPARSE_LAYERS = "sparse_layers"  # a key of the metadata
 ENTRY = 192  # bytes: about what the second entry and the shape of a compact tensor cost in the file's header
 
 
-def save_bitmask(state: Mapping[str, Tensor], path: str | Path) -> None:
+def save_bitmask(state: Mapping[str, Tensor], path: str | Path, sparse_layers: Collection[str] = ()) -> None:
     """Write `state`, name -> tensor, to `path` in the compact form, all or nothing.
 
     Beside its header (8 bytes and the length they tell) the file has ceil(n / 8) + k * b bytes for a compact tensor of
     n elements of b bytes, k of them not zero, and n * b for any other. A tensor is compact where that saves more than
-    `ENTRY` bytes. ConfigError for a type that safetensors does not know.
+    `ENTRY` bytes. `sparse_layers` are the names of layers that `load_sparse` makes sparse. ConfigError for a type that
+    safetensors does not know.
     """
     require_type("state", state, Mapping, "a state dict")
-    replace_file(as_path("path", path, example="model.bitmask.safetensors"), pack(state))
+    replace_file(as_path("path", path, example="model.bitmask.safetensors"), pack(state, sparse_layers))
 
 
 def load_bitmask(path: str | Path) -> dict[str, Tensor]:
@@ -48,6 +51,11 @@ def load_bitmask(path: str | Path) -> dict[str, Tensor]:
     ConfigError for a file that is missing, damaged or of another form. A size that the file claims is believed only
     where as many bits are there: a tensor takes at most 64 bytes for each of the file's (all zero, of 8 bytes each).
     """
+    return read_bitmask(path)[0]
+
+
+def read_bitmask(path: str | Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors as `load_bitmask` gives them, and the names of the layers that run sparse."""
     path = as_path("path", path, example="model.bitmask.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
@@ -58,14 +66,15 @@ def load_bitmask(path: str | Path) -> dict[str, Tensor]:
     if metadata.get("format") != BITMASK:
         raise ConfigError(f"bitmask: '{path}' is no {BITMASK} file; a plain safetensors file is read by safetensors")
     try:
-        return _unpacked(stored, json.loads(metadata["shapes"]), json.loads(metadata["tied"]))
+        state = _unpacked(stored, json.loads(metadata["shapes"]), json.loads(metadata["tied"]))
+        return state, _names(json.loads(metadata.get(SPARSE_LAYERS, "[]")))
     except KeyError as error:
         raise ConfigError(f"bitmask: '{path}' is damaged: it lacks {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"bitmask: '{path}' is damaged: {error}") from error
 
 
-def pack(state: Mapping[str, Tensor]) -> bytes:
+def pack(state: Mapping[str, Tensor], sparse_layers: Collection[str] = ()) -> bytes:
     """The content of a bitmask file of `state`; see `save_bitmask`."""
     tensors, tied = untied(state)
     shapes: dict[str, list[int]] = {}
@@ -78,7 +87,8 @@ def pack(state: Mapping[str, Tensor]) -> bytes:
             shapes[name] = list(tensor.shape)
             stored[f"{BITS}{name}"] = torch.from_numpy(np.packbits(kept))
             stored[name] = torch.from_numpy(_bytes(tensor)[kept]).reshape(-1).view(tensor.dtype)
-    return to_safetensors(stored, {"format": BITMASK, "shapes": _json(shapes), "tied": _json(tied)})
+    notes = {"format": BITMASK, "shapes": _json(shapes), "tied": _json(tied)}
+    return to_safetensors(stored, notes | ({SPARSE_LAYERS: _json([*sparse_layers])} if sparse_layers else {}))
 
 
 def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -108,7 +118,7 @@ def to_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> byte
     return len(header).to_bytes(8, "little") + header + content[start:]
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
@@ -132,6 +142,12 @@ def _unpacked(stored: dict[str, Tensor], shapes: Any, tied: Any) -> dict[str, Te
         if name in stored or known in tied:
             raise ValueError(f"'{name}' cannot be tied to '{known}'")
     return stored | {name: stored[known] for name, known in tied.items()}
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{SPARSE_LAYERS} must be a list of names")
+    return tuple(found)
 
 
 def _scattered(name: str, values: Tensor, bits: Tensor, shape: Any) -> Tensor:

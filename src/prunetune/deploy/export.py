@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunetune.core.files import replace_file, replacing
 from prunetune.deploy.bitmask import load_bitmask, save_bitmask, to_safetensors, untied
 from prunetune.deploy.graph_export import write_onnx, write_program
-from prunetune.deploy.sparse_kernels import SparseLayer
+from prunetune.deploy.sparse_kernels import sparse_names
 from prunetune.errors import ConfigError
 from prunetune.sparsity.argument_checks import as_number, as_path, require_module, require_type
 from prunetune.sparsity.enforce import apply_mask, get_mask, is_held, remove_mask
@@ -53,7 +53,7 @@ def export(
     |---|---|
     | `.onnx` | the graph, for onnxruntime and others; the batch size, the first dimension of every input, is free |
     | `.pt2` | the graph as a `torch.export` program; the batch size is free |
-    | `.bitmask.safetensors` | the state dict, zeros as bits; see `bitmask.load_bitmask` |
+    | `.bitmask.safetensors` | the state dict, zeros as bits (`bitmask.load_bitmask`); which layers run sparse |
     | `.safetensors` | the state dict with its zeros; see `safetensors.torch.load_model` |
 
     The file is that of a copy on the CPU in eval mode, without anything of `apply_mask`. Of DataParallel, an
@@ -100,9 +100,9 @@ def export(
 
 
 def _require_a_graph(model: nn.Module, form: str) -> None:
-    sparse = [name for name, module in model.named_modules() if isinstance(module, SparseLayer)]
+    sparse = sparse_names(model)
     if sparse and form in ("onnx", "torch.export"):
-        instead = "export the dense model, or its weights, and call with_sparse_layers where they are loaded"
+        instead = "export the dense model, or this one as .bitmask.safetensors, which load_sparse reads"
         raise ConfigError(f"model: '{sparse[0]}' runs sparse, which no graph can hold; {instead}")
 
 
@@ -144,7 +144,7 @@ def _write_dense(path: Path, model: nn.Module, pruned: Mapping[str, Tensor], *_:
 
 
 def _write_bitmask(path: Path, model: nn.Module, pruned: Mapping[str, Tensor], *_: object) -> tuple[float, bool]:
-    save_bitmask(_state(model), path)
+    save_bitmask(_state(model), path, sparse_names(model))
     return _read_back(load_bitmask(path), model, pruned)
 
 

@@ -216,6 +216,11 @@ def survey_sparse(model: nn.Module) -> dict[str, str | None]:
     }
 
 
+def sparse_names(model: nn.Module) -> list[str]:
+    """The names of the layers that run sparse."""
+    return [name for name, module in model.named_modules() if isinstance(module, SparseLayer)]
+
+
 def require_kernels() -> None:
     """ConfigError where torch has no MKL, whose kernels these are."""
     if not torch.backends.mkl.is_available():

@@ -3,16 +3,20 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from prunetune.deploy.bitmask import read_bitmask
 from prunetune.deploy.export import settled
 from prunetune.deploy.latency import Speedup, latencies, require_rounds, speedup
-from prunetune.deploy.sparse_kernels import SparseLayer, require_kernels, sparse_layer, survey_sparse
+from prunetune.deploy.sparse_kernels import require_kernels, sparse_layer, sparse_names, survey_sparse
 from prunetune.errors import ConfigError, one_line, unknown
-from prunetune.sparsity.argument_checks import require_module
+from prunetune.sparsity.argument_checks import as_path, require_module
 from prunetune.sparsity.forward_pass import Arguments, ExampleInputs, arguments, equal_draws, tensors_in
+from prunetune.sparsity.model_files import load_weights
+from prunetune.sparsity.model_state import copied
 from prunetune.sparsity.torch_prune import masks_in
 
 _Forward = Callable[[Tensor], Tensor]
@@ -44,8 +48,8 @@ def to_sparse_layers(
     (95 %) is above 1. Then the network is timed in the same way, and is returned dense if it is not surely faster. The
     copy is on the CPU, in eval mode and frozen; `model` is not changed.
 
-    Its state dict is that of the dense model, so it is saved and loaded as any; `with_sparse_layers` makes the layers
-    sparse again from the names in `converted`, without measuring. ConfigError where torch has no MKL, for inputs that
+    Its state dict is that of the dense model, so it is saved and loaded as any. A `.bitmask.safetensors` file names the
+    sparse layers too, and `load_sparse` reads it without measuring. ConfigError where torch has no MKL, for inputs that
     are not on the CPU, and for a model that is sparse already or in the form of `torch.nn.utils.prune`.
     """
     require_rounds(rounds)
@@ -97,12 +101,26 @@ def with_sparse_layers(model: nn.Module, names: Iterable[str], mask: Mapping[str
     return copy
 
 
+def load_sparse(model: nn.Module, path: str | Path) -> nn.Module:
+    """A copy of `model` with the weights of a `.bitmask.safetensors` file, sparse in the layers that the file names.
+
+    Nothing is measured: on another processor other layers may be faster (`to_sparse_layers` on what is loaded).
+    ConfigError for a file that is missing or damaged, or does not fit the model.
+    """
+    require_module(model)
+    path = as_path("path", path, example="model.bitmask.safetensors")
+    state, names = read_bitmask(path)
+    loaded = copied(model)
+    load_weights(loaded, state, path, "path")
+    return with_sparse_layers(loaded, names)
+
+
 def _dense(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:
     require_kernels()
     require_module(model)
     if masks_in(model):
         raise ConfigError("model: masked by torch.nn.utils.prune in every call; prune.remove first")
-    if sparse := [name for name, module in model.named_modules() if isinstance(module, SparseLayer)]:
+    if sparse := sparse_names(model):
         raise ConfigError(f"model: '{sparse[0]}' is sparse already; give the dense model, with the weights of this one")
     return settled(model, mask).requires_grad_(False)
 

@@ -25,6 +25,11 @@ class Target:
     limit: float
 
     @property
+    def of_time(self) -> bool:
+        """Whether it is met by how long a call takes."""
+        return self.quantity in ("speedup", "latency")
+
+    @property
     def text(self) -> str:
         """As it was asked for: `--speedup 2`, `--latency 5ms`."""
         return f"--{self.quantity} {amount(self.quantity, self.limit)}"

@@ -19,7 +19,7 @@ from prunetune.report.tradeoff.tradeoff_rows import NOTABLE, ModelRow, Tradeoff,
 def best_network(found: Tradeoff) -> ModelRow | None:
     """The fastest of the networks within the margin that are faster than the dense one, else the smallest of all."""
     near = _near(found)
-    quick = [one for one in near if any(map(faster, one.row.timings))]
+    quick = [one for one in near if any(map(faster, one.row.torch_timings))]
     if quick:
         return max(quick, key=lambda one: _gain(one.row)).row
     return min(near, key=lambda one: (one.row.nonzeros, one.row.compressed_bytes)).row if near else None
@@ -45,7 +45,7 @@ def best_text(found: Tradeoff) -> list[str]:
     tried, where = counted(len(compared), "network"), _within(found, compared[0])
     if best is None:
         return [f"None of {tried} is {where}, so that none is called best."]
-    one, speed = _of(best, compared), any(map(faster, best.timings))
+    one, speed = _of(best, compared), any(map(faster, best.torch_timings))
     if len(compared) == 1:
         return [f"Best is {best.label}, which is {where}; no other was tried.", _sureness(found, one, 1)]
     rank = f"the {'fastest' if speed else 'smallest'} of {len(near)}" if len(near) > 1 else f"the only one of {tried}"
@@ -111,7 +111,7 @@ def _drops(
 
 def _gain(row: ModelRow) -> float:
     """How many times as fast it is, at the batch size where that is most, by the median."""
-    return max(timing.speedup for timing in row.timings if faster(timing))
+    return max(timing.speedup for timing in row.torch_timings if faster(timing))
 
 
 def _change(metric: Metric, one: _Compared) -> str:
@@ -126,7 +126,7 @@ def _won(found: Tradeoff, row: ModelRow) -> str:
     dense = found.rows[0]
     packed = dense.compressed_bytes / row.compressed_bytes
     size = f"{packed:.1f}x smaller compressed" if packed >= NOTABLE else "no smaller"
-    quick = [timing.speedup_low for timing in row.timings if faster(timing)]
+    quick = [timing.speedup_low for timing in row.torch_timings if faster(timing)]
     return f"{size}, " + (f"at least {max(quick):.2f}x faster here" if quick else "not shown to be faster here")
 
 

@@ -29,7 +29,15 @@ from prunetune.report.tradeoff.budget_rows import (
     read_budget_search,
 )
 from prunetune.report.tradeoff.tradeoff_figures import layers_figure
-from prunetune.report.tradeoff.tradeoff_page import files_table, layers_table, milliseconds, scaled, size, times_table
+from prunetune.report.tradeoff.tradeoff_page import (
+    SPARSE_TIMES,
+    files_table,
+    layers_table,
+    milliseconds,
+    scaled,
+    size,
+    times_table,
+)
 from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ratio
 from prunetune.report.write_report import FIGURES, PAGE, write_figures
 
@@ -117,6 +125,7 @@ def candidates_table(found: BudgetSearch) -> Table:
         f"mean over seeds and its upper bound at level {found.candidates[0].level:.3g}, both in the metric's unit. "
         "Non-zero weights, MACs of one example, the file with zeros as bits, the median time of a call and the "
         "interval of its ratio to the dense network's, on this machine."
+        + (SPARSE_TIMES if any(one.network and one.network.sparse_layers for one in found.candidates) else "")
         if found.candidates
         else "Nothing was tried."
     )

@@ -10,7 +10,7 @@ from prunetune.core.metric import Metric
 from prunetune.errors import counted
 from prunetune.report.results_files import decode, json_text, read_object
 from prunetune.report.table_format import number
-from prunetune.report.tradeoff.tradeoff_rows import ModelRow, Timing, onnxruntime_text, ratio
+from prunetune.report.tradeoff.tradeoff_rows import ModelRow, Timing, onnxruntime_text, ratio, sparse_text
 from prunetune.spec.compression_budget import Quantity, Target, amount
 
 BUDGET, SCHEMA_VERSION = "budget.json", 1
@@ -167,9 +167,10 @@ def won_text(found: BudgetSearch, candidate: Candidate) -> str:
     if row is None or dense is None:
         return "not measured"
     timing: Timing = row.timings[0]
+    sparse = f" with {counted(len(row.sparse_layers), 'layer')} run sparse" if row.sparse_layers else ""
     return {
-        "speedup": f"{ratio(timing)} as fast at batch {timing.batch}",
-        "latency": f"{amount('latency', timing.high)} for three calls of four at batch {timing.batch}",
+        "speedup": f"{ratio(timing)} as fast at batch {timing.batch}{sparse}",
+        "latency": f"{amount('latency', timing.high)} for three calls of four at batch {timing.batch}{sparse}",
         "macs": f"{percent(row.macs / dense.macs if dense.macs else 1.0)} of the multiply-accumulates",
         "size": f"{amount('size', candidate.file_bytes or 0)} of weights",
         "params": f"{percent(row.nonzeros / dense.parameters)} of the parameters",
@@ -185,7 +186,7 @@ def budget_text(found: BudgetSearch) -> str:
 def budget_summary(found: BudgetSearch) -> list[str]:
     """What the search came to, in sentences: the answer, the test score, what more seeds would show, and the rule."""
     row = found.best.network if found.best else None
-    runtime = onnxruntime_text(found.metric, row) if row else []
+    runtime = [*sparse_text(row), *onnxruntime_text(found.metric, row)] if row else []
     what = [*_answer(found), *_test_text(found), *_undertrained(found), *runtime]
     return [*what, *_seeds_text(found), found.rule, *_limits(found)]
 

@@ -16,6 +16,7 @@ from prunetune.report.tradeoff.best_network import best_text, headline
 from prunetune.report.tradeoff.tradeoff_figures import tradeoff_drawings
 from prunetune.report.tradeoff.tradeoff_rows import (
     GRAPHS,
+    SPARSE,
     TRADEOFF,
     ModelFile,
     ModelRow,
@@ -30,6 +31,8 @@ from prunetune.report.tradeoff.tradeoff_rows import (
     tradeoff_summary,
 )
 from prunetune.report.write_report import FIGURES, PAGE, write_figures
+
+SPARSE_TIMES = " Networks with unstructured zeros are timed with sparse layers where these are faster."
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def tradeoff_text(found: Tradeoff) -> str:
 
 
 def rows_table(found: Tradeoff, spread: bool = False) -> Table:
-    """One row per network, and one for each of its files that onnxruntime runs.
+    """One row per network, and one for each of its files that is timed by itself.
 
     With `spread`, the quartiles stand beside the median times.
     """
@@ -107,8 +110,8 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
         body += [_file_cells(row, file, spread, found.metric) for file in row.files if file.timings]
     if len(body) > len(found.rows):
         caption += (
-            f" Rows of onnx and of 8 bits: that file of the network of seed {found.rows[0].seed}, its size, and what "
-            "it scores and takes in onnxruntime on one thread of the processor."
+            f" Rows of onnx, of 8 bits and of sparse layers: that file of the network of seed {found.rows[0].seed}, "
+            "its size, and what it scores and takes on one thread of the processor, in onnxruntime, or sparse in torch."
         )
     return Table(caption, columns, tuple(body))
 
@@ -153,8 +156,10 @@ def file_text(file: ModelFile) -> str:
     """What was found when a file was read back: `29.13 kB, outputs within 1.4e-06 of torch's, zeros exact`."""
     graph = file.format in GRAPHS
     equal = f"outputs within {file.max_error:.2g} of torch's" if graph else "weights equal"
+    sparse = f", {counted(len(file.sparse_layers), 'layer')} run sparse" if file.format == SPARSE else ""
     packed = "" if file.compressed_bytes is None else f" ({size(file.compressed_bytes)} compressed)"
-    return f"{size(file.bytes)}{packed}, {equal}, {'zeros exact' if file.zeros_exact else 'zeros not found again'}"
+    zeros = "zeros exact" if file.zeros_exact else "zeros not found again"
+    return f"{size(file.bytes)}{packed}, {equal}, {zeros}{sparse}"
 
 
 def scaled(count: float) -> str:
@@ -199,6 +204,7 @@ def times_table(rows: Sequence[ModelRow]) -> Table:
     caption = (
         "Ratios are paired by round: their median, and an interval of at least 95 % for it; of a file that onnxruntime "
         "runs, to the dense network's onnx file there."
+        + (SPARSE_TIMES if any(row.sparse_layers for row in rows) else "")
     )
     measured = [(row.label, row.timings, bool(row.sparsity)) for row in rows]
     measured += [
@@ -255,7 +261,8 @@ def files_table(rows: Sequence[ModelRow], metric: Metric) -> Table:
     )
     if any(file.score is not None for row in rows for file in row.files):
         caption += (
-            " Of what onnxruntime runs, the score there on the test examples; weights in 8 bits, and zeros there."
+            " Of what onnxruntime runs, the score there on the test examples, of a sparse file in torch; weights in 8 "
+            "bits, and zeros there."
         )
     body = [_file_row(row, file, metric) for row in rows for file in row.files]
     said = [i for i in range(len(columns)) if any(cells[i] for cells in body)]

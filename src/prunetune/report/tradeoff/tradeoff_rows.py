@@ -21,6 +21,7 @@ TRADEOFF, SCHEMA_VERSION = "tradeoff.json", 1
 INT8: dict[str, Literal["static", "dynamic"]] = {"int8-static": "static", "int8-dynamic": "dynamic"}
 IN_ONNXRUNTIME = ("onnx", *INT8)  # formats that onnxruntime runs: scored and timed there
 GRAPHS = (*IN_ONNXRUNTIME, "pt2")  # formats that hold a network; the others hold weights
+SPARSE = "sparse-layers"  # a format of weights that names the layers which run sparse: scored and timed in torch
 NOTABLE = 1.05  # a smaller gain is none that anybody would call one
 
 
@@ -62,7 +63,8 @@ class ModelFile:
     """A file of the model; `path` is relative to the report, `max_error` against torch on real inputs.
 
     Of a file that onnxruntime runs, what it scores there on the test examples, and its times on one thread of the
-    processor, as many times as fast as the dense network's `onnx` file. None stands for what an older file lacks.
+    processor, as many times as fast as the dense network's `onnx` file; of a `sparse-layers` file the same in torch,
+    against the dense network there. None stands for what an older file lacks.
     """
 
     format: str
@@ -75,6 +77,7 @@ class ModelFile:
     timings: tuple[Timing, ...] = field(default=(), metadata=LATER)
     int8_weights: int | None = field(default=None, metadata=LATER)  # in 8 bits, of a file of such
     int8_zeros: int | None = field(default=None, metadata=LATER)  # that are zero among these
+    sparse_layers: tuple[str, ...] = field(default=(), metadata=LATER)  # names of the layers that run sparse
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class ModelRow:
     Scores are one for each of `seeds`, which did not diverge, accuracies the same where they are that, in percent;
     `held_out` are those on training data that were held out, if any were. All else is of the network of `seed`. MACs
     are of one example; effective ones are those with a weight that is not zero. `shrunk`: what is counted, timed and
-    put into graphs is the smaller network in which no channel is zero.
+    put into graphs is the smaller network in which no channel is zero. Times are with the `sparse_layers`, if any.
     """
 
     sparsity: float
@@ -104,6 +107,7 @@ class ModelRow:
     scores: tuple[float, ...] = ()
     seeds: tuple[int, ...] = field(default=(), metadata=LATER)
     held_out: tuple[float, ...] = field(default=(), metadata=LATER)
+    sparse_layers: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         """Give a row of an older file its scores, and seeds where it has scores and does not say of which."""
@@ -116,6 +120,11 @@ class ModelRow:
     def label(self) -> str:
         """`dense`, or the sparsity."""
         return percent(self.sparsity) if self.sparsity else "dense"
+
+    @property
+    def torch_timings(self) -> tuple[Timing, ...]:
+        """All that is known of its times in torch: with dense kernels, and with sparse layers where a file has them."""
+        return (*self.timings, *(timing for file in self.files if file.format == SPARSE for timing in file.timings))
 
     @property
     def score(self) -> float:
@@ -209,6 +218,7 @@ def tradeoff_summary(found: Tradeoff) -> list[str]:
         *_emptied_text(pruned),
         _score_text(found.metric, found.epochs, dense, pruned),
         *_speed_text(found.pattern, pruned),
+        *sparse_text(pruned[-1]),
         _size_text(dense, pruned[-1]),
         *onnxruntime_text(found.metric, pruned[-1]),
     ]
@@ -244,6 +254,7 @@ def _speed_text(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
     """One sentence for each batch size, on the sparsest network."""
     row = pruned[-1]
     zeros = f"{pattern.capitalize()} zeros"
+    here = "here with dense kernels" if any(file.format == SPARSE for file in row.files) else "here"
     no, open_ = (
         ("The smaller network is no faster", "The smaller network is not shown to be faster")
         if row.shrunk
@@ -252,7 +263,7 @@ def _speed_text(pattern: str, pruned: Sequence[ModelRow]) -> list[str]:
     sentences = []
     for timing in row.timings:
         what = "Faster" if faster(timing) else no if timing.speedup_high <= NOTABLE else open_
-        sentences.append(f"{what} here: {ratio(timing)} at {row.label} sparsity, batch {timing.batch}.")
+        sentences.append(f"{what} {here}: {ratio(timing)} at {row.label} sparsity, batch {timing.batch}.")
     return sentences
 
 
@@ -265,7 +276,7 @@ def _size_text(dense: ModelRow, row: ModelRow) -> str:
 
 def onnxruntime_text(metric: Metric, row: ModelRow) -> list[str]:
     """One sentence for each file of a network that onnxruntime runs: its speed, in 8 bits what rounding does too."""
-    files = {file.format: file for file in row.files if file.timings}
+    files = {file.format: file for file in row.files if file.timings and file.format in IN_ONNXRUNTIME}
     sentences = []
     for name, file in files.items():
         speeds = ", ".join(f"{ratio(timing)} at batch {timing.batch}" for timing in file.timings)
@@ -274,6 +285,18 @@ def onnxruntime_text(metric: Metric, row: ModelRow) -> list[str]:
             rounded = f"; 8 bits change its {metric.name} by {metric.text_difference(file.score - whole)}"
         sentences.append(f"In onnxruntime {row.label} {name} against dense onnx: {speeds}{rounded}.")
     return sentences
+
+
+def sparse_text(row: ModelRow) -> list[str]:
+    """A sentence on the network whose layers run sparse where that is faster, if there is a file of it."""
+    for file in row.files:
+        if file.format == SPARSE and not file.sparse_layers:
+            return [f"No layers that run sparse make the {row.label} network surely faster here; its file has none."]
+        if file.format == SPARSE and file.timings:
+            speeds = ", ".join(f"{ratio(timing)} at batch {timing.batch}" for timing in file.timings)
+            layers = counted(len(file.sparse_layers), "layer")
+            return [f"With {layers} run sparse, chosen at batch 1, {row.label} against dense in torch: {speeds}."]
+    return []
 
 
 def ratio(timing: Timing) -> str:
