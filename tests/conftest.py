@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from prunetune.execution.executors import launch, local
 from prunetune.execution.run_step import execute
@@ -16,8 +17,13 @@ from tests.support.toy_study import small_study
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick() -> Iterator[None]:
-    """Workers of the local executor are forked, and no disk is waited for: nobody pulls the plug while tests run."""
+    """Workers of the local executor are forked, and no disk is waited for: nobody pulls the plug while tests run.
+
+    One thread a process: where each core has its worker of xdist, more of them wait for one another most of the time.
+    """
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(local, "start", start_worker)
         patch.setattr(os, "fsync", lambda _: None)
         yield
