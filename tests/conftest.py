@@ -1,5 +1,6 @@
 """Stores for the tests of `run`; the finished one is made once."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,14 @@ from prunetune.execution.run_step import execute
 from prunetune.store.store import Store
 from tests.support.forked import start_worker
 from tests.support.toy_study import small_study
+
+gc.disable()  # until all is imported: modules are no garbage
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and no later collection of garbage need look at half a million objects of it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
