@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Modules are compiled once and kept, whatever the shell says: most tests that start a process wait for its imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: audit test test-all test-lowest coverage check docs dist wheel-check bench soak fuzz audit-dependencies clean
 
 audit: $(VENV)/.installed

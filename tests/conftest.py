@@ -1,11 +1,13 @@
 """Stores for the tests of `run`; the finished one is made once."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from prunetune.execution.executors import launch, local
 from prunetune.execution.run_step import execute
@@ -13,11 +15,24 @@ from prunetune.store.store import Store
 from tests.support.forked import start_worker
 from tests.support.toy_study import small_study
 
+gc.disable()  # until all is imported: modules are no garbage
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and no later collection of garbage need look at half a million objects of it."""
+    gc.freeze()
+    gc.enable()
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick() -> Iterator[None]:
-    """Workers of the local executor are forked, and no disk is waited for: nobody pulls the plug while tests run."""
+    """Workers of the local executor are forked, and no disk is waited for: nobody pulls the plug while tests run.
+
+    One thread a process: where each core has its worker of xdist, more of them wait for one another most of the time.
+    """
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(local, "start", start_worker)
         patch.setattr(os, "fsync", lambda _: None)
         yield
