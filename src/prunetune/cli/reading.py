@@ -173,7 +173,7 @@ def runs(
         Path | None, typer.Argument(metavar="[DIR]", help="Where reports were written; else runs.")
     ] = None,
 ) -> None:
-    """List finished runs, the latest first: study, verdict, what to train from, date and folder.
+    """List finished runs, the latest first: study, verdict or network, what to train from, date and folder.
 
     prunetune runs
 
