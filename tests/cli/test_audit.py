@@ -186,7 +186,7 @@ def test_store_verbs(audited: Path) -> None:
         assert key[:12] in found.stdout
     finally:
         victim.write_bytes(content)
-    assert prunetune("store", "gc", "--store", "store", cwd=audited).stdout == "0 bytes freed\n"
+    assert prunetune("store", "gc", "--store", "store", cwd=audited).stdout == "0 B freed\n"
     assert prunetune("store", "verify", "--store", "store", cwd=audited).returncode == 0
 
 

@@ -80,4 +80,4 @@ def test_two_audits_at_once_and_what_the_other_verbs_say(
     code, told = call("store", "verify")
     assert code == 1
     assert f"damaged: store: {weights.parent.name[:12]}: state.safetensors has " in told
-    assert call("store", "gc") == (0, "0 bytes freed\n")
+    assert call("store", "gc") == (0, "0 B freed\n")

@@ -53,17 +53,27 @@ def test_a_path_that_is_markup_is_shown_as_text() -> None:
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
-        ({"model": "small", "data": "fashion-mini"}, "--sparsity: missing"),
+        ({"model": "small", "data": "fashion-mini"}, "sparsities: missing"),
         ({"model": 3, "data": "fashion-mini"}, "model: 3 is a int; must be a name"),
         ({"sparsities": 0.5}, "sparsities: 0.5 is a float; must be a list"),
         ({"sparsities": [1.5]}, "sparsities: 1.5 is not a share of weights"),
         ({"formats": "onnx"}, "formats: 'onnx' is a str; must be a list"),
-        ({"source": "quick", "learning_rate": 0.1, "formats": ["onxn"]}, "--export: unknown 'onxn'"),
+        ({"source": "quick", "learning_rate": 0.1, "formats": ["onxn"]}, "formats: unknown 'onxn'"),
         ({"overrides": "seeds=1"}, "overrides: 'seeds=1' is a str"),
         ({"overrides": [1]}, "overrides: 1 is a int; must be a list of texts"),
         ({"source": torch.nn.Linear(2, 2)}, "is a Linear; must be a preset's name, a YAML file, a mapping or a Spec"),
         ({"weights": 3, "model": "small", "data": "fashion-mini"}, "weights: 3 is a int; must be a path"),
         ({"on_event": 3}, "on_event: 3 is a int"),
+        ({"epochs": "1"}, "epochs: '1' is a str; must be a whole number of at least 1"),
+        ({"epochs": True}, "epochs: True is a bool; must be a whole number of at least 1"),
+        ({"epochs": -1}, "epochs: -1; must be a whole number of at least 1"),
+        ({"seeds": "2"}, "seeds: '2' is a str; must be a whole number of at least 1"),
+        ({"jobs": 1.5}, "jobs: 1.5 is a float; must be a whole number of at least 1"),
+        ({"learning_rate": "0.1"}, "learning_rate: '0.1' is a str; must be a number"),
+        ({"learning_rate": -1}, "learning_rate: -1; must be above 0"),
+        ({"weights_key": 3}, "weights_key: 3 is a int; must be a name"),
+        ({"formats": [3]}, "formats: 3 is a int; must be the name of a format"),
+        ({"progress": "yes"}, "progress: 'yes' is a str; must be True, False or None"),
     ],
 )
 def test_a_wrong_request_is_one_line(asked: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -71,3 +81,25 @@ def test_a_wrong_request_is_one_line(asked: dict[str, Any], line: str, tmp_path:
         pt.compress(**asked, store=tmp_path / "store", out=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "others"),
+    [
+        ({}, "model", []),
+        ({"model": "small"}, "data", []),
+        ({"model": "small", "data": "fashion-mini", "weights_key": "ema"}, "weights_key", ["by weights"]),
+        ({"model": "small", "data": "fashion-mini", "weights": "w.pt", "seeds": 2}, "seeds", ["weights is one"]),
+        ({"source": "quick", "model": "small"}, "model", ["by overrides model="]),
+        ({"source": "paper/fig2-resnet20-cifar10", "sparsities": [0.5]}, "learning_rate", []),
+        ({"model": "small", "data": "fashion-mini", "mask": "one_shot,admm"}, "mask", ["max_drop"]),
+        ({"model": "small", "data": "fashion-mini", "mask": "--mask"}, "mask", ["'--mask'"]),
+        ({"source": "quick", "overrides": ["x"]}, "overrides", []),
+    ],
+)
+def test_an_error_names_the_argument_and_no_option(asked: dict[str, Any], field: str, others: list[str]) -> None:
+    with pytest.raises(pt.ConfigError) as caught:
+        pt.compress(**asked)
+    assert caught.value.field == field
+    assert "--" not in str(caught.value).replace("'--mask'", "")
+    assert all(words in str(caught.value) for words in others)

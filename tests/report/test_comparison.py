@@ -188,6 +188,25 @@ def test_the_page_names_the_verdict_and_draws_a_point_for_every_regime(folders: 
     assert re.search(r"Spearman's ρ .* at 75 % sparsity: [+−]\d\.\d\d \(95 % interval", written.text)
 
 
+@pytest.mark.parametrize(("lost", "scale"), [(0.0, "linear"), (20.0, "symlog")])
+def test_every_panel_whose_leads_are_many_gaps_apart_is_logarithmic(lost: float, scale: str, tmp_path: Path) -> None:
+    """Those at one sparsity as those of all: one huge lead would flatten the others to a line."""
+    results = planted()
+    trials = [
+        dataclasses.replace(row, test_accuracy=row.test_accuracy - lost, score=None)
+        if (row.arm, row.learning_rate) == ("reinit", 0.1) and row.test_accuracy is not None
+        else row
+        for row in results.trials
+    ]
+    write_report(dataclasses.replace(results, trials=tuple(trials)), tmp_path / "one")
+    drawn = comparison_drawings(compared(read_studies([tmp_path / "one"]), sparsity=0.75))
+    leads = [drawing for drawing in drawn if drawing.name.startswith(("regimes-", "phase-"))]
+    assert {drawing.name for drawing in leads} >= {"regimes-ticket-reinit-excess", "regimes-every-excess"}
+    assert {drawing.name: drawing.figure.axes[0].get_yscale() for drawing in leads} == {
+        drawing.name: scale for drawing in leads
+    }
+
+
 def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> None:
     results = planted()
     more = [

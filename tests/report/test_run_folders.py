@@ -118,18 +118,28 @@ def test_runs_are_listed_the_latest_first(tmp_path: Path) -> None:
     write(tmp_path / "group" / "b", spec, verdicts=verdicts)  # of a version without choices
     write(tmp_path / "c", spec, "tradeoff.json", rows=[{"sparsity": 0}, {"sparsity": 0.5}, {"sparsity": 0.9}])
     write(tmp_path / "d", spec, "budget.json", chosen=None)
+    write(tmp_path / "e", spec, "tradeoff.json", rows=[{"sparsity": 0}, {"sparsity": 0.9}], best=0.9)
+    write(tmp_path / "f", spec, "tradeoff.json", rows=[{"sparsity": 0}, {"sparsity": 0.9}], best=None)
+    candidates = [{"mask": "admm", "sparsity": 0.3}, {"mask": "one_shot", "sparsity": 0.8}]
+    write(tmp_path / "g", spec, "budget.json", chosen=1, candidates=candidates)
+    write(tmp_path / "h", spec, "budget.json", chosen={}, candidates=3)
     write(tmp_path / "1" / "2" / "3" / "4", spec)  # deeper than a report lies
-    for age, name in enumerate(("d/budget.json", "c/tradeoff.json", "group/b/results.json", "a/results.json")):
+    new = ("h/budget.json", "g/budget.json", "f/tradeoff.json", "e/tradeoff.json")
+    for age, name in enumerate((*new, "d/budget.json", "c/tradeoff.json", "group/b/results.json", "a/results.json")):
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     found = runs_in(tmp_path)
     assert [(run.folder.name, run.verb, run.answer, run.start) for run in found] == [
-        ("d", "prune", "none within the budget", "finetune"),
-        ("c", "prune", "2 networks", "finetune"),
-        ("b", "audit", "yes/undecided", "–"),
-        ("a", "audit", "undecided", "finetune"),
+        ("h", "prune", "returned: – –", "finetune"),
+        ("g", "prune", "returned: one_shot 80 %", "finetune"),
+        ("f", "prune", "best: none within the margin", "finetune"),
+        ("e", "prune", "best: 90 % sparse", "finetune"),
+        ("d", "prune", "returned: none within the budget", "finetune"),
+        ("c", "prune", "2 networks", "finetune"),  # of a version that named no best one
+        ("b", "audit", "winning ticket: yes/undecided", "–"),
+        ("a", "audit", "winning ticket: undecided", "finetune"),
     ]
     lines = runs_table(found).splitlines()
-    assert lines[0].split("  ")[0] == "study"
+    assert lines[0].split() == ["study", "verb", "answer", "train", "from", "written", "folder"]
     assert {line.index(str(run.folder)) for line, run in zip(lines[1:], found, strict=True)} == {
         lines[0].index("folder")
     }

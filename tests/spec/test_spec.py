@@ -137,6 +137,8 @@ def test_a_list_needs_no_brackets_in_an_override(bare: str, written: str):
 def test_an_override_that_is_no_list_stays_what_it_is():
     assert load_spec("quick", ["sparsities={per_round: 0.5, rounds: 2}"]).sparsities == (0.5, 0.75)
     assert load_spec("quick", ["data_args.columns=a,b"]).data_args["columns"] == "a,b"
+    assert load_spec("quick", ["data_args.columns=a,,b"]).data_args["columns"] == "a,,b"
+    assert load_spec("quick", ["scope.exclude='a,,b'"]).scope.exclude == ("a,,b",)
 
 
 def test_later_overrides_win():

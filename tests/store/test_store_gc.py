@@ -11,10 +11,11 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from prunetune.core import files as atomic
+from prunetune.core.amounts import size as shown
 from prunetune.core.files import temporary_beside, this_owner
 from prunetune.store import maintenance
 from prunetune.store.cache import open_store
-from prunetune.store.maintenance import Leftover
+from prunetune.store.maintenance import Entry, Leftover
 from prunetune.store.store import Store
 from tests.support.cli_runs import prunetune
 from tests.support.refusals import refused
@@ -133,9 +134,9 @@ def test_a_dry_run_lists_what_goes_and_removes_nothing(store: Store) -> None:
     size = maintenance.size_of(aside)
     dry = gc(store.root, "--dry-run").stdout.splitlines()
     assert dry == [
-        f"would remove: quarantine/{aside.name}  {size:,} bytes  (found damaged)",
-        f"would remove: partial/{KEY}  7 bytes  (checkpoint that nobody is at)",
-        f"{size + 7} bytes would be freed",
+        f"would remove: quarantine/{aside.name}  {shown(size)}  (found damaged)",
+        f"would remove: partial/{KEY}  7 B  (checkpoint that nobody is at)",
+        f"{shown(size + 7)} would be freed",
     ]
     assert aside.exists()
     assert checkpoint.exists()
@@ -143,6 +144,11 @@ def test_a_dry_run_lists_what_goes_and_removes_nothing(store: Store) -> None:
     assert wet == [line.replace("would remove", "removing").replace("would be freed", "freed") for line in dry]
     assert not aside.exists()
     assert not checkpoint.exists()
+
+
+def test_bytes_have_their_unit_wherever_a_store_shows_them() -> None:
+    assert "  54.81 MB  " in str(Leftover("partial/x", 54_812_345, "found damaged", lambda: 0))
+    assert " 54.81 MB  " in str(Entry("train", KEY, 54_812_345, "2026-01-01", ""))
 
 
 def test_a_folder_without_a_marker_has_nothing_put_aside(store: Store) -> None:

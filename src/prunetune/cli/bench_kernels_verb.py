@@ -5,12 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunetune.cli.options import count, joined, names, say, shares
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """Whole numbers of at least 1, with commas between them."""
-    return tuple(count(part) for part in text.split(","))
+from prunetune.cli.options import count, counts, joined, names, say, shares
 
 
 def bench_kernels(

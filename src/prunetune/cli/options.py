@@ -48,14 +48,24 @@ def processes(text: str) -> int:
 
 def shares(text: str) -> tuple[float, ...]:
     """Numbers, with commas between them."""
-    return tuple(share(part) for part in text.split(","))
+    return tuple(share(part) for part in entries(text, "0.5,0.9"))
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, with commas between them."""
+    return tuple(count(part) for part in entries(text, "1,64"))
 
 
 def names(text: str) -> tuple[str, ...]:
     """Texts, with commas between them."""
+    return entries(text, "a,b")
+
+
+def entries(text: str, example: str) -> tuple[str, ...]:
+    """What stands between commas; a wrong option where that is nothing."""
     found = tuple(part.strip() for part in text.split(","))
     if "" in found:
-        raise typer.BadParameter(f"{shown(text)} has an empty entry; must be one text, or a list such as a,b")
+        raise typer.BadParameter(f"{shown(text)} has an empty entry; must be one entry, or a list such as {example}")
     return found
 
 

@@ -173,7 +173,7 @@ def runs(
         Path | None, typer.Argument(metavar="[DIR]", help="Where reports were written; else runs.")
     ] = None,
 ) -> None:
-    """List finished runs, the latest first: study, verdict, what to train from, date and folder.
+    """List finished runs, the latest first: study, verdict or network, what to train from, date and folder.
 
     prunetune runs
 
@@ -241,6 +241,8 @@ def store_gc(
 
         prunetune store gc --study quick --dry-run
     """
+    from prunetune.core.amounts import size
+
     doing, opened = "would remove" if dry_run else "removing", _open(store)
     if study is None:
         freed = opened.gc(dry_run, lambda leftover: say(f"{doing}: {leftover}"))
@@ -248,7 +250,7 @@ def store_gc(
         freed, removed = opened.remove_study(study, dry_run, lambda leftover: say(f"{doing}: {leftover}"))
         for needed_by, count in sorted(Counter(removed.kept.values()).items()):
             say(f"kept: {counted(count, 'step')}, needed by {needed_by}")
-    say(f"{counted(freed, 'byte')} {'would be freed' if dry_run else 'freed'}")
+    say(f"{size(freed)} {'would be freed' if dry_run else 'freed'}")
 
 
 def _open(store: str | None) -> "StoreWriter":

@@ -1,16 +1,22 @@
 """`pt.compress`: what `prunetune prune` does, in one call from Python."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 
 from prunetune.api import followed, require_followers, require_overrides
 from prunetune.compression.compress_models import Shipped, plan_compression, preflight_compression, run_compression
 from prunetune.compression.exported_files import require_formats
+from prunetune.errors import ConfigError
 from prunetune.execution.events import Event
-from prunetune.sparsity.argument_checks import as_path, as_share, require_type
+from prunetune.sparsity.argument_checks import as_count, as_path, as_positive, as_share, require_type
 from prunetune.spec.compression import CompressionRequest
 from prunetune.spec.load import SpecSource
+
+_ARGUMENTS = {"sparsity": "sparsities", "export": "formats", "set": "overrides"}  # that are not called as the option
+_OPTION = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\"|--(?P<option>[a-z][a-z-]*))")  # or a quoted value, which stays
 
 
 def compress(
@@ -51,27 +57,47 @@ def compress(
     >>> import prunetune as pt
     >>> found = pt.compress(model="small", data="fashion-mini", epochs=6, sparsities=[0.8])  # doctest: +SKIP
     """
-    require_overrides(overrides)
-    require_followers(on_event, None)
-    for name, value in (("model", model), ("data", data), ("mask", mask), ("pattern", pattern)):
-        require_type(name, value, (str, NoneType), "a name, such as 'small' or 'package.module:callable'")
-    require_type("sparsities", sparsities, (list, tuple), "a list of shares of weights, such as [0.5, 0.8]")
-    require_type("formats", formats, (list, tuple), "a list of formats, such as ['onnx']")
-    asked = CompressionRequest(
-        model=model,
-        data=data,
-        weights=as_path("weights", weights, "trained.pt") if weights is not None else None,
-        weights_key=weights_key,
-        sparsities=tuple(as_share("sparsities", one, "a share of weights to prune", 0.8) for one in sparsities),
-        mask=mask,
-        pattern=pattern,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seeds=seeds,
-        scale=scale,
-    )
-    require_formats(formats)
-    prepared = plan_compression(source, overrides, asked, store=store, device=device)
-    folder = preflight_compression(prepared, formats, out)
+    with _arguments_named():
+        require_overrides(overrides)
+        require_followers(on_event, None)
+        for name, value in (("model", model), ("data", data), ("mask", mask), ("pattern", pattern)):
+            require_type(name, value, (str, NoneType), "a name, such as 'small' or 'package.module:callable'")
+        require_type("weights_key", weights_key, (str, NoneType), "a name, such as 'ema' or 'model.state_dict'")
+        require_type("sparsities", sparsities, (list, tuple), "a list of shares of weights, such as [0.5, 0.8]")
+        require_type("formats", formats, (list, tuple), "a list of formats, such as ['onnx']")
+        for name in formats:
+            require_type("formats", name, str, "the name of a format, such as 'onnx'")
+        require_type("progress", progress, (bool, NoneType), "True, False or None")
+        asked = CompressionRequest(
+            model=model,
+            data=data,
+            weights=as_path("weights", weights, "trained.pt") if weights is not None else None,
+            weights_key=weights_key,
+            sparsities=tuple(as_share("sparsities", one, "a share of weights to prune", 0.8) for one in sparsities),
+            mask=mask,
+            pattern=pattern,
+            epochs=as_count("epochs", epochs, 15) if epochs is not None else None,
+            learning_rate=as_positive("learning_rate", learning_rate, 0.01) if learning_rate is not None else None,
+            seeds=as_count("seeds", seeds, 5) if seeds is not None else None,
+            scale=scale,
+        )
+        jobs = as_count("jobs", jobs, 2) if jobs is not None else None
+        require_formats(formats)
+        prepared = plan_compression(source, overrides, asked, store=store, device=device)
+        folder = preflight_compression(prepared, formats, out)
     with followed(prepared, on_event, progress) as (follow, _):
         return run_compression(prepared, folder, formats, jobs=jobs, on_event=follow)
+
+
+@contextmanager
+def _arguments_named() -> Iterator[None]:
+    """Raise a ConfigError that names options of the command line again, with the names of the arguments instead."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(_OPTION.sub(_argument, str(error))) from error
+
+
+def _argument(found: re.Match[str]) -> str:
+    option = found["option"]
+    return _ARGUMENTS.get(option, option.replace("-", "_")) if option else found[0]

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from prunetune.analysis.pairing import percent
 from prunetune.core.metric import METRIC_KEYS
 from prunetune.errors import ConfigError, counted, short
 from prunetune.report.answer import SHOWN
@@ -73,7 +74,7 @@ def runs_in(folder: Path) -> list[Run]:
 
 def runs_table(runs: list[Run]) -> str:
     """The runs with columns in line."""
-    head = ("study", "verb", "winning ticket", "train from", "written", "folder")
+    head = ("study", "verb", "answer", "train from", "written", "folder")
     rows = [(r.study, r.verb, r.answer, r.start, f"{r.written:%Y-%m-%d %H:%M}", str(r.folder)) for r in runs]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
@@ -144,7 +145,7 @@ def _of_audit(content: Mapping[str, Any]) -> tuple[str, str]:
         for one in _objects(content.get("verdicts"))
         if all(one.get(name) == choice.get(name) for name in ("learning_rate", "mask")) or not choice
     ]
-    said = "/".join(dict.fromkeys(cells)) or _NONE
+    said = f"winning ticket: {'/'.join(dict.fromkeys(cells))}" if cells else _NONE
     starts = choice.get("as_good")
     if isinstance(starts, list) and starts:
         return said, str(starts[0])
@@ -152,12 +153,25 @@ def _of_audit(content: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _of_grid(content: Mapping[str, Any]) -> tuple[str, str]:
+    """The best network, or that none is within the margin; of an earlier version, which says neither, their number."""
     pruned = sum(bool(row.get("sparsity")) for row in _objects(content.get("rows")))
-    return counted(pruned, "network"), "finetune"
+    if not pruned or "best" not in content:
+        return counted(pruned, "network"), "finetune"
+    best = content["best"]
+    return f"best: {_share(best)} sparse" if best is not None else "best: none within the margin", "finetune"
 
 
 def _of_search(content: Mapping[str, Any]) -> tuple[str, str]:
-    return "none within the budget" if content.get("chosen") is None else "one within the budget", "finetune"
+    """The network that is returned, or that there is none."""
+    place = content.get("chosen")
+    if place is None:
+        return "returned: none within the budget", "finetune"
+    chosen = next((one for i, one in enumerate(_objects(content.get("candidates"))) if i == place), {})
+    return f"returned: {chosen.get('mask', _NONE)} {_share(chosen.get('sparsity'))}", "finetune"
+
+
+def _share(sparsity: object) -> str:
+    return percent(sparsity) if isinstance(sparsity, int | float) else _NONE
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,6 +1,8 @@
 """Checks of what a caller hands over: an error is one line that names the argument, the value and what is right."""
 
+import math
 import os
+from numbers import Integral
 from pathlib import Path
 
 from torch import nn
@@ -43,6 +45,24 @@ def as_share(argument: str, value: object, what: str, example: float) -> float:
     if not 0 < number < 1:
         raise ConfigError(f"{argument}: {number} is not {what}; it must lie in (0, 1)")
     return number
+
+
+def as_positive(argument: str, value: object, example: float) -> float:
+    """A finite number above 0."""
+    number = as_number(argument, value, example)
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{argument}: {number:g}; must be above 0, such as {example:g}")
+    return number
+
+
+def as_count(argument: str, value: object, example: int) -> int:
+    """A whole number of at least 1; ConfigError for a text or a bool."""
+    right = f"a whole number of at least 1, such as {example}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise wrong_type(argument, value, right)
+    if value < 1:
+        raise ConfigError(f"{argument}: {shown(value)}; must be {right}")
+    return int(value)
 
 
 def as_path(argument: str, value: object, example: str) -> Path:

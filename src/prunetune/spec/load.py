@@ -28,6 +28,9 @@ _WAYS_OUT = {  # by what PyYAML was at: patterns of names are what it stumbles o
     for what, sign in (("alias", "*"), ("anchor", "&"))
 }
 
+_EMPTY_ENTRY = re.compile(r"[\[,]\s*,|,\s*\]$")  # of a list in brackets; YAML lets only its last entry be empty
+_QUOTED = re.compile(r"""(['"]).*?\1""")
+
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML's safe subset; refuses a key that is given twice and aliases that multiply, and reads 1e-4 as a number."""
@@ -145,8 +148,12 @@ def override(fields: dict[str, Any], changes: Sequence[str], recipe_fields: Coll
 def _value(path: Sequence[str], text: str, where: str) -> Any:
     """What a `--set` text stands for: YAML, and of a field that holds a list also its entries alone, `a,b` or `a`."""
     bare = text.strip()
-    is_whole = bare in ("", "null") or bare.startswith("[") or (bare.startswith("{") and path[-1] == "sparsities")
-    return read_yaml(text if is_whole or not _holds_list(path) else f"[{text}]", where)
+    is_list = bare.startswith("[")
+    is_whole = bare in ("", "null") or is_list or (bare.startswith("{") and path[-1] == "sparsities")
+    are_entries = not is_whole and _holds_list(path)
+    if (is_list or are_entries) and _EMPTY_ENTRY.search(_QUOTED.sub("x", f"[{bare}]")):
+        raise ConfigError(f"{where}: {shown(bare)} has an empty entry; must be one entry, or a list such as a,b")
+    return read_yaml(f"[{text}]" if are_entries else text, where)
 
 
 def _holds_list(path: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prunetune.core.amounts import size
 from prunetune.core.files import TEMPORARY_NAME, this_owner
 from prunetune.errors import CorruptionError, counted, short
 from prunetune.store.backend import LEASE_FOLDER, Backend, clock_of
@@ -40,7 +41,7 @@ class Entry:
 
     def __str__(self) -> str:
         what = ": ".join(filter(None, [self.study, self.label])) or "–"
-        stored = f"{self.kind:<8} {self.key[:12]}  {self.size:>12,} bytes  {self.created}"
+        stored = f"{self.kind:<8} {self.key[:12]}  {size(self.size):>8}  {self.created}"
         return f"{stored}  {what}  {self.summary}".rstrip()
 
 
@@ -65,7 +66,7 @@ class Leftover:
     remove: Callable[[], int]  # removes it; the bytes freed, 0 where it is gone or in use by now
 
     def __str__(self) -> str:
-        return f"{self.path}  {self.size:,} bytes  ({self.why})"
+        return f"{self.path}  {size(self.size)}  ({self.why})"
 
 
 def entries(store: StoreReader, places: Mapping[str, tuple[str, str]]) -> Iterator[Entry]:

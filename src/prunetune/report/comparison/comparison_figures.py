@@ -71,17 +71,13 @@ def comparison_drawings(found: Found) -> tuple[Drawing, ...]:
     drawn += [_kappa_figure(fixed, lead, found) for lead in (LEAD, TO_DENSE)]
     if found.x in QUANTITIES:
         drawn.append(_quantity_figure(fixed, found.x, found))
-    share_range([drawing.figure for drawing in drawn if drawing is not None])
     every = _every_figure(found)
     cells = sorted({(row.task, row.mask, row.learning_rate) for row in found.regimes if row.kappa is not None})
     phases = [_phase_figure(found, *cell, number) for number, cell in enumerate(cells)]
-    for panels in ([every], phases):  # where one lead is huge, and most are about the gap
-        share_range([drawing.figure for drawing in panels if drawing is not None], found.rule.gap)
-    drawn += [every, *phases]
     mixed = _mixed_figures(fixed, found)
-    share_range([drawing.figure for drawing in mixed])
-    drawn += mixed
-    return tuple(drawing for drawing in drawn if drawing is not None)
+    for panels in (drawn, [every], phases, mixed):  # where one lead is huge, and most are about the gap
+        share_range([drawing.figure for drawing in panels if drawing is not None], found.rule.gap)
+    return tuple(drawing for drawing in (*drawn, every, *phases, *mixed) if drawing is not None)
 
 
 def _excess_figure(rows: Sequence[Regime], lead: str, found: Found) -> Drawing | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from prunetune.core.amounts import scaled, size
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.plot_primitives import SHAPES, panel
 from prunetune.report.figures.style import colour, drawing_style, standalone
@@ -29,15 +30,7 @@ from prunetune.report.tradeoff.budget_rows import (
     read_budget_search,
 )
 from prunetune.report.tradeoff.tradeoff_figures import layers_figure
-from prunetune.report.tradeoff.tradeoff_page import (
-    SPARSE_TIMES,
-    files_table,
-    layers_table,
-    milliseconds,
-    scaled,
-    size,
-    times_table,
-)
+from prunetune.report.tradeoff.tradeoff_page import SPARSE_TIMES, files_table, layers_table, milliseconds, times_table
 from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ratio
 from prunetune.report.write_report import FIGURES, PAGE, write_figures
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunetune.core.amounts import scaled, size
 from prunetune.core.metric import Metric
 from prunetune.errors import counted
 from prunetune.report.figures.style import standalone
@@ -147,11 +148,6 @@ def _time(timing: Timing, spread: bool) -> str:
     return milliseconds(timing.median) + (f" [{_quartiles(timing)}]" if spread else "")
 
 
-def size(count: int) -> str:
-    """Bytes for a reader: `398.1 kB`."""
-    return f"{scaled(count)}B"
-
-
 def file_text(file: ModelFile) -> str:
     """What was found when a file was read back: `29.13 kB, outputs within 1.4e-06 of torch's, zeros exact`."""
     graph = file.format in GRAPHS
@@ -160,14 +156,6 @@ def file_text(file: ModelFile) -> str:
     packed = "" if file.compressed_bytes is None else f" ({size(file.compressed_bytes)} compressed)"
     zeros = "zeros exact" if file.zeros_exact else "zeros not found again"
     return f"{size(file.bytes)}{packed}, {equal}, {zeros}{sparse}"
-
-
-def scaled(count: float) -> str:
-    """Three or four digits with a decimal prefix: `2.41 M`, `398.1 k`."""
-    for prefix, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= unit:
-            return f"{count / unit:.{1 if count >= 100 * unit else 2}f} {prefix}"
-    return f"{count:.0f} "
 
 
 def milliseconds(seconds: float) -> str:
