@@ -37,6 +37,7 @@ def _idx(name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes)
 
 
+@pytest.mark.slow
 @needs_debian
 @pytest.mark.skipif("zlib-ng" in zlib.ZLIB_RUNTIME_VERSION, reason="zlib-ng compresses to other bytes than zlib")
 def test_the_shipped_file_is_rebuilt_to_the_byte(tmp_path: Path):

@@ -124,7 +124,8 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-SLOW = ("vgg11", "mobilenetv2", "transformer")  # seconds each to become a graph
+SLOW = ("vgg11", "mobilenetv2", "transformer")  # seconds each to be made, and to become a graph
+EVERY_CASE = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
 
 class Made(NamedTuple):
@@ -132,9 +133,7 @@ class Made(NamedTuple):
     done: Exported
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
-)
+@pytest.fixture(scope="module", params=EVERY_CASE)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     case = CASES[request.param]()
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
@@ -243,7 +242,7 @@ def test_a_program_gives_the_masked_models_outputs(name: str, tmp_path: Path) ->
         assert not any(b'File "' in file.read(entry) for entry in file.namelist())
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", EVERY_CASE)
 @pytest.mark.parametrize(
     ("suffix", "form", "read"),
     [(".safetensors", "safetensors", load_file), (".bitmask.safetensors", "bitmask", load_bitmask)],

@@ -81,6 +81,7 @@ def test_of_a_pretrained_encoder_the_linear_layers_are_pruned_and_all_else_has_a
     assert all(bool(row.reason) != (row.name in mask) for row in report.rows)
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_is_of_use_when_pruned_and_fine_tuned(folder: Path, tmp_path: Path) -> None:
     model = transformers.AutoModel.from_pretrained(folder)
     mask = pt.compute_mask(model, 0.3, scope=pt.Scope(exclude=("pooler.*",)))

@@ -12,7 +12,10 @@ from prunetune.models import MODELS, build, draw, identify
 from tests.support.refusals import refused
 
 SHAPE = (3, 32, 32)
-every_model = pytest.mark.parametrize("name", list(MODELS))
+DEEPER = ("vgg13", "vgg16", "vgg19", "resnet32", "resnet44", "resnet56", "resnet110")  # than another of their family
+every_model = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEPER else name for name in MODELS]
+)
 
 
 def drawn(name: str, seed: int = 0, input_shape: tuple[int, ...] = SHAPE, outputs: int = 10) -> nn.Module:

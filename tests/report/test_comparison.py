@@ -16,9 +16,8 @@ from prunetune.errors import ConfigError
 from prunetune.report.comparison.comparison_figures import comparison_drawings
 from prunetune.report.comparison.comparison_page import write_comparison
 from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
-from prunetune.report.write_report import write_report
 from prunetune.rows import Quantity, Results
-from tests.support.planted import HOSTILE, planted, scarred
+from tests.support.planted import HOSTILE, planted, scarred, stored
 from tests.support.refusals import assert_refusal, refused
 from tests.support.verdict_trials import trial
 
@@ -44,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ("second", shifted(results, 12, -0.2)),
         ("third", shifted(results, 24, -0.3)),
     ):
-        write_report(found, root / name)
+        stored(found, root / name)
     return [root / name for name in ("first", "second", "third")]
 
 
@@ -76,7 +75,7 @@ def measured(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> l
         ("first", measuring(planted(), 0.0)),
         ("second", measuring(shifted(planted(), 12, -0.2), 0.2)),
     ):
-        write_report(found, root / name)
+        stored(found, root / name)
     return [root / "first", root / "second", folders[2]]
 
 
@@ -214,7 +213,7 @@ def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> Non
         for row in results.trials
         if row.arm == "ticket"
     ]
-    write_report(dataclasses.replace(results, trials=(*results.trials, *more)), tmp_path / "one")
+    stored(dataclasses.replace(results, trials=(*results.trials, *more)), tmp_path / "one")
     drawn = {d.name: d for d in comparison_drawings(compared(read_studies([tmp_path / "one"])))}
     assert {name for name in drawn if name.startswith("mixed")} == {"mixed-0", "mixed-1"}
     points = re.findall(r"at ([0-9.]+): ([+-][0-9.]+)", drawn["mixed-0"].description)
@@ -224,13 +223,13 @@ def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> Non
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
-    write_report(scarred(planted()), tmp_path / "scarred")
+    stored(scarred(planted()), tmp_path / "scarred")
     page = write_comparison(compared(read_studies([tmp_path / "scarred"])), tmp_path / "out").page.read_text()
     assert HOSTILE not in page
 
 
 def test_the_same_trainings_in_two_studies_count_once(folders: list[Path], tmp_path: Path) -> None:
-    write_report(planted(), tmp_path / "again")
+    stored(planted(), tmp_path / "again")
     found = compared(read_studies([*folders, tmp_path / "again"]))
     assert len(found.regimes) == 24
     assert found.notes == ("again: 8 regimes are the trainings of an earlier study",)
@@ -240,7 +239,7 @@ def test_an_arm_of_a_later_study_joins_the_regime_of_the_same_trainings(folders:
     more = planted()
     tickets = [row for row in more.trials if row.arm == "ticket"]
     mixed = [dataclasses.replace(row, arm="mixed(0.5)", key=f"{row.key[:-2]}mm") for row in tickets]
-    write_report(dataclasses.replace(more, trials=(*more.trials, *mixed)), tmp_path / "again")
+    stored(dataclasses.replace(more, trials=(*more.trials, *mixed)), tmp_path / "again")
     alone, found = (compared(read_studies(paths)) for paths in (folders, [*folders, tmp_path / "again"]))
     assert len(found.regimes) == len(alone.regimes)
     assert found.thesis == alone.thesis
@@ -257,7 +256,7 @@ def cells_study(root: Path, name: str, cells: dict[tuple[str, str | None], list[
     ]
     rows = [dataclasses.replace(row, validation_accuracy=(row.test_accuracy or 0) - 1) for row in rows]
     lost = dataclasses.replace(trial("finetune", 3, 10.0, 0.8, 0.1, "admm"), diverged=True)  # enters no mean
-    write_report(dataclasses.replace(planted(), trials=(*rows, lost), correlations=()), root / name)
+    stored(dataclasses.replace(planted(), trials=(*rows, lost), correlations=()), root / name)
     return root / name
 
 
@@ -356,7 +355,7 @@ def test_only_a_comparisons_own_files_are_replaced(folders: list[Path], tmp_path
 
 def test_the_folder_of_a_group_stands_for_its_studies(folders: list[Path], tmp_path: Path) -> None:
     for name in ("b", "a"):
-        write_report(planted(), tmp_path / "group" / name)
+        stored(planted(), tmp_path / "group" / name)
     assert [study.name for study in read_studies([tmp_path / "group"])] == ["a", "b"]
     (tmp_path / "empty").mkdir()
     with refused(str(tmp_path / "empty" / "results.json")):

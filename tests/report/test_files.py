@@ -13,7 +13,7 @@ from prunetune.report.answer import answers
 from prunetune.report.results_files import canonical, csv_text, read_results, results_text, write_text
 from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Correlation, Results, Trial
-from tests.support.planted import planted, scarred
+from tests.support.planted import planted, scarred, stored
 from tests.support.refusals import refused
 
 TRIAL_COLUMNS = (
@@ -105,7 +105,7 @@ def test_results_json_has_the_contract_and_is_strict(tmp_path):
 
 
 def test_what_is_written_reads_back_equal(tmp_path):
-    results = scarred(planted(masks=("iterative", "admm")))
+    results = scarred(planted(masks=("iterative", "admm"), seeds=3, rates=(0.1,)))
     write_report(results, tmp_path)
     again = read_results(tmp_path / "results.json")
     assert again == canonical(results)
@@ -148,9 +148,7 @@ def test_rows_are_sorted_whatever_their_order(tmp_path):
 
 
 def _results_only(folder: Path) -> Path:
-    path = folder / "results.json"
-    write_text(path, results_text(planted(seeds=2), answers(planted(seeds=2))))
-    return path
+    return stored(planted(seeds=2), folder) / "results.json"
 
 
 def _damage(path: Path, change) -> Path:
@@ -228,7 +226,7 @@ def test_unknown_fields_are_passed_over(tmp_path):
 def test_a_write_that_fails_leaves_nothing_and_says_why(tmp_path):
     (tmp_path / "file").write_text("x")
     with refused("out", "write"):
-        write_report(planted(seeds=2), tmp_path / "file" / "out")
+        write_report(planted(seeds=2, rates=(0.1,)), tmp_path / "file" / "out")
     (tmp_path / "results.json").mkdir()
     with refused("out", "results.json", "write"):
         write_text(tmp_path / "results.json", "text")
@@ -240,11 +238,10 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 def test_rendering_again_from_results_json_alone_gives_the_same_bytes(tmp_path):
-    results = scarred(planted(masks=("iterative", "one_shot")))
+    results = scarred(planted(masks=("iterative", "one_shot"), seeds=3, rates=(0.1,)))
     first = write_report(results, tmp_path / "first")
-    for name in ("second", "third"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_bytes((tmp_path / "first" / "results.json").read_bytes())
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "results.json").write_bytes((tmp_path / "first" / "results.json").read_bytes())
     second = render_again(tmp_path / "second")
     files = _bytes(tmp_path / "first")
     assert _bytes(tmp_path / "second") == files
@@ -255,8 +252,8 @@ def test_rendering_again_from_results_json_alone_gives_the_same_bytes(tmp_path):
 
 
 def test_rendering_again_judges_again_by_the_rule_that_stands_in_the_study(tmp_path):
-    write_report(planted(), tmp_path)
-    before = {v.learning_rate: v.winning_property for v in render_again(tmp_path).verdicts}
+    written = write_report(planted(), tmp_path)
+    before = {v.learning_rate: v.winning_property for v in written.verdicts}
 
     def tamper(found):
         found["study"]["verdict"]["margin"] = 20.0  # anything matches the dense network
@@ -272,9 +269,9 @@ def test_rendering_again_judges_again_by_the_rule_that_stands_in_the_study(tmp_p
 
 
 def test_figures_of_an_earlier_report_do_not_stay(tmp_path):
-    write_report(planted(masks=("iterative", "admm"), seeds=2), tmp_path)
+    write_report(planted(masks=("iterative", "admm"), seeds=2, rates=(0.1,)), tmp_path)
     before = {path.name for path in (tmp_path / "figures").iterdir()}
-    write_report(planted(seeds=2), tmp_path)
+    write_report(planted(seeds=2, rates=(0.1,)), tmp_path)
     after = {path.name for path in (tmp_path / "figures").iterdir()}
     assert after < before
     assert not [name for name in after if "admm" in name or "masks" in name]

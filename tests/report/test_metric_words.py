@@ -19,7 +19,7 @@ from prunetune.report.write_report import render_again, write_report
 from prunetune.rows import Results
 from prunetune.spec.load import load_spec
 from tests.report.test_tradeoff import row, timing
-from tests.support.planted import planted
+from tests.support.planted import planted, stored
 from tests.support.planted_views import viewed
 from tests.support.refusals import refused
 from tests.support.scored import ERROR, PERPLEXITY, measured, of_metric
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in results.trials
         if row.arm == "dense"
     ]
-    write_report(dataclasses.replace(results, trials=(*results.trials, *longer)), out)
+    stored(dataclasses.replace(results, trials=(*results.trials, *longer)), out)
     (out / "terminal.txt").write_text(render_again(out, latex=True).text)
     return out
 
@@ -162,7 +162,7 @@ def test_a_comparison_speaks_of_the_metric_and_takes_no_two(folder: Path, tmp_pa
     for number in range(3):
         results = perplexities(planted(seeds=3))
         trials = [dataclasses.replace(row, key=f"{number}{row.key}") for row in results.trials]
-        write_report(dataclasses.replace(results, trials=tuple(trials)), tmp_path / f"study{number}")
+        stored(dataclasses.replace(results, trials=tuple(trials)), tmp_path / f"study{number}")
     studies = read_studies(sorted(tmp_path.glob("study*")))
     found = write_comparison(compare_studies(studies, resamples=50), tmp_path / "out")
     for path in [*(tmp_path / "out").glob("*.html"), *(tmp_path / "out" / "figures").glob("*.svg")]:
@@ -175,7 +175,7 @@ def test_a_comparison_speaks_of_the_metric_and_takes_no_two(folder: Path, tmp_pa
     cells = cells_text(studies, ("ticket iterative", "dense"), False, False)
     assert cells.startswith("ticket iterative − dense, perplexity (lower is better)\n")
 
-    write_report(planted(seeds=3), tmp_path / "other")
+    stored(planted(seeds=3), tmp_path / "other")
     with refused("RUN", "different metrics", "'study0' by perplexity", "'other' by accuracy"):
         compare_studies(read_studies([tmp_path / "study0", tmp_path / "other"]))
 

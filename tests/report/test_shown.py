@@ -138,7 +138,7 @@ def test_the_environment_tells_chance_and_older_files_fall_back() -> None:
 
 
 def test_the_page_judges_by_the_chance_of_the_environment(tmp_path: Path) -> None:
-    results = planted(seeds=3)
+    results = planted(seeds=3, rates=(0.1,))
     told = dataclasses.replace(results, environment=results.environment | {"outputs": 2, "test_images": 1000})
     assert "stuck at chance" not in write_report(told, tmp_path / "a").page.read_text(encoding="utf-8")
     skewed = dataclasses.replace(told, environment=told.environment | {"chance": 90.0})

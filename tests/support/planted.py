@@ -4,7 +4,10 @@ import dataclasses
 import hashlib
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
+from prunetune.report.answer import answers
+from prunetune.report.results_files import results_text, write_text
 from prunetune.rows import Correlation, Invariant, Layer, Missing, Results, Spent, Trial
 
 HOSTILE = '<script>alert("x")</script>'
@@ -39,6 +42,12 @@ def planted(
         layers=_layers(masks),
         notes=("R_p at p = 0.2 is left out at 0.875 <b>",),
     )
+
+
+def stored(results: Results, folder: Path) -> Path:
+    """The folder with results.json alone, which is all of a report that is ever read again."""
+    write_text(folder / "results.json", results_text(results, answers(results)))
+    return folder
 
 
 def scarred(results: Results) -> Results:

@@ -94,8 +94,13 @@ def test_weights_that_are_not_finite_are_left_to_the_loop() -> None:
     assert len(admm.residuals) == 1
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.1])
-@pytest.mark.parametrize("density", [0.5, 0.1])
+@pytest.mark.parametrize(
+    ("rate", "density"),
+    [
+        *[(0.01, 0.5), (0.1, 0.1)],
+        *[pytest.param(*others, marks=pytest.mark.slow) for others in ((0.01, 0.1), (0.1, 0.5))],
+    ],
+)
 def test_the_residual_falls_and_the_weights_become_sparse(rate: float, density: float) -> None:
     trained = run(recipe=replace(LONG, learning_rate=rate), penalty=Penalty(density))
     assert len(trained.residuals) == 13
