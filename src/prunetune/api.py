@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
@@ -174,9 +174,18 @@ def preflight(
 def prepare_store(prepared: Prepared, asked: Mapping[str, Any] | None = None) -> None:
     """Make the store ready, and write down there which steps are the study's; ConfigError where that cannot be."""
     prepared.store.prepare()
+    prepared.store.note_study(_stored(prepared, asked))
+
+
+def under_way(prepared: Prepared, asked: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+    """While this is open `store gc --study` refuses the study. `asked` is what `preflight` was given."""
+    return prepared.store.under_way(_stored(prepared, asked))
+
+
+def _stored(prepared: Prepared, asked: Mapping[str, Any] | None) -> StoredStudy:
     names = step_names(prepared.max_plan)
     steps = {step.key: names.get(step.key, "") for step in prepared.max_plan.steps}
-    prepared.store.note_study(StoredStudy(prepared.spec.name, study_digest(prepared.spec, asked), steps))
+    return StoredStudy(prepared.spec.name, study_digest(prepared.spec, asked), steps)
 
 
 def run_study(
@@ -196,14 +205,15 @@ def run_study(
     `on_more` is told of each larger plan. After a failure none are added. `command` is what somebody typed to ask for
     it; the page shows it.
     """
-    while True:
-        results, failures = run_steps(prepared, folder, jobs, on_event, command, executor)
-        larger = None if failures else _with_more_seeds(prepared, results)
-        if larger is None:
-            break
-        prepared = larger
-        on_more(prepared.plan, prepared.remaining)
-    return Audit(write_report(results, folder), results, failed_measurements(prepared.plan, failures))
+    with under_way(prepared):
+        while True:
+            results, failures = run_steps(prepared, folder, jobs, on_event, command, executor)
+            larger = None if failures else _with_more_seeds(prepared, results)
+            if larger is None:
+                break
+            prepared = larger
+            on_more(prepared.plan, prepared.remaining)
+        return Audit(write_report(results, folder), results, failed_measurements(prepared.plan, failures))
 
 
 def run_steps(
@@ -230,7 +240,6 @@ def run_steps(
                 cached.discard(event.key)  # what was damaged and made again was not there before
             training_log(event)
             on_event(event)
-    prepare_store(prepared)  # again: a `gc --study` that came before the first step was taken has removed the list
     results = collect(prepared.plan, prepared.store, cached, failures)
     if command is not None:
         results = replace(results, environment={**results.environment, "command": command})

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prunetune.api import Prepared, plan_with_weights, prepare_store, require_overrides, require_writable
+from prunetune.api import Prepared, plan_with_weights, prepare_store, require_overrides, require_writable, under_way
 from prunetune.core.metric import Metric
 from prunetune.data import load_examples
 from prunetune.errors import ConfigError, unknown
@@ -208,7 +208,8 @@ def measure_layers(
     `prepared` is what `plan_sensitivity` returned, and `folder` what `preflight_sensitivity` did.
     """
     failures: dict[str, str] = {}
-    with closing(LocalExecutor(jobs).run(prepared.plan, prepared.store)) as events:
+    run = LocalExecutor(jobs).run
+    with under_way(prepared), closing(run(prepared.plan, prepared.store)) as events:
         for event in events:
             if isinstance(event, Failed):
                 failures[event.key] = event.message

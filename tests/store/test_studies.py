@@ -1,5 +1,8 @@
 """Which studies a store's steps belong to, and `gc --study`: nothing that another one rests on is removed."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunetune.api import plan_study, preflight, run_steps
+from prunetune.api import plan_study, preflight, run_study
 from prunetune.execution.events import Event
 from prunetune.execution.scheduler import Work
 from prunetune.plan.compile import step_names
@@ -167,16 +170,67 @@ def test_every_step_of_a_plan_has_a_name(tmp_path: Path) -> None:
     assert len([name for name in names.values() if name == "start of dense seed 0"]) == 1
 
 
-def test_a_run_lists_its_steps_again_when_its_list_was_removed_as_it_began(tmp_path: Path) -> None:
-    """Until the first step is taken no process holds one: `gc` cannot tell that the study is under way."""
+def test_a_study_whose_list_was_removed_as_it_began_is_listed_again(store: StoreWriter) -> None:
+    one = study("one", "00000001", *filled(store))
+    store.note_study(one)
+    store.remove_study("one")
+    with store.under_way(one):
+        assert store.studies() == [one]
 
-    class Removing:
-        def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
+
+def test_a_study_is_under_way_where_no_step_is_being_done(store: StoreWriter) -> None:
+    """And no longer than that, though two processes may be at it."""
+    steps = filled(store)
+    one, other = study("one", "00000001", *steps), study("two", "00000002", *steps)
+    store.note_study(other)
+    with store.under_way(one):
+        with store.under_way(one):
+            pass
+        with refused("--study", "'one'", "under way", f"process {os.getpid()}"):
+            store.remove_study("one")
+        store.remove_study("two")  # whose steps stay
+        assert keys(store) == {step.key for step in steps}
+    store.remove_study("one")
+    assert keys(store) == set()
+
+
+def test_a_process_that_was_killed_is_at_no_study(tmp_path: Path) -> None:
+    """On this machine at once; what is left of it goes with the next `gc`."""
+    folder = tmp_path / "store"
+    store = open_store(folder)
+    store.prepare()
+    store.note_study(study("one", "00000001", *filled(store)))
+    holding = (
+        "import sys, time; from prunetune.store.store import Store; from prunetune.store.studies import StoredStudy\n"
+        "with Store(sys.argv[1]).under_way(StoredStudy('one', '00000001', {})):\n"
+        "    print('held', flush=True), time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holding, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with refused("--study", "'one'", "under way", f"process {process.pid}"):
+            store.remove_study("one")
+        process.kill()
+    assert len(list((folder / "claims").glob("study-*"))) == 1
+    store.remove_study("one")
+    assert keys(store) == set()
+    store.gc()
+    assert list((folder / "claims").glob("study-*")) == []
+
+
+class Removing:
+    """An executor that does nothing; meanwhile somebody wants the study removed."""
+
+    def run(self, plan: Work, store: StoreWriter) -> Generator[Event, None, None]:
+        """Be refused."""
+        with refused("--study", "'quick'", "under way"):
             store.remove_study("quick")
-            yield from ()
+        yield from ()
 
+
+def test_an_audit_is_under_way_before_its_first_step(tmp_path: Path) -> None:
     prepared = plan_study("quick", ["seeds=1"], store=tmp_path / "store")
     folder = preflight(prepared, tmp_path / "out")
-    before = prepared.store.studies()
-    run_steps(prepared, folder, None, lambda event: None, None, Removing())
-    assert prepared.store.studies() == before != []
+    run_study(prepared, folder, executor=Removing())
+    assert [found.name for found in prepared.store.studies()] == ["quick"]
+    assert list((tmp_path / "store" / "claims").glob("study-*")) == []

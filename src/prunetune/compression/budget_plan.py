@@ -4,7 +4,7 @@ that it can cost."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -70,6 +70,16 @@ class Search:
         return bool(target and target.of_time) and runs_sparse(chain.spec.masks[0], chain.device)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked for beside the spec, as `budget.json` says it."""
+        target = self.budget.target
+        return {
+            "max_drop": self.budget.max_drop,
+            "quantity": target.quantity if target else None,
+            "limit": target.limit if target else None,
+        }
+
+    @property
     def level(self) -> float:
         """The error rate of each chain."""
         return chain_level(self.spec.verdict.alpha, max(1, len(self.chains)))
@@ -118,14 +128,8 @@ def preflight_search(search: Search, formats: Sequence[str] = (), out: str | Pat
     require_formats(formats)
     require_forms(search.prepared, formats)
     files = (BUDGET, PAGE, *model_paths([BEST], written_formats(search, formats), DENSE_STEM))
-    target = search.budget.target
-    asked = {
-        "max_drop": search.budget.max_drop,
-        "quantity": target.quantity if target else None,
-        "limit": target.limit if target else None,
-    }
     default = RUNS / f"{search.spec.name}-budget"
-    return preflight(search.prepared, out, files, listed_files, default=default, asked=asked)
+    return preflight(search.prepared, out, files, listed_files, default=default, asked=search.asked)
 
 
 def blocks_of(trial: PlannedTrial, part: Part) -> MeasureBlocks:

@@ -14,7 +14,7 @@ from typing import Any
 
 from prunetune.analysis.noninferiority import Drop, interval, seeds_needed
 from prunetune.analysis.pairing import percent
-from prunetune.api import Prepared
+from prunetune.api import Prepared, under_way
 from prunetune.compression.budget_plan import Part, Search, blocks_of, narrowed_to, on_device, written_formats
 from prunetune.compression.compress_models import missing_of
 from prunetune.compression.exported_files import BEST, DENSE_STEM, exported, exported_with, forget_best
@@ -80,8 +80,14 @@ def run_search(
 
     `folder` is what `preflight_search` returned for the same formats. `tell` hears a line for every candidate.
     """
-    tried = _Tried(search, jobs, follow, tell)
-    tried.run()
+    with under_way(search.prepared, search.asked):  # between two rounds, too, when no step is being done
+        tried = _Tried(search, jobs, follow, tell)
+        tried.run()
+        return _finished(search, tried, folder, formats, command)
+
+
+def _finished(search: Search, tried: "_Tried", folder: Path, formats: Sequence[str], command: str | None) -> Found:
+    """The tried candidates measured, and the network that is returned exported, with the report."""
     found, dense, networks = _measured(search, tried, command)
     found = replace(found, environment=found.environment | exported_with(formats))
     forget_best(folder)

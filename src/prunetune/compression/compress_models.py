@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from prunetune.analysis.pairing import percent
-from prunetune.api import Prepared, failures_of, plan_with_weights, preflight, run_steps
+from prunetune.api import Prepared, failures_of, plan_with_weights, preflight, run_steps, under_way
 from prunetune.compression.exported_files import (
     BEST,
     all_formats,
@@ -130,7 +130,12 @@ def run_compression(
 
     `folder` is what `preflight_compression` returned for the same formats.
     """
-    results, _ = run_steps(prepared, folder, jobs, on_event, command)
+    with under_way(prepared):
+        results, _ = run_steps(prepared, folder, jobs, on_event, command)
+        return _measured_and_exported(prepared, results, folder, formats)
+
+
+def _measured_and_exported(prepared: Prepared, results: Results, folder: Path, formats: Sequence[str]) -> Shipped:
     measured, failures = _measured(prepared, results)
     spec = prepared.plan.spec
     found = Tradeoff(

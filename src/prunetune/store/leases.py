@@ -1,4 +1,4 @@
-"""Which process is at which step, so that several processes on one store share the work.
+"""Which process is at which step, so that several processes on one store share the work; and at which study.
 
 A lease is a file `claims/KEY` that is created exclusively and renewed again and again while its process lives. It saves
 work and guards nothing: should two processes do the same step after all, the store lets the first write win and
@@ -8,8 +8,10 @@ reports a difference.
 import contextlib
 import json
 import os
+import re
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ LAST_PAUSE = 10.0  # seconds, at the most, until a step that another process is 
 # A store that cannot be written or reached costs a lease, which guards nothing.
 LEASE_ERRORS = (OSError, ConfigError)
 _STATE, _STARTED = 0, 19  # fields of /proc/PID/stat behind the name: the state, the start in ticks since boot
+_OF_STUDY = re.compile("study-[0-9a-f]{16}")  # the name of a lease that is on no step
 _ENDED = ("Z", "X")  # a process that is dead and only not yet taken note of
 
 
@@ -105,6 +108,15 @@ class Leases:
         self._pauses[key] = min(2 * pause, LAST_PAUSE, self._expiry / RENEWALS)
         return taken
 
+    def hold(self, study: str) -> None:
+        """Say that this process is at a study, whichever of its steps it is at; several processes may be at one."""
+        self._take(f"study-{os.urandom(8).hex()}", {"study": study})
+
+    def at_studies(self, studies: Sequence[str]) -> str | None:
+        """A lease of some process that is at one of these studies, by its name; None where none is."""
+        names = (name for name in sorted(self._leased()) if self._content(name).get("study") in studies)
+        return next((name for name in names if not self._is_dead(name)), None)
+
     def release(self, key: str) -> None:
         """Give up a lease; one that another process has taken over meanwhile stays that one's.
 
@@ -168,8 +180,9 @@ class Leases:
         except OSError:
             return 0
 
-    def _take(self, key: str) -> bool:
-        content = json.dumps({**self._who, "since": datetime.now(UTC).isoformat(" ", "seconds")}).encode()
+    def _take(self, key: str, about: Mapping[str, str] | None = None) -> bool:
+        since = datetime.now(UTC).isoformat(" ", "seconds")
+        content = json.dumps({**self._who, "since": since, **(about or {})}).encode()
         if not self._create(key, content) and not (
             self._is_dead(key) and self._evict(key) and self._create(key, content)
         ):
@@ -227,7 +240,8 @@ class Leases:
         return {}
 
     def _leased(self) -> set[str]:
-        return {name for name in self._backend.files_in(LEASE_FOLDER) if is_key(name)}
+        names = self._backend.files_in(LEASE_FOLDER)
+        return {name for name in names if is_key(name) or _OF_STUDY.fullmatch(name)}
 
 
 def _path(key: str) -> str:

@@ -6,8 +6,8 @@ same bytes. docs/reference/store.md gives the layout, so that anybody can read a
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Set
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,14 @@ class StoreWriter(StoreReader):
         home = self.home().backend
         with writing(home.place), locked(self.root / ".lock"):
             note_study(home, study)
+
+    @contextmanager
+    def under_way(self, study: StoredStudy) -> Generator[None]:
+        """While this is open `remove_study` refuses the study, also where no step of it is being done."""
+        with closing(self.leases()) as leases:
+            leases.hold(study.path)
+            self.note_study(study)  # again: a removal that came just before has taken it away
+            yield
 
     def ls(self) -> Iterator[maintenance.Entry]:
         """What is stored, a step each, with the studies that it belongs to."""

@@ -128,8 +128,9 @@ def removal(store: StoreReader, studies: Sequence[StoredStudy], name: str, lease
             raise ConfigError(f"--study: {shown(name)}; this store lists no study: they are listed from version 0.3 on")
         raise unknown("--study", name, sorted({study.name for study in studies}))
     own = {key for study in asked for key in study.steps}
-    if busy := [key for key in sorted(own) if leases.is_alive(key)]:
-        raise ConfigError(f"--study: '{name}' is under way: {leases.story(busy[0])}; let it end first")
+    busy = leases.at_studies([study.path for study in asked])
+    if busy := busy or next((key for key in sorted(own) if leases.is_alive(key)), None):
+        raise ConfigError(f"--study: '{name}' is under way: {leases.story(busy)}; let it end first")
     listed = places([study for study in studies if study not in asked])
     kept = {key: names for key, (names, _) in listed.items() if key in own}
     stored = list(store.stored())
