@@ -197,7 +197,7 @@ def test_every_panel_whose_leads_are_many_gaps_apart_is_logarithmic(lost: float,
         else row
         for row in results.trials
     ]
-    write_report(dataclasses.replace(results, trials=tuple(trials)), tmp_path / "one")
+    stored(dataclasses.replace(results, trials=tuple(trials)), tmp_path / "one")
     drawn = comparison_drawings(compared(read_studies([tmp_path / "one"]), sparsity=0.75))
     leads = [drawing for drawing in drawn if drawing.name.startswith(("regimes-", "phase-"))]
     assert {drawing.name for drawing in leads} >= {"regimes-ticket-reinit-excess", "regimes-every-excess"}
