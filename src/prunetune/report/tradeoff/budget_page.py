@@ -1,6 +1,6 @@
 """All files of a search within a budget, and what a terminal shows of it; from its rows, or from `budget.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from prunetune.core.amounts import scaled, size
 from prunetune.report.figures.accuracy import Drawing, legend
 from prunetune.report.figures.plot_primitives import SHAPES, panel
+from prunetune.report.figures.point_labels import Ends, PointLabel, label_points
 from prunetune.report.figures.style import colour, drawing_style, standalone
 from prunetune.report.ownership import require_ours
 from prunetune.report.page import inlined, render, spec_text
@@ -49,6 +50,7 @@ TITLES = {
     "size": "the size of the file",
     "params": "parameters",
 }
+LIMITED = ("latency", "macs", "size", "params")  # quantities whose limit is a place on the axis
 UNITS = {"speedup": 1e3, "latency": 1e3, "size": 1e-3}  # of an axis
 
 
@@ -179,16 +181,18 @@ def frontier_figure(found: BudgetSearch, shown: Sequence[Candidate]) -> Drawing:
     title = f"Drop against {TITLES[quantity]}"
     with drawing_style():
         figure, axes = panel(title, f"how much worse on held-out examples{metric.in_unit}; left is cheaper")
+        labels: list[PointLabel] = []
         for mask, role in zip(dict.fromkeys(one.mask for one in shown), ROLES * len(shown), strict=False):
-            _draw_chain(axes, mask, role, [(unit * cost(found, o), o) for o in shown if o.mask == mask])
+            labels += _draw_chain(axes, mask, role, [(unit * cost(found, o), o) for o in shown if o.mask == mask])
         axes.axhline(found.max_drop, color=colour("ink"), linewidth=1.1, linestyle=(0, (2, 2)), label="the most")
-        if found.quantity in ("latency", "macs", "size", "params") and found.limit is not None:
+        if found.quantity in LIMITED and found.limit is not None:
             axes.axvline(
                 unit * found.limit, color=colour("muted"), linewidth=1.1, linestyle=(0, (2, 2)), label="target"
             )
         axes.set_xlim(left=0)
         _keep_in_sight(axes, shown, found.max_drop)
         axes.set_xlabel(AXES[quantity], size=10)
+        label_points(axes, labels, size=8.5, lines=_limits(axes, found, unit))
         legend(figure, axes)
     words = " ".join(
         f"{one.label}: {drop_text(found, one.drop)}, at most {drop_text(found, one.high)}, at "
@@ -198,7 +202,8 @@ def frontier_figure(found: BudgetSearch, shown: Sequence[Candidate]) -> Drawing:
     return Drawing("frontier", "cost", title, f"By {AXES[quantity]}. {words}", figure)
 
 
-def _draw_chain(axes: Axes, mask: str, role: str, points: Sequence[tuple[float, Candidate]]) -> None:
+def _draw_chain(axes: Axes, mask: str, role: str, points: Sequence[tuple[float, Candidate]]) -> Iterator[PointLabel]:
+    """Draw a chain; the sparsities that its marks are to be named by."""
     paint, marker = colour(role), SHAPES[role][0]
     for index, (place, one) in enumerate(points):
         drop = one.drop or 0.0
@@ -207,8 +212,17 @@ def _draw_chain(axes: Axes, mask: str, role: str, points: Sequence[tuple[float, 
         fill = paint if one.answer == WITHIN else colour("paper")
         label = mask if index == 0 else "_"
         axes.plot([place], [drop], marker, color=paint, markerfacecolor=fill, markersize=6.5, label=label)
-        text = f"{100 * one.sparsity:.3g} %"
-        axes.annotate(text, (place, drop), (0, -13), textcoords="offset points", ha="center", size=8.5)
+        ends = ((place, drop), (place, drop if one.high is None else one.high))
+        yield PointLabel(f"{100 * one.sparsity:.3g} %", (place, drop), ends, paint)
+
+
+def _limits(axes: Axes, found: BudgetSearch, unit: float) -> list[Ends]:
+    """The lines of the drop and of the target, from edge to edge."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    across = ((left, found.max_drop), (right, found.max_drop))
+    if found.quantity not in LIMITED or found.limit is None:
+        return [across]
+    return [across, ((unit * found.limit, low), (unit * found.limit, high))]
 
 
 def _keep_in_sight(axes: Axes, shown: Sequence[Candidate], most: float) -> None:

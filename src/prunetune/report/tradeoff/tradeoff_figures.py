@@ -19,6 +19,7 @@ from prunetune.report.figures.plot_primitives import (
     sparsity_axis,
     spread,
 )
+from prunetune.report.figures.point_labels import MARK, PointLabel, label_points
 from prunetune.report.figures.style import colour, drawing_style
 from prunetune.report.tradeoff.best_network import best_network
 from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ParameterDensity, Tradeoff
@@ -26,6 +27,7 @@ from prunetune.report.tradeoff.tradeoff_rows import ModelRow, ParameterDensity, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+RING = 7.0  # points, from the centre of the best network's mark to the ring around it
 SHOWN_LAYERS = 6  # panels of densities: of uniform masks they are all alike
 
 
@@ -110,28 +112,37 @@ def _cost_figure(name: str, axis: str, found: Tradeoff, costs: Sequence[tuple[fl
     title = f"{metric.title} against {axis.partition(',')[0]}"
     with drawing_style():
         figure, axes = panel(title, f"test {metric.axis}; further left is cheaper")
+        labels: list[PointLabel] = []
         for row, cost in zip(rows, costs, strict=True):
-            _draw_network(axes, row, *cost, best=row is best)
+            labels.append(_draw_network(axes, row, *cost, best=row is best))
             if row is best:
                 _ring(axes, cost[1], row.score)
         _room(axes, costs, [row.score for row in rows], metric.margin)
         axes.set_xlabel(axis, size=10)
+        label_points(axes, labels, size=9.5)
     words = (f"{row.label}: {metric.text(row.score)} at {cost[1]:.4g}." for row, cost in zip(rows, costs, strict=True))
     return Drawing(name, "cost", title, f"By {axis}. {' '.join(words)}", figure)
 
 
 def _ring(axes: Axes, x: float, y: float, label: str = "_") -> None:
     """Around the mark of the best network."""
-    mark = {"markersize": 14, "markerfacecolor": "none", "color": colour("ink"), "linestyle": "", "clip_on": False}
+    mark = {
+        "markersize": 2 * RING,
+        "markerfacecolor": "none",
+        "color": colour("ink"),
+        "linestyle": "",
+        "clip_on": False,
+    }
     axes.plot([x], [y], "o", label=label, **mark)
 
 
-def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float, best: bool) -> None:
-    paint, marker, side = (colour("finetune"), "D", 8) if row.sparsity else (colour("ink"), "o", -17)
+def _draw_network(axes: Axes, row: ModelRow, low: float, middle: float, high: float, best: bool) -> PointLabel:
+    """Draw a network; what its mark is to be named by."""
+    paint, marker = (colour("finetune"), "D") if row.sparsity else (colour("ink"), "o")
     axes.plot([low, high], [row.score] * 2, color=paint, linewidth=2.2, solid_capstyle="round")
     axes.plot([middle], [row.score], marker, color=paint, markersize=6.5)
-    label = f"{row.label}, best" if best else row.label
-    axes.annotate(label, (middle, row.score), (0, side + 4 * best), textcoords="offset points", ha="center", size=9.5)
+    label, mark = (f"{row.label}, best", RING) if best else (row.label, MARK)
+    return PointLabel(label, (middle, row.score), ((low, row.score), (high, row.score)), paint, mark)
 
 
 def _room(axes: Axes, costs: Sequence[tuple[float, float, float]], scores: Sequence[float], least: float) -> None:
