@@ -72,8 +72,16 @@ def test_a_small_study_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("expected", "here", "on_gpu"),
     [
-        (Estimate(60.0, 240.0, 600.0, 10**6), "; about 60 s to 4.0 min here with --jobs 3, 1.0 MB", "12 to 60 s"),
-        (Estimate(6.0, 24.0, 30.0, 10**6), "; about 6 to 24 s here with --jobs 3, 1.0 MB", ""),
+        (
+            Estimate(60.0, 240.0, 600.0, 10**6),
+            "; about 60 s to 4.0 min here with --jobs 3 if the machine gets no busier, 1.0 MB",
+            "12 to 60 s",
+        ),
+        (
+            Estimate(6.0, 24.0, 30.0, 10**6),
+            "; about 6 to 24 s here with --jobs 3 if the machine gets no busier, 1.0 MB",
+            "",
+        ),
         (Estimate(None, None, None, 10**6), "; time unknown without data and device, 1.0 MB of store", ""),
     ],
 )

@@ -228,7 +228,8 @@ def _cost_words(expected: Estimate, jobs: int) -> str:
     room = f"{expected.store_bytes / 1e6:.1f} MB of store"
     if expected.low is None or expected.high is None:
         return f"time unknown without data and device, {room}"
-    return f"about {duration_range(expected.low, expected.high)} here with --jobs {jobs}, {room}"
+    took = duration_range(expected.low, expected.high)
+    return f"about {took} here with --jobs {jobs} if the machine gets no busier, {room}"
 
 
 def _together(studies: Sequence[Prepared]) -> Iterator[str]:
