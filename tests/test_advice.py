@@ -14,7 +14,7 @@ from prunetune.advice import NO_ACCURACY, Advice, AdviceLine, recommend
 from prunetune.api import Audit
 from prunetune.report.write_report import write_report
 from prunetune.rows import Layer, Results
-from tests.support.planted import planted
+from tests.support.planted import planted, stored
 from tests.support.refusals import refused
 
 ROOT = Path(__file__).parents[1]
@@ -164,19 +164,19 @@ def test_a_tie_is_left_open(tmp_path: Path) -> None:
         else row
         for row in results.trials
     )
-    write_report(dataclasses.replace(results, trials=trials), tmp_path)
+    stored(dataclasses.replace(results, trials=trials), tmp_path)
     advice = recommend(sparsity=0.75, audit=tmp_path)
     assert line(advice, "a tie").strength == "undecided"
     assert (advice.start, "left open" in str(advice).splitlines()[0]) == ("finetune", True)
 
 
 def test_one_seed_is_left_open(tmp_path: Path) -> None:
-    write_report(planted(seeds=1), tmp_path)
+    stored(planted(seeds=1), tmp_path)
     assert {line.strength for line in recommend(sparsity=0.75, audit=tmp_path).lines} == {"undecided"}
 
 
 def test_a_sparsity_that_was_not_tried_is_said_to_be_unknown(tmp_path: Path) -> None:
-    write_report(planted(), tmp_path)
+    stored(planted(), tmp_path)
     advice = recommend(sparsity=0.8, audit=tmp_path)
     [only] = advice.lines
     assert "Nothing is known at 80 % sparsity" in only.claim
@@ -185,7 +185,7 @@ def test_a_sparsity_that_was_not_tried_is_said_to_be_unknown(tmp_path: Path) -> 
 
 
 def test_the_audit_counts_more_than_the_pair(tmp_path: Path) -> None:
-    write_report(planted(arms=("ticket", "reinit")), tmp_path)
+    stored(planted(arms=("ticket", "reinit")), tmp_path)
     pair = recommend(initial=network(0), trained=network(5), sparsity=0.75)
     both = recommend(initial=network(0), trained=network(5), sparsity=0.75, audit=tmp_path)
     assert (pair.start, both.start) == ("finetune", "ticket")
@@ -199,8 +199,8 @@ def of_this_model(results: Results) -> Results:
 
 
 def test_the_audit_of_another_network_is_an_analogy(tmp_path: Path) -> None:
-    write_report(planted(), tmp_path / "other")
-    write_report(of_this_model(planted()), tmp_path / "own")
+    stored(planted(), tmp_path / "other")
+    stored(of_this_model(planted()), tmp_path / "own")
     own = recommend(network(), sparsity=0.75, audit=tmp_path / "own")
     other = recommend(network(), sparsity=0.75, audit=tmp_path / "other")
     assert (own.start, other.start) == ("finetune", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from prunetune.report.comparison.comparison_page import write_comparison
 from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
 from prunetune.report.write_report import write_report
-from tests.support.planted import planted
+from tests.support.planted import planted, stored
 from tests.support.scored import REWARD, of_metric
 
 HYPHEN_AS_MINUS = re.compile(r"(?:^|[\s\[(|])-\d.{0,20}", re.MULTILINE)
@@ -56,8 +56,7 @@ def test_scores_below_zero_have_the_same_minus(tmp_path: Path) -> None:
 
 
 def test_comparison_and_its_terminal_have_one_minus_and_its_csv_has_numbers(tmp_path: Path) -> None:
-    write_report(planted(), tmp_path / "one")
-    studies = read_studies([tmp_path / "one"])
+    studies = read_studies([stored(planted(), tmp_path / "one")])
     written = write_comparison(compare_studies(studies, resamples=60), tmp_path / "out")
     shown = ("\n".join(Text(written.page.read_text()).said), written.text)
     for text in (*shown, cells_text(studies, ("ticket iterative", "dense"), False, False)):

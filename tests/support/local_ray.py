@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,9 +13,11 @@ from tests.support.toy_study import Work, init
 
 
 def listening() -> list[str]:
-    """Of this process and all that it has started."""
-    me = psutil.Process()
-    sockets = [socket for one in [me, *me.children(recursive=True)] for socket in one.net_connections("inet")]
+    """Of this process and all that it has started and that has not ended meanwhile."""
+    me, sockets = psutil.Process(), []
+    for one in [me, *me.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            sockets += one.net_connections("inet")
     return sorted({socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN})
 
 
