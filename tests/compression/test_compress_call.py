@@ -1,6 +1,7 @@
 """`pt.compress`: the pipeline of `prunetune prune` in one call, with a table in a notebook."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 import prunetune as pt
+from prunetune.report.tradeoff.budget_page import BudgetReport
 from prunetune.report.tradeoff.tradeoff_page import TradeoffReport
 from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF, Tradeoff, read_tradeoff
+from tests.report.test_budget import candidate, search
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "prune.md"
 FEW = 'overrides=["data_args.train_limit=640"], epochs=1'
@@ -43,6 +46,38 @@ def test_the_snippet_of_the_page(
         assert f"<td>{row.label} onnx</td>" in html
 
 
+@pytest.mark.slow
+def test_the_snippet_of_the_page_with_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense network and the returned one, with its files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRUNETUNE_STORE", str(tmp_path / "store"))
+    (snippet,) = re.findall(r"```python\n(found = pt\.compress.*?)```", PAGE.read_text(), re.DOTALL)
+    few = (
+        FEW.replace("=640", '=640", "data_args.validation=0.3')
+        + ', seeds=2, mask="one_shot", pattern="channel", sparsities=[0.5]'
+    )
+    names: dict[str, Any] = {"pt": pt}
+    exec(snippet.replace("epochs=1", few).replace("max_drop=2", "max_drop=90"), names)
+    found: pt.Shipped = names["found"]
+    assert [row.sparsity for row in found.rows] == [0.0, 0.5]
+    assert found.failures == ()
+    assert {path.suffix for path in found.best_files} == {".safetensors"}
+    assert all(path.is_file() for path in found.best_files)
+    assert found.report.page.is_file()
+    assert "50 %" in repr(found)
+    assert "50 % (returned)" in found._repr_html_()
+
+
+def test_of_a_budget_that_no_network_keeps_there_is_the_dense_one() -> None:
+    found = search(candidate("gentle", 0.5, 0.9, 2.0, within=False))
+    shipped = pt.Shipped(BudgetReport(found, "words", Path("runs") / "report.html"), ())
+    assert (shipped.rows, shipped.files, shipped.best_files) == ((found.dense,), (), ())
+    assert "No network tried keeps the budget" in repr(shipped)
+    assert "<td>gentle 50 %</td>" in shipped._repr_html_()
+    nothing = replace(found, dense=None, candidates=())
+    assert pt.Shipped(BudgetReport(nothing, "", Path("report.html")), ()).rows == ()
+
+
 def test_a_path_that_is_markup_is_shown_as_text() -> None:
     empty = Tradeoff("a", "m", "d", "one_shot", "unstructured", 0.1, 1, (), (), {}, {})
     shipped = pt.Shipped(TradeoffReport(empty, "", Path("<b>") / "report.html"), ())
@@ -73,6 +108,13 @@ def test_a_path_that_is_markup_is_shown_as_text() -> None:
         ({"learning_rate": -1}, "learning_rate: -1; must be above 0"),
         ({"weights_key": 3}, "weights_key: 3 is a int; must be a name"),
         ({"formats": [3]}, "formats: 3 is a int; must be the name of a format"),
+        ({"max_drop": "0.5"}, "max_drop: '0.5' is a str; must be a number"),
+        ({"max_drop": -1}, "max_drop: -1; must be a number of at least 0"),
+        ({"speedup": 2}, "speedup: '2', and no max_drop; say what may be lost"),
+        ({"max_drop": 0.5, "speedup": True}, "speedup: True is a bool; must be a number, or a text"),
+        ({"max_drop": 0.5, "size": 1000}, "size: '1000'; its unit must be one of B"),
+        ({"max_drop": 0.5, "speedup": 2, "macs": 0.5}, "speedup: speedup and macs are given; give one of them"),
+        ({"max_drop": 0.5, "source": "quick", "learning_rate": 0.1, "seeds": 1}, "seeds: 1; one seed has no spread"),
         ({"progress": "yes"}, "progress: 'yes' is a str; must be True, False or None"),
     ],
 )

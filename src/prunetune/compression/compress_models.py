@@ -33,8 +33,9 @@ from prunetune.deploy.channel_surgery import Savings, channel_savings
 from prunetune.execution.events import Event
 from prunetune.models import draw
 from prunetune.report.run_folders import RUNS
-from prunetune.report.tradeoff.best_network import best_network, headline
-from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, rows_table, write_tradeoff
+from prunetune.report.tradeoff.best_network import best_network
+from prunetune.report.tradeoff.budget_page import BudgetReport
+from prunetune.report.tradeoff.tradeoff_page import TradeoffReport, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import TRADEOFF, ModelFile, ModelRow, Tradeoff
 from prunetune.report.write_report import PAGE
 from prunetune.rows import Results
@@ -50,13 +51,13 @@ __all__ = ["Shipped", "plan_compression", "preflight_compression", "run_compress
 class Shipped:
     """A finished prune: the rows, the page that shows them, and what failed."""
 
-    report: TradeoffReport
+    report: TradeoffReport | BudgetReport
     failures: tuple[str, ...]
 
     @property
     def rows(self) -> tuple[ModelRow, ...]:
-        """The dense network, then one for every sparsity."""
-        return self.report.found.rows
+        """The dense network, then one for every sparsity; of a search within a budget the one that is returned."""
+        return self.report.rows
 
     @property
     def files(self) -> tuple[tuple[Path, ModelFile], ...]:
@@ -66,21 +67,21 @@ class Shipped:
 
     @property
     def best_files(self) -> tuple[Path, ...]:
-        """Where copies of the best network's files lie."""
-        return tuple(self.report.page.parent / path for path in self.report.found.best_files)
+        """Where copies of the best network's files lie; of a search within a budget, the returned one's files."""
+        return tuple(self.report.page.parent / path for path in self.report.best_files)
 
     def __str__(self) -> str:
         return self.report.text
 
     def __repr__(self) -> str:
-        return f"<Shipped {self.report.found.name}: {headline(self.report.found)}>"
+        return f"<Shipped {self.report.found.name}: {self.report.headline}>"
 
     def _repr_html_(self) -> str:
         """The table of networks, as a notebook shows the result of a cell."""
-        table = rows_table(self.report.found)
+        table = self.report.table
         head = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-        caption = escape(f"{headline(self.report.found)}. All of it: {self.report.page}")
+        caption = escape(f"{self.report.headline}. All of it: {self.report.page}")
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -62,6 +62,27 @@ class BudgetReport:
     text: str
     page: Path
 
+    @property
+    def rows(self) -> tuple[ModelRow, ...]:
+        """The dense network, and the one that is returned, if there is one."""
+        best = self.found.best
+        return tuple(row for row in (self.found.dense, best.network if best else None) if row is not None)
+
+    @property
+    def best_files(self) -> tuple[str, ...]:
+        """The returned network's files, from the page's folder."""
+        return tuple(file.path for row in self.rows if row.sparsity for file in row.files)
+
+    @property
+    def headline(self) -> str:
+        """What the returned network costs and wins, in a few words; or that there is none."""
+        return budget_headline(self.found)
+
+    @property
+    def table(self) -> Table:
+        """Every candidate, a row each."""
+        return candidates_table(self.found)
+
 
 def write_budget(found: BudgetSearch, out: Path) -> BudgetReport:
     """Write budget.json, figures/*.svg and report.html to `out`; ConfigError where it cannot be written."""

@@ -44,6 +44,26 @@ class TradeoffReport:
     text: str
     page: Path
 
+    @property
+    def rows(self) -> tuple[ModelRow, ...]:
+        """The dense network, then one for every sparsity."""
+        return self.found.rows
+
+    @property
+    def best_files(self) -> tuple[str, ...]:
+        """Copies of the best network's files, from the page's folder."""
+        return self.found.best_files
+
+    @property
+    def headline(self) -> str:
+        """What the best network costs and wins, in a few words."""
+        return headline(self.found)
+
+    @property
+    def table(self) -> Table:
+        """Every network, a row each."""
+        return rows_table(self.found)
+
 
 def write_tradeoff(found: Tradeoff, out: Path) -> TradeoffReport:
     """Write tradeoff.json, figures/*.svg and report.html to `out`; ConfigError where it cannot be written."""
