@@ -12,7 +12,7 @@ import torch
 from prunetune.execution.executors import launch, local
 from prunetune.execution.run_step import execute
 from prunetune.store.store import Store
-from tests.support.forked import start_worker
+from tests.support.forked import start_worker, usual_environment
 from tests.support.toy_study import small_study
 
 gc.disable()  # until all is imported: modules are no garbage
@@ -35,6 +35,7 @@ def _quick() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(local, "start", start_worker)
         patch.setattr(os, "fsync", lambda _: None)
+        usual_environment()
         yield
 
 

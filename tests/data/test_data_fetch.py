@@ -44,7 +44,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     folder.mkdir()
     handler = type("Handler", (_Quiet,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", folder, handler.asked
         server.shutdown()

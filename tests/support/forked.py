@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 from fsspec.config import conf, set_conf_env
 
@@ -34,16 +35,24 @@ def environment() -> dict[str, str]:
 
 
 @cache
-def server() -> tuple[ForkServerContext, Mapping[str, str]]:
-    """The server, and the environment that it is started in."""
+def usual_environment() -> Mapping[str, str]:
+    """What `environment` is where no test has changed it: first called before all tests."""
+    return environment()
+
+
+@cache
+def server() -> ForkServerContext:
+    """The server, started in the usual environment, whatever the test that first needs it has changed."""
     context = get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    return context, environment()
+    with mock.patch.dict(os.environ, usual_environment(), clear=True):
+        forkserver.ensure_running()
+    return context
 
 
 def run_ranks(function: Callable[..., None], count: int, *arguments: Any) -> list[int]:
     """Call a function with 0, 1, … first, each in a process of its own and all at once; the exit codes."""
-    processes = [server()[0].Process(target=function, args=(rank, *arguments)) for rank in range(count)]
+    processes = [server().Process(target=function, args=(rank, *arguments)) for rank in range(count)]
     for process in processes:
         process.start()
     for process in processes:
@@ -53,7 +62,7 @@ def run_ranks(function: Callable[..., None], count: int, *arguments: Any) -> lis
 
 def run_forked(function: Callable[..., None], *arguments: Any) -> int:
     """Call a function that can be pickled in a process of its own; its exit code, negative for a signal."""
-    process = server()[0].Process(target=function, args=arguments)
+    process = server().Process(target=function, args=arguments)
     process.start()
     process.join()
     code = process.exitcode
@@ -67,7 +76,7 @@ def run_command(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[
 
     In a new interpreter where the environment is not the server's: libraries read it when they are imported.
     """
-    if server()[1] != environment():
+    if usual_environment() != environment():
         command = [sys.executable, "-c", "from prunetune.cli.main import main; main()", *arguments]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     with TemporaryDirectory() as name:
@@ -90,7 +99,7 @@ class Worker:
     """A forked worker of the local executor, with what that uses of `subprocess.Popen`."""
 
     def __init__(self, store: StoreWriter, log: Path, place: int) -> None:
-        context = server()[0]
+        context = server()
         commands, self.stdin = _pipe(context, "wb")
         events, self.stdout = _pipe(context, "rb")
         circumstances = str(Path.cwd()), launch.environment(place, 1), sys.path
