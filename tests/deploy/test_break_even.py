@@ -235,7 +235,7 @@ def test_without_mkl_nothing_is_printed_but_the_reason(
     [
         (["--shape", "64x64x3"], "shape: '64x64x3'; must be OUTxIN"),
         (["--sparsity", "0.5,1"], "sparsity: 1 is not a share of a layer's weights; it must lie in (0, 1)"),
-        (["--sparsity", "0,5,"], "'' is not a number"),
+        (["--sparsity", "0,5,"], "'0,5,' has an empty entry"),
         (["--batch", "0"], "'0' is not a whole number of at least 1"),
         (["--shape", "64x8x1x1@1024", "--batch", "1,5"], "batch: 5; at most 4 of 64x8x1x1@1024"),
         (["--threads", "999"], "threads: 999; this machine has"),
