@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import json
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 from typer.testing import CliRunner
@@ -16,7 +18,7 @@ from prunetune.errors import ConfigError
 from prunetune.report.comparison.comparison_figures import comparison_drawings
 from prunetune.report.comparison.comparison_page import write_comparison
 from prunetune.report.comparison.comparison_rows import cells_text, compare_studies, read_studies
-from prunetune.rows import Quantity, Results
+from prunetune.rows import Quantity, RecipeSummary, Results
 from tests.support.planted import HOSTILE, planted, scarred, stored
 from tests.support.refusals import assert_refusal, refused
 from tests.support.verdict_trials import trial
@@ -204,6 +206,33 @@ def test_every_panel_whose_leads_are_many_gaps_apart_is_logarithmic(lost: float,
     assert {drawing.name: drawing.figure.axes[0].get_yscale() for drawing in leads} == {
         drawing.name: scale for drawing in leads
     }
+
+
+def test_leads_are_drawn_over_kappa_with_zero_a_step_left_of_the_least(tmp_path: Path) -> None:
+    """Two lengths of one study; a regime whose κ is not known has no place there."""
+    for name, kappas in (("first", {0.1: 0.5, 0.01: 0.0}), ("second", {0.1: 2.0, 0.01: None})):
+        results = planted() if name == "first" else shifted(planted(), 12, -0.2)
+        recipes = tuple(RecipeSummary(rate, 100, kappa, None) for rate, kappa in kappas.items())
+        stored(dataclasses.replace(results, recipes=recipes), tmp_path / name)
+    found = compared(read_studies([tmp_path / "first", tmp_path / "second"]))
+    drawn = {drawing.name: drawing for drawing in comparison_drawings(found)}
+    assert {name for name in drawn if "phase" in name or "kappa" in name} == {
+        "regimes-ticket-reinit-kappa",
+        "regimes-ticket-dense-kappa",
+        "phase-0",
+        "phase-1",
+    }
+    said = [float(x) for x in re.findall(r"at ([0-9.]+):", drawn["regimes-ticket-reinit-kappa"].description)]
+    assert sorted(said) == [0.0, 0.5, 2.0]
+    axes = drawn["regimes-ticket-reinit-kappa"].figure.axes[0]
+    places = dict(zip((label.get_text() for label in axes.get_xticklabels()), axes.get_xticks(), strict=True))
+    assert places["0"] == pytest.approx(math.log10(0.5 / 3))
+    assert places["1"] == 0
+    for number, rate in enumerate((0.01, 0.1)):
+        holds = [row for row in found.regimes if (row.learning_rate, row.winning) == (rate, "yes")]
+        marks = [line for line in drawn[f"phase-{number}"].figure.axes[0].lines if line.get_marker() != "None"]
+        filled = [line for line in marks if line.get_markerfacecolor() == line.get_color()]
+        assert sum(np.size(line.get_xdata()) for line in filled) == sum(row.kappa is not None for row in holds)
 
 
 def test_mixed_starts_are_drawn_from_reinit_to_the_ticket(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from prunetune.report.tradeoff.best_network import headline
 from prunetune.report.tradeoff.tradeoff_figures import layers_figure
 from prunetune.report.tradeoff.tradeoff_page import render_tradeoff_again, tradeoff_text, write_tradeoff
 from prunetune.report.tradeoff.tradeoff_rows import (
+    SPARSE,
     TRADEOFF,
     ModelFile,
     ModelRow,
@@ -63,6 +64,34 @@ def test_the_words_are_the_numbers(found: Tradeoff) -> None:
         "At 90 % sparsity the weights' file is no smaller, as a zero takes the room of any number; "
         "compressed it is 4.5x smaller.",
     ]
+
+
+def with_sparse_layers(network: ModelRow, names: tuple[str, ...], *timings: Timing) -> ModelRow:
+    file = ModelFile(SPARSE, "models/m.sparse.bitmask.safetensors", 300, 1e-6, True, timings=timings)
+    return replace(network, files=(*network.files, replace(file, sparse_layers=names, score=network.score)))
+
+
+def test_layers_that_run_sparse_count_as_its_speed(found: Tradeoff) -> None:
+    dense, half, _ = found.rows
+    quick = with_sparse_layers(half, ("a", "b"), timing(1, 1.9, 1.8, 2.0), timing(64, 0.9, 0.8, 1.0))
+    words = tradeoff_summary(replace(found, rows=(dense, quick)))
+    assert words[1].startswith("Unstructured zeros do not make this network faster here with dense kernels: 1.01x")
+    assert words[3] == (
+        "With 2 layers run sparse, chosen at batch 1, 50 % against dense in torch: "
+        "1.90x [1.80, 2.00] at batch 1, 0.90x [0.80, 1.00] at batch 64."
+    )
+    assert headline(replace(found, rows=(dense, quick))).endswith("at least 1.80x faster here")
+    assert headline(replace(found, rows=(dense, half))).endswith("not shown to be faster here")
+    text = tradeoff_text(replace(found, rows=(dense, quick)))
+    assert re.search(r"^50 % sparse-layers +91\.00 +300 B .* 0\.526 ", text, re.M)
+
+
+def test_a_network_that_no_sparse_layer_makes_faster(found: Tradeoff) -> None:
+    dense, half, _ = found.rows
+    same = with_sparse_layers(half, (), timing(1, 1.5, 1.4, 1.6))  # by chance: it is the dense network
+    assert headline(replace(found, rows=(dense, same))).endswith("not shown to be faster here")
+    words = tradeoff_summary(replace(found, rows=(dense, same)))
+    assert any("make the 50 % network surely faster here; its file has none" in line for line in words)
 
 
 def test_a_gain_within_the_spread_or_too_small_is_none(found: Tradeoff) -> None:

@@ -21,6 +21,7 @@ from prunetune.steps.steps import Prune, Train
 from prunetune.store.store import Store
 from prunetune.tasks import collate_boxes
 from prunetune.tasks.detection import Detection
+from prunetune.training.evaluate import score_blocks
 from tests.support.refusals import refused
 from tests.support.task_makers import HERE, draws, tiny
 
@@ -196,6 +197,26 @@ def test_the_stored_score_is_that_of_single_images(study: tuple[Plan, Store]) ->
         assert stored["test_accuracy"] is stored["test_loss"] is None
         assert stored["train_loss"][-1] < stored["train_loss"][0]
     assert store.metrics(made.trials[0].step.key)["score"] > 5  # it learns: finding nothing scores 0
+
+
+def test_without_each_block_of_images_the_others_are_scored(study: tuple[Plan, Store]) -> None:
+    made, store = study
+    step, data = made.trials[0].step, load_examples(made.data)
+    assert isinstance(step, Train)
+    model = build(made.model, made.input_shape, made.outputs)
+    model.load_state_dict(store.state(step.key))
+    pairs = [TASK.training_inputs(data.test.gather(torch.tensor([i]))) for i in range(len(data.test))]
+    wanted = [targets[0] for _, targets in pairs]
+    with torch.no_grad():
+        found = [model.eval()(inputs)[0] for inputs, _ in pairs]
+    whole, others = score_blocks(model, data.test, data, step.recipe, "cpu", blocks=3)
+    assert whole == pytest.approx(by_loop(wanted, found), rel=1e-4)
+    size = math.ceil(len(pairs) / 3)
+    for place, score in enumerate(others):
+        rest = [i for i in range(len(pairs)) if i // size != place]
+        assert score == pytest.approx(by_loop([wanted[i] for i in rest], [found[i] for i in rest]), rel=1e-4)
+    assert len(others) == 3
+    assert len({round(score, 6) for score in others}) > 1
 
 
 def test_pruned_weights_stay_zero_and_a_repetition_has_the_same_bytes(study: tuple[Plan, Store], store: Store) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunetune.core.references import Ref
 from prunetune.data import Dataset
-from prunetune.training.evaluate import BATCH, Score, evaluate
+from prunetune.training.evaluate import BATCH, Score, evaluate, score_blocks
 from tests.support.refusals import refused
 from tests.support.train_makers import RECIPE, dataset, network
 
@@ -51,6 +51,18 @@ def test_many_batches_count_by_their_size() -> None:
     result = score(outputs, torch.ones(n, dtype=torch.int64))
     assert result.value == pytest.approx(100 / n, rel=1e-9)
     assert result.loss == pytest.approx((2 * BATCH * math.log(2) + math.log1p(math.exp(-7))) / n, rel=1e-6)
+
+
+@pytest.mark.parametrize(("blocks", "sizes"), [(2, [4, 3]), (3, [3, 3, 1]), (50, [1] * 7)])
+def test_without_each_block_the_others_are_scored(blocks: int, sizes: list[int]) -> None:
+    right = [True, False, True, True, False, False, True]
+    outputs = torch.tensor([[0.0, 1.0] if one else [1.0, 0.0] for one in right])
+    data = recalled(outputs, torch.ones(7, dtype=torch.int64))
+    whole, others = score_blocks(Recall(), data.test, data, RECIPE, "cpu", blocks)
+    assert whole == pytest.approx(100 * 4 / 7)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    left = [right[:start] + right[start + size :] for start, size in zip(starts, sizes, strict=True)]
+    assert others == pytest.approx([100 * sum(rest) / len(rest) for rest in left])
 
 
 def test_users_loss_and_metric() -> None:
