@@ -124,7 +124,12 @@ class ModelRow:
     @property
     def torch_timings(self) -> tuple[Timing, ...]:
         """All that is known of its times in torch: with dense kernels, and with sparse layers where a file has them."""
-        return (*self.timings, *(timing for file in self.files if file.format == SPARSE for timing in file.timings))
+        return (*self.timings, *self.sparse_timings)
+
+    @property
+    def sparse_timings(self) -> tuple[Timing, ...]:
+        """Those of a file with sparse layers; one without is the dense network once more, and faster only by chance."""
+        return tuple(timing for file in self.files if file.sparse_layers for timing in file.timings)
 
     @property
     def score(self) -> float:
