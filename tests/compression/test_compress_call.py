@@ -107,6 +107,8 @@ def test_a_path_that_is_markup_is_shown_as_text() -> None:
         ({"learning_rate": "0.1"}, "learning_rate: '0.1' is a str; must be a number"),
         ({"learning_rate": -1}, "learning_rate: -1; must be above 0"),
         ({"weights_key": 3}, "weights_key: 3 is a int; must be a name"),
+        ({"mask": 1}, "mask: 1 is a int; must be a name, such as 'one_shot'"),
+        ({"pattern": 3}, "pattern: 3 is a int; must be a name, such as 'unstructured'"),
         ({"formats": [3]}, "formats: 3 is a int; must be the name of a format"),
         ({"max_drop": "0.5"}, "max_drop: '0.5' is a str; must be a number"),
         ({"max_drop": -1}, "max_drop: -1; must be a number of at least 0"),

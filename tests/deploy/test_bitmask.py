@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,13 @@ def test_names_of_sparse_layers_come_back(tmp_path: Path, names: list[str]) -> N
     state, found = read_bitmask(tmp_path / "state")
     assert found == tuple(names)
     require_equal(state, load_bitmask(tmp_path / "state"))
+
+
+@pytest.mark.parametrize("names", ["conv", [1], None])
+def test_names_that_no_file_can_hold_are_refused_and_nothing_is_written(tmp_path: Path, names: Any) -> None:
+    with refused("sparse_layers", "list of names"):
+        save_bitmask({"w": VALUES}, tmp_path / "state", names)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("names", ["7", '"conv"', "[1]", "{", '{"a": 1}'])

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 import prunetune as pt
 from prunetune.deploy import sparse_layers
-from prunetune.deploy.bitmask import load_bitmask
+from prunetune.deploy.bitmask import load_bitmask, save_bitmask
 from prunetune.deploy.latency import Latency, latencies
 from prunetune.deploy.sparse_kernels import SparseConv2d, SparseLinear, sparse_names
 from prunetune.deploy.sparse_layers import load_sparse, to_sparse_layers, with_sparse_layers
 from prunetune.sparsity.enforce import is_held
+from prunetune.sparsity.model_files import BITMASK
 from tests.support.refusals import refused
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL has no such kernels")
@@ -261,6 +263,27 @@ def test_no_graph_can_hold_it(suffix: str, tmp_path: Any) -> None:
 def test_a_name_of_no_layer(name: str, mentions: list[str]) -> None:
     with refused("names", *mentions):
         with_sparse_layers(pruned(), [name])
+
+
+def test_names_that_are_no_list_of_names() -> None:
+    for wrong in (None, "stem", [0]):
+        with refused("names", "list of names"):
+            with_sparse_layers(pruned(), wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_name_that_stands_twice_counts_once(tmp_path: Any) -> None:
+    assert sparse_names(with_sparse_layers(pruned(), ["stem", "stem"])) == ["stem"]
+    state = {name: tensor.contiguous() for name, tensor in pruned().state_dict().items()}
+    notes = {"format": BITMASK, "shapes": "{}", "tied": "{}", "sparse_layers": '["stem", "stem"]'}
+    save_file(state, tmp_path / "net.bitmask.safetensors", notes)
+    assert sparse_names(load_sparse(Net(), tmp_path / "net.bitmask.safetensors")) == ["stem"]
+
+
+@pytest.mark.parametrize("name", ["steem", "read"])
+def test_a_file_that_names_layers_without_a_sparse_form(name: str, tmp_path: Any) -> None:
+    save_bitmask(Net().state_dict(), path := tmp_path / "net.bitmask.safetensors", [name])
+    with refused("path", "sparse_layers", name):
+        load_sparse(Net(), path)
 
 
 def test_a_layer_without_a_sparse_form() -> None:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from prunetune.report.tradeoff.best_network import best_network, best_text, headline
 from prunetune.report.tradeoff.tradeoff_figures import tradeoff_drawings
-from prunetune.report.tradeoff.tradeoff_rows import ModelRow, Tradeoff
+from prunetune.report.tradeoff.tradeoff_rows import ModelFile, ModelRow, Tradeoff
 from tests.report.test_tradeoff import row, timing
 
 LEVEL = timing(1, 1.0, 0.99, 1.01)
@@ -50,6 +50,16 @@ def test_the_fastest_of_those_that_are_faster() -> None:
     assert chosen(DENSE, *rows) == 0.5
     assert chosen(DENSE, *rows[1:]) == 0.8
     assert chosen(DENSE, network(0.5, 90.0, speed=1.04), network(0.8, 90.0)) == 0.8  # too little to be called faster
+
+
+def test_speed_of_sparse_layers_counts_where_a_file_has_them() -> None:
+    file = ModelFile("sparse-layers", "m", 1, 0.0, True, timings=(timing(1, 3.0, 2.5, 3.5),), sparse_layers=("fc",))
+    by_sparse = replace(network(0.5, 90.0, speed=1.5), files=(file,))
+    assert chosen(DENSE, by_sparse, network(0.8, 90.0, speed=2.0)) == 0.5
+    assert headline(tradeoff(DENSE, by_sparse)).endswith("at least 2.50x faster here with sparse layers")
+    by_chance = replace(by_sparse, files=(replace(file, sparse_layers=()),))  # the dense network, timed once more
+    assert chosen(DENSE, by_chance, network(0.8, 90.0, speed=2.0)) == 0.8
+    assert headline(tradeoff(DENSE, by_chance)).endswith("at least 1.48x faster here")
 
 
 def test_lower_may_be_better() -> None:

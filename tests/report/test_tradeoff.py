@@ -80,7 +80,7 @@ def test_layers_that_run_sparse_count_as_its_speed(found: Tradeoff) -> None:
         "With 2 layers run sparse, chosen at batch 1, 50 % against dense in torch: "
         "1.90x [1.80, 2.00] at batch 1, 0.90x [0.80, 1.00] at batch 64."
     )
-    assert headline(replace(found, rows=(dense, quick))).endswith("at least 1.80x faster here")
+    assert headline(replace(found, rows=(dense, quick))).endswith("at least 1.80x faster here with sparse layers")
     assert headline(replace(found, rows=(dense, half))).endswith("not shown to be faster here")
     text = tradeoff_text(replace(found, rows=(dense, quick)))
     assert re.search(r"^50 % sparse-layers +91\.00 +300 B .* 0\.526 ", text, re.M)

@@ -92,9 +92,14 @@ def compress(
     with _arguments_named():
         require_overrides(overrides)
         require_followers(on_event, None)
-        for name, value in (("model", model), ("data", data), ("mask", mask), ("pattern", pattern)):
-            require_type(name, value, (str, NoneType), "a name, such as 'small' or 'package.module:callable'")
-        require_type("weights_key", weights_key, (str, NoneType), "a name, such as 'ema' or 'model.state_dict'")
+        for name, value, examples in (
+            ("model", model, "'small' or 'package.module:callable'"),
+            ("data", data, "'fashion-mini' or 'package.module:callable'"),
+            ("mask", mask, "'one_shot' or 'gradual'"),
+            ("pattern", pattern, "'unstructured' or '2:4'"),
+            ("weights_key", weights_key, "'ema' or 'model.state_dict'"),
+        ):
+            require_type(name, value, (str, NoneType), f"a name, such as {examples}")
         require_type("sparsities", sparsities, (list, tuple), "a list of shares of weights, such as [0.5, 0.8]")
         require_type("formats", formats, (list, tuple), "a list of formats, such as ['onnx']")
         for name in formats:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from prunetune.core.files import replace_file
 from prunetune.errors import ConfigError
-from prunetune.sparsity.argument_checks import as_path, require_type
+from prunetune.sparsity.argument_checks import as_names, as_path, require_type
 from prunetune.sparsity.mask import elements
 from prunetune.sparsity.model_files import BITMASK
 from prunetune.sparsity.model_state import memory_of
@@ -42,7 +42,8 @@ def save_bitmask(state: Mapping[str, Tensor], path: str | Path, sparse_layers: C
     safetensors does not know.
     """
     require_type("state", state, Mapping, "a state dict")
-    replace_file(as_path("path", path, example="model.bitmask.safetensors"), pack(state, sparse_layers))
+    names = as_names("sparse_layers", sparse_layers, "fc1")
+    replace_file(as_path("path", path, example="model.bitmask.safetensors"), pack(state, names))
 
 
 def load_bitmask(path: str | Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from prunetune.deploy.export import settled
 from prunetune.deploy.latency import Speedup, latencies, require_rounds, speedup
 from prunetune.deploy.sparse_kernels import require_kernels, sparse_layer, sparse_names, survey_sparse
 from prunetune.errors import ConfigError, one_line, unknown
-from prunetune.sparsity.argument_checks import as_path, require_module
+from prunetune.sparsity.argument_checks import as_names, as_path, require_module
 from prunetune.sparsity.forward_pass import Arguments, ExampleInputs, arguments, equal_draws, tensors_in
 from prunetune.sparsity.model_files import load_weights
 from prunetune.sparsity.model_state import copied
@@ -87,13 +87,17 @@ def with_sparse_layers(model: nn.Module, names: Iterable[str], mask: Mapping[str
     For a model that is loaded where `to_sparse_layers` has been measured before: `names` are its `converted`. On
     another processor others may be faster. ConfigError for a name of no layer, or of one that has no sparse form.
     """
-    copy = _dense(model, mask)
+    return _made_sparse(_dense(model, mask), as_names("names", names, "fc1"), "names")
+
+
+def _made_sparse(copy: nn.Module, names: Iterable[str], source: str) -> nn.Module:
+    """The model with these layers sparse, in place; `source` is where an error says that the names come from."""
     reasons = survey_sparse(copy)
     for name in names:
         if name not in reasons:
-            raise unknown("names", name, reasons)
+            raise unknown(source, name, reasons)
         if reasons[name] is not None:
-            raise ConfigError(f"names: '{name}' has no sparse form: {reasons[name]}")
+            raise ConfigError(f"{source}: '{name}' has no sparse form: {reasons[name]}")
         made = sparse_layer(copy.get_submodule(name)).eval()
         if not name:  # the model is the layer
             return made
@@ -112,7 +116,7 @@ def load_sparse(model: nn.Module, path: str | Path) -> nn.Module:
     state, names = read_bitmask(path)
     loaded = copied(model)
     load_weights(loaded, state, path, "path")
-    return with_sparse_layers(loaded, names)
+    return _made_sparse(_dense(loaded, None), dict.fromkeys(names), "path: sparse_layers of the file")
 
 
 def _dense(model: nn.Module, mask: Mapping[str, Tensor] | None) -> nn.Module:

@@ -2,8 +2,10 @@
 
 import math
 import os
+from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
@@ -63,6 +65,17 @@ def as_count(argument: str, value: object, example: int) -> int:
     if value < 1:
         raise ConfigError(f"{argument}: {shown(value)}; must be {right}")
     return int(value)
+
+
+def as_names(argument: str, value: object, example: str) -> tuple[str, ...]:
+    """Names, each once; ConfigError for a text, whose letters would be taken for names."""
+    right = f"a list of names, such as ['{example}']"
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise wrong_type(argument, value, right)
+    names = dict.fromkeys(cast(Iterable[str], value))
+    for name in names:
+        require_type(argument, name, str, right)
+    return tuple(names)
 
 
 def as_path(argument: str, value: object, example: str) -> Path:

@@ -126,8 +126,13 @@ def _won(found: Tradeoff, row: ModelRow) -> str:
     dense = found.rows[0]
     packed = dense.compressed_bytes / row.compressed_bytes
     size = f"{packed:.1f}x smaller compressed" if packed >= NOTABLE else "no smaller"
-    quick = [timing.speedup_low for timing in row.torch_timings if faster(timing)]
-    return f"{size}, " + (f"at least {max(quick):.2f}x faster here" if quick else "not shown to be faster here")
+    plain, sparse = (
+        max((timing.speedup_low for timing in timings if faster(timing)), default=0.0)
+        for timings in (row.timings, row.sparse_timings)
+    )
+    if not (plain or sparse):
+        return f"{size}, not shown to be faster here"
+    return f"{size}, at least {max(plain, sparse):.2f}x faster here{' with sparse layers' if sparse > plain else ''}"
 
 
 def _sureness(found: Tradeoff, one: _Compared, tried: int) -> str:

@@ -123,8 +123,13 @@ class ModelRow:
 
     @property
     def torch_timings(self) -> tuple[Timing, ...]:
-        """All that is known of its times in torch: with dense kernels, and with sparse layers where a file has any."""
-        return (*self.timings, *(timing for file in self.files if file.sparse_layers for timing in file.timings))
+        """All that is known of its times in torch: with dense kernels, and with sparse layers where a file has them."""
+        return (*self.timings, *self.sparse_timings)
+
+    @property
+    def sparse_timings(self) -> tuple[Timing, ...]:
+        """Those of a file with sparse layers; one without is the dense network once more, and faster only by chance."""
+        return tuple(timing for file in self.files if file.sparse_layers for timing in file.timings)
 
     @property
     def score(self) -> float:
