@@ -132,7 +132,8 @@ def rows_table(found: Tradeoff, spread: bool = False) -> Table:
     if len(body) > len(found.rows):
         caption += (
             f" Rows of onnx, of 8 bits and of sparse layers: that file of the network of seed {found.rows[0].seed}, "
-            "its size, and what it scores and takes on one thread of the processor, in onnxruntime, or sparse in torch."
+            "its size, and what it scores and takes on one thread of the processor, in onnxruntime or, of sparse "
+            "layers, in torch."
         )
     return Table(caption, columns, tuple(body))
 
