@@ -167,11 +167,14 @@ class _Exporter:
         file = replace(made(network, name, where, source), compressed_bytes=compressed_size(target))
         note_model(target)
         if name == SPARSE:
-            return replace(file, score=self._score(network, self._in_torch[where]))
-        if name not in IN_ONNXRUNTIME:
+            running = load_sparse(network.whole, target)
+            if file.sparse_layers:  # without any it is the dense network, which is timed already
+                self._in_torch[where] = running
+        elif name in IN_ONNXRUNTIME:
+            running = OnnxNetwork(target, called(network.shipped, Batch.of(few_of(self._images))))
+            self._in_onnxruntime[where] = running
+        else:
             return file
-        running = OnnxNetwork(target, called(network.shipped, Batch.of(few_of(self._images))))
-        self._in_onnxruntime[where] = running
         return replace(file, score=self._score(network, running))
 
     def _exported(self, network: Network, name: str, where: str, _: ModelFile | None) -> ModelFile:
@@ -182,11 +185,10 @@ class _Exporter:
         return ModelFile(name, where, made.bytes, made.max_error, made.zeros_exact)
 
     def _sparse(self, network: Network, name: str, where: str, _: ModelFile | None) -> ModelFile:
-        """The weights with the names of the layers that run sparse, and the network that is loaded from them."""
+        """The weights with the names of the layers that run sparse, read back."""
         found = network.sparse or sparse_form(network.whole, self._images)
         target = self._folder / where
         made = export(found.model if found else network.whole, None, target)
-        self._in_torch[where] = load_sparse(network.whole, target)
         weights, names = read_bitmask(target)
         zeros_exact = not any(weights[name][~kept].any() for name, kept in (network.mask or {}).items())
         error = found.max_error if found else 0.0

@@ -33,7 +33,7 @@ from prunetune.report.tradeoff.tradeoff_rows import (
 )
 from prunetune.report.write_report import FIGURES, PAGE, write_figures
 
-SPARSE_TIMES = " Networks with unstructured zeros are timed with sparse layers where these are faster."
+SPARSE_TIMES = " Networks that keep their channels are timed with sparse layers where these are faster."
 
 
 @dataclass(frozen=True)
