@@ -4,6 +4,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +18,14 @@ Count = Callable[[Callable[[], object]], Counter[str]]
 
 
 @pytest.fixture
-def count(monkeypatch: pytest.MonkeyPatch) -> Count:
-    """Counts what a call opens and lists."""
+def count(monkeypatch: pytest.MonkeyPatch, store: Store) -> Count:
+    """Counts what a call opens and lists of the store; other threads of the process may open other files meanwhile."""
     seen: Counter[str] = Counter()
     for module, name in ((io, "open"), (os, "scandir"), (os, "listdir")):
         found: Callable[..., Any] = getattr(module, name)
 
         def counting(*args: Any, _of: Callable[..., Any] = found, _name: str = name, **options: Any) -> Any:
-            seen[_name] += 1
+            seen[_name] += Path(args[0]).is_relative_to(store.root) if isinstance(args[0], str | Path) else 1
             return _of(*args, **options)
 
         monkeypatch.setattr(module, name, counting)
